@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/cpu.h"
+
+#include <sched.h>
+#include <unistd.h>
+
+#if defined(__x86_64__)
+/* __builtin_cpu_supports asks CPUID and XCR0: a feature that the system does not save counts as absent. */
+unsigned tn_cpu_features(void)
+{
+	unsigned f = 0;
+	__builtin_cpu_init();
+	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
+		f |= TN_CPU_AVX2; /* every CPU with avx2 has f16c */
+	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+	    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+		f |= TN_CPU_AVX512;
+	if ((f & TN_CPU_AVX512) && __builtin_cpu_supports("avx512vnni"))
+		f |= TN_CPU_AVX512_VNNI;
+	if ((f & TN_CPU_AVX512) && __builtin_cpu_supports("avx512bf16"))
+		f |= TN_CPU_AVX512_BF16;
+	return f;
+}
+#elif defined(__aarch64__)
+unsigned tn_cpu_features(void)
+{
+	return TN_CPU_NEON; /* part of every ARMv8-A */
+}
+#else
+unsigned tn_cpu_features(void)
+{
+	return 0;
+}
+#endif
+
+unsigned tn_cpu_count(void)
+{
+	cpu_set_t set;
+	CPU_ZERO(&set);
+	if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
+		return (unsigned)CPU_COUNT(&set);
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+	return n > 0 ? (unsigned)n : 1;
+}

@@ -1,0 +1,19 @@
+/* What this CPU and its system can run. The only place that asks. */
+#ifndef TN_CPU_H
+#define TN_CPU_H
+
+enum {
+	TN_CPU_AVX2 = 1 << 0,       /* avx2, fma, f16c, bmi2 */
+	TN_CPU_AVX512 = 1 << 1,     /* avx512 f bw dq vl */
+	TN_CPU_AVX512_VNNI = 1 << 2,
+	TN_CPU_AVX512_BF16 = 1 << 3,
+	TN_CPU_NEON = 1 << 4
+};
+
+/* Or of the above. Wide registers count only when the system saves them (XCR0). */
+unsigned tn_cpu_features(void);
+
+/* CPUs that this process may use (its affinity), at least 1. */
+unsigned tn_cpu_count(void);
+
+#endif

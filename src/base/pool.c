@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/pool.h"
+
+#include "base/error.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <time.h>
+
+struct job {
+	const struct tn_work *work;
+	_Atomic uint64_t next_task;
+	_Atomic int stop;
+	pthread_mutex_t failure_lock;
+	uint64_t failed_task; /* valid when status is a failure; the tick counts as the last task */
+	tn_status status;
+	struct tn_error error;
+};
+
+struct tn_pool {
+	tn_context *ctx;
+	pthread_mutex_t run_lock; /* held by the caller whose work the workers do */
+	pthread_mutex_t lock;     /* guards all below */
+	pthread_cond_t wake, idle;
+	struct job *job;
+	unsigned active;          /* workers inside the current job */
+	uint64_t generation;      /* counts jobs, so that a worker joins each one once */
+	int closing;
+	unsigned started;         /* running threads, without the caller */
+	int start_tried;
+	pthread_t threads[];
+};
+
+static void record_failure(struct job *job, uint64_t task, tn_status status, const struct tn_error *error)
+{
+	pthread_mutex_lock(&job->failure_lock);
+	if (job->status == TN_OK || task < job->failed_task) {
+		job->status = status;
+		job->failed_task = task;
+		job->error = *error;
+	}
+	pthread_mutex_unlock(&job->failure_lock);
+	atomic_store(&job->stop, 1);
+}
+
+/* Takes one task and does it; 0 when none is left. */
+static int do_one_task(struct job *job, unsigned worker)
+{
+	if (atomic_load(&job->stop))
+		return 0;
+	uint64_t task = atomic_fetch_add(&job->next_task, 1);
+	if (task >= job->work->task_count)
+		return 0;
+	struct tn_error error = { 0 };
+	tn_status status = job->work->run(job->work->arg, task, worker, &error);
+	if (status != TN_OK)
+		record_failure(job, task, status, &error);
+	return 1;
+}
+
+struct worker_start {
+	struct tn_pool *pool;
+	unsigned worker;
+};
+
+static void *worker_main(void *arg)
+{
+	struct worker_start *start = arg;
+	struct tn_pool *pool = start->pool;
+	unsigned worker = start->worker;
+	tn_free(pool->ctx, start, sizeof *start);
+
+	uint64_t seen = 0;
+	pthread_mutex_lock(&pool->lock);
+	for (;;) {
+		while (!pool->closing && (pool->generation == seen || !pool->job))
+			pthread_cond_wait(&pool->wake, &pool->lock);
+		if (pool->closing)
+			break;
+		seen = pool->generation;
+		struct job *job = pool->job;
+		pool->active++;
+		pthread_mutex_unlock(&pool->lock);
+		while (do_one_task(job, worker))
+			continue;
+		pthread_mutex_lock(&pool->lock);
+		if (--pool->active == 0)
+			pthread_cond_signal(&pool->idle);
+	}
+	pthread_mutex_unlock(&pool->lock);
+	return NULL;
+}
+
+/* Starts what can be started; fewer threads than wished for is slower, not wrong. */
+static void start_threads(struct tn_pool *pool)
+{
+	if (pool->start_tried)
+		return;
+	pool->start_tried = 1;
+	for (unsigned i = 1; i < pool->ctx->threads; i++) {
+		struct worker_start *start;
+		if (tn_alloc(pool->ctx, sizeof *start, "worker", &start, NULL) != TN_OK)
+			return;
+		*start = (struct worker_start){ pool, i };
+		if (pthread_create(&pool->threads[pool->started], NULL, worker_main, start) != 0) {
+			tn_free(pool->ctx, start, sizeof *start);
+			return;
+		}
+		pool->started++;
+	}
+}
+
+static size_t pool_bytes(const tn_context *ctx)
+{
+	return sizeof(struct tn_pool) + ctx->threads * sizeof(pthread_t);
+}
+
+tn_status tn_pool_create(tn_context *ctx, struct tn_pool **out, struct tn_error *err)
+{
+	struct tn_pool *pool;
+	TN_TRY(tn_alloc_array(ctx, 1, pool_bytes(ctx), "thread pool", &pool, err));
+	pool->ctx = ctx;
+	pthread_mutex_init(&pool->run_lock, NULL);
+	pthread_mutex_init(&pool->lock, NULL);
+	pthread_condattr_t attr;
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&pool->wake, NULL);
+	pthread_cond_init(&pool->idle, &attr);
+	pthread_condattr_destroy(&attr);
+	*out = pool;
+	return TN_OK;
+}
+
+void tn_pool_destroy(struct tn_pool *pool)
+{
+	if (!pool)
+		return;
+	pthread_mutex_lock(&pool->lock);
+	pool->closing = 1;
+	pthread_cond_broadcast(&pool->wake);
+	pthread_mutex_unlock(&pool->lock);
+	for (unsigned i = 0; i < pool->started; i++)
+		pthread_join(pool->threads[i], NULL);
+	pthread_cond_destroy(&pool->idle);
+	pthread_cond_destroy(&pool->wake);
+	pthread_mutex_destroy(&pool->lock);
+	pthread_mutex_destroy(&pool->run_lock);
+	tn_free(pool->ctx, pool, pool_bytes(pool->ctx));
+}
+
+unsigned tn_pool_workers(const tn_context *ctx)
+{
+	return ctx->threads;
+}
+
+static void tick(struct job *job)
+{
+	if (!job->work->tick || atomic_load(&job->stop))
+		return;
+	struct tn_error error = { 0 };
+	tn_status status = job->work->tick(job->work->arg, &error);
+	if (status != TN_OK)
+		record_failure(job, job->work->task_count, status, &error);
+}
+
+/* The caller works along, then waits for the workers, ticking. */
+static void run_with_workers(struct tn_pool *pool, struct job *job)
+{
+	pthread_mutex_lock(&pool->lock);
+	start_threads(pool);
+	pool->job = job;
+	pool->generation++;
+	pthread_cond_broadcast(&pool->wake);
+	pthread_mutex_unlock(&pool->lock);
+
+	while (do_one_task(job, 0))
+		tick(job);
+
+	pthread_mutex_lock(&pool->lock);
+	pool->job = NULL; /* a worker that wakes late finds nothing */
+	while (pool->active) {
+		struct timespec until;
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_nsec += 100 * 1000 * 1000;
+		until.tv_sec += until.tv_nsec / 1000000000;
+		until.tv_nsec %= 1000000000;
+		pthread_cond_timedwait(&pool->idle, &pool->lock, &until);
+		if (!pool->active)
+			break;
+		pthread_mutex_unlock(&pool->lock);
+		tick(job);
+		pthread_mutex_lock(&pool->lock);
+	}
+	pthread_mutex_unlock(&pool->lock);
+}
+
+tn_status tn_pool_run(tn_context *ctx, const struct tn_work *work, struct tn_error *err)
+{
+	struct job job = { .work = work };
+	pthread_mutex_init(&job.failure_lock, NULL);
+	if (ctx->threads > 1 && work->task_count > 1 && pthread_mutex_trylock(&ctx->pool->run_lock) == 0) {
+		run_with_workers(ctx->pool, &job);
+		pthread_mutex_unlock(&ctx->pool->run_lock);
+	} else {
+		while (do_one_task(&job, 0))
+			tick(&job);
+	}
+	pthread_mutex_destroy(&job.failure_lock);
+	if (job.status != TN_OK && err)
+		*err = job.error;
+	return job.status;
+}

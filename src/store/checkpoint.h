@@ -1,0 +1,40 @@
+/* An open checkpoint from inside, and which files of a model folder are what. */
+#ifndef TN_STORE_CHECKPOINT_H
+#define TN_STORE_CHECKPOINT_H
+
+#include "base/arena.h"
+#include "base/file.h"
+#include "tenon/checkpoint.h"
+
+struct tn_checkpoint {
+	tn_context *ctx;
+	struct tn_arena arena;             /* holds this struct too */
+	const char *path;
+	int is_folder, has_index;
+	tn_safetensors **shards;
+	const char **shard_names;
+	size_t shard_count;
+	const struct tn_tensor **by_name;
+	size_t count;
+	uint64_t tensor_bytes;
+	const char *config;                /* text of config.json, or NULL */
+};
+
+#define TN_INDEX_NAME "model.safetensors.index.json"
+
+/* What a name in a model folder stands for, for copying and for replacing. */
+typedef enum tn_file_role {
+	TN_ROLE_WEIGHTS,     /* *.safetensors and its index */
+	TN_ROLE_CONFIG,      /* config.json */
+	TN_ROLE_SIDECAR,     /* tokenizer, chat template, generation config, code, licence: travels with the model */
+	TN_ROLE_ADAPTER,     /* files of an adapter */
+	TN_ROLE_DOCUMENT,    /* README.md and other pages about the model that stood there */
+	TN_ROLE_OTHER_WEIGHTS, /* the same model in another format: .bin, .gguf, ... */
+	TN_ROLE_UNKNOWN
+} tn_file_role;
+tn_file_role tn_file_role_of(const char *name);
+
+/* The one subfolder that travels with a model: further chat templates (transformers 4.53, tokenization_utils_base.py). */
+#define TN_TEMPLATES_FOLDER "additional_chat_templates"
+
+#endif

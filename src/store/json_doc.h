@@ -1,0 +1,18 @@
+/* Small configuration files as jansson documents: at most 1 MiB, UTF-8, no key twice. */
+#ifndef TN_JSON_DOC_H
+#define TN_JSON_DOC_H
+
+#include "base/context.h"
+
+#include <jansson.h>
+
+enum { TN_CONFIG_CAP = 1 << 20 };
+
+/* Parses a file that holds a JSON object. The caller calls json_decref. Errors: those of tn_file_read_text; TN_E_FORMAT:
+ * not JSON (with the byte), or not an object. Python's NaN and Infinity are not JSON and are refused. */
+tn_status tn_json_load(tn_context *ctx, const char *path, json_t **out, struct tn_error *err);
+
+/* The same for a text; `where` names it. */
+tn_status tn_json_parse(const char *text, size_t bytes, const char *where, json_t **out, struct tn_error *err);
+
+#endif

@@ -1,0 +1,25 @@
+/* An open safetensors file from inside. */
+#ifndef TN_STORE_SAFETENSORS_H
+#define TN_STORE_SAFETENSORS_H
+
+#include "base/file.h"
+#include "store/st_header.h"
+
+struct tn_safetensors {
+	tn_context *ctx;
+	struct tn_arena arena;      /* holds this struct too */
+	struct tn_file file;        /* closed when the bytes are in memory */
+	const unsigned char *memory;
+	uint64_t bytes;
+	const char *path;
+	struct tn_st_header header;
+};
+
+/* Binary search in descriptions sorted by name; NULL when absent. */
+const struct tn_tensor *tn_tensor_find(const struct tn_tensor *const *by_name, size_t count, const char *name);
+
+/* A tensor of the file in a buffer of its own; the checks of tn_safetensors_load. */
+tn_status tn_tensor_load(const tn_safetensors *file, const struct tn_tensor *tensor, struct tn_buffer *out,
+			 struct tn_error *err);
+
+#endif

@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "store/st_writer.h"
+
+#include "base/error.h"
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+struct tn_st_writer {
+	struct tn_arena arena; /* holds this struct too */
+	int fd;
+	const char *path;
+};
+
+/* Reserves `bytes` bytes. Without it a full disk would show after hours; file systems that cannot reserve are asked how
+ * much is free instead. */
+static tn_status reserve(int fd, uint64_t bytes, const char *path, struct tn_error *err)
+{
+	if (bytes == 0 || fallocate(fd, 0, 0, (off_t)bytes) == 0)
+		return TN_OK;
+	int e = errno;
+	if (e == EOPNOTSUPP || e == ENOSYS) {
+		struct statvfs vfs;
+		if (fstatvfs(fd, &vfs) == 0 && vfs.f_frsize && bytes / vfs.f_frsize < vfs.f_bavail)
+			return ftruncate(fd, (off_t)bytes) == 0 ? TN_OK : tn_fail_sys(err, errno, path, "could not size '%s'", path);
+		e = ENOSPC;
+	}
+	return tn_fail_sys(err, e, path, "could not reserve %llu bytes for '%s'", (unsigned long long)bytes, path);
+}
+
+static tn_status write_header(struct tn_st_writer *w, struct tn_tensor **tensors, size_t count,
+			      const struct tn_st_metadata *metadata, size_t metadata_count, struct tn_error *err)
+{
+	struct tn_text header;
+	tn_text_init(&header, w->arena.ctx);
+	tn_status status = tn_st_header_layout(tensors, count, metadata, metadata_count, &header, err);
+	if (status == TN_OK) {
+		uint64_t end = count ? tensors[count - 1]->offset + tensors[count - 1]->bytes : header.length;
+		status = reserve(w->fd, end, w->path, err);
+	}
+	if (status == TN_OK)
+		status = tn_fd_write(w->fd, header.data, header.length, 0, w->path, err);
+	tn_text_release(&header);
+	return status;
+}
+
+tn_status tn_st_writer_create(tn_context *ctx, const char *path, struct tn_tensor **tensors, size_t count,
+			      const struct tn_st_metadata *metadata, size_t metadata_count, struct tn_st_writer **out,
+			      struct tn_error *err)
+{
+	struct tn_arena arena;
+	struct tn_st_writer *w;
+	tn_arena_init(&arena, ctx);
+	TN_TRY(tn_arena_alloc(&arena, sizeof *w, &w, err));
+	w->arena = arena;
+	w->fd = -1;
+	tn_status status = tn_arena_text(&w->arena, path, strlen(path), &w->path, err);
+	if (status == TN_OK) {
+		w->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+		if (w->fd < 0)
+			status = tn_fail_sys(err, errno, path, "could not create '%s'", path);
+	}
+	if (status == TN_OK)
+		status = write_header(w, tensors, count, metadata, metadata_count, err);
+	if (status != TN_OK) {
+		tn_st_writer_abort(w);
+		return status;
+	}
+	*out = w;
+	return TN_OK;
+}
+
+tn_status tn_st_writer_put(struct tn_st_writer *w, const struct tn_tensor *tensor, uint64_t offset, const void *src,
+			   size_t n, struct tn_error *err)
+{
+	if (offset > tensor->bytes || n > tensor->bytes - offset)
+		return tn_fail(err, TN_E_ARG, tensor->name, "%zu bytes at %llu do not fit into the %llu of '%.100s'", n,
+			       (unsigned long long)offset, (unsigned long long)tensor->bytes, tensor->name);
+	return tn_fd_write(w->fd, src, n, tensor->offset + offset, w->path, err);
+}
+
+void tn_st_writer_abort(struct tn_st_writer *w)
+{
+	if (!w)
+		return;
+	if (w->fd >= 0)
+		close(w->fd);
+	struct tn_arena arena = w->arena;
+	tn_arena_release(&arena);
+}
+
+tn_status tn_st_writer_finish(struct tn_st_writer *w, struct tn_error *err)
+{
+	tn_status status = TN_OK;
+	if (fsync(w->fd) != 0)
+		status = tn_fail_sys(err, errno, w->path, "could not make '%s' durable", w->path);
+	int fd = w->fd;
+	w->fd = -1;
+	if (close(fd) != 0 && status == TN_OK)
+		status = tn_fail_sys(err, errno, w->path, "could not close '%s'", w->path);
+	tn_st_writer_abort(w);
+	return status;
+}

@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "store/staging.h"
+
+#include "base/arena.h"
+#include "base/error.h"
+#include "store/checkpoint.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { COPY_BYTES = 1 << 20 };
+
+struct tn_staging {
+	struct tn_arena arena;  /* holds this struct too */
+	const char *target;     /* without trailing slashes */
+	const char *parent;
+	const char *folder;     /* the hidden one */
+	const char *retired;    /* where the old target goes on file systems that cannot exchange two names */
+	int lock_fd;            /* open on `folder`, holding its lock */
+	int parents_made;
+};
+
+/* ---- removing -------------------------------------------------------------------------------------------- */
+
+/* Removes a folder of ours: files, links, and folders of such. Never follows a link out of it. */
+static tn_status remove_folder(tn_context *ctx, const char *path, int depth, struct tn_error *err)
+{
+	struct tn_names names;
+	TN_TRY(tn_folder_list(ctx, path, &names, err));
+	tn_status status = TN_OK;
+	for (size_t i = 0; i < names.count && status == TN_OK; i++) {
+		char entry[TN_PATH_BYTES];
+		struct stat st;
+		status = tn_path_join(entry, path, names.items[i], err);
+		if (status != TN_OK)
+			break;
+		if (lstat(entry, &st) != 0)
+			status = tn_fail_sys(err, errno, entry, "could not examine '%s'", entry);
+		else if (S_ISDIR(st.st_mode) && depth > 0)
+			status = remove_folder(ctx, entry, depth - 1, err);
+		else if (unlink(entry) != 0)
+			status = tn_fail_sys(err, errno, entry, "could not remove '%s'", entry);
+	}
+	tn_names_release(&names);
+	if (status == TN_OK && rmdir(path) != 0)
+		status = tn_fail_sys(err, errno, path, "could not remove the folder '%s'", path);
+	return status;
+}
+
+/* ---- beginning ------------------------------------------------------------------------------------------- */
+
+static tn_status split_path(struct tn_staging *s, const char *path, struct tn_error *err)
+{
+	size_t n = strlen(path);
+	while (n > 1 && path[n - 1] == '/')
+		n--;
+	if (n == 0 || (n == 1 && path[0] == '/'))
+		return tn_fail(err, TN_E_ARG, path, "'%s' cannot be written to; name a new folder", path);
+	TN_TRY(tn_arena_text(&s->arena, path, n, &s->target, err));
+	const char *slash = strrchr(s->target, '/');
+	const char *name = slash ? slash + 1 : s->target;
+	if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+		return tn_fail(err, TN_E_ARG, path, "'%s' has no name of its own; name a new folder", path);
+	if (!slash)
+		s->parent = ".";
+	else
+		TN_TRY(tn_arena_text(&s->arena, s->target, slash == s->target ? 1 : (size_t)(slash - s->target), &s->parent,
+				     err));
+	TN_TRY(tn_arena_printf(&s->arena, &s->folder, err, "%s/.%s.tenon-part", s->parent, name));
+	return tn_arena_printf(&s->arena, &s->retired, err, "%s/.%s.tenon-old", s->parent, name);
+}
+
+/* Everything in a folder that --force is to replace must be of a kind that a model folder has. */
+static tn_status check_replaceable(tn_context *ctx, const char *path, struct tn_error *err)
+{
+	struct tn_names names;
+	TN_TRY(tn_folder_list(ctx, path, &names, err));
+	tn_status status = TN_OK;
+	for (size_t i = 0; i < names.count && status == TN_OK; i++) {
+		char entry[TN_PATH_BYTES];
+		struct stat st;
+		const char *name = names.items[i];
+		status = tn_path_join(entry, path, name, err);
+		if (status != TN_OK)
+			break;
+		if (lstat(entry, &st) != 0)
+			status = tn_fail_sys(err, errno, entry, "could not examine '%s'", entry);
+		else if (S_ISDIR(st.st_mode) ? strcmp(name, TN_TEMPLATES_FOLDER) != 0
+					     : tn_file_role_of(name) == TN_ROLE_UNKNOWN ||
+						       tn_file_role_of(name) == TN_ROLE_ADAPTER)
+			status = tn_fail(err, TN_E_EXISTS, entry,
+					 "'%s' holds '%s', which is not part of a model folder; move it away, or choose "
+					 "another folder: replacing would delete it",
+					 path, name);
+	}
+	tn_names_release(&names);
+	return status;
+}
+
+static tn_status check_target(tn_context *ctx, struct tn_staging *s, int force, struct tn_error *err)
+{
+	struct stat st;
+	if (lstat(s->target, &st) != 0)
+		return errno == ENOENT ? TN_OK : tn_fail_sys(err, errno, s->target, "could not examine '%s'", s->target);
+	if (!S_ISDIR(st.st_mode))
+		return tn_fail(err, TN_E_EXISTS, s->target, "'%s' exists and is not a folder; choose another name", s->target);
+	struct tn_names names;
+	TN_TRY(tn_folder_list(ctx, s->target, &names, err));
+	size_t count = names.count;
+	tn_names_release(&names);
+	if (count == 0)
+		return TN_OK;
+	if (!force)
+		return tn_fail(err, TN_E_EXISTS, s->target, "'%s' exists and is not empty; use --force to replace it", s->target);
+	return check_replaceable(ctx, s->target, err);
+}
+
+static tn_status make_parents(struct tn_staging *s, struct tn_error *err)
+{
+	char path[TN_PATH_BYTES];
+	size_t n = strlen(s->parent);
+	if (n >= sizeof path)
+		return tn_fail(err, TN_E_LIMIT, s->target, "the path is longer than %d bytes", TN_PATH_BYTES - 1);
+	memcpy(path, s->parent, n + 1);
+	for (size_t i = 1; i <= n; i++) {
+		if (path[i] != '/' && path[i] != '\0')
+			continue;
+		char kept = path[i];
+		path[i] = '\0';
+		if (mkdir(path, 0777) == 0)
+			s->parents_made++;
+		else if (errno != EEXIST)
+			return tn_fail_sys(err, errno, path, "could not make the folder '%s'", path);
+		path[i] = kept;
+	}
+	return TN_OK;
+}
+
+static tn_status take_lock(struct tn_staging *s, struct tn_error *err)
+{
+	s->lock_fd = open(s->folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+	if (s->lock_fd < 0)
+		return tn_fail_sys(err, errno, s->folder, "could not open '%s'", s->folder);
+	if (flock(s->lock_fd, LOCK_EX | LOCK_NB) != 0) {
+		int e = errno;
+		close(s->lock_fd);
+		s->lock_fd = -1;
+		if (e == EWOULDBLOCK)
+			return tn_fail(err, TN_E_EXISTS, s->folder, "another tenon is writing '%s' at this moment", s->target);
+		return tn_fail_sys(err, e, s->folder, "could not lock '%s'", s->folder);
+	}
+	return TN_OK;
+}
+
+/* A folder that an interrupted run left is emptied; the lock tells whether that run is still there. */
+static tn_status make_folder(tn_context *ctx, struct tn_staging *s, struct tn_error *err)
+{
+	if (mkdir(s->folder, 0777) == 0)
+		return take_lock(s, err);
+	if (errno != EEXIST)
+		return tn_fail_sys(err, errno, s->folder, "could not make the folder '%s'", s->folder);
+	TN_TRY(take_lock(s, err));
+	tn_logf(ctx, TN_LOG_INFO, "clearing '%s', which an interrupted run left", s->folder);
+	tn_status status = remove_folder(ctx, s->folder, 1, err);
+	close(s->lock_fd);
+	s->lock_fd = -1;
+	TN_TRY(status);
+	if (mkdir(s->folder, 0777) != 0)
+		return tn_fail_sys(err, errno, s->folder, "could not make the folder '%s'", s->folder);
+	return take_lock(s, err);
+}
+
+static void free_staging(struct tn_staging *s)
+{
+	if (s->lock_fd >= 0)
+		close(s->lock_fd);
+	struct tn_arena arena = s->arena;
+	tn_arena_release(&arena);
+}
+
+static void remove_parents(struct tn_staging *s)
+{
+	char path[TN_PATH_BYTES];
+	snprintf(path, sizeof path, "%s", s->parent);
+	for (; s->parents_made > 0 && rmdir(path) == 0; s->parents_made--) {
+		char *slash = strrchr(path, '/');
+		if (!slash || slash == path)
+			break;
+		*slash = '\0';
+	}
+}
+
+tn_status tn_staging_begin(tn_context *ctx, const char *path, int force, struct tn_staging **out, struct tn_error *err)
+{
+	struct tn_arena arena;
+	struct tn_staging *s;
+	tn_arena_init(&arena, ctx);
+	TN_TRY(tn_arena_alloc(&arena, sizeof *s, &s, err));
+	s->arena = arena;
+	s->lock_fd = -1;
+	tn_status status = split_path(s, path, err);
+	if (status == TN_OK)
+		status = check_target(ctx, s, force, err);
+	if (status == TN_OK) {
+		status = make_parents(s, err);
+		if (status == TN_OK)
+			status = make_folder(ctx, s, err);
+		if (status != TN_OK)
+			remove_parents(s);
+	}
+	if (status != TN_OK) {
+		free_staging(s);
+		return status;
+	}
+	*out = s;
+	return TN_OK;
+}
+
+const char *tn_staging_folder(const struct tn_staging *s)
+{
+	return s->folder;
+}
+
+/* ---- filling --------------------------------------------------------------------------------------------- */
+
+static tn_status create(struct tn_staging *s, const char *name, char path[TN_PATH_BYTES], int *fd, struct tn_error *err)
+{
+	TN_TRY(tn_path_join(path, s->folder, name, err));
+	*fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+	return *fd < 0 ? tn_fail_sys(err, errno, path, "could not create '%s'", path) : TN_OK;
+}
+
+static tn_status finish(int fd, const char *path, tn_status status, struct tn_error *err)
+{
+	if (status == TN_OK && fsync(fd) != 0)
+		status = tn_fail_sys(err, errno, path, "could not make '%s' durable", path);
+	if (close(fd) != 0 && status == TN_OK)
+		status = tn_fail_sys(err, errno, path, "could not close '%s'", path);
+	return status;
+}
+
+tn_status tn_staging_write(struct tn_staging *s, const char *name, const void *bytes, size_t n, struct tn_error *err)
+{
+	char path[TN_PATH_BYTES];
+	int fd;
+	TN_TRY(create(s, name, path, &fd, err));
+	return finish(fd, path, tn_fd_write(fd, bytes, n, 0, path, err), err);
+}
+
+static tn_status copy_bytes(tn_context *ctx, const struct tn_file *from, int to, const char *from_path,
+			    const char *to_path, struct tn_error *err)
+{
+	struct tn_buffer block;
+	TN_TRY(tn_buffer_alloc(ctx, COPY_BYTES, "copy", &block, err));
+	tn_status status = TN_OK;
+	for (uint64_t at = 0; at < from->bytes && status == TN_OK;) {
+		size_t n = from->bytes - at < COPY_BYTES ? (size_t)(from->bytes - at) : COPY_BYTES;
+		status = tn_file_read(from, block.data, n, at, from_path, err);
+		if (status == TN_OK)
+			status = tn_fd_write(to, block.data, n, at, to_path, err);
+		at += n;
+	}
+	tn_buffer_release(ctx, &block);
+	return status;
+}
+
+static tn_status make_subfolder(struct tn_staging *s, const char *name, struct tn_error *err)
+{
+	const char *slash = strchr(name, '/');
+	if (!slash)
+		return TN_OK;
+	char sub[256], path[TN_PATH_BYTES];
+	snprintf(sub, sizeof sub, "%.*s", (int)(slash - name), name);
+	TN_TRY(tn_path_join(path, s->folder, sub, err));
+	if (mkdir(path, 0777) != 0 && errno != EEXIST)
+		return tn_fail_sys(err, errno, path, "could not make the folder '%s'", path);
+	return TN_OK;
+}
+
+tn_status tn_staging_copy(struct tn_staging *s, const char *from, const char *name, struct tn_error *err)
+{
+	struct tn_file file;
+	char path[TN_PATH_BYTES];
+	int fd;
+	TN_TRY(tn_file_open(from, &file, err));
+	tn_status status = make_subfolder(s, name, err);
+	if (status == TN_OK)
+		status = create(s, name, path, &fd, err);
+	if (status == TN_OK)
+		status = finish(fd, path, copy_bytes(s->arena.ctx, &file, fd, from, path, err), err);
+	tn_file_close(&file);
+	return status;
+}
+
+/* ---- ending ---------------------------------------------------------------------------------------------- */
+
+/* Where two names cannot be exchanged (some network file systems), the old folder steps aside first: for an instant
+ * neither stands under the name, and both exist. */
+static tn_status replace_by_steps(struct tn_staging *s, struct tn_error *err)
+{
+	if (rename(s->target, s->retired) != 0)
+		return tn_fail_sys(err, errno, s->target, "could not move '%s' aside", s->target);
+	if (rename(s->folder, s->target) != 0) {
+		int e = errno;
+		if (rename(s->retired, s->target) != 0)
+			return tn_fail_sys(err, e, s->target, "could not put '%s' in its place; the old one is '%s'", s->target,
+					   s->retired);
+		return tn_fail_sys(err, e, s->target, "could not put '%s' in its place", s->target);
+	}
+	s->folder = s->retired;
+	return TN_OK;
+}
+
+/* After this s->folder names the old folder, or nothing. */
+static tn_status put_in_place(struct tn_staging *s, int *replaced, struct tn_error *err)
+{
+	*replaced = 0;
+	if (rename(s->folder, s->target) == 0) /* a missing or empty target */
+		return TN_OK;
+	if (errno != ENOTEMPTY && errno != EEXIST)
+		return tn_fail_sys(err, errno, s->target, "could not put '%s' in its place", s->target);
+	*replaced = 1;
+	if (renameat2(AT_FDCWD, s->folder, AT_FDCWD, s->target, RENAME_EXCHANGE) == 0)
+		return TN_OK;
+	if (errno != EINVAL && errno != ENOSYS)
+		return tn_fail_sys(err, errno, s->target, "could not put '%s' in its place", s->target);
+	return replace_by_steps(s, err);
+}
+
+static tn_status sync_folders(tn_context *ctx, struct tn_staging *s, struct tn_error *err)
+{
+	char path[TN_PATH_BYTES];
+	tn_path_kind kind;
+	(void)ctx;
+	TN_TRY(tn_path_join(path, s->folder, TN_TEMPLATES_FOLDER, err));
+	TN_TRY(tn_path_kind_of(path, &kind, err));
+	if (kind == TN_PATH_FOLDER)
+		TN_TRY(tn_folder_sync(path, err));
+	return tn_folder_sync(s->folder, err);
+}
+
+tn_status tn_staging_commit(struct tn_staging *s, struct tn_error *err)
+{
+	tn_context *ctx = s->arena.ctx;
+	int replaced;
+	TN_TRY(sync_folders(ctx, s, err));
+	TN_TRY(put_in_place(s, &replaced, err));
+	/* The result stands under its name now: what fails from here on is a warning. */
+	struct tn_error late;
+	if (tn_folder_sync(s->parent, &late) != TN_OK)
+		tn_logf(ctx, TN_LOG_WARNING, "'%s' is complete, but may not survive a power cut: %s", s->target, late.msg);
+	if (replaced && remove_folder(ctx, s->folder, 1, &late) != TN_OK)
+		tn_logf(ctx, TN_LOG_WARNING, "'%s' is complete; the folder it replaced is '%s': %s", s->target, s->folder,
+			late.msg);
+	free_staging(s);
+	return TN_OK;
+}
+
+void tn_staging_abort(struct tn_staging *s)
+{
+	if (!s)
+		return;
+	struct tn_error late;
+	if (remove_folder(s->arena.ctx, s->folder, 1, &late) != TN_OK)
+		tn_logf(s->arena.ctx, TN_LOG_WARNING, "'%s' could not be cleared away: %s", s->folder, late.msg);
+	remove_parents(s);
+	free_staging(s);
+}

@@ -1,0 +1,35 @@
+/* A folder that appears whole or not at all.
+ *
+ * Everything is written into `<parent>/.<name>.tenon-part`, made durable, and renamed to `<parent>/<name>` at the end: a
+ * crash at any instant leaves the old state, or the new one, and at most a hidden folder that the next run to the same
+ * place clears away. A lock on that folder keeps two runs to the same place apart.
+ */
+#ifndef TN_STAGING_H
+#define TN_STAGING_H
+
+#include "base/file.h"
+
+struct tn_staging;
+
+/* Begins. `path` may have missing parents; they are made. A folder that stands there already is TN_E_EXISTS, unless it is
+ * empty or `force` is set; with `force` it is replaced at the end, if everything in it belongs to a model folder: tenon
+ * does not delete what it does not know. */
+tn_status tn_staging_begin(tn_context *ctx, const char *path, int force, struct tn_staging **out, struct tn_error *err);
+
+/* Path of the folder to write into. */
+const char *tn_staging_folder(const struct tn_staging *staging);
+
+/* Writes a small file, durably. */
+tn_status tn_staging_write(struct tn_staging *staging, const char *name, const void *bytes, size_t n,
+			   struct tn_error *err);
+
+/* Copies a file of any size under a name that may have one folder in front, durably. */
+tn_status tn_staging_copy(struct tn_staging *staging, const char *from, const char *name, struct tn_error *err);
+
+/* Puts the folder in its place. Frees the staging when it succeeds; when it fails call tn_staging_abort. */
+tn_status tn_staging_commit(struct tn_staging *staging, struct tn_error *err);
+
+/* Removes what was written, and the parents that were made for it. NULL allowed. */
+void tn_staging_abort(struct tn_staging *staging);
+
+#endif
