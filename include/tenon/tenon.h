@@ -1,0 +1,10 @@
+/* tenon/tenon.h - everything. */
+#ifndef TENON_TENON_H
+#define TENON_TENON_H
+
+#include "tenon/adapter.h"
+#include "tenon/base.h"
+#include "tenon/checkpoint.h"
+#include "tenon/transform.h"
+
+#endif
