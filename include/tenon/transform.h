@@ -84,7 +84,8 @@ TN_API int tn_verdict_is_good(tn_verdict verdict);      /* the first two */
 struct tn_verified_tensor {
 	const char *name;
 	tn_verdict verdict;
-	double max_ulp, rms_ulp;   /* merged, not-merged and wrong; else 0 */
+	double max_ulp, rms_ulp;   /* merged, not-merged and wrong; else 0. max_ulp is infinite where a value is NaN or
+	                            * infinite and should not be, or the other way round */
 };
 
 /* Compares `merged` with base plus adapter, row by row. The three stay the caller's; the report outlives them. */

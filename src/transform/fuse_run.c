@@ -29,6 +29,9 @@ struct run {
 static tn_status copy_block(struct run *run, const struct tn_block *block, void *scratch, struct tn_error *err)
 {
 	const struct tn_tensor *t = run->fuse->steps[block->item].tensor;
+	if (run->shards[t->shard].sparse &&
+	    tn_tensor_is_hole(run->fuse->base->shards[t->shard], t, block->first, block->count))
+		return TN_OK;
 	TN_TRY(tn_checkpoint_read(run->fuse->base, t, block->first, scratch, (size_t)block->count, err));
 	return tn_output_put(run->output, t->shard, run->outputs[block->item], block->first, scratch, (size_t)block->count,
 			     err);
@@ -90,7 +93,7 @@ static tn_status run_block(void *arg, const struct tn_block *block, void *scratc
 
 /* ---- preparing ------------------------------------------------------------------------------------------- */
 
-/* The output has the shards of the input, with the same tensors in each. */
+/* The output has the shards of the input, with the same tensors in each; where the input has holes, it has them too. */
 static tn_status describe_shards(struct run *run, struct tn_error *err)
 {
 	const tn_checkpoint *base = run->fuse->base;
@@ -101,7 +104,8 @@ static tn_status describe_shards(struct run *run, struct tn_error *err)
 		struct tn_output_shard *shard = &run->shards[i];
 		const struct tn_st_header *header = &base->shards[i]->header;
 		*shard = (struct tn_output_shard){ base->shard_names[i], NULL, header->count, header->metadata,
-						   header->metadata_count };
+						   header->metadata_count,
+						   tn_file_is_sparse(&base->shards[i]->file) };
 		TN_TRY(tn_arena_array(&run->arena, shard->count, sizeof(struct tn_tensor *), &shard->tensors, err));
 		for (size_t j = 0; j < shard->count; j++, step++) {
 			struct tn_tensor *copy;

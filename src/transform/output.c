@@ -26,7 +26,7 @@ static tn_status create_writers(struct tn_output *o, struct tn_error *err)
 		char path[TN_PATH_BYTES];
 		TN_TRY(tn_path_join(path, tn_staging_folder(o->staging), shard->name, err));
 		TN_TRY(tn_st_writer_create(o->arena.ctx, path, shard->tensors, shard->count, shard->metadata,
-					   shard->metadata_count, &o->writers[i], err));
+					   shard->metadata_count, shard->sparse, &o->writers[i], err));
 	}
 	return TN_OK;
 }

@@ -13,6 +13,7 @@ struct tn_output_shard {
 	size_t count;
 	const struct tn_st_metadata *metadata;
 	size_t metadata_count;
+	int sparse;                   /* what is never put stays a hole */
 };
 
 struct tn_output;

@@ -206,7 +206,7 @@ static void judge(const struct run *run, size_t i, struct tn_verified_tensor *ou
 		out->verdict = f.differs ? TN_VERDICT_CHANGED : TN_VERDICT_IDENTICAL;
 		return;
 	}
-	out->max_ulp = f.max_ulp;
+	out->max_ulp = f.not_finite ? HUGE_VAL : f.max_ulp;
 	out->rms_ulp = step->tensor->elements ? sqrt(f.square_sum / (double)step->tensor->elements) : 0;
 	if (f.worst <= tolerance_ulp && !f.not_finite)
 		out->verdict = TN_VERDICT_MERGED;
