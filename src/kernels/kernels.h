@@ -66,7 +66,9 @@ struct tn_codec {
 /* ---- the table ------------------------------------------------------------------------------------------- */
 
 /* lowrank_f32: dst[j] = sum over k of b[k] * a[k][j]     a [rank, cols], b [rank] -> dst [cols]; k ascending, from 0.
- * lowrank_f64: the same in double, for results that are rounded to float32. */
+ * lowrank_f64: the same in double, for results that are rounded to float32.
+ * dot_f32: sum of a[i] * b[i] in 16 lanes, lane i % 16, added pairwise at the end.
+ * axpy_f32: y[i] += a * x[i]. */
 struct tn_kernels {
 	const char *isa;
 #define KERNEL(ret, name, args) ret (*name) args;
