@@ -11,7 +11,6 @@
 
 #include <stdatomic.h>
 #include <string.h>
-#include <sys/stat.h>
 
 struct run {
 	const struct tn_fuse *fuse;
@@ -143,23 +142,21 @@ static tn_status finish_empty_shards(struct run *run, struct tn_error *err)
 	return TN_OK;
 }
 
-static int same_folder(const char *a, const char *b)
-{
-	struct stat x, y;
-	return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
 static tn_status check_save_path(const struct tn_fuse *fuse, const char *save_path, struct tn_error *err)
 {
 	if (!fuse->base->is_folder)
 		return tn_fail(err, TN_E_ARG, fuse->base->path,
 			       "'%s' is a file; a fuse writes a whole model folder and needs one as its base", fuse->base->path);
-	if (same_folder(save_path, fuse->base->path))
-		return tn_fail(err, TN_E_ARG, save_path, "'%s' is the base itself; choose another folder, so that the base stays",
-			       save_path);
-	if (same_folder(save_path, fuse->adapter->path))
-		return tn_fail(err, TN_E_ARG, save_path, "'%s' is the adapter itself; choose another folder", save_path);
-	return TN_OK;
+	TN_TRY(tn_output_check_path(save_path, fuse->base->path, err));
+	return tn_output_check_path(save_path, fuse->adapter->path, err);
+}
+
+static uint64_t parameters_of(const struct tn_fuse *fuse)
+{
+	uint64_t n = 0;
+	for (size_t i = 0; i < fuse->count; i++)
+		n += fuse->steps[i].tensor->elements;
+	return n;
 }
 
 /* ---- running --------------------------------------------------------------------------------------------- */
@@ -173,7 +170,7 @@ static tn_status write_output(struct run *run, struct tn_error *err)
 		TN_TRY(tn_output_write(run->output, "config.json", fuse->base->config, strlen(fuse->base->config), err));
 	TN_TRY(finish_empty_shards(run, err));
 	TN_TRY(tn_blocks_run(fuse->ctx, &run->blocks, &work, err));
-	return tn_output_commit(run->output, err);
+	return tn_output_commit(run->output, parameters_of(fuse), TN_INDEX_TRANSFORMERS, err);
 }
 
 static tn_status run_fuse(struct run *run, const char *save_path, int force, struct tn_error *err)

@@ -4,11 +4,11 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "store/checkpoint.h"
-#include "store/st_index.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 struct tn_output {
 	struct tn_arena arena;  /* holds this struct too */
@@ -120,10 +120,10 @@ static int compare_names(const void *a, const void *b)
 	return strcmp((*(const struct tn_tensor *const *)a)->name, (*(const struct tn_tensor *const *)b)->name);
 }
 
-static tn_status write_index(struct tn_output *o, struct tn_error *err)
+static tn_status write_index(struct tn_output *o, uint64_t parameters, tn_index_style style, struct tn_error *err)
 {
 	size_t count = 0, n = 0;
-	uint64_t bytes = 0, parameters = 0;
+	uint64_t bytes = 0;
 	for (size_t i = 0; i < o->count; i++)
 		count += o->shards[i].count;
 	const struct tn_tensor **by_name;
@@ -137,23 +137,22 @@ static tn_status write_index(struct tn_output *o, struct tn_error *err)
 			t->shard = (uint32_t)i;
 			by_name[n++] = t;
 			bytes += t->bytes;
-			parameters += t->elements;
 		}
 	}
 	if (n > 1)
 		qsort(by_name, n, sizeof *by_name, compare_names);
 	struct tn_text text;
 	tn_text_init(&text, o->arena.ctx);
-	tn_status status = tn_index_write(by_name, n, names, bytes, parameters, &text, err);
+	tn_status status = tn_index_write(by_name, n, names, bytes, parameters, style, &text, err);
 	if (status == TN_OK)
 		status = tn_staging_write(o->staging, TN_INDEX_NAME, text.data, text.length, err);
 	tn_text_release(&text);
 	return status;
 }
 
-tn_status tn_output_commit(struct tn_output *o, struct tn_error *err)
+tn_status tn_output_commit(struct tn_output *o, uint64_t parameters, tn_index_style style, struct tn_error *err)
 {
-	TN_TRY(write_index(o, err));
+	TN_TRY(write_index(o, parameters, style, err));
 	TN_TRY(tn_staging_commit(o->staging, err));
 	o->staging = NULL;
 	tn_output_abort(o);
@@ -169,4 +168,13 @@ void tn_output_abort(struct tn_output *o)
 	tn_staging_abort(o->staging);
 	struct tn_arena arena = o->arena;
 	tn_arena_release(&arena);
+}
+
+tn_status tn_output_check_path(const char *save_path, const char *input, struct tn_error *err)
+{
+	struct stat x, y;
+	if (stat(save_path, &x) == 0 && stat(input, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino)
+		return tn_fail(err, TN_E_ARG, save_path, "'%s' is an input of this job; choose another folder, so that it stays",
+			       save_path);
+	return TN_OK;
 }

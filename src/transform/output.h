@@ -2,8 +2,9 @@
 #ifndef TN_OUTPUT_H
 #define TN_OUTPUT_H
 
-#include "store/staging.h"
+#include "store/st_index.h"
 #include "store/st_writer.h"
+#include "store/staging.h"
 #include "tenon/checkpoint.h"
 
 /* One shard of the output. */
@@ -33,9 +34,13 @@ tn_status tn_output_finish_shard(struct tn_output *output, size_t shard, struct 
 tn_status tn_output_copy_sidecars(struct tn_output *output, const char *from, struct tn_error *err);
 tn_status tn_output_write(struct tn_output *output, const char *name, const void *bytes, size_t n, struct tn_error *err);
 
-/* Writes the index and puts the folder in its place. Frees the output when it succeeds. */
-tn_status tn_output_commit(struct tn_output *output, struct tn_error *err);
+/* Writes the index and puts the folder in its place; `parameters` is the number of logical ones. Frees the output when it
+ * succeeds. */
+tn_status tn_output_commit(struct tn_output *output, uint64_t parameters, tn_index_style style, struct tn_error *err);
 /* Removes everything. NULL allowed. */
 void tn_output_abort(struct tn_output *output);
+
+/* Refuses to write over an input. */
+tn_status tn_output_check_path(const char *save_path, const char *input, struct tn_error *err);
 
 #endif
