@@ -21,6 +21,7 @@ struct tn_staging {
 	const char *parent;
 	const char *folder;     /* the hidden one */
 	const char *retired;    /* where the old target goes on file systems that cannot exchange two names */
+	int force;
 	int lock_fd;            /* open on `folder`, holding its lock */
 	int parents_made;
 };
@@ -102,7 +103,7 @@ static tn_status check_replaceable(tn_context *ctx, const char *path, struct tn_
 	return status;
 }
 
-static tn_status check_target(tn_context *ctx, struct tn_staging *s, int force, struct tn_error *err)
+static tn_status check_target(tn_context *ctx, const struct tn_staging *s, struct tn_error *err)
 {
 	struct stat st;
 	if (lstat(s->target, &st) != 0)
@@ -115,11 +116,31 @@ static tn_status check_target(tn_context *ctx, struct tn_staging *s, int force, 
 	tn_names_release(&names);
 	if (count == 0)
 		return TN_OK;
-	if (!force)
+	if (!s->force)
 		return tn_fail(err, TN_E_EXISTS, s->target, "'%s' exists and is not empty; use --force to replace it", s->target);
 	return check_replaceable(ctx, s->target, err);
 }
 
+/* Removes the parents that were made, as far as they are empty. `path` is the deepest of them, and is used up. */
+static void remove_made(char *path, int made)
+{
+	for (; made > 0 && rmdir(path) == 0; made--) {
+		char *slash = strrchr(path, '/');
+		if (!slash || slash == path)
+			break;
+		*slash = '\0';
+	}
+}
+
+static void remove_parents(struct tn_staging *s)
+{
+	char path[TN_PATH_BYTES];
+	snprintf(path, sizeof path, "%s", s->parent);
+	remove_made(path, s->parents_made);
+	s->parents_made = 0;
+}
+
+/* Those that were made go again when a later one fails. */
 static tn_status make_parents(struct tn_staging *s, struct tn_error *err)
 {
 	char path[TN_PATH_BYTES];
@@ -127,6 +148,7 @@ static tn_status make_parents(struct tn_staging *s, struct tn_error *err)
 	if (n >= sizeof path)
 		return tn_fail(err, TN_E_LIMIT, s->target, "the path is longer than %d bytes", TN_PATH_BYTES - 1);
 	memcpy(path, s->parent, n + 1);
+	size_t last = 0;
 	for (size_t i = 1; i <= n; i++) {
 		if (path[i] != '/' && path[i] != '\0')
 			continue;
@@ -134,8 +156,14 @@ static tn_status make_parents(struct tn_staging *s, struct tn_error *err)
 		path[i] = '\0';
 		if (mkdir(path, 0777) == 0)
 			s->parents_made++;
-		else if (errno != EEXIST)
-			return tn_fail_sys(err, errno, path, "could not make the folder '%s'", path);
+		else if (errno != EEXIST) {
+			tn_status status = tn_fail_sys(err, errno, path, "could not make the folder '%s'", path);
+			path[last] = '\0';
+			remove_made(path, s->parents_made);
+			s->parents_made = 0;
+			return status;
+		}
+		last = i;
 		path[i] = kept;
 	}
 	return TN_OK;
@@ -157,11 +185,20 @@ static tn_status take_lock(struct tn_staging *s, struct tn_error *err)
 	return TN_OK;
 }
 
+/* A folder that was just made goes again when it cannot be locked, unless another run was faster and uses it. */
+static tn_status lock_new_folder(struct tn_staging *s, struct tn_error *err)
+{
+	tn_status status = take_lock(s, err);
+	if (status != TN_OK && status != TN_E_EXISTS)
+		rmdir(s->folder);
+	return status;
+}
+
 /* A folder that an interrupted run left is emptied; the lock tells whether that run is still there. */
 static tn_status make_folder(tn_context *ctx, struct tn_staging *s, struct tn_error *err)
 {
 	if (mkdir(s->folder, 0777) == 0)
-		return take_lock(s, err);
+		return lock_new_folder(s, err);
 	if (errno != EEXIST)
 		return tn_fail_sys(err, errno, s->folder, "could not make the folder '%s'", s->folder);
 	TN_TRY(take_lock(s, err));
@@ -172,7 +209,7 @@ static tn_status make_folder(tn_context *ctx, struct tn_staging *s, struct tn_er
 	TN_TRY(status);
 	if (mkdir(s->folder, 0777) != 0)
 		return tn_fail_sys(err, errno, s->folder, "could not make the folder '%s'", s->folder);
-	return take_lock(s, err);
+	return lock_new_folder(s, err);
 }
 
 static void free_staging(struct tn_staging *s)
@@ -183,18 +220,6 @@ static void free_staging(struct tn_staging *s)
 	tn_arena_release(&arena);
 }
 
-static void remove_parents(struct tn_staging *s)
-{
-	char path[TN_PATH_BYTES];
-	snprintf(path, sizeof path, "%s", s->parent);
-	for (; s->parents_made > 0 && rmdir(path) == 0; s->parents_made--) {
-		char *slash = strrchr(path, '/');
-		if (!slash || slash == path)
-			break;
-		*slash = '\0';
-	}
-}
-
 tn_status tn_staging_begin(tn_context *ctx, const char *path, int force, struct tn_staging **out, struct tn_error *err)
 {
 	struct tn_arena arena;
@@ -203,9 +228,10 @@ tn_status tn_staging_begin(tn_context *ctx, const char *path, int force, struct 
 	TN_TRY(tn_arena_alloc(&arena, sizeof *s, &s, err));
 	s->arena = arena;
 	s->lock_fd = -1;
+	s->force = force;
 	tn_status status = split_path(s, path, err);
 	if (status == TN_OK)
-		status = check_target(ctx, s, force, err);
+		status = check_target(ctx, s, err);
 	if (status == TN_OK) {
 		status = make_parents(s, err);
 		if (status == TN_OK)
@@ -316,7 +342,8 @@ static tn_status replace_by_steps(struct tn_staging *s, struct tn_error *err)
 	return TN_OK;
 }
 
-/* After this s->folder names the old folder, or nothing. */
+/* After this s->folder names the old folder, or nothing. The target is looked at again: files of the user's may have
+ * appeared there during a long run. */
 static tn_status put_in_place(struct tn_staging *s, int *replaced, struct tn_error *err)
 {
 	*replaced = 0;
@@ -324,6 +351,7 @@ static tn_status put_in_place(struct tn_staging *s, int *replaced, struct tn_err
 		return TN_OK;
 	if (errno != ENOTEMPTY && errno != EEXIST)
 		return tn_fail_sys(err, errno, s->target, "could not put '%s' in its place", s->target);
+	TN_TRY(check_target(s->arena.ctx, s, err));
 	*replaced = 1;
 	if (renameat2(AT_FDCWD, s->folder, AT_FDCWD, s->target, RENAME_EXCHANGE) == 0)
 		return TN_OK;
