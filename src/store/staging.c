@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "store/checkpoint.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -28,26 +29,35 @@ struct tn_staging {
 
 /* ---- removing -------------------------------------------------------------------------------------------- */
 
-/* Removes a folder of ours: files, links, and folders of such. Never follows a link out of it. */
-static tn_status remove_folder(tn_context *ctx, const char *path, int depth, struct tn_error *err)
+static tn_status remove_folder(const char *path, int depth, struct tn_error *err);
+
+static tn_status remove_entry(const char *folder, const char *name, int depth, struct tn_error *err)
 {
-	struct tn_names names;
-	TN_TRY(tn_folder_list(ctx, path, &names, err));
+	char path[TN_PATH_BYTES];
+	struct stat st;
+	TN_TRY(tn_path_join(path, folder, name, err));
+	if (lstat(path, &st) != 0)
+		return tn_fail_sys(err, errno, path, "could not examine '%s'", path);
+	if (S_ISDIR(st.st_mode) && depth > 0)
+		return remove_folder(path, depth - 1, err);
+	return unlink(path) == 0 ? TN_OK : tn_fail_sys(err, errno, path, "could not remove '%s'", path);
+}
+
+/* Removes a folder of ours: files, links, and folders of such. Never follows a link out of it. Takes nothing from the
+ * heap: it clears up after a failure that may be for want of memory. */
+static tn_status remove_folder(const char *path, int depth, struct tn_error *err)
+{
+	DIR *dir = opendir(path);
+	if (!dir)
+		return tn_fail_sys(err, errno, path, "could not open the folder '%s'", path);
 	tn_status status = TN_OK;
-	for (size_t i = 0; i < names.count && status == TN_OK; i++) {
-		char entry[TN_PATH_BYTES];
-		struct stat st;
-		status = tn_path_join(entry, path, names.items[i], err);
-		if (status != TN_OK)
-			break;
-		if (lstat(entry, &st) != 0)
-			status = tn_fail_sys(err, errno, entry, "could not examine '%s'", entry);
-		else if (S_ISDIR(st.st_mode) && depth > 0)
-			status = remove_folder(ctx, entry, depth - 1, err);
-		else if (unlink(entry) != 0)
-			status = tn_fail_sys(err, errno, entry, "could not remove '%s'", entry);
-	}
-	tn_names_release(&names);
+	const struct dirent *entry;
+	while (status == TN_OK && (errno = 0, entry = readdir(dir)) != NULL)
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			status = remove_entry(path, entry->d_name, depth, err);
+	if (status == TN_OK && errno != 0)
+		status = tn_fail_sys(err, errno, path, "could not read the folder '%s'", path);
+	closedir(dir);
 	if (status == TN_OK && rmdir(path) != 0)
 		status = tn_fail_sys(err, errno, path, "could not remove the folder '%s'", path);
 	return status;
@@ -203,7 +213,7 @@ static tn_status make_folder(tn_context *ctx, struct tn_staging *s, struct tn_er
 		return tn_fail_sys(err, errno, s->folder, "could not make the folder '%s'", s->folder);
 	TN_TRY(take_lock(s, err));
 	tn_logf(ctx, TN_LOG_INFO, "clearing '%s', which an interrupted run left", s->folder);
-	tn_status status = remove_folder(ctx, s->folder, 1, err);
+	tn_status status = remove_folder(s->folder, 1, err);
 	close(s->lock_fd);
 	s->lock_fd = -1;
 	TN_TRY(status);
@@ -382,7 +392,7 @@ tn_status tn_staging_commit(struct tn_staging *s, struct tn_error *err)
 	struct tn_error late;
 	if (tn_folder_sync(s->parent, &late) != TN_OK)
 		tn_logf(ctx, TN_LOG_WARNING, "'%s' is complete, but may not survive a power cut: %s", s->target, late.msg);
-	if (replaced && remove_folder(ctx, s->folder, 1, &late) != TN_OK)
+	if (replaced && remove_folder(s->folder, 1, &late) != TN_OK)
 		tn_logf(ctx, TN_LOG_WARNING, "'%s' is complete; the folder it replaced is '%s': %s", s->target, s->folder,
 			late.msg);
 	free_staging(s);
@@ -394,7 +404,7 @@ void tn_staging_abort(struct tn_staging *s)
 	if (!s)
 		return;
 	struct tn_error late;
-	if (remove_folder(s->arena.ctx, s->folder, 1, &late) != TN_OK)
+	if (remove_folder(s->folder, 1, &late) != TN_OK)
 		tn_logf(s->arena.ctx, TN_LOG_WARNING, "'%s' could not be cleared away: %s", s->folder, late.msg);
 	remove_parents(s);
 	free_staging(s);
