@@ -85,6 +85,7 @@ static void files_that_cannot_be_made(void **state)
 	a.bytes = a.elements = UINT64_C(1) << 60; /* more than any disk: found before any work */
 	tt_expect(t, tn_st_writer_create(t->ctx, tt_path(t, "large"), list, 1, NULL, 0, &writer, &t->err), TN_E_IO);
 	assert_null(writer);
+	assert_false(tt_exists(tt_path(t, "large")));
 	size_t n;
 	unsigned char *kept = tt_read_file(tt_path(t, "there"), &n);
 	assert_string_equal((char *)kept, "mine");
