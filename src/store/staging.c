@@ -222,12 +222,41 @@ static tn_status make_folder(tn_context *ctx, struct tn_staging *s, struct tn_er
 	return lock_new_folder(s, err);
 }
 
+/* A run that was cut off inside replace_by_steps left the old folder aside: it goes back to its place when that is
+ * empty, and away when the new one stands there. Called with the lock held. */
+static tn_status settle_retired(struct tn_staging *s, struct tn_error *err)
+{
+	struct stat st;
+	if (lstat(s->retired, &st) != 0 || !S_ISDIR(st.st_mode))
+		return TN_OK;
+	if (lstat(s->target, &st) == 0)
+		return remove_folder(s->retired, 1, err);
+	if (rename(s->retired, s->target) != 0)
+		return tn_fail_sys(err, errno, s->target, "could not put '%s' back in its place", s->target);
+	return check_target(s->arena.ctx, s, err);
+}
+
 static void free_staging(struct tn_staging *s)
 {
 	if (s->lock_fd >= 0)
 		close(s->lock_fd);
 	struct tn_arena arena = s->arena;
 	tn_arena_release(&arena);
+}
+
+/* All that changes the disk; undone when a step fails. */
+static tn_status claim_place(tn_context *ctx, struct tn_staging *s, struct tn_error *err)
+{
+	TN_TRY(make_parents(s, err));
+	tn_status status = make_folder(ctx, s, err);
+	if (status == TN_OK) {
+		status = settle_retired(s, err);
+		if (status != TN_OK)
+			rmdir(s->folder);
+	}
+	if (status != TN_OK)
+		remove_parents(s);
+	return status;
 }
 
 tn_status tn_staging_begin(tn_context *ctx, const char *path, int force, struct tn_staging **out, struct tn_error *err)
@@ -242,13 +271,8 @@ tn_status tn_staging_begin(tn_context *ctx, const char *path, int force, struct 
 	tn_status status = split_path(s, path, err);
 	if (status == TN_OK)
 		status = check_target(ctx, s, err);
-	if (status == TN_OK) {
-		status = make_parents(s, err);
-		if (status == TN_OK)
-			status = make_folder(ctx, s, err);
-		if (status != TN_OK)
-			remove_parents(s);
-	}
+	if (status == TN_OK)
+		status = claim_place(ctx, s, err);
 	if (status != TN_OK) {
 		free_staging(s);
 		return status;
