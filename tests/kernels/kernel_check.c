@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every kernel of every instruction set that this CPU can run against `portable`: all lengths from 0 to 300, at every
- * misalignment, inside guard pages; the same bits. An instruction set that the CPU lacks is reported as not run.
+/* Every kernel of every instruction set that this CPU can run against `portable`: all lengths from 0 to 300, numbers no
+ * better aligned than their type and row parts not at all, inside guard pages; the same bits. An instruction set that the CPU lacks is reported as not run.
  *
  *   kernel_check            check
  *   kernel_check --bench    times of the same calls
@@ -94,8 +94,8 @@ static void lowrank_make(struct lowrank_case *c, size_t rank, size_t cols, size_
 	c->cols = cols;
 	c->shift = shift;
 	place_make(&c->a, rank * cols * sizeof(float), shift);
-	place_make(&c->b, rank * element, shift);
-	place_make(&c->got, cols * element, shift);
+	place_make(&c->b, rank * element, shift / element * element);
+	place_make(&c->got, cols * element, shift / element * element);
 	place_make(&c->want, cols * element, 0);
 	for (size_t i = 0; i < rank * cols; i++) {
 		float x = some_float();
@@ -120,7 +120,6 @@ static void lowrank_judge(struct lowrank_case *c, const char *isa, const char *n
 	place_free(&c->want);
 }
 
-/* The kernels promise to take any alignment; the compiler must not be told of one. */
 static const float *floats(const struct place *p)
 {
 	const void *at = p->at;
@@ -198,7 +197,7 @@ static void check_dense_decode(const struct tn_kernels *k, const struct tn_kerne
 	struct tn_format format = { .codec = TN_CODEC_dense, .dtype = dtype };
 	struct place src, got, want;
 	place_make(&src, n * tn_dtype_bits(dtype) / 8, shift);
-	place_make(&got, n * sizeof(float), shift);
+	place_make(&got, n * sizeof(float), shift * sizeof(float));
 	place_make(&want, n * sizeof(float), 0);
 	fill_random(src.at, src.bytes);
 	struct tn_row row = { .part = { src.at } };
@@ -218,7 +217,7 @@ static void check_dense_encode(const struct tn_kernels *k, const struct tn_kerne
 {
 	struct tn_format format = { .codec = TN_CODEC_dense, .dtype = dtype };
 	struct place src, got, want;
-	place_make(&src, n * sizeof(float), shift);
+	place_make(&src, n * sizeof(float), shift * sizeof(float));
 	place_make(&got, n * tn_dtype_bits(dtype) / 8, shift);
 	place_make(&want, got.bytes, 0);
 	fill_random(src.at, src.bytes);
