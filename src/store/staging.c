@@ -370,6 +370,7 @@ static tn_status replace_by_steps(struct tn_staging *s, struct tn_error *err)
 		if (rename(s->retired, s->target) != 0)
 			return tn_fail_sys(err, e, s->target, "could not put '%s' in its place; the old one is '%s'", s->target,
 					   s->retired);
+		tn_folder_sync(s->parent, NULL); /* as good as it gets: the error above is the one to tell */
 		return tn_fail_sys(err, e, s->target, "could not put '%s' in its place", s->target);
 	}
 	s->folder = s->retired;
