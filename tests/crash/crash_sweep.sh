@@ -8,6 +8,8 @@
 # - A failure (exit status not 0) leaves what was there and nothing else; success leaves the new folder and nothing else.
 # - After a kill the same command, run again, succeeds, and nothing is left over.
 #
+# - faultfs itself aborts when a rename comes before the sync of what was written.
+#
 # FAULT_ALWAYS and FAULT_ALWAYS_ERRNO are handed on: a file system that cannot exchange two names. There, for an instant,
 # neither folder stands under the name; then both must be there under their hidden names.
 set -u

@@ -7,6 +7,9 @@
  *   FAULT_ERRNO   what it fails with; 0: the process is killed before the call is made
  *   FAULT_MARK    this file is made when it happens
  *   FAULT_ALWAYS  this call fails each time, with FAULT_ALWAYS_ERRNO (a file system that does not have it)
+ *
+ * A killed process loses nothing that it wrote, and a machine without power does. So the order is watched too: a rename
+ * while bytes of any file are not yet durable, or an end without a sync of a folder behind the last rename, aborts.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -73,20 +76,99 @@ static int fault(const char *name)
 		return fault(#name) ? -1 : next arguments; \
 	}
 
-FORWARD(int, fsync, (int fd), (fd))
 FORWARD(int, fdatasync, (int fd), (fd))
-FORWARD(int, rename, (const char *from, const char *to), (from, to))
 FORWARD(int, mkdir, (const char *path, mode_t mode), (path, mode))
 FORWARD(int, unlink, (const char *path), (path))
 FORWARD(int, rmdir, (const char *path), (path))
 FORWARD(int, fallocate, (int fd, int mode, off_t at, off_t n), (fd, mode, at, n))
 FORWARD(int, ftruncate, (int fd, off_t n), (fd, n))
-FORWARD(int, renameat2, (int a, const char *from, int b, const char *to, unsigned flags), (a, from, b, to, flags))
+
+/* ---- what is not durable yet ----------------------------------------------------------------------------- */
+
+enum { MOST_FDS = 1024 };
+static unsigned char dirty[MOST_FDS];
+static int closed_dirty, rename_not_synced;
+
+static void complain(const char *what)
+{
+	fprintf(stderr, "faultfs: %s\n", what);
+	abort();
+}
+
+static mode_t kind_of(int fd)
+{
+	struct stat st;
+	return fd >= 0 && fd < MOST_FDS && fstat(fd, &st) == 0 ? st.st_mode & S_IFMT : 0;
+}
+
+static void wrote(int fd)
+{
+	if (kind_of(fd) == S_IFREG)
+		dirty[fd] = 1;
+}
+
+static void before_rename(void)
+{
+	int found = closed_dirty;
+	for (int i = 0; i < MOST_FDS; i++)
+		found |= dirty[i];
+	if (found)
+		complain("a rename before the bytes of a file are durable");
+}
+
+__attribute__((destructor)) static void at_end(void)
+{
+	if (rename_not_synced)
+		complain("the process ends without a sync of the folder behind its last rename");
+}
+
+int fsync(int fd)
+{
+	NEXT(fsync, "fsync")
+	int result = fault("fsync") ? -1 : next(fd);
+	mode_t kind = kind_of(fd);
+	if (kind == S_IFDIR)
+		rename_not_synced = 0;
+	else if (kind == S_IFREG && result == 0)
+		dirty[fd] = 0;
+	return result;
+}
+
+int close(int fd)
+{
+	NEXT(close, "close")
+	if (fd >= 0 && fd < MOST_FDS && dirty[fd]) {
+		closed_dirty = 1;
+		dirty[fd] = 0;
+	}
+	return next(fd);
+}
+
+int rename(const char *from, const char *to)
+{
+	NEXT(rename, "rename")
+	before_rename();
+	int result = fault("rename") ? -1 : next(from, to);
+	rename_not_synced |= result == 0;
+	return result;
+}
+
+int renameat2(int a, const char *from, int b, const char *to, unsigned flags)
+{
+	NEXT(renameat2, "renameat2")
+	before_rename();
+	int result = fault("renameat2") ? -1 : next(a, from, b, to, flags);
+	rename_not_synced |= result == 0;
+	return result;
+}
+
+/* ---- writing --------------------------------------------------------------------------------------------- */
 
 /* Half of the bytes are written before the process dies or the disk is full. */
 ssize_t pwrite(int fd, const void *bytes, size_t n, off_t at)
 {
 	NEXT(pwrite, "pwrite")
+	wrote(fd);
 	if (!getenv("FAULT_N") || n < 2)
 		return fault("pwrite") ? -1 : next(fd, bytes, n, at);
 	ssize_t half = next(fd, bytes, n / 2, at);
@@ -99,5 +181,6 @@ ssize_t pwrite(int fd, const void *bytes, size_t n, off_t at)
 ssize_t write(int fd, const void *bytes, size_t n)
 {
 	NEXT(write, "write")
+	wrote(fd);
 	return fd > 2 && fault("write") ? -1 : next(fd, bytes, n);
 }

@@ -149,6 +149,30 @@ static void nothing_to_do(void **state)
 	free(s);
 }
 
+static tn_status count_run(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
+{
+	(void)task;
+	(void)worker;
+	(void)err;
+	atomic_fetch_add((_Atomic unsigned *)arg, 1);
+	return TN_OK;
+}
+
+/* Most workers wake when the work is done already, and must not touch it. */
+static void many_small_runs(void **state)
+{
+	struct tt *t = *state;
+	tn_context *ctx = with_threads(t, 8);
+	for (int i = 0; i < 5000; i++) {
+		_Atomic unsigned *runs = calloc(1, sizeof *runs);
+		struct tn_work work = { 2, count_run, NULL, runs };
+		tt_ok(t, tn_pool_run(ctx, &work, &t->err));
+		assert_int_equal(*runs, 2);
+		free(runs);
+	}
+	tn_context_destroy(ctx);
+}
+
 struct caller {
 	tn_context *ctx;
 	int wrong;
@@ -208,7 +232,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TT_TEST(same_results_for_any_thread_count), TT_TEST(first_failure_wins), TT_TEST(tick_cancels),
 		TT_TEST(tick_while_waiting),                TT_TEST(nothing_to_do),      TT_TEST(callers_at_the_same_time),
-		TT_TEST(no_memory_for_workers),
+		TT_TEST(no_memory_for_workers),             TT_TEST(many_small_runs),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
