@@ -35,12 +35,17 @@ static void system_release(void *user, void *ptr, size_t bytes)
 
 static const struct tn_allocator system_allocator = { system_alloc, system_resize, system_release, NULL };
 
-static tn_status check_options(const struct tn_options *o, struct tn_error *err)
+static tn_status check_size(const struct tn_options *o, struct tn_error *err)
 {
 	if (o->struct_bytes == 0 || o->struct_bytes > sizeof *o)
 		return tn_fail(err, TN_E_ARG, "options",
 			       "struct_bytes is %zu, at most %zu was expected: start from TN_OPTIONS_INIT of the same version",
 			       o->struct_bytes, sizeof *o);
+	return TN_OK;
+}
+
+static tn_status check_options(const struct tn_options *o, struct tn_error *err)
+{
 	const struct tn_allocator *a = &o->allocator;
 	if ((a->alloc || a->resize || a->release) && !(a->alloc && a->resize && a->release))
 		return tn_fail(err, TN_E_ARG, "options", "an allocator needs all of alloc, resize and release");
@@ -52,8 +57,11 @@ static tn_status check_options(const struct tn_options *o, struct tn_error *err)
 
 tn_status tn_context_create(const struct tn_options *options, tn_context **out, struct tn_error *err)
 {
-	static const struct tn_options defaults = TN_OPTIONS_INIT;
-	const struct tn_options *o = options ? options : &defaults;
+	struct tn_options known = TN_OPTIONS_INIT, *o = &known;
+	if (options) {
+		TN_TRY(check_size(options, err));
+		memcpy(o, options, options->struct_bytes); /* an older program's struct is shorter */
+	}
 	TN_TRY(check_options(o, err));
 	struct tn_context made = {
 		.heap = o->allocator.alloc ? o->allocator : system_allocator,

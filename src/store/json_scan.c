@@ -323,16 +323,23 @@ static tn_status check_keys(const struct tn_json_scan *scan, struct key_list *li
 
 static tn_status skip_value(struct tn_json_scan *scan, int depth, struct tn_error *err);
 
+static tn_status keep_key(const struct tn_json_scan *scan, const struct tn_json_string *key, struct key_list *list,
+			  struct tn_error *err)
+{
+	TN_TRY(tn_grow(scan->ctx, &list->keys, &list->capacity, list->count + 1, sizeof *list->keys, "JSON keys", err));
+	TN_TRY(tn_json_decode(scan, key, &list->arena, &list->keys[list->count], err));
+	list->count++;
+	return TN_OK;
+}
+
 static tn_status skip_members(struct tn_json_scan *scan, struct key_list *list, int depth, struct tn_error *err)
 {
 	int more = 1;
 	while (more) {
 		struct tn_json_string key;
 		TN_TRY(tn_json_take_string(scan, &key, err));
-		TN_TRY(tn_grow(scan->ctx, &list->keys, &list->capacity, list->count + 1, sizeof *list->keys, "JSON keys",
-			       err));
-		TN_TRY(tn_json_decode(scan, &key, &list->arena, &list->keys[list->count], err));
-		list->count++;
+		if (scan->ctx)
+			TN_TRY(keep_key(scan, &key, list, err));
 		TN_TRY(tn_json_take(scan, ':', "':'", err));
 		TN_TRY(skip_value(scan, depth, err));
 		TN_TRY(tn_json_next(scan, '}', &more, err));

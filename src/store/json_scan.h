@@ -13,7 +13,7 @@
 #include "tenon/base.h"
 
 struct tn_json_scan {
-	tn_context *ctx;
+	tn_context *ctx;        /* NULL: no heap is used, and the keys of skipped objects are not compared */
 	const char *text;       /* checked to be UTF-8 by the caller */
 	size_t length, pos;
 	const char *where;      /* file name for errors */

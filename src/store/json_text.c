@@ -34,6 +34,10 @@ static tn_status add_escape(struct tn_text *text, uint32_t code, struct tn_error
 
 static tn_status add_string(struct tn_text *text, const char *s, size_t n, int ascii, struct tn_error *err)
 {
+	size_t valid = tn_utf8_valid_prefix(s, n);
+	if (valid != n)
+		return tn_fail_at(err, TN_E_ARG, s, valid, "'%.100s' is not UTF-8 at byte %zu, and JSON holds nothing else", s,
+				  valid);
 	const unsigned char *p = (const unsigned char *)s, *end = p + n, *begin = p;
 	TN_TRY(tn_text_puts(text, "\"", err));
 	while (p < end) {

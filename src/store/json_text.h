@@ -6,7 +6,7 @@
 
 #include <jansson.h>
 
-/* "..." with the escapes of RFC 8259 and all other characters as they are. */
+/* "..." with the escapes of RFC 8259 and all other characters as they are. TN_E_ARG: not UTF-8. */
 tn_status tn_json_add_string(struct tn_text *text, const char *s, struct tn_error *err);
 
 /* A number as Python's repr writes it: the shortest digits that read back as the same double, "1e-05", "0.1", "20.0".

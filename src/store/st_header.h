@@ -28,7 +28,8 @@ tn_status tn_st_header_parse(struct tn_arena *arena, const char *text, size_t le
 
 /* Sorts descriptions into the order in which the reference implementation lays out files (dtype descending, then name),
  * gives them offsets behind a header of that content, and appends the header with its length word to `text`, padded with
- * spaces so that the data begins at a multiple of 8. TN_E_ARG: a name is "__metadata__" or stands twice. */
+ * spaces so that the data begins at a multiple of 8. TN_E_ARG: a name is "__metadata__" or
+ * not UTF-8, or a name or a key stands twice. */
 tn_status tn_st_header_layout(struct tn_tensor **tensors, size_t count, const struct tn_st_metadata *metadata,
 			      size_t metadata_count, struct tn_text *text, struct tn_error *err);
 

@@ -40,14 +40,47 @@ static tn_status add_tensor(struct tn_text *text, const struct tn_tensor *t, uin
 			      (unsigned long long)(begin + t->bytes));
 }
 
-static tn_status check_name(struct tn_tensor *const *tensors, size_t i, struct tn_error *err)
+static int compare_texts(const void *a, const void *b)
 {
-	const char *name = tensors[i]->name;
-	if (strcmp(name, "__metadata__") == 0)
-		return tn_fail(err, TN_E_ARG, name, "a tensor cannot be called '__metadata__'");
-	if (i && tensors[i - 1]->dtype == tensors[i]->dtype && strcmp(tensors[i - 1]->name, name) == 0)
-		return tn_fail(err, TN_E_ARG, name, "two tensors are called '%.100s'", name);
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Sorts the names; NULL when all differ, else one that stands twice. */
+static const char *find_twin(const char **names, size_t count)
+{
+	if (count > 1)
+		qsort(names, count, sizeof *names, compare_texts);
+	for (size_t i = 1; i < count; i++)
+		if (strcmp(names[i - 1], names[i]) == 0)
+			return names[i];
+	return NULL;
+}
+
+static tn_status check_names(tn_context *ctx, struct tn_tensor *const *tensors, size_t count, struct tn_error *err)
+{
+	const char **names;
+	TN_TRY(tn_alloc_array(ctx, count, sizeof *names, "tensor names", &names, err));
+	for (size_t i = 0; i < count; i++)
+		names[i] = tensors[i]->name;
+	const char *twin = find_twin(names, count);
+	tn_free_array(ctx, names, count, sizeof *names);
+	if (twin)
+		return tn_fail(err, TN_E_ARG, twin, "two tensors are called '%.100s'", twin);
+	for (size_t i = 0; i < count; i++)
+		if (strcmp(tensors[i]->name, "__metadata__") == 0)
+			return tn_fail(err, TN_E_ARG, tensors[i]->name, "a tensor cannot be called '__metadata__'");
 	return TN_OK;
+}
+
+static tn_status check_keys(tn_context *ctx, const struct tn_st_metadata *metadata, size_t count, struct tn_error *err)
+{
+	const char **keys;
+	TN_TRY(tn_alloc_array(ctx, count, sizeof *keys, "metadata", &keys, err));
+	for (size_t i = 0; i < count; i++)
+		keys[i] = metadata[i].key;
+	const char *twin = find_twin(keys, count);
+	tn_free_array(ctx, keys, count, sizeof *keys);
+	return twin ? tn_fail(err, TN_E_ARG, twin, "the metadata have the key '%.100s' twice", twin) : TN_OK;
 }
 
 static tn_status add_header(struct tn_text *text, struct tn_tensor *const *tensors, size_t count,
@@ -58,7 +91,6 @@ static tn_status add_header(struct tn_text *text, struct tn_tensor *const *tenso
 	if (metadata_count)
 		TN_TRY(add_metadata(text, metadata, metadata_count, err));
 	for (size_t i = 0; i < count; i++) {
-		TN_TRY(check_name(tensors, i, err));
 		if (i || metadata_count)
 			TN_TRY(tn_text_puts(text, ",", err));
 		TN_TRY(add_tensor(text, tensors[i], at, err));
@@ -72,6 +104,8 @@ tn_status tn_st_header_layout(struct tn_tensor **tensors, size_t count, const st
 			      size_t metadata_count, struct tn_text *text, struct tn_error *err)
 {
 	size_t start = text->length;
+	TN_TRY(check_names(text->ctx, tensors, count, err));
+	TN_TRY(check_keys(text->ctx, metadata, metadata_count, err));
 	if (count > 1)
 		qsort(tensors, count, sizeof *tensors, compare_for_file);
 	TN_TRY(tn_text_add(text, "\0\0\0\0\0\0\0\0", 8, err));
@@ -87,7 +121,8 @@ tn_status tn_st_header_layout(struct tn_tensor **tensors, size_t count, const st
 	uint64_t at = header + 8;
 	for (size_t i = 0; i < count; i++) {
 		tensors[i]->offset = at;
-		at += tensors[i]->bytes;
+		if (tn_add_u64(at, tensors[i]->bytes, &at))
+			return tn_fail(err, TN_E_LIMIT, tensors[i]->name, "the file would exceed 2^64 bytes");
 	}
 	return TN_OK;
 }

@@ -69,6 +69,8 @@ tn_status tn_st_writer_create(tn_context *ctx, const char *path, struct tn_tenso
 	if (status == TN_OK)
 		status = write_header(w, tensors, count, metadata, metadata_count, sparse, err);
 	if (status != TN_OK) {
+		if (w->fd >= 0)
+			unlink(path); /* this call made it */
 		tn_st_writer_abort(w);
 		return status;
 	}

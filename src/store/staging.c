@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "store/checkpoint.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -21,32 +22,42 @@ struct tn_staging {
 	const char *parent;
 	const char *folder;     /* the hidden one */
 	const char *retired;    /* where the old target goes on file systems that cannot exchange two names */
+	int force;
 	int lock_fd;            /* open on `folder`, holding its lock */
 	int parents_made;
 };
 
 /* ---- removing -------------------------------------------------------------------------------------------- */
 
-/* Removes a folder of ours: files, links, and folders of such. Never follows a link out of it. */
-static tn_status remove_folder(tn_context *ctx, const char *path, int depth, struct tn_error *err)
+static tn_status remove_folder(const char *path, int depth, struct tn_error *err);
+
+static tn_status remove_entry(const char *folder, const char *name, int depth, struct tn_error *err)
 {
-	struct tn_names names;
-	TN_TRY(tn_folder_list(ctx, path, &names, err));
+	char path[TN_PATH_BYTES];
+	struct stat st;
+	TN_TRY(tn_path_join(path, folder, name, err));
+	if (lstat(path, &st) != 0)
+		return tn_fail_sys(err, errno, path, "could not examine '%s'", path);
+	if (S_ISDIR(st.st_mode) && depth > 0)
+		return remove_folder(path, depth - 1, err);
+	return unlink(path) == 0 ? TN_OK : tn_fail_sys(err, errno, path, "could not remove '%s'", path);
+}
+
+/* Removes a folder of ours: files, links, and folders of such. Never follows a link out of it. Takes nothing from the
+ * heap: it clears up after a failure that may be for want of memory. */
+static tn_status remove_folder(const char *path, int depth, struct tn_error *err)
+{
+	DIR *dir = opendir(path);
+	if (!dir)
+		return tn_fail_sys(err, errno, path, "could not open the folder '%s'", path);
 	tn_status status = TN_OK;
-	for (size_t i = 0; i < names.count && status == TN_OK; i++) {
-		char entry[TN_PATH_BYTES];
-		struct stat st;
-		status = tn_path_join(entry, path, names.items[i], err);
-		if (status != TN_OK)
-			break;
-		if (lstat(entry, &st) != 0)
-			status = tn_fail_sys(err, errno, entry, "could not examine '%s'", entry);
-		else if (S_ISDIR(st.st_mode) && depth > 0)
-			status = remove_folder(ctx, entry, depth - 1, err);
-		else if (unlink(entry) != 0)
-			status = tn_fail_sys(err, errno, entry, "could not remove '%s'", entry);
-	}
-	tn_names_release(&names);
+	const struct dirent *entry;
+	while (status == TN_OK && (errno = 0, entry = readdir(dir)) != NULL)
+		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+			status = remove_entry(path, entry->d_name, depth, err);
+	if (status == TN_OK && errno != 0)
+		status = tn_fail_sys(err, errno, path, "could not read the folder '%s'", path);
+	closedir(dir);
 	if (status == TN_OK && rmdir(path) != 0)
 		status = tn_fail_sys(err, errno, path, "could not remove the folder '%s'", path);
 	return status;
@@ -102,7 +113,7 @@ static tn_status check_replaceable(tn_context *ctx, const char *path, struct tn_
 	return status;
 }
 
-static tn_status check_target(tn_context *ctx, struct tn_staging *s, int force, struct tn_error *err)
+static tn_status check_target(tn_context *ctx, const struct tn_staging *s, struct tn_error *err)
 {
 	struct stat st;
 	if (lstat(s->target, &st) != 0)
@@ -115,11 +126,31 @@ static tn_status check_target(tn_context *ctx, struct tn_staging *s, int force, 
 	tn_names_release(&names);
 	if (count == 0)
 		return TN_OK;
-	if (!force)
+	if (!s->force)
 		return tn_fail(err, TN_E_EXISTS, s->target, "'%s' exists and is not empty; use --force to replace it", s->target);
 	return check_replaceable(ctx, s->target, err);
 }
 
+/* Removes the parents that were made, as far as they are empty. `path` is the deepest of them, and is used up. */
+static void remove_made(char *path, int made)
+{
+	for (; made > 0 && rmdir(path) == 0; made--) {
+		char *slash = strrchr(path, '/');
+		if (!slash || slash == path)
+			break;
+		*slash = '\0';
+	}
+}
+
+static void remove_parents(struct tn_staging *s)
+{
+	char path[TN_PATH_BYTES];
+	snprintf(path, sizeof path, "%s", s->parent);
+	remove_made(path, s->parents_made);
+	s->parents_made = 0;
+}
+
+/* Those that were made go again when a later one fails. */
 static tn_status make_parents(struct tn_staging *s, struct tn_error *err)
 {
 	char path[TN_PATH_BYTES];
@@ -127,6 +158,7 @@ static tn_status make_parents(struct tn_staging *s, struct tn_error *err)
 	if (n >= sizeof path)
 		return tn_fail(err, TN_E_LIMIT, s->target, "the path is longer than %d bytes", TN_PATH_BYTES - 1);
 	memcpy(path, s->parent, n + 1);
+	size_t last = 0;
 	for (size_t i = 1; i <= n; i++) {
 		if (path[i] != '/' && path[i] != '\0')
 			continue;
@@ -134,8 +166,14 @@ static tn_status make_parents(struct tn_staging *s, struct tn_error *err)
 		path[i] = '\0';
 		if (mkdir(path, 0777) == 0)
 			s->parents_made++;
-		else if (errno != EEXIST)
-			return tn_fail_sys(err, errno, path, "could not make the folder '%s'", path);
+		else if (errno != EEXIST) {
+			tn_status status = tn_fail_sys(err, errno, path, "could not make the folder '%s'", path);
+			path[last] = '\0';
+			remove_made(path, s->parents_made);
+			s->parents_made = 0;
+			return status;
+		}
+		last = i;
 		path[i] = kept;
 	}
 	return TN_OK;
@@ -157,22 +195,45 @@ static tn_status take_lock(struct tn_staging *s, struct tn_error *err)
 	return TN_OK;
 }
 
+/* A folder that was just made goes again when it cannot be locked, unless another run was faster and uses it. */
+static tn_status lock_new_folder(struct tn_staging *s, struct tn_error *err)
+{
+	tn_status status = take_lock(s, err);
+	if (status != TN_OK && status != TN_E_EXISTS)
+		rmdir(s->folder);
+	return status;
+}
+
 /* A folder that an interrupted run left is emptied; the lock tells whether that run is still there. */
 static tn_status make_folder(tn_context *ctx, struct tn_staging *s, struct tn_error *err)
 {
 	if (mkdir(s->folder, 0777) == 0)
-		return take_lock(s, err);
+		return lock_new_folder(s, err);
 	if (errno != EEXIST)
 		return tn_fail_sys(err, errno, s->folder, "could not make the folder '%s'", s->folder);
 	TN_TRY(take_lock(s, err));
 	tn_logf(ctx, TN_LOG_INFO, "clearing '%s', which an interrupted run left", s->folder);
-	tn_status status = remove_folder(ctx, s->folder, 1, err);
+	tn_status status = remove_folder(s->folder, 1, err);
 	close(s->lock_fd);
 	s->lock_fd = -1;
 	TN_TRY(status);
 	if (mkdir(s->folder, 0777) != 0)
 		return tn_fail_sys(err, errno, s->folder, "could not make the folder '%s'", s->folder);
-	return take_lock(s, err);
+	return lock_new_folder(s, err);
+}
+
+/* A run that was cut off inside replace_by_steps left the old folder aside: it goes back to its place when that is
+ * empty, and away when the new one stands there. Called with the lock held. */
+static tn_status settle_retired(struct tn_staging *s, struct tn_error *err)
+{
+	struct stat st;
+	if (lstat(s->retired, &st) != 0 || !S_ISDIR(st.st_mode))
+		return TN_OK;
+	if (lstat(s->target, &st) == 0)
+		return remove_folder(s->retired, 1, err);
+	if (rename(s->retired, s->target) != 0)
+		return tn_fail_sys(err, errno, s->target, "could not put '%s' back in its place", s->target);
+	return check_target(s->arena.ctx, s, err);
 }
 
 static void free_staging(struct tn_staging *s)
@@ -183,16 +244,19 @@ static void free_staging(struct tn_staging *s)
 	tn_arena_release(&arena);
 }
 
-static void remove_parents(struct tn_staging *s)
+/* All that changes the disk; undone when a step fails. */
+static tn_status claim_place(tn_context *ctx, struct tn_staging *s, struct tn_error *err)
 {
-	char path[TN_PATH_BYTES];
-	snprintf(path, sizeof path, "%s", s->parent);
-	for (; s->parents_made > 0 && rmdir(path) == 0; s->parents_made--) {
-		char *slash = strrchr(path, '/');
-		if (!slash || slash == path)
-			break;
-		*slash = '\0';
+	TN_TRY(make_parents(s, err));
+	tn_status status = make_folder(ctx, s, err);
+	if (status == TN_OK) {
+		status = settle_retired(s, err);
+		if (status != TN_OK)
+			rmdir(s->folder);
 	}
+	if (status != TN_OK)
+		remove_parents(s);
+	return status;
 }
 
 tn_status tn_staging_begin(tn_context *ctx, const char *path, int force, struct tn_staging **out, struct tn_error *err)
@@ -203,16 +267,12 @@ tn_status tn_staging_begin(tn_context *ctx, const char *path, int force, struct 
 	TN_TRY(tn_arena_alloc(&arena, sizeof *s, &s, err));
 	s->arena = arena;
 	s->lock_fd = -1;
+	s->force = force;
 	tn_status status = split_path(s, path, err);
 	if (status == TN_OK)
-		status = check_target(ctx, s, force, err);
-	if (status == TN_OK) {
-		status = make_parents(s, err);
-		if (status == TN_OK)
-			status = make_folder(ctx, s, err);
-		if (status != TN_OK)
-			remove_parents(s);
-	}
+		status = check_target(ctx, s, err);
+	if (status == TN_OK)
+		status = claim_place(ctx, s, err);
 	if (status != TN_OK) {
 		free_staging(s);
 		return status;
@@ -310,13 +370,15 @@ static tn_status replace_by_steps(struct tn_staging *s, struct tn_error *err)
 		if (rename(s->retired, s->target) != 0)
 			return tn_fail_sys(err, e, s->target, "could not put '%s' in its place; the old one is '%s'", s->target,
 					   s->retired);
+		tn_folder_sync(s->parent, NULL); /* as good as it gets: the error above is the one to tell */
 		return tn_fail_sys(err, e, s->target, "could not put '%s' in its place", s->target);
 	}
 	s->folder = s->retired;
 	return TN_OK;
 }
 
-/* After this s->folder names the old folder, or nothing. */
+/* After this s->folder names the old folder, or nothing. The target is looked at again: files of the user's may have
+ * appeared there during a long run. */
 static tn_status put_in_place(struct tn_staging *s, int *replaced, struct tn_error *err)
 {
 	*replaced = 0;
@@ -324,6 +386,7 @@ static tn_status put_in_place(struct tn_staging *s, int *replaced, struct tn_err
 		return TN_OK;
 	if (errno != ENOTEMPTY && errno != EEXIST)
 		return tn_fail_sys(err, errno, s->target, "could not put '%s' in its place", s->target);
+	TN_TRY(check_target(s->arena.ctx, s, err));
 	*replaced = 1;
 	if (renameat2(AT_FDCWD, s->folder, AT_FDCWD, s->target, RENAME_EXCHANGE) == 0)
 		return TN_OK;
@@ -354,7 +417,7 @@ tn_status tn_staging_commit(struct tn_staging *s, struct tn_error *err)
 	struct tn_error late;
 	if (tn_folder_sync(s->parent, &late) != TN_OK)
 		tn_logf(ctx, TN_LOG_WARNING, "'%s' is complete, but may not survive a power cut: %s", s->target, late.msg);
-	if (replaced && remove_folder(ctx, s->folder, 1, &late) != TN_OK)
+	if (replaced && remove_folder(s->folder, 1, &late) != TN_OK)
 		tn_logf(ctx, TN_LOG_WARNING, "'%s' is complete; the folder it replaced is '%s': %s", s->target, s->folder,
 			late.msg);
 	free_staging(s);
@@ -366,7 +429,7 @@ void tn_staging_abort(struct tn_staging *s)
 	if (!s)
 		return;
 	struct tn_error late;
-	if (remove_folder(s->arena.ctx, s->folder, 1, &late) != TN_OK)
+	if (remove_folder(s->folder, 1, &late) != TN_OK)
 		tn_logf(s->arena.ctx, TN_LOG_WARNING, "'%s' could not be cleared away: %s", s->folder, late.msg);
 	remove_parents(s);
 	free_staging(s);

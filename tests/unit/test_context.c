@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "testlib.h"
+
+#include "base/context.h"
+#include "base/cpu.h"
+
+#include <string.h>
+
+static void defaults(void **state)
+{
+	struct tt *t = *state;
+	tn_context *ctx = NULL;
+	tt_ok(t, tn_context_create(NULL, &ctx, &t->err));
+	assert_int_equal(ctx->threads, tn_cpu_count());
+	assert_true(ctx->memory_budget_bytes == UINT64_C(256) << 20);
+	assert_non_null(tn_context_isa(ctx));
+	tn_context_destroy(ctx);
+	tn_context_destroy(NULL);
+}
+
+static void wrong_options(void **state)
+{
+	struct tt *t = *state;
+	struct tn_options o = TN_OPTIONS_INIT;
+	tn_context *ctx = (tn_context *)state, *untouched = ctx;
+	o.struct_bytes = 0;
+	tt_expect(t, tn_context_create(&o, &ctx, &t->err), TN_E_ARG);
+	o.struct_bytes = sizeof o + 1;
+	tt_expect(t, tn_context_create(&o, &ctx, &t->err), TN_E_ARG);
+	o.struct_bytes = sizeof o;
+	o.isa = "z80";
+	tt_expect(t, tn_context_create(&o, &ctx, &t->err), TN_E_ARG);
+	tt_expect_msg(t, "z80");
+	o.isa = NULL;
+	o.allocator.alloc = tt_heap_allocator(&t->heap).alloc;
+	tt_expect(t, tn_context_create(&o, &ctx, &t->err), TN_E_ARG);
+	o.allocator.alloc = NULL;
+	o.threads = 100000;
+	tt_expect(t, tn_context_create(&o, &ctx, &t->err), TN_E_ARG);
+	assert_ptr_equal(ctx, untouched);
+	tt_expect(t, tn_context_create(&o, &ctx, NULL) == TN_E_ARG ? TN_OK : TN_E_ARG, TN_OK);
+}
+
+/* A program that was built against an older library hands over a shorter struct: nothing behind it may be read. */
+static void shorter_options(void **state)
+{
+	struct tt *t = *state;
+	struct tn_options o = TN_OPTIONS_INIT;
+	struct tt_guard g;
+	size_t older = offsetof(struct tn_options, memory_budget_bytes);
+	tt_guard_make(&g, older);
+	o.struct_bytes = older;
+	o.threads = 3;
+	memcpy(g.at_end, &o, older);
+	tn_context *ctx;
+	tt_ok(t, tn_context_create((const void *)g.at_end, &ctx, &t->err));
+	assert_int_equal(ctx->threads, 3);
+	assert_true(ctx->memory_budget_bytes == UINT64_C(256) << 20);
+	tn_context_destroy(ctx);
+	tt_guard_free(&g);
+}
+
+static char last_log[600];
+
+static void keep_log(void *user, tn_log_level level, const char *message)
+{
+	*(tn_log_level *)user = level;
+	strncpy(last_log, message, sizeof last_log - 1);
+}
+
+static void log_goes_to_the_caller(void **state)
+{
+	struct tt *t = *state;
+	struct tn_options o = TN_OPTIONS_INIT;
+	tn_log_level level = TN_LOG_DEBUG;
+	tn_context *ctx;
+	char large[2000];
+	o.log = keep_log;
+	o.log_user = &level;
+	tt_ok(t, tn_context_create(&o, &ctx, &t->err));
+	tn_logf(ctx, TN_LOG_WARNING, "%d %s", 7, "seven");
+	assert_string_equal(last_log, "7 seven");
+	assert_int_equal(level, TN_LOG_WARNING);
+	memset(large, 'x', sizeof large - 1);
+	large[sizeof large - 1] = '\0';
+	tn_logf(ctx, TN_LOG_INFO, "%s", large);
+	assert_true(strlen(last_log) > 400);
+	tn_context_destroy(ctx);
+	tn_logf(t->ctx, TN_LOG_INFO, "nobody listens");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { TT_TEST(defaults), TT_TEST(wrong_options), TT_TEST(shorter_options),
+					    TT_TEST(log_goes_to_the_caller) };
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
