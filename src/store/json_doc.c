@@ -1,48 +1,161 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+/* jansson's documents, read by the scanner of this floor: jansson's own reader (2.14) aborts when memory runs out inside a
+ * string, and does not say which key stands twice. */
 #include "store/json_doc.h"
 
 #include "base/error.h"
 #include "base/file.h"
 #include "store/json_scan.h"
 
+#include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
-/* jansson reports most failed allocations as damage to the text, or not at all. When it does not complain of what only
- * it can see, and the text is well formed, memory ran out. */
-static int ran_out_of_memory(const char *text, size_t bytes, const json_error_t *e)
+enum { DEEPEST = 128, LONGEST_NUMBER = 400 };
+
+struct reader {
+	struct tn_json_scan scan;
+	struct tn_arena arena;   /* decoded keys and strings, until jansson has copied them */
+};
+
+static tn_status read_value(struct reader *r, int depth, json_t **out, struct tn_error *err);
+
+/* json == NULL is jansson without memory. */
+static tn_status keep(const struct reader *r, json_t *json, json_t **out, struct tn_error *err)
 {
-	struct tn_json_scan scan = { NULL, text, bytes, 0, "", 0 };
-	switch (json_error_code(e)) {
-	case json_error_numeric_overflow: case json_error_duplicate_key: case json_error_null_byte_in_key:
-	case json_error_invalid_utf8: case json_error_stack_overflow: return 0;
-	default:
-		return tn_json_peek(&scan) == '{' && tn_json_skip_value(&scan, NULL) == TN_OK &&
-		       tn_json_finish(&scan, NULL) == TN_OK;
-	}
+	*out = json;
+	return json ? TN_OK : tn_fail_nomem(err, r->scan.where, 0);
 }
 
-tn_status tn_json_parse(const char *text, size_t bytes, const char *where, json_t **out, struct tn_error *err)
+static tn_status read_string(struct reader *r, json_t **out, struct tn_error *err)
 {
-	json_error_t e;
-	json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &e);
-	if (!root && ran_out_of_memory(text, bytes, &e))
-		return tn_fail_nomem(err, where, bytes);
-	if (!root)
-		return tn_fail_at(err, TN_E_FORMAT, where, (uint64_t)(e.position < 0 ? 0 : e.position),
-				  "could not parse the JSON of '%s', line %d, column %d: %s", where, e.line, e.column, e.text);
-	if (!json_is_object(root)) {
-		json_decref(root);
-		return tn_fail(err, TN_E_FORMAT, where, "'%s' must be a JSON object", where);
+	struct tn_json_string string;
+	const char *text;
+	size_t length;
+	TN_TRY(tn_json_take_string(&r->scan, &string, err));
+	TN_TRY(tn_json_decode_any(&r->scan, &string, &r->arena, &text, &length, err));
+	return keep(r, json_stringn_nocheck(text, length), out, err);
+}
+
+static tn_status read_number(struct reader *r, json_t **out, struct tn_error *err)
+{
+	char text[LONGEST_NUMBER + 1], *end;
+	size_t begin = r->scan.pos;
+	TN_TRY(tn_json_skip_value(&r->scan, err));
+	size_t n = r->scan.pos - begin;
+	if (n > LONGEST_NUMBER)
+		return tn_json_fail(&r->scan, begin, err, "a number has more than %d characters", LONGEST_NUMBER);
+	memcpy(text, r->scan.text + begin, n);
+	text[n] = '\0';
+	errno = 0;
+	if (strpbrk(text, ".eE")) {
+		double real = strtod(text, &end);
+		if (errno == ERANGE && (real > 1 || real < -1))
+			return tn_json_fail(&r->scan, begin, err, "a number is too large");
+		return keep(r, json_real(real), out, err);
 	}
-	*out = root;
+	long long integer = strtoll(text, &end, 10);
+	if (errno == ERANGE)
+		return tn_json_fail(&r->scan, begin, err, "a whole number is larger than 2^63");
+	return keep(r, json_integer(integer), out, err);
+}
+
+static tn_status read_member(struct reader *r, json_t *object, int depth, struct tn_error *err)
+{
+	struct tn_json_string string;
+	const char *key;
+	json_t *value;
+	TN_TRY(tn_json_take_string(&r->scan, &string, err));
+	TN_TRY(tn_json_decode(&r->scan, &string, &r->arena, &key, err));
+	if (json_object_get(object, key))
+		return tn_json_fail(&r->scan, string.begin - 1, err, "an object has the key '%.80s' twice", key);
+	TN_TRY(tn_json_take(&r->scan, ':', "':'", err));
+	TN_TRY(read_value(r, depth, &value, err));
+	return json_object_set_new_nocheck(object, key, value) == 0 ? TN_OK : tn_fail_nomem(err, r->scan.where, 0);
+}
+
+static tn_status read_members(struct reader *r, json_t *object, int depth, struct tn_error *err)
+{
+	int more = 1;
+	r->scan.pos++;
+	if (tn_json_peek(&r->scan) == '}')
+		return tn_json_take(&r->scan, '}', "'}'", err);
+	while (more) {
+		TN_TRY(read_member(r, object, depth, err));
+		TN_TRY(tn_json_next(&r->scan, '}', &more, err));
+	}
 	return TN_OK;
+}
+
+static tn_status read_elements(struct reader *r, json_t *array, int depth, struct tn_error *err)
+{
+	int more = 1;
+	r->scan.pos++;
+	if (tn_json_peek(&r->scan) == ']')
+		return tn_json_take(&r->scan, ']', "']'", err);
+	while (more) {
+		json_t *value;
+		TN_TRY(read_value(r, depth, &value, err));
+		if (json_array_append_new(array, value) != 0)
+			return tn_fail_nomem(err, r->scan.where, 0);
+		TN_TRY(tn_json_next(&r->scan, ']', &more, err));
+	}
+	return TN_OK;
+}
+
+static tn_status read_container(struct reader *r, int is_object, int depth, json_t **out, struct tn_error *err)
+{
+	json_t *made;
+	if (depth > DEEPEST)
+		return tn_json_fail(&r->scan, r->scan.pos, err, "values are nested more than %d levels deep", DEEPEST);
+	TN_TRY(keep(r, is_object ? json_object() : json_array(), &made, err));
+	tn_status status = is_object ? read_members(r, made, depth, err) : read_elements(r, made, depth, err);
+	if (status != TN_OK) {
+		json_decref(made);
+		return status;
+	}
+	*out = made;
+	return TN_OK;
+}
+
+static tn_status read_value(struct reader *r, int depth, json_t **out, struct tn_error *err)
+{
+	char c = tn_json_peek(&r->scan);
+	if (c == '{' || c == '[')
+		return read_container(r, c == '{', depth + 1, out, err);
+	if (c == '"')
+		return read_string(r, out, err);
+	if (c == '-' || (c >= '0' && c <= '9'))
+		return read_number(r, out, err);
+	TN_TRY(tn_json_skip_value(&r->scan, err)); /* true, false, null, or the error */
+	return keep(r, c == 't' ? json_true() : c == 'f' ? json_false() : json_null(), out, err);
+}
+
+tn_status tn_json_parse(tn_context *ctx, const char *text, size_t bytes, const char *where, json_t **out,
+			struct tn_error *err)
+{
+	struct reader r = { .scan = { ctx, text, bytes, 0, where, 0 } };
+	json_t *root;
+	tn_arena_init(&r.arena, ctx);
+	if (tn_json_peek(&r.scan) != '{')
+		return tn_fail(err, TN_E_FORMAT, where, "could not parse '%s': it must be a JSON object", where);
+	tn_status status = read_value(&r, 0, &root, err);
+	if (status == TN_OK) {
+		status = tn_json_finish(&r.scan, err);
+		if (status != TN_OK)
+			json_decref(root);
+	}
+	tn_arena_release(&r.arena);
+	if (status == TN_OK)
+		*out = root;
+	return status;
 }
 
 tn_status tn_json_load(tn_context *ctx, const char *path, json_t **out, struct tn_error *err)
 {
 	struct tn_buffer text;
 	TN_TRY(tn_file_read_text(ctx, path, TN_CONFIG_CAP, &text, err));
-	tn_status status = tn_json_parse(text.data, text.bytes - 1, path, out, err);
+	tn_status status = tn_json_parse(ctx, text.data, text.bytes - 1, path, out, err);
 	tn_buffer_release(ctx, &text);
 	return status;
 }

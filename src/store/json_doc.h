@@ -1,4 +1,4 @@
-/* Small configuration files as jansson documents: at most 1 MiB, UTF-8, no key twice. */
+/* Small configuration files as jansson documents: at most 1 MiB, UTF-8, no key twice, positions in every error. */
 #ifndef TN_JSON_DOC_H
 #define TN_JSON_DOC_H
 
@@ -13,6 +13,7 @@ enum { TN_CONFIG_CAP = 1 << 20 };
 tn_status tn_json_load(tn_context *ctx, const char *path, json_t **out, struct tn_error *err);
 
 /* The same for a text; `where` names it. */
-tn_status tn_json_parse(const char *text, size_t bytes, const char *where, json_t **out, struct tn_error *err);
+tn_status tn_json_parse(tn_context *ctx, const char *text, size_t bytes, const char *where, json_t **out,
+			struct tn_error *err);
 
 #endif

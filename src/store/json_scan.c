@@ -184,17 +184,29 @@ static size_t decode(const struct tn_json_scan *scan, const struct tn_json_strin
 	return n;
 }
 
+tn_status tn_json_decode_any(const struct tn_json_scan *scan, const struct tn_json_string *string, struct tn_arena *arena,
+			     const char **out, size_t *length, struct tn_error *err)
+{
+	char *dst;
+	TN_TRY(tn_arena_alloc(arena, string->length + 1, &dst, err));
+	*length = string->length;
+	if (string->escaped)
+		*length = decode(scan, string, dst);
+	else
+		memcpy(dst, scan->text + string->begin, string->length);
+	*out = dst;
+	return TN_OK;
+}
+
 tn_status tn_json_decode(const struct tn_json_scan *scan, const struct tn_json_string *string, struct tn_arena *arena,
 			 const char **out, struct tn_error *err)
 {
-	if (!string->escaped)
-		return tn_arena_text(arena, scan->text + string->begin, string->length, out, err);
-	char *dst;
-	TN_TRY(tn_arena_alloc(arena, string->length + 1, &dst, err));
-	size_t n = decode(scan, string, dst);
-	if (memchr(dst, '\0', n))
+	const char *text;
+	size_t length;
+	TN_TRY(tn_json_decode_any(scan, string, arena, &text, &length, err));
+	if (memchr(text, '\0', length))
 		return tn_json_fail(scan, string->begin, err, "a name holds the character U+0000");
-	*out = dst;
+	*out = text;
 	return TN_OK;
 }
 

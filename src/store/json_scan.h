@@ -46,6 +46,9 @@ tn_status tn_json_finish(struct tn_json_scan *scan, struct tn_error *err);
 /* The decoded string in the arena. A NUL character in it is TN_E_FORMAT: it cannot be a name in C. */
 tn_status tn_json_decode(const struct tn_json_scan *scan, const struct tn_json_string *string, struct tn_arena *arena,
 			 const char **out, struct tn_error *err);
+/* The same with its length, and with NUL characters allowed. */
+tn_status tn_json_decode_any(const struct tn_json_scan *scan, const struct tn_json_string *string, struct tn_arena *arena,
+			     const char **out, size_t *length, struct tn_error *err);
 /* 1 when the decoded string equals `text`. */
 int tn_json_equals(const struct tn_json_scan *scan, const struct tn_json_string *string, const char *text);
 

@@ -224,7 +224,7 @@ static tn_status default_dtype(struct tn_recode *r, const char *config, struct t
 		tn_dtype dtype;
 	} names[] = { { "float32", TN_F32 }, { "float16", TN_F16 }, { "bfloat16", TN_BF16 } };
 	json_t *root;
-	TN_TRY(tn_json_parse(config, strlen(config), "config.json", &root, err));
+	TN_TRY(tn_json_parse(r->ctx, config, strlen(config), "config.json", &root, err));
 	const char *name = json_string_value(json_object_get(root, "torch_dtype"));
 	if (!json_object_get(root, "torch_dtype"))
 		name = json_string_value(json_object_get(json_object_get(root, "text_config"), "dtype"));

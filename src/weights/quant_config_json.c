@@ -150,7 +150,7 @@ static tn_status parse_with(tn_context *ctx, const char *text, const char *where
 	json_t *root;
 	tn_quant_config *config;
 	int absent = 0;
-	TN_TRY(tn_json_parse(text, strlen(text), where, &root, err));
+	TN_TRY(tn_json_parse(ctx, text, strlen(text), where, &root, err));
 	tn_status status = tn_quant_config_make(ctx, &config, err);
 	if (status == TN_OK) {
 		status = read(config, root, &absent, err);
@@ -290,7 +290,7 @@ tn_status tn_quant_config_write(tn_context *ctx, const char *config_json, const 
 	struct tn_text text;
 	struct tn_buffer buffer = { 0 };
 	tn_text_init(&text, ctx);
-	TN_TRY(tn_json_parse(config_json, strlen(config_json), "config.json", &root, err));
+	TN_TRY(tn_json_parse(ctx, config_json, strlen(config_json), "config.json", &root, err));
 	tn_status status = edit(root, config, err);
 	if (status == TN_OK)
 		status = tn_json_add_value(&text, root, &style, err);

@@ -16,7 +16,8 @@ struct oom_scenario {
 	int without_context;
 };
 
-extern const struct oom_scenario oom_context, oom_open_file, oom_open_folder, oom_load, oom_write, oom_replace;
+extern const struct oom_scenario oom_context, oom_open_file, oom_open_folder, oom_load, oom_write, oom_replace, oom_fuse,
+	oom_verify, oom_quantize, oom_dequantize;
 
 /* Aborts with the text when `holds` is 0. */
 void oom_require(int holds, const char *what);

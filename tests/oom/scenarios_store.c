@@ -99,7 +99,7 @@ static tn_status run_open_folder(tn_context *ctx, const char *folder, struct tn_
 	oom_require(tn_checkpoint_count(c) == 80 && tn_checkpoint_shard_count(c) == 2, "another checkpoint");
 	const char *text = tn_checkpoint_config(c);
 	oom_require(text != NULL, "the configuration was lost");
-	status = tn_json_parse(text, strlen(text), "config.json", &config, err);
+	status = tn_json_parse(ctx, text, strlen(text), "config.json", &config, err);
 	oom_require((status == TN_OK) == (config != NULL), "a document on failure");
 	json_decref(config);
 	tn_checkpoint_close(c);

@@ -71,7 +71,7 @@ static void doubles_read_back(void **state)
 static void expect_document(struct tt *t, const char *source, struct tn_json_style style, const char *expected)
 {
 	json_t *root = NULL;
-	tt_ok(t, tn_json_parse(source, strlen(source), "source", &root, &t->err));
+	tt_ok(t, tn_json_parse(t->ctx, source, strlen(source), "source", &root, &t->err));
 	struct tn_text text;
 	tn_text_init(&text, t->ctx);
 	tt_ok(t, tn_json_add_value(&text, root, &style, &t->err));
