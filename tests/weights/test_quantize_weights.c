@@ -440,8 +440,8 @@ static double round_trip(int32_t group_size, int32_t bits, const char *mode, tn_
 static void quantize_then_dequantize_roundtrips_within_tolerance(void **state)
 {
 	(void)state;
-	/* values in [-1, 1): 16 codes over a range of at most 2 */
-	assert_true(round_trip(64, 4, NULL, TN_F32) < 0.075);
+	/* 16 codes over a range of at most 2; mlxrs has 0.05 for a range of 0.7 */
+	assert_true(round_trip(64, 4, NULL, TN_F32) < 2 * 0.05 / 0.7);
 }
 
 /* The bounds that docs/quantization.md states, for a range of 2: affine one step, because the far end may be clamped;
