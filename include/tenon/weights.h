@@ -129,11 +129,12 @@ struct tn_quantized {
 };
 TN_API void tn_quantized_release(tn_context *ctx, struct tn_quantized *matrix);
 
-/* w [..., rows, cols] F32, F16 or BF16 -> the triple of mx.quantize. `global_scale`, nvfp4 only: the absolute maximum that
- * 448 * 6 stands for; NULL for none. Errors, TN_E_ARG, in the order and with the words of MLX: mode, dtype, rank, divisible
+/* w [..., rows, cols] F32, F16 or BF16 -> the triple of mx.quantize. `global_scale`, nvfp4 only: an F32 scalar, the absolute
+ * maximum that 448 * 6 stands for; NULL for none. Errors, TN_E_ARG, in the order and with the words of MLX: mode, dtype, rank, divisible
  * last dimension, global scale, group size and bits. Empty arrays are allowed. */
 TN_API tn_status tn_quantize(tn_context *ctx, const struct tn_array *w, const struct tn_quantization *q,
-			     const float *global_scale, tn_flavour flavour, struct tn_quantized *out, struct tn_error *err);
+			     const struct tn_array *global_scale, tn_flavour flavour, struct tn_quantized *out,
+			     struct tn_error *err);
 
 /* The triple -> [..., rows, cols]. `dtype` F32, F16 or BF16, or TN_DTYPE_COUNT for MLX's choice: the scales' dtype for
  * affine, BF16 for the others, F32 with a global scale. Each value is exact and rounded once; with like_mlx it is rounded

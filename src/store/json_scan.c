@@ -18,7 +18,7 @@ tn_status tn_json_fail(const struct tn_json_scan *scan, size_t at, struct tn_err
 	va_start(args, fmt);
 	vsnprintf(detail, sizeof detail, fmt, args);
 	va_end(args);
-	return tn_fail_at(err, TN_E_FORMAT, scan->where, scan->file_pos + at, "the JSON of '%s' is damaged at byte %llu: %s",
+	return tn_fail_at(err, TN_E_FORMAT, scan->where, scan->file_pos + at, "could not parse the JSON of '%s' at byte %llu: %s",
 			  scan->where, (unsigned long long)(scan->file_pos + at), detail);
 }
 

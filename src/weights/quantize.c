@@ -19,10 +19,22 @@ static uint64_t rows_of(const struct tn_array *a)
 	return rows;
 }
 
+static tn_status check_global_scale(const struct tn_array *g, const char *op, struct tn_error *err)
+{
+	char shape[TN_SHAPE_TEXT];
+	if (g->data && tn_array_elements(g) != 1)
+		return tn_fail(err, TN_E_ARG, "global_scale", "[%s] Global scale must be a scalar but got shape %s.", op,
+			       tn_shape_text(shape, g->shape, g->rank));
+	if (g->data && g->dtype != TN_F32)
+		return tn_fail(err, TN_E_ARG, "global_scale", "[%s] Global scale must have dtype float32 but got %s.", op,
+			       tn_mlx_dtype_name(g->dtype));
+	return TN_OK;
+}
+
 /* ---- quantize -------------------------------------------------------------------------------------------- */
 
 static tn_status check_input(const struct tn_array *w, const struct tn_quantization *q, const struct tn_codec *codec,
-			     const float *global_scale, struct tn_error *err)
+			     const struct tn_array *global_scale, struct tn_error *err)
 {
 	char shape[TN_SHAPE_TEXT];
 	if (w->dtype == TN_F64)
@@ -38,10 +50,10 @@ static tn_status check_input(const struct tn_array *w, const struct tn_quantizat
 			       "[quantize] The last dimension of the matrix needs to be divisible by the quantization group size %d. "
 			       "However the provided  matrix has shape %s",
 			       q->group_size, tn_shape_text(shape, w->shape, w->rank));
-	if (global_scale && !codec->takes_global_scale)
+	if (global_scale && global_scale->data && !codec->takes_global_scale)
 		return tn_fail(err, TN_E_ARG, "global_scale",
 			       "[quantize] Global scale is only supported for 'nvfp4' quantization mode.");
-	return TN_OK;
+	return global_scale ? check_global_scale(global_scale, "quantize", err) : TN_OK;
 }
 
 /* Allocates the parts of a quantized array whose logical shape is that of `like`, with `cols` columns. */
@@ -90,7 +102,7 @@ static tn_status run_quantize(tn_context *ctx, const struct tn_array *w, const s
 }
 
 tn_status tn_quantize(tn_context *ctx, const struct tn_array *w, const struct tn_quantization *q,
-		      const float *global_scale, tn_flavour flavour, struct tn_quantized *out, struct tn_error *err)
+		      const struct tn_array *global_scale, tn_flavour flavour, struct tn_quantized *out, struct tn_error *err)
 {
 	struct tn_quantization resolved = *q;
 	struct tn_quantized made = { 0 };
@@ -101,9 +113,9 @@ tn_status tn_quantize(tn_context *ctx, const struct tn_array *w, const struct tn
 	TN_TRY(tn_quantization_resolve(&resolved, err));
 	TN_TRY(check_input(w, &resolved, codec, global_scale, err));
 	TN_TRY(tn_format_make(&resolved, w->dtype, flavour, "quantize", &format, err));
-	if (global_scale) {
+	if (global_scale && global_scale->data) {
 		format.has_global_scale = 1;
-		format.global_scale = *global_scale;
+		memcpy(&format.global_scale, global_scale->data, sizeof format.global_scale);
 	}
 	tn_status status = run_quantize(ctx, w, &format, &made, err);
 	if (status != TN_OK) {
@@ -138,18 +150,6 @@ static tn_status check_mode(const struct tn_quantized *m, const struct tn_codec 
 	if (m->global_scale.data && !codec->takes_global_scale)
 		return tn_fail(err, TN_E_ARG, "global_scale",
 			       "[dequantize] Global scale is only supported for 'nvfp4' quantization mode.");
-	return TN_OK;
-}
-
-static tn_status check_global_scale(const struct tn_array *g, const char *op, struct tn_error *err)
-{
-	char shape[TN_SHAPE_TEXT];
-	if (g->data && tn_array_elements(g) != 1)
-		return tn_fail(err, TN_E_ARG, "global_scale", "[%s] Global scale must be a scalar but got shape %s.", op,
-			       tn_shape_text(shape, g->shape, g->rank));
-	if (g->data && g->dtype != TN_F32)
-		return tn_fail(err, TN_E_ARG, "global_scale", "[%s] Global scale must have dtype float32 but got %s.", op,
-			       tn_mlx_dtype_name(g->dtype));
 	return TN_OK;
 }
 

@@ -100,6 +100,15 @@ static void first_failure_wins(void **state)
 	free(s);
 }
 
+/* Workers are held back, so that the caller comes to its ticks before all is done. */
+static tn_status work_slowly_on(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
+{
+	struct timespec pause = { 0, 2 * 1000 * 1000 };
+	if (worker)
+		nanosleep(&pause, NULL);
+	return work_on(arg, task, worker, err);
+}
+
 static void tick_cancels(void **state)
 {
 	struct tt *t = *state;
@@ -108,7 +117,7 @@ static void tick_cancels(void **state)
 		tn_context *ctx = with_threads(t, threads);
 		memset(s, 0, sizeof *s);
 		s->stop_at_tick = 3;
-		struct tn_work work = { TASKS, 0, work_on, tick, s };
+		struct tn_work work = { TASKS, 0, work_slowly_on, tick, s };
 		tt_expect(t, tn_pool_run(ctx, &work, &t->err), TN_E_CANCELLED);
 		assert_true(s->runs < TASKS);
 		tn_context_destroy(ctx);
