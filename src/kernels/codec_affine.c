@@ -5,8 +5,8 @@
  * The encoder is MLX 0.32.4's (mlx/backend/cpu/quantized.cpp, quantize): the end of the range with the larger magnitude
  * is met exactly, and the scale is negative unless that is the minimum. Metal and CUDA, by their sources, let the range
  * reach at least up to 0, and round ties away from zero. */
+#include "kernels/dither.h"
 #include "kernels/isa_build.h"
-#include "kernels/quant.h"
 
 enum { LARGEST_GROUP = 128 };
 
@@ -197,6 +197,60 @@ static void encode(const struct tn_row_out *row, const float *src, const struct 
 	}
 }
 
+/* ---- moving codes ---------------------------------------------------------------------------------------- */
+
+/* code + floor(d / scale + u). The sum is added to the integer code, never to a decoded float: d = 0 moves nothing. */
+TN_INLINE void dither_row(unsigned char *dst, const struct tn_row *row, const float *d, const struct tn_format *f, size_t cols,
+			  int bits, uint32_t row_hash, struct tn_dither_counts *counts)
+{
+	const unsigned char *src = row->part[TN_PART_WEIGHT];
+	const float top = (float)((1 << bits) - 1);
+	float old[LARGEST_GROUP];
+	uint32_t code[LARGEST_GROUP];
+	for (size_t g = 0; g < cols / f->group; g++) {
+		float scale = load_as(row->part[TN_PART_SCALES], g, f->dtype);
+		uint32_t moved = 0, clamped = 0;
+		unpack(old, src, f->group, bits);
+		for (int i = 0; i < f->group; i++) {
+			float change = scale != 0 ? floorf(d[i] / scale + uniform(row_hash, g * f->group + (size_t)i)) : 0;
+			float x = change == change ? old[i] + change : old[i], kept = x > 0 ? x : 0;
+			kept = kept < top ? kept : top;
+			moved += kept != old[i];
+			clamped += kept != x;
+			code[i] = (uint32_t)(int32_t)kept;
+		}
+		pack(dst, code, f->group, bits);
+		counts->moved += moved;
+		counts->clamped += clamped;
+		d += f->group;
+		src += f->group / 8 * bits;
+		dst += f->group / 8 * bits;
+	}
+}
+
+static void dither(void *codes, const struct tn_row *row, const float *d, const struct tn_format *f, size_t cols,
+		   uint64_t seed, uint64_t row_number, struct tn_dither_counts *counts)
+{
+	uint32_t hash = row_seed(seed, row_number);
+	switch (f->bits) {
+	case 1: dither_row(codes, row, d, f, cols, 1, hash, counts); break;
+	case 2: dither_row(codes, row, d, f, cols, 2, hash, counts); break;
+	case 3: dither_row(codes, row, d, f, cols, 3, hash, counts); break;
+	case 4: dither_row(codes, row, d, f, cols, 4, hash, counts); break;
+	case 5: dither_row(codes, row, d, f, cols, 5, hash, counts); break;
+	case 6: dither_row(codes, row, d, f, cols, 6, hash, counts); break;
+	case 8: dither_row(codes, row, d, f, cols, 8, hash, counts); break;
+	default: break; /* refused by weights/format.c */
+	}
+}
+
+static void step(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols)
+{
+	for (size_t g = 0; g < cols / f->group; g++)
+		for (int i = 0; i < f->group; i++)
+			dst[g * f->group + (size_t)i] = fabsf(load_as(row->part[TN_PART_SCALES], g, f->dtype));
+}
+
 static size_t part_bytes(const struct tn_format *f, unsigned part, size_t cols)
 {
 	return part == TN_PART_WEIGHT ? cols / 8 * f->bits : cols / f->group * (tn_dtype_bits(f->dtype) / 8);
@@ -204,6 +258,7 @@ static size_t part_bytes(const struct tn_format *f, unsigned part, size_t cols)
 
 extern const struct tn_codec TN_ISA_NAME(tn_codec_affine);
 const struct tn_codec TN_ISA_NAME(tn_codec_affine) = {
-	.name = "affine", .decode = decode, .encode = encode, .part_bytes = part_bytes,
+	.name = "affine", .decode = decode, .encode = encode, .dither = dither, .step = step,
+	.part_bytes = part_bytes,
 	.bits = { 4, 1, 2, 3, 5, 6, 8 }, .groups = { 64, 32, 128 }, .has_biases = 1,
 };

@@ -3,8 +3,8 @@
  *
  * The encoder is MLX 0.32.4's on a CPU, in the arithmetic of the input's dtype T (mlx/ops.cpp, fp_quantize): the scale is
  * the smallest power of two >= T(amax / 448). A group of zeros has byte 0x7F, and keeps the signs of its zeros. */
+#include "kernels/dither.h"
 #include "kernels/isa_build.h"
-#include "kernels/quant.h"
 
 enum { GROUP = 32 };
 
@@ -79,6 +79,32 @@ static void encode(const struct tn_row_out *row, const float *src, const struct 
 		encode_cpu(row, src, cols, TN_BF16);
 }
 
+/* ---- moving codes ---------------------------------------------------------------------------------------- */
+
+static void dither(void *codes, const struct tn_row *row, const float *d, const struct tn_format *f, size_t cols,
+		   uint64_t seed, uint64_t row_number, struct tn_dither_counts *counts)
+{
+	const unsigned char *src = row->part[TN_PART_WEIGHT], *scales = row->part[TN_PART_SCALES];
+	unsigned char *dst = codes;
+	uint32_t hash = row_seed(seed, row_number);
+	(void)f;
+	for (size_t i = 0; i < cols; i++) {
+		int clamped = 0;
+		unsigned byte = src[i];
+		dst[i] = (unsigned char)e4m3_dither(byte, d[i] / e8m0_decode(scales[i / GROUP]), uniform(hash, i), &clamped);
+		counts->moved += dst[i] != byte;
+		counts->clamped += (uint64_t)clamped;
+	}
+}
+
+static void step(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols)
+{
+	const unsigned char *src = row->part[TN_PART_WEIGHT], *scales = row->part[TN_PART_SCALES];
+	(void)f;
+	for (size_t i = 0; i < cols; i++)
+		dst[i] = e4m3_step(src[i]) * e8m0_decode(scales[i / GROUP]);
+}
+
 static size_t part_bytes(const struct tn_format *f, unsigned part, size_t cols)
 {
 	(void)f;
@@ -87,6 +113,6 @@ static size_t part_bytes(const struct tn_format *f, unsigned part, size_t cols)
 
 extern const struct tn_codec TN_ISA_NAME(tn_codec_mxfp8);
 const struct tn_codec TN_ISA_NAME(tn_codec_mxfp8) = {
-	.name = "mxfp8", .decode = decode, .encode = encode, .part_bytes = part_bytes,
+	.name = "mxfp8", .decode = decode, .encode = encode, .dither = dither, .step = step, .part_bytes = part_bytes,
 	.bits = { 8 }, .groups = { GROUP }, .byte_scales = 1,
 };

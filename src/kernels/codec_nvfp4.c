@@ -4,8 +4,8 @@
  *
  * The encoder is MLX 0.32.4's on a CPU (mlx/ops.cpp, fp_quantize): the division is rounded to the input's dtype T, what
  * follows to float32. */
+#include "kernels/dither.h"
 #include "kernels/isa_build.h"
-#include "kernels/quant.h"
 
 enum { GROUP = 16 };
 
@@ -108,6 +108,37 @@ static void encode(const struct tn_row_out *row, const float *src, const struct 
 		encode_cpu(row, src, cols, factor, TN_BF16);
 }
 
+/* ---- moving codes ---------------------------------------------------------------------------------------- */
+
+/* What an element is multiplied by. */
+static float row_scale(uint8_t byte, const struct tn_format *f)
+{
+	float scale = tn_f32_from_f8_e4m3(byte);
+	return f->has_global_scale ? (float)((double)scale * (double)f->global_scale / 2688.0) : scale;
+}
+
+static void dither(void *codes, const struct tn_row *row, const float *d, const struct tn_format *f, size_t cols,
+		   uint64_t seed, uint64_t row_number, struct tn_dither_counts *counts)
+{
+	const unsigned char *src = row->part[TN_PART_WEIGHT], *scales = row->part[TN_PART_SCALES];
+	unsigned char *dst = codes;
+	uint32_t hash = row_seed(seed, row_number);
+	for (size_t g = 0; g < cols / GROUP; g++) {
+		float scale = row_scale(scales[g], f);
+		e2m1_dither_row(dst + g * GROUP / 2, src + g * GROUP / 2, &scale, GROUP, d + g * GROUP, g * GROUP, GROUP, hash,
+				counts);
+	}
+}
+
+static void step(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols)
+{
+	const unsigned char *src = row->part[TN_PART_WEIGHT], *scales = row->part[TN_PART_SCALES];
+	for (size_t i = 0; i < cols; i++) {
+		size_t g = i / GROUP;
+		dst[i] = e2m1_step(src[i / 2] >> (i % 2 * 4) & 15u) * row_scale(scales[g], f);
+	}
+}
+
 static size_t part_bytes(const struct tn_format *f, unsigned part, size_t cols)
 {
 	(void)f;
@@ -116,6 +147,6 @@ static size_t part_bytes(const struct tn_format *f, unsigned part, size_t cols)
 
 extern const struct tn_codec TN_ISA_NAME(tn_codec_nvfp4);
 const struct tn_codec TN_ISA_NAME(tn_codec_nvfp4) = {
-	.name = "nvfp4", .decode = decode, .encode = encode, .part_bytes = part_bytes,
+	.name = "nvfp4", .decode = decode, .encode = encode, .dither = dither, .step = step, .part_bytes = part_bytes,
 	.bits = { 4 }, .groups = { GROUP }, .byte_scales = 1, .takes_global_scale = 1,
 };

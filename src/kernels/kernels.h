@@ -47,14 +47,26 @@ struct tn_row_out {
 	void *part[TN_PART_COUNT];
 };
 
+/* What dithering did to the codes of one or more rows; it adds to what is there. */
+struct tn_dither_counts {
+	uint64_t moved;      /* codes that changed */
+	uint64_t clamped;    /* codes that should have gone beyond the grid */
+};
+
 /* decode: one row, dst [cols]: the exact value, rounded once to float32 (like_mlx: as MLX rounds). Rows are independent,
  * and so are whole groups: with the parts advanced, any run of groups of a row is a row.
  * encode: one row, src [cols], rounded once (codec_*.c say how). NULL where a codec only reads.
+ * dither: one row, its codes moved so that the row changes by d [cols] on average (kernels/dither.h); scales and biases are
+ * read and stay. u is a hash of (seed, row, column), so the result depends on nothing else. NULL where there are no codes.
+ * step: dst[cols], the distance between the two grid values around each value: how much a code can move it. NULL likewise.
  * part_bytes: bytes of one row in that part; 0 when the codec has no such part. cols is a multiple of the group. */
 struct tn_codec {
 	const char *name;          /* of quantized codecs: the "mode" of MLX */
 	void (*decode)(float *dst, const struct tn_row *src, const struct tn_format *format, size_t cols);
 	void (*encode)(const struct tn_row_out *dst, const float *src, const struct tn_format *format, size_t cols);
+	void (*dither)(void *codes, const struct tn_row *src, const float *d, const struct tn_format *format, size_t cols,
+		       uint64_t seed, uint64_t row, struct tn_dither_counts *counts);
+	void (*step)(float *dst, const struct tn_row *src, const struct tn_format *format, size_t cols);
 	size_t (*part_bytes)(const struct tn_format *format, unsigned part, size_t cols);
 	/* For the quantized ones; the rest is 0 for dense. The first of each list is the default, 0 ends it. */
 	uint8_t bits[8];
