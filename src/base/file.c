@@ -78,6 +78,18 @@ tn_status tn_file_read(const struct tn_file *file, void *dst, size_t n, uint64_t
 	return TN_OK;
 }
 
+int tn_file_is_hole(const struct tn_file *file, uint64_t offset, uint64_t n)
+{
+	off_t data = lseek(file->fd, (off_t)offset, SEEK_DATA);
+	return data < 0 ? errno == ENXIO : (uint64_t)data >= offset + n;
+}
+
+int tn_file_is_sparse(const struct tn_file *file)
+{
+	struct stat st;
+	return fstat(file->fd, &st) == 0 && (uint64_t)st.st_blocks * 512 < (uint64_t)st.st_size / 2;
+}
+
 tn_status tn_fd_write(int fd, const void *src, size_t n, uint64_t offset, const char *where, struct tn_error *err)
 {
 	const char *p = src;

@@ -21,6 +21,12 @@ void tn_file_close(struct tn_file *file);
 tn_status tn_file_read(const struct tn_file *file, void *dst, size_t n, uint64_t offset, const char *where,
 		       struct tn_error *err);
 
+/* 1 when the file system says that all of these bytes are a hole (never written, read as zeros). */
+int tn_file_is_hole(const struct tn_file *file, uint64_t offset, uint64_t n);
+
+/* 1 when the file takes much less room than its size: it was made with holes. */
+int tn_file_is_sparse(const struct tn_file *file);
+
 /* Writes exactly n bytes at `offset`. */
 tn_status tn_fd_write(int fd, const void *src, size_t n, uint64_t offset, const char *where, struct tn_error *err);
 

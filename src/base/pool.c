@@ -82,8 +82,9 @@ static void *worker_main(void *arg)
 		struct job *job = pool->job;
 		pool->active++;
 		pthread_mutex_unlock(&pool->lock);
-		while (do_one_task(job, worker))
-			continue;
+		if (!job->work->workers || worker < job->work->workers)
+			while (do_one_task(job, worker))
+				continue;
 		pthread_mutex_lock(&pool->lock);
 		if (--pool->active == 0)
 			pthread_cond_signal(&pool->idle);
@@ -200,7 +201,7 @@ tn_status tn_pool_run(tn_context *ctx, const struct tn_work *work, struct tn_err
 {
 	struct job job = { .work = work };
 	pthread_mutex_init(&job.failure_lock, NULL);
-	if (ctx->threads > 1 && work->task_count > 1 && pthread_mutex_trylock(&ctx->pool->run_lock) == 0) {
+	if (ctx->threads > 1 && work->workers != 1 && work->task_count > 1 && pthread_mutex_trylock(&ctx->pool->run_lock) == 0) {
 		run_with_workers(ctx->pool, &job);
 		pthread_mutex_unlock(&ctx->pool->run_lock);
 	} else {

@@ -12,7 +12,8 @@ void tn_pool_destroy(struct tn_pool *pool);
 
 struct tn_work {
 	uint64_t task_count;
-	/* Does task `task` on worker `worker` (0 is the calling thread; below tn_pool_workers). A failure stops the rest:
+	unsigned workers;      /* at most so many work at once; 0: all */
+	/* Does task `task` on worker `worker` (0 is the calling thread; below the number of workers). A failure stops the rest:
 	 * tasks that have not begun are skipped. */
 	tn_status (*run)(void *arg, uint64_t task, unsigned worker, struct tn_error *err);
 	/* Called on the calling thread between its tasks and at least every 100 ms; a failure stops the work. May be NULL. */

@@ -70,5 +70,12 @@ static void encode(const struct tn_row_out *row, const float *src, const struct 
 	}
 }
 
+static size_t part_bytes(const struct tn_format *format, unsigned part, size_t cols)
+{
+	return part == TN_PART_WEIGHT ? cols * (tn_dtype_bits(format->dtype) / 8) : 0;
+}
+
 extern const struct tn_codec TN_ISA_NAME(tn_codec_dense);
-const struct tn_codec TN_ISA_NAME(tn_codec_dense) = { "dense", decode, encode };
+const struct tn_codec TN_ISA_NAME(tn_codec_dense) = {
+	.name = "dense", .decode = decode, .encode = encode, .part_bytes = part_bytes
+};

@@ -19,10 +19,21 @@ enum tn_codec_id {
 	TN_CODEC_COUNT
 };
 
-/* How one matrix lies on disk; the same for all of its rows. */
+/* Which MLX backend an encoder agrees with, byte for byte; the numbers of tn_flavour in tenon/weights.h. Decoding does not
+ * depend on it. */
+enum { TN_ENCODE_CPU, TN_ENCODE_METAL, TN_ENCODE_CUDA };
+
+/* How one matrix lies on disk; the same for all of its rows. Fields that a codec does not use are 0. */
 struct tn_format {
 	enum tn_codec_id codec;
-	tn_dtype dtype;            /* dense: of the elements */
+	tn_dtype dtype;            /* dense: of the elements. affine: of scales and biases. Float codecs: of the values that
+	                            * are encoded (F32, F16, BF16), whose arithmetic MLX rounds in */
+	uint8_t bits;              /* of one code */
+	uint8_t flavour;           /* TN_ENCODE_* */
+	uint16_t group;            /* elements that share a scale */
+	uint8_t like_mlx;          /* decode with MLX's own roundings, in `dtype`, in place of exactly */
+	uint8_t has_global_scale;
+	float global_scale;        /* nvfp4: absolute maximum of the tensor; values are scaled by 2688 / global_scale */
 };
 
 /* A codec keeps a row in up to this many tensors: weight, scales, biases. */
@@ -36,18 +47,29 @@ struct tn_row_out {
 	void *part[TN_PART_COUNT];
 };
 
-/* decode: one row, dst [cols], exact. encode: one row, src [cols], rounded once (codec_*.c say how).
- * encode is NULL where a codec only reads. */
+/* decode: one row, dst [cols]: the exact value, rounded once to float32 (like_mlx: as MLX rounds). Rows are independent,
+ * and so are whole groups: with the parts advanced, any run of groups of a row is a row.
+ * encode: one row, src [cols], rounded once (codec_*.c say how). NULL where a codec only reads.
+ * part_bytes: bytes of one row in that part; 0 when the codec has no such part. cols is a multiple of the group. */
 struct tn_codec {
-	const char *name;
+	const char *name;          /* of quantized codecs: the "mode" of MLX */
 	void (*decode)(float *dst, const struct tn_row *src, const struct tn_format *format, size_t cols);
 	void (*encode)(const struct tn_row_out *dst, const float *src, const struct tn_format *format, size_t cols);
+	size_t (*part_bytes)(const struct tn_format *format, unsigned part, size_t cols);
+	/* For the quantized ones; the rest is 0 for dense. The first of each list is the default, 0 ends it. */
+	uint8_t bits[8];
+	uint8_t groups[4];
+	uint8_t byte_scales;       /* scales are U8; else of the format's dtype */
+	uint8_t has_biases;
+	uint8_t takes_global_scale;
 };
 
 /* ---- the table ------------------------------------------------------------------------------------------- */
 
 /* lowrank_f32: dst[j] = sum over k of b[k] * a[k][j]     a [rank, cols], b [rank] -> dst [cols]; k ascending, from 0.
- * lowrank_f64: the same in double, for results that are rounded to float32. */
+ * lowrank_f64: the same in double, for results that are rounded to float32.
+ * dot_f32: sum of a[i] * b[i] in 16 lanes, lane i % 16, added pairwise at the end.
+ * axpy_f32: y[i] += a * x[i]. */
 struct tn_kernels {
 	const char *isa;
 #define KERNEL(ret, name, args) ret (*name) args;

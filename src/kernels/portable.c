@@ -48,6 +48,29 @@ static void lowrank_f64(double *dst, const float *a, const double *b, size_t ran
 	}
 }
 
+enum { DOT_LANES = 16 };
+
+static float dot_f32(const float *a, const float *b, size_t n)
+{
+	float sum[DOT_LANES] = { 0 };
+	size_t i = 0;
+	for (; i + DOT_LANES <= n; i += DOT_LANES)
+		for (int l = 0; l < DOT_LANES; l++)
+			sum[l] += a[i + (size_t)l] * b[i + (size_t)l];
+	for (int l = 0; i < n; i++, l++)
+		sum[l] += a[i] * b[i];
+	for (int width = DOT_LANES / 2; width; width /= 2)
+		for (int l = 0; l < width; l++)
+			sum[l] += sum[l + width];
+	return sum[0];
+}
+
+static void axpy_f32(float *y, float a, const float *x, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		y[i] += a * x[i];
+}
+
 #define CODEC(name) extern const struct tn_codec TN_ISA_NAME(tn_codec_##name);
 #include "kernels/codecs.def"
 #undef CODEC

@@ -163,6 +163,11 @@ tn_status tn_safetensors_read(const tn_safetensors *file, const struct tn_tensor
 	return read_bytes(file, dst, n, tensor->offset + offset, err);
 }
 
+int tn_tensor_is_hole(const tn_safetensors *file, const struct tn_tensor *tensor, uint64_t offset, uint64_t n)
+{
+	return !file->memory && tn_file_is_hole(&file->file, tensor->offset + offset, n);
+}
+
 static tn_status check_loadable(const struct tn_tensor *tensor, struct tn_error *err)
 {
 	if (tensor->bytes == 0)

@@ -152,17 +152,23 @@ tn_status tn_index_load(struct tn_arena *arena, const char *path, struct tn_inde
 }
 
 tn_status tn_index_write(const struct tn_tensor *const *by_name, size_t count, const char *const *shards,
-			 uint64_t total_bytes, uint64_t total_parameters, struct tn_text *text, struct tn_error *err)
+			 uint64_t total_bytes, uint64_t total_parameters, tn_index_style style, struct tn_text *text,
+			 struct tn_error *err)
 {
-	TN_TRY(tn_text_printf(text, err,
-			      "{\n  \"metadata\": {\n    \"total_parameters\": %llu,\n    \"total_size\": %llu\n  },\n"
-			      "  \"weight_map\": {",
-			      (unsigned long long)total_parameters, (unsigned long long)total_bytes));
+	int mlx = style == TN_INDEX_MLX, indent = mlx ? 4 : 2;
+	TN_TRY(tn_text_printf(text, err, "{\n%*s\"metadata\": {\n%*s\"%s\": %llu,\n%*s\"%s\": %llu\n%*s},\n", indent, "",
+			      2 * indent, "", mlx ? "total_size" : "total_parameters",
+			      (unsigned long long)(mlx ? total_bytes : total_parameters), 2 * indent, "",
+			      mlx ? "total_parameters" : "total_size",
+			      (unsigned long long)(mlx ? total_parameters : total_bytes), indent, ""));
+	TN_TRY(tn_text_printf(text, err, "%*s\"weight_map\": {", indent, ""));
 	for (size_t i = 0; i < count; i++) {
-		TN_TRY(tn_text_puts(text, i ? ",\n    " : "\n    ", err));
+		TN_TRY(tn_text_printf(text, err, "%s\n%*s", i ? "," : "", 2 * indent, ""));
 		TN_TRY(tn_json_add_string(text, by_name[i]->name, err));
 		TN_TRY(tn_text_puts(text, ": ", err));
 		TN_TRY(tn_json_add_string(text, shards[by_name[i]->shard], err));
 	}
-	return tn_text_puts(text, count ? "\n  }\n}\n" : "}\n}\n", err);
+	if (count)
+		TN_TRY(tn_text_printf(text, err, "\n%*s", indent, ""));
+	return tn_text_puts(text, mlx ? "}\n}" : "}\n}\n", err);
 }

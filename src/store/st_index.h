@@ -21,9 +21,13 @@ struct tn_index {
 /* Reads and checks an index. All memory comes from the arena. */
 tn_status tn_index_load(struct tn_arena *arena, const char *path, struct tn_index *out, struct tn_error *err);
 
-/* Writes one as transformers does (indent 2, keys sorted, a newline at the end). Tensors in any order; `shard` of each is
- * its number in `shards`. */
+/* transformers writes an index with an indent of 2, sorted keys and a newline at the end; mlx-lm with an indent of 4 and
+ * neither. */
+typedef enum tn_index_style { TN_INDEX_TRANSFORMERS, TN_INDEX_MLX } tn_index_style;
+
+/* Writes one. Tensors in the order of names; `shard` of each is its number in `shards`. */
 tn_status tn_index_write(const struct tn_tensor *const *by_name, size_t count, const char *const *shards,
-			 uint64_t total_bytes, uint64_t total_parameters, struct tn_text *text, struct tn_error *err);
+			 uint64_t total_bytes, uint64_t total_parameters, tn_index_style style, struct tn_text *text,
+			 struct tn_error *err);
 
 #endif

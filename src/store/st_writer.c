@@ -19,29 +19,30 @@ struct tn_st_writer {
 
 /* Reserves `bytes` bytes. Without it a full disk would show after hours; file systems that cannot reserve are asked how
  * much is free instead. */
-static tn_status reserve(int fd, uint64_t bytes, const char *path, struct tn_error *err)
+static tn_status reserve(int fd, uint64_t bytes, int sparse, const char *path, struct tn_error *err)
 {
-	if (bytes == 0 || fallocate(fd, 0, 0, (off_t)bytes) == 0)
+	if (bytes == 0 || (!sparse && fallocate(fd, 0, 0, (off_t)bytes) == 0))
 		return TN_OK;
-	int e = errno;
+	int e = sparse ? 0 : errno;
 	if (e == EOPNOTSUPP || e == ENOSYS) {
 		struct statvfs vfs;
-		if (fstatvfs(fd, &vfs) == 0 && vfs.f_frsize && bytes / vfs.f_frsize < vfs.f_bavail)
-			return ftruncate(fd, (off_t)bytes) == 0 ? TN_OK : tn_fail_sys(err, errno, path, "could not size '%s'", path);
-		e = ENOSPC;
+		e = fstatvfs(fd, &vfs) == 0 && vfs.f_frsize && bytes / vfs.f_frsize < vfs.f_bavail ? 0 : ENOSPC;
 	}
-	return tn_fail_sys(err, e, path, "could not reserve %llu bytes for '%s'", (unsigned long long)bytes, path);
+	if (e == 0 && ftruncate(fd, (off_t)bytes) == 0)
+		return TN_OK;
+	return tn_fail_sys(err, e ? e : errno, path, "could not reserve %llu bytes for '%s'", (unsigned long long)bytes, path);
 }
 
 static tn_status write_header(struct tn_st_writer *w, struct tn_tensor **tensors, size_t count,
-			      const struct tn_st_metadata *metadata, size_t metadata_count, struct tn_error *err)
+			      const struct tn_st_metadata *metadata, size_t metadata_count, int sparse,
+			      struct tn_error *err)
 {
 	struct tn_text header;
 	tn_text_init(&header, w->arena.ctx);
 	tn_status status = tn_st_header_layout(tensors, count, metadata, metadata_count, &header, err);
 	if (status == TN_OK) {
 		uint64_t end = count ? tensors[count - 1]->offset + tensors[count - 1]->bytes : header.length;
-		status = reserve(w->fd, end, w->path, err);
+		status = reserve(w->fd, end, sparse, w->path, err);
 	}
 	if (status == TN_OK)
 		status = tn_fd_write(w->fd, header.data, header.length, 0, w->path, err);
@@ -50,8 +51,8 @@ static tn_status write_header(struct tn_st_writer *w, struct tn_tensor **tensors
 }
 
 tn_status tn_st_writer_create(tn_context *ctx, const char *path, struct tn_tensor **tensors, size_t count,
-			      const struct tn_st_metadata *metadata, size_t metadata_count, struct tn_st_writer **out,
-			      struct tn_error *err)
+			      const struct tn_st_metadata *metadata, size_t metadata_count, int sparse,
+			      struct tn_st_writer **out, struct tn_error *err)
 {
 	struct tn_arena arena;
 	struct tn_st_writer *w;
@@ -66,7 +67,7 @@ tn_status tn_st_writer_create(tn_context *ctx, const char *path, struct tn_tenso
 			status = tn_fail_sys(err, errno, path, "could not create '%s'", path);
 	}
 	if (status == TN_OK)
-		status = write_header(w, tensors, count, metadata, metadata_count, err);
+		status = write_header(w, tensors, count, metadata, metadata_count, sparse, err);
 	if (status != TN_OK) {
 		if (w->fd >= 0)
 			unlink(path); /* this call made it */

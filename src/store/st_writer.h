@@ -7,11 +7,11 @@
 struct tn_st_writer;
 
 /* Creates `path`, which must not exist, lays out `tensors` (sorted in place; their offsets are set) and writes the
- * header. The room for the data is reserved, so that a full disk is found before the work begins. The tensors must
- * outlive the writer. */
+ * header. The room for the data is reserved, so that a full disk is found before the work begins; with `sparse` it is not,
+ * and what is never put stays a hole that reads as zeros. The tensors must outlive the writer. */
 tn_status tn_st_writer_create(tn_context *ctx, const char *path, struct tn_tensor **tensors, size_t count,
-			      const struct tn_st_metadata *metadata, size_t metadata_count, struct tn_st_writer **out,
-			      struct tn_error *err);
+			      const struct tn_st_metadata *metadata, size_t metadata_count, int sparse,
+			      struct tn_st_writer **out, struct tn_error *err);
 
 /* n bytes of a tensor from byte `offset` of its data. Thread-safe for bytes that do not overlap. */
 tn_status tn_st_writer_put(struct tn_st_writer *writer, const struct tn_tensor *tensor, uint64_t offset, const void *src,

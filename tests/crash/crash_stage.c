@@ -19,7 +19,7 @@ static tn_status write_shard(tn_context *ctx, const struct tn_staging *s, struct
 	memset(bytes, 7, sizeof bytes);
 	tn_status status = tn_path_join(path, tn_staging_folder(s), "model.safetensors", err);
 	if (status == TN_OK)
-		status = tn_st_writer_create(ctx, path, list, 2, NULL, 0, &writer, err);
+		status = tn_st_writer_create(ctx, path, list, 2, NULL, 0, 0, &writer, err);
 	if (status != TN_OK)
 		return status;
 	for (int i = 0; i < 2 && status == TN_OK; i++)

@@ -138,7 +138,7 @@ static tn_status write_model(tn_context *ctx, const char *path, struct tn_error 
 	const struct tn_st_metadata metadata = { "format", "pt" };
 	struct tn_st_writer *writer = NULL;
 	b.name = "b";
-	tn_status status = tn_st_writer_create(ctx, path, list, 2, &metadata, 1, &writer, err);
+	tn_status status = tn_st_writer_create(ctx, path, list, 2, &metadata, 1, 0, &writer, err);
 	if (status != TN_OK)
 		return status;
 	status = tn_st_writer_put(writer, &a, 0, "abc", 3, err);

@@ -62,7 +62,7 @@ static void same_results_for_any_thread_count(void **state)
 		tn_context *ctx = with_threads(t, threads);
 		for (int round = 0; round < 20; round++) {
 			memset(s, 0, sizeof *s);
-			struct tn_work work = { TASKS, work_on, NULL, s };
+			struct tn_work work = { .task_count = TASKS, .run = work_on, .tick = NULL, .arg = s };
 			tt_ok(t, tn_pool_run(ctx, &work, &t->err));
 			assert_int_equal(s->runs, TASKS);
 			assert_int_equal(s->overlap, 0);
@@ -85,14 +85,14 @@ static void first_failure_wins(void **state)
 		for (uint64_t from = 1; from < 100; from += 7) {
 			memset(s, 0, sizeof *s);
 			s->fail_from = from;
-			struct tn_work work = { TASKS, work_on, tick, s };
+			struct tn_work work = { .task_count = TASKS, .run = work_on, .tick = tick, .arg = s };
 			tt_expect(t, tn_pool_run(ctx, &work, &t->err), TN_E_MISMATCH);
 			/* tasks are handed out in order, so the first that fails always runs */
 			assert_int_equal(strtoull(t->err.msg, NULL, 10), from);
 			assert_true(s->runs < from + 1 + 2 * threads || s->runs < TASKS);
 		}
 		memset(s, 0, sizeof *s);
-		struct tn_work again = { TASKS, work_on, tick, s };
+		struct tn_work again = { .task_count = TASKS, .run = work_on, .tick = tick, .arg = s };
 		tt_ok(t, tn_pool_run(ctx, &again, &t->err));
 		assert_int_equal(s->runs, TASKS);
 		tn_context_destroy(ctx);
@@ -108,7 +108,7 @@ static void tick_cancels(void **state)
 		tn_context *ctx = with_threads(t, threads);
 		memset(s, 0, sizeof *s);
 		s->stop_at_tick = 3;
-		struct tn_work work = { TASKS, work_on, tick, s };
+		struct tn_work work = { .task_count = TASKS, .run = work_on, .tick = tick, .arg = s };
 		tt_expect(t, tn_pool_run(ctx, &work, &t->err), TN_E_CANCELLED);
 		assert_true(s->runs < TASKS);
 		tn_context_destroy(ctx);
@@ -131,7 +131,7 @@ static void tick_while_waiting(void **state)
 {
 	struct tt *t = *state;
 	struct shared *s = calloc(1, sizeof *s);
-	struct tn_work work = { 4, sleep_long, tick, s };
+	struct tn_work work = { .task_count = 4, .run = sleep_long, .tick = tick, .arg = s };
 	tt_ok(t, tn_pool_run(t->ctx, &work, &t->err));
 	assert_true(s->ticks >= 2);
 	free(s);
@@ -141,7 +141,8 @@ static void nothing_to_do(void **state)
 {
 	struct tt *t = *state;
 	struct shared *s = calloc(1, sizeof *s);
-	struct tn_work none = { 0, work_on, tick, s }, one = { 1, work_on, tick, s };
+	struct tn_work none = { .run = work_on, .tick = tick, .arg = s }, one = none;
+	one.task_count = 1;
 	tt_ok(t, tn_pool_run(t->ctx, &none, &t->err));
 	assert_int_equal(s->runs, 0);
 	tt_ok(t, tn_pool_run(t->ctx, &one, NULL));
@@ -165,7 +166,7 @@ static void many_small_runs(void **state)
 	tn_context *ctx = with_threads(t, 8);
 	for (int i = 0; i < 5000; i++) {
 		_Atomic unsigned *runs = calloc(1, sizeof *runs);
-		struct tn_work work = { 2, count_run, NULL, runs };
+		struct tn_work work = { .task_count = 2, .run = count_run, .tick = NULL, .arg = runs };
 		tt_ok(t, tn_pool_run(ctx, &work, &t->err));
 		assert_int_equal(*runs, 2);
 		free(runs);
@@ -185,7 +186,7 @@ static void *call_often(void *arg)
 	for (int i = 0; i < 50; i++) {
 		memset(s, 0, sizeof *s);
 		s->fail_from = i % 3 == 0 ? 4000 : 0;
-		struct tn_work work = { TASKS, work_on, NULL, s };
+		struct tn_work work = { .task_count = TASKS, .run = work_on, .tick = NULL, .arg = s };
 		struct tn_error error;
 		tn_status want = s->fail_from ? TN_E_MISMATCH : TN_OK;
 		c->wrong |= tn_pool_run(c->ctx, &work, &error) != want;
@@ -220,7 +221,7 @@ static void no_memory_for_workers(void **state)
 	struct shared *s = calloc(1, sizeof *s);
 	tn_context *ctx = with_threads(t, 4);
 	t->heap.fail_at = t->heap.calls + 1;
-	struct tn_work work = { TASKS, work_on, NULL, s };
+	struct tn_work work = { .task_count = TASKS, .run = work_on, .tick = NULL, .arg = s };
 	tt_ok(t, tn_pool_run(ctx, &work, &t->err));
 	assert_int_equal(s->runs, TASKS);
 	tn_context_destroy(ctx);

@@ -34,7 +34,7 @@ static void any_order_from_any_thread(void **state)
 	struct tn_tensor a = plain, b = plain, *list[] = { &a, &b };
 	struct tn_st_writer *writer;
 	b.name = "b";
-	tt_ok(t, tn_st_writer_create(t->ctx, tt_path(t, "f"), list, 2, NULL, 0, &writer, &t->err));
+	tt_ok(t, tn_st_writer_create(t->ctx, tt_path(t, "f"), list, 2, NULL, 0, 0, &writer, &t->err));
 	struct piece pieces[4];
 	pthread_t threads[4];
 	for (uint64_t i = 0; i < 4; i++) {
@@ -65,7 +65,7 @@ static void bytes_that_do_not_fit(void **state)
 	struct tn_tensor a = plain, *list[] = { &a };
 	struct tn_st_writer *writer;
 	char bytes[16] = "";
-	tt_ok(t, tn_st_writer_create(t->ctx, tt_path(t, "f"), list, 1, NULL, 0, &writer, &t->err));
+	tt_ok(t, tn_st_writer_create(t->ctx, tt_path(t, "f"), list, 1, NULL, 0, 0, &writer, &t->err));
 	tt_ok(t, tn_st_writer_put(writer, &a, 1000, bytes, 0, &t->err));
 	tt_expect(t, tn_st_writer_put(writer, &a, 1000, bytes, 1, &t->err), TN_E_ARG);
 	tt_expect(t, tn_st_writer_put(writer, &a, 990, bytes, 11, &t->err), TN_E_ARG);
@@ -80,10 +80,10 @@ static void files_that_cannot_be_made(void **state)
 	struct tn_tensor a = plain, *list[] = { &a };
 	struct tn_st_writer *writer = NULL;
 	tt_write_text(tt_path(t, "there"), "mine");
-	tt_expect(t, tn_st_writer_create(t->ctx, tt_path(t, "there"), list, 1, NULL, 0, &writer, &t->err), TN_E_IO);
-	tt_expect(t, tn_st_writer_create(t->ctx, tt_path(t, "no/f"), list, 1, NULL, 0, &writer, &t->err), TN_E_NOTFOUND);
+	tt_expect(t, tn_st_writer_create(t->ctx, tt_path(t, "there"), list, 1, NULL, 0, 0, &writer, &t->err), TN_E_IO);
+	tt_expect(t, tn_st_writer_create(t->ctx, tt_path(t, "no/f"), list, 1, NULL, 0, 0, &writer, &t->err), TN_E_NOTFOUND);
 	a.bytes = a.elements = UINT64_C(1) << 60; /* more than any disk: found before any work */
-	tt_expect(t, tn_st_writer_create(t->ctx, tt_path(t, "large"), list, 1, NULL, 0, &writer, &t->err), TN_E_IO);
+	tt_expect(t, tn_st_writer_create(t->ctx, tt_path(t, "large"), list, 1, NULL, 0, 0, &writer, &t->err), TN_E_IO);
 	assert_null(writer);
 	assert_false(tt_exists(tt_path(t, "large")));
 	size_t n;

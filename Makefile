@@ -1,0 +1,32 @@
+# Thin names for what CMake presets do. Missing Debian packages are installed first (scripts/setup.sh).
+.PHONY: all demo test check install clean setup-build setup-test
+.NOTPARALLEL:
+PREFIX ?= /usr/local
+
+all: setup-build
+	@cmake --preset release >build.log 2>&1 || { cat build.log; exit 1; }
+	@cmake --build build --target tenon tenon_static tenon_shared
+	@rm -f build.log
+
+demo: all
+	@sh scripts/demo.sh
+
+# Everything: the suite with gcc, the same under AddressSanitizer and UBSan, and a build with clang for its warnings.
+test: setup-test
+	@sh scripts/check.sh test asan clang
+
+# Single checks by name: make check CHECKS="tsan fuzz"; sh scripts/check.sh --help lists them.
+CHECKS ?= test
+check: setup-test
+	@sh scripts/check.sh $(CHECKS)
+
+install: all
+	cmake --install build --prefix $(PREFIX)
+
+clean:
+	rm -rf build build-test build-asan build-tsan build-clang build-fuzz
+
+setup-build:
+	@sh scripts/setup.sh build
+setup-test:
+	@sh scripts/setup.sh test

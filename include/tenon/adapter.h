@@ -1,0 +1,60 @@
+/* tenon/adapter.h - LoRA-family adapters: what a folder holds, and where it lands on a base.
+ *
+ * Sources. PEFT 0.21 (src/peft/tuners/lora, utils/save_and_load.py) and mlx-lm 0.32.2 (tuner/utils.py, tuner/lora.py).
+ * Whatever an adapter says that tenon does not apply is an error that names it: nothing is dropped in silence.
+ */
+#ifndef TENON_ADAPTER_H
+#define TENON_ADAPTER_H
+
+#include "tenon/base.h"
+#include "tenon/checkpoint.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tn_adapter tn_adapter;
+
+/* Who wrote the files. */
+typedef enum tn_adapter_dialect {
+	TN_DIALECT_PEFT,   /* adapter_config.json with peft_type, adapter_model.safetensors */
+	TN_DIALECT_MLX_LM  /* adapter_config.json with lora_parameters, adapters.safetensors */
+} tn_adapter_dialect;
+TN_API const char *tn_adapter_dialect_name(tn_adapter_dialect dialect); /* "peft", "mlx-lm" */
+
+typedef enum tn_module_kind {
+	TN_MODULE_LORA     /* W + scale * B A */
+} tn_module_kind;
+TN_API const char *tn_module_kind_name(tn_module_kind kind); /* "lora" */
+
+/* What the adapter does to one module of the base. Belongs to the adapter. */
+struct tn_adapter_module {
+	const char *path;       /* of the module in the base, for example model.layers.3.mlp.down_proj */
+	tn_module_kind kind;
+	uint64_t rank;
+	double scale;           /* effective: alpha / r, alpha / sqrt(r) or mlx-lm's scale; the factor of B A */
+	uint64_t in_features;   /* A [rank, in], whatever the order in the file */
+	uint64_t out_features;  /* B [out, rank] */
+};
+
+/* Opens an adapter folder. Factors stay in the file until they are needed.
+ * Errors: TN_E_NOTFOUND: no folder, no adapter_config.json, no weights. TN_E_FORMAT: damaged, a factor without its other
+ * half, shapes that disagree with the rank. TN_E_UNSUPPORTED: a setting or tensor that tenon does not apply. */
+TN_API tn_status tn_adapter_open(tn_context *ctx, const char *path, tn_adapter **out, struct tn_error *err);
+TN_API void tn_adapter_close(tn_adapter *adapter);
+
+TN_API const char *tn_adapter_path(const tn_adapter *adapter);
+TN_API tn_adapter_dialect tn_adapter_dialect_of(const tn_adapter *adapter);
+TN_API const tn_safetensors *tn_adapter_file(const tn_adapter *adapter);
+TN_API size_t tn_adapter_count(const tn_adapter *adapter);
+/* Modules in the order of paths. */
+TN_API const struct tn_adapter_module *tn_adapter_at(const tn_adapter *adapter, size_t i);
+/* Elements of all factors. */
+TN_API uint64_t tn_adapter_parameters(const tn_adapter *adapter);
+/* 1 when `path` is a folder with an adapter_config.json. */
+TN_API int tn_adapter_is_folder(const char *path);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

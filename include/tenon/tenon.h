@@ -1,0 +1,12 @@
+/* tenon/tenon.h - everything. */
+#ifndef TENON_TENON_H
+#define TENON_TENON_H
+
+#include "tenon/adapter.h"
+#include "tenon/base.h"
+#include "tenon/checkpoint.h"
+#include "tenon/recode.h"
+#include "tenon/transform.h"
+#include "tenon/weights.h"
+
+#endif

@@ -1,0 +1,111 @@
+/* tenon/transform.h - jobs over whole checkpoints: plan, run, look, check.
+ *
+ * A job reads blocks of rows, decodes, edits, encodes and writes them. A row needs only itself, so blocks are independent:
+ * memory stays under the budget of the context for any model size, and the result has the same bits for any number of
+ * threads. The output folder appears whole or not at all.
+ */
+#ifndef TENON_TRANSFORM_H
+#define TENON_TRANSFORM_H
+
+#include "tenon/adapter.h"
+#include "tenon/base.h"
+#include "tenon/checkpoint.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Receives text in pieces; nonzero stops the writer with TN_E_IO. */
+typedef int (*tn_write_fn)(void *user, const char *bytes, size_t n);
+
+/* ---- fuse ------------------------------------------------------------------------------------------------ */
+
+typedef struct tn_fuse tn_fuse;
+
+typedef enum tn_action {
+	TN_ACTION_COPY,  /* byte for byte */
+	TN_ACTION_MERGE  /* W + scale * B A, in the dtype of W */
+} tn_action;
+TN_API const char *tn_action_name(tn_action action); /* "copied", "merged" */
+
+/* What becomes of one tensor. Belongs to the plan. */
+struct tn_planned_tensor {
+	const struct tn_tensor *tensor;            /* of the base */
+	tn_action action;
+	const struct tn_adapter_module *module;    /* merge: what is added; else NULL */
+};
+
+/* Plans to add `adapter` to `base`; both must outlive the plan. No weight is read.
+ * Errors: TN_E_MISMATCH: a module of the adapter has no place on this base, named with the nearest one.
+ * TN_E_UNSUPPORTED: a tensor that would be changed has a dtype that tenon does not write. */
+TN_API tn_status tn_fuse_plan(tn_context *ctx, const tn_checkpoint *base, const tn_adapter *adapter, tn_fuse **out,
+			      struct tn_error *err);
+TN_API void tn_fuse_free(tn_fuse *fuse);
+
+TN_API size_t tn_fuse_count(const tn_fuse *fuse);
+/* In the order of tensor names. */
+TN_API const struct tn_planned_tensor *tn_fuse_at(const tn_fuse *fuse, size_t i);
+TN_API size_t tn_fuse_merged_count(const tn_fuse *fuse);
+/* Bytes that the run will read and write. */
+TN_API uint64_t tn_fuse_work_bytes(const tn_fuse *fuse);
+/* Memory that the run will use for its buffers, factors included. TN_E_NOMEM when even one thread does not fit into the
+ * budget: the message says what is needed. */
+TN_API tn_status tn_fuse_memory(const tn_fuse *fuse, uint64_t *bytes, struct tn_error *err);
+/* The plan as JSON (docs/json.md). */
+TN_API tn_status tn_fuse_plan_json(const tn_fuse *fuse, tn_write_fn write, void *user, struct tn_error *err);
+
+/* Runs the plan and writes a Hugging Face folder: shards named as the base's, model.safetensors.index.json, config.json,
+ * tokenizer, chat template and every other sidecar. The base must be a folder. `force` replaces a folder that stands
+ * there, if everything in it belongs to a model folder.
+ * Numerics: sums in float32 (in double where W is F32), one rounding to nearest even to the dtype of W.
+ * Errors: TN_E_EXISTS, TN_E_IO (disk full and so on), TN_E_CANCELLED; the old state stands then. */
+TN_API tn_status tn_fuse_run(const tn_fuse *fuse, const char *save_path, int force, struct tn_error *err);
+
+/* ---- verify ---------------------------------------------------------------------------------------------- */
+
+typedef struct tn_verify tn_verify;
+
+typedef enum tn_verdict {
+	TN_VERDICT_IDENTICAL,    /* should not change, and has the same bytes */
+	TN_VERDICT_MERGED,       /* holds W + scale * B A within two units in the last place (see below) */
+	TN_VERDICT_CHANGED,      /* should not change, and did */
+	TN_VERDICT_NOT_MERGED,   /* should change, and still is the base's */
+	TN_VERDICT_WRONG,        /* changed, but not to W + scale * B A */
+	TN_VERDICT_MISSING,      /* in the base, not in the merged checkpoint */
+	TN_VERDICT_EXTRA,        /* in the merged checkpoint, not in the base */
+	TN_VERDICT_RESHAPED      /* another shape or dtype than the base's */
+} tn_verdict;
+TN_API const char *tn_verdict_name(tn_verdict verdict); /* "identical", "merged", "changed", "not-merged", ... */
+TN_API int tn_verdict_is_good(tn_verdict verdict);      /* the first two */
+
+/* Error against W + scale * B A in double, in units in the last place of the dtype of the tensor at the true value.
+ * A tensor counts as merged when every element is within two such units of the largest of |W|, |scale * B A| and the true
+ * value: tools that round the delta before they add it (PEFT, mlx-lm) lose no more than that. */
+struct tn_verified_tensor {
+	const char *name;
+	tn_verdict verdict;
+	double max_ulp, rms_ulp;   /* merged, not-merged and wrong; else 0. max_ulp is infinite where a value is NaN or
+	                            * infinite and should not be, or the other way round */
+};
+
+/* Compares `merged` with base plus adapter, row by row. The three stay the caller's; the report outlives them. */
+TN_API tn_status tn_verify_run(tn_context *ctx, const tn_checkpoint *base, const tn_adapter *adapter,
+			       const tn_checkpoint *merged, tn_verify **out, struct tn_error *err);
+TN_API void tn_verify_free(tn_verify *verify);
+TN_API int tn_verify_ok(const tn_verify *verify);          /* every verdict is good */
+TN_API size_t tn_verify_count(const tn_verify *verify);
+TN_API const struct tn_verified_tensor *tn_verify_at(const tn_verify *verify, size_t i);
+TN_API tn_status tn_verify_json(const tn_verify *verify, tn_write_fn write, void *user, struct tn_error *err);
+
+/* ---- inspect --------------------------------------------------------------------------------------------- */
+
+/* A description of a safetensors file, a checkpoint folder or an adapter folder as JSON (docs/json.md). */
+TN_API tn_status tn_checkpoint_json(tn_context *ctx, const tn_checkpoint *checkpoint, tn_write_fn write, void *user,
+				    struct tn_error *err);
+TN_API tn_status tn_adapter_json(tn_context *ctx, const tn_adapter *adapter, tn_write_fn write, void *user,
+				 struct tn_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

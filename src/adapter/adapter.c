@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "adapter/adapter.h"
+
+#include "base/error.h"
+#include "base/file.h"
+
+#include <string.h>
+
+#define CONFIG_NAME "adapter_config.json"
+
+const char *tn_adapter_dialect_name(tn_adapter_dialect dialect)
+{
+	return dialect == TN_DIALECT_PEFT ? "peft" : "mlx-lm";
+}
+
+const char *tn_module_kind_name(tn_module_kind kind)
+{
+	return kind == TN_MODULE_LORA ? "lora" : "unknown";
+}
+
+int tn_adapter_is_folder(const char *path)
+{
+	char file[TN_PATH_BYTES];
+	tn_path_kind kind;
+	return tn_path_join(file, path, CONFIG_NAME, NULL) == TN_OK && tn_path_kind_of(file, &kind, NULL) == TN_OK &&
+	       kind == TN_PATH_FILE;
+}
+
+/* The name that goes with the dialect is preferred; the other one is taken only when that is absent. */
+static tn_status open_weights(tn_adapter *adapter, struct tn_error *err)
+{
+	static const char *const names[] = { "adapter_model.safetensors", "adapters.safetensors" };
+	int first = adapter->config.dialect == TN_DIALECT_PEFT ? 0 : 1;
+	for (int i = 0; i < 2; i++) {
+		char file[TN_PATH_BYTES];
+		TN_TRY(tn_path_join(file, adapter->path, names[i ? !first : first], err));
+		tn_status status = tn_safetensors_open(adapter->ctx, file, &adapter->file, err);
+		if (status != TN_E_NOTFOUND)
+			return status;
+	}
+	return tn_fail(err, TN_E_NOTFOUND, adapter->path, "'%s' has no %s; the training run has not saved it, or the copy is "
+		       "incomplete", adapter->path, names[first]);
+}
+
+static tn_status fill(tn_adapter *adapter, const char *path, struct tn_error *err)
+{
+	tn_path_kind kind;
+	TN_TRY(tn_arena_text(&adapter->arena, path, strlen(path), &adapter->path, err));
+	TN_TRY(tn_path_kind_of(path, &kind, err));
+	if (kind != TN_PATH_FOLDER)
+		return tn_fail(err, kind == TN_PATH_MISSING ? TN_E_NOTFOUND : TN_E_ARG, path,
+			       "'%s' %s; an adapter is a folder with adapter_config.json and its weights", path,
+			       kind == TN_PATH_MISSING ? "does not exist" : "is not a folder");
+	TN_TRY(tn_adapter_config_load(adapter->ctx, path, &adapter->config, err));
+	TN_TRY(open_weights(adapter, err));
+	return tn_adapter_collect(adapter, err);
+}
+
+tn_status tn_adapter_open(tn_context *ctx, const char *path, tn_adapter **out, struct tn_error *err)
+{
+	struct tn_arena arena;
+	tn_adapter *adapter;
+	tn_arena_init(&arena, ctx);
+	TN_TRY(tn_arena_alloc(&arena, sizeof *adapter, &adapter, err));
+	adapter->ctx = ctx;
+	adapter->arena = arena;
+	tn_status status = fill(adapter, path, err);
+	if (status != TN_OK) {
+		tn_adapter_close(adapter);
+		return status;
+	}
+	*out = adapter;
+	return TN_OK;
+}
+
+void tn_adapter_close(tn_adapter *adapter)
+{
+	if (!adapter)
+		return;
+	tn_safetensors_close(adapter->file);
+	struct tn_arena arena = adapter->arena;
+	tn_arena_release(&arena);
+}
+
+const char *tn_adapter_path(const tn_adapter *adapter)
+{
+	return adapter->path;
+}
+
+tn_adapter_dialect tn_adapter_dialect_of(const tn_adapter *adapter)
+{
+	return adapter->config.dialect;
+}
+
+const tn_safetensors *tn_adapter_file(const tn_adapter *adapter)
+{
+	return adapter->file;
+}
+
+size_t tn_adapter_count(const tn_adapter *adapter)
+{
+	return adapter->count;
+}
+
+const struct tn_adapter_module *tn_adapter_at(const tn_adapter *adapter, size_t i)
+{
+	return i < adapter->count ? &adapter->entries[i].module : NULL;
+}
+
+uint64_t tn_adapter_parameters(const tn_adapter *adapter)
+{
+	uint64_t n = 0;
+	for (size_t i = 0; i < adapter->count; i++)
+		n += adapter->entries[i].a->elements + adapter->entries[i].b->elements;
+	return n;
+}

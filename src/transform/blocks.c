@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "transform/blocks.h"
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/pool.h"
+
+#include <stdatomic.h>
+#include <string.h>
+#include <time.h>
+
+/* Large enough that a system call is nothing beside it, small enough to stay in the caches of a few cores. */
+enum { BLOCK_BYTES = 4 << 20, SMALLEST_BLOCK_BYTES = 64 << 10 };
+
+/* ---- cutting --------------------------------------------------------------------------------------------- */
+
+static uint64_t units_for(const struct tn_block_item *item, uint64_t block_bytes)
+{
+	uint64_t units = item->unit_bytes ? block_bytes / item->unit_bytes : item->units;
+	return tn_max_u64(1, tn_min_u64(units, tn_max_u64(item->units, 1)));
+}
+
+/* What one worker needs with blocks of that size: scratch, and the shared memory of the item it works on. */
+static tn_status measure(const struct tn_blocks *blocks, uint64_t block_bytes, uint64_t *scratch, uint64_t *shared,
+			 struct tn_error *err)
+{
+	*scratch = *shared = 0;
+	for (size_t i = 0; i < blocks->item_count; i++) {
+		const struct tn_block_item *item = &blocks->items[i];
+		uint64_t bytes;
+		if (item->units == 0)
+			continue;
+		if (tn_mul_u64(units_for(item, block_bytes), item->unit_bytes, &bytes) ||
+		    tn_add_u64(bytes, item->fixed_bytes, &bytes))
+			return tn_fail(err, TN_E_LIMIT, "rows", "a row of 2^64 bytes cannot be worked on");
+		*scratch = tn_max_u64(*scratch, bytes);
+		*shared = tn_max_u64(*shared, item->shared_bytes);
+	}
+	return TN_OK;
+}
+
+/* Fewer workers cost speed, smaller blocks nearly nothing: shrink the blocks first, to a size that is still cheap. */
+static tn_status choose(tn_context *ctx, struct tn_blocks *blocks, const char *what, uint64_t *block_bytes,
+			struct tn_error *err)
+{
+	uint64_t budget = ctx->memory_budget_bytes, scratch, shared, need = 0;
+	uint64_t sizes[] = { BLOCK_BYTES, BLOCK_BYTES / 4, SMALLEST_BLOCK_BYTES, 1 };
+	for (unsigned workers = tn_pool_workers(ctx); workers > 0; workers--)
+		for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+			TN_TRY(measure(blocks, sizes[i], &scratch, &shared, err));
+			if (tn_add_u64(scratch, shared, &need) || tn_mul_u64(need, workers, &need) || need > budget)
+				continue;
+			*block_bytes = sizes[i];
+			blocks->workers = workers;
+			blocks->scratch_bytes = scratch;
+			blocks->memory_bytes = need;
+			return TN_OK;
+		}
+	return tn_fail(err, TN_E_NOMEM, what, "%s needs %llu bytes of memory even with one thread, and the budget is %llu; "
+		       "raise it", what, (unsigned long long)need, (unsigned long long)budget);
+}
+
+tn_status tn_blocks_cut(tn_context *ctx, struct tn_blocks *blocks, const char *what, struct tn_error *err)
+{
+	uint64_t block_bytes = 0;
+	TN_TRY(choose(ctx, blocks, what, &block_bytes, err));
+	blocks->block_count = 0;
+	blocks->work_bytes = 0;
+	for (size_t i = 0; i < blocks->item_count; i++) {
+		struct tn_block_item *item = &blocks->items[i];
+		item->first_block = blocks->block_count;
+		item->units_per_block = units_for(item, block_bytes);
+		blocks->block_count += tn_ceil_div(item->units, item->units_per_block);
+		blocks->work_bytes += item->work_bytes;
+	}
+	return TN_OK;
+}
+
+/* ---- running --------------------------------------------------------------------------------------------- */
+
+struct run {
+	tn_context *ctx;
+	const struct tn_blocks *blocks;
+	const struct tn_block_work *work;
+	struct tn_buffer *scratch;   /* one for each worker */
+	_Atomic uint64_t done_bytes;
+	int64_t next_report_ns;
+};
+
+/* The last item whose first block is not behind `number`; items without blocks share the number of the next. */
+static size_t item_of(const struct tn_blocks *blocks, uint64_t number)
+{
+	size_t low = 0, high = blocks->item_count - 1;
+	while (low < high) {
+		size_t middle = low + (high - low + 1) / 2;
+		if (blocks->items[middle].first_block <= number)
+			low = middle;
+		else
+			high = middle - 1;
+	}
+	return low;
+}
+
+static tn_status run_block(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
+{
+	struct run *run = arg;
+	size_t i = item_of(run->blocks, task);
+	const struct tn_block_item *item = &run->blocks->items[i];
+	uint64_t first = (task - item->first_block) * item->units_per_block;
+	struct tn_block block = { i, first, tn_min_u64(item->units_per_block, item->units - first), task };
+	TN_TRY(run->work->run(run->work->arg, &block, run->scratch[worker].data, err));
+	/* an item's bytes over its units, without overflow: blocks are small */
+	atomic_fetch_add(&run->done_bytes,
+			 (uint64_t)((double)item->work_bytes / (double)item->units * (double)block.count));
+	return TN_OK;
+}
+
+static int64_t now_ns(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static tn_status report(struct run *run, uint64_t done, struct tn_error *err)
+{
+	struct tn_progress progress = { tn_min_u64(done, run->blocks->work_bytes), run->blocks->work_bytes, run->work->phase };
+	if (run->ctx->progress && run->ctx->progress(run->ctx->progress_user, &progress) != 0)
+		return tn_fail(err, TN_E_CANCELLED, run->work->phase, "%s was stopped", run->work->phase);
+	return TN_OK;
+}
+
+static tn_status tick(void *arg, struct tn_error *err)
+{
+	struct run *run = arg;
+	int64_t now = now_ns();
+	if (now < run->next_report_ns)
+		return TN_OK;
+	run->next_report_ns = now + 100 * 1000 * 1000;
+	return report(run, atomic_load(&run->done_bytes), err);
+}
+
+tn_status tn_blocks_run(tn_context *ctx, const struct tn_blocks *blocks, const struct tn_block_work *work,
+			struct tn_error *err)
+{
+	struct run run = { .ctx = ctx, .blocks = blocks, .work = work };
+	TN_TRY(tn_alloc_array(ctx, blocks->workers, sizeof *run.scratch, "scratch", &run.scratch, err));
+	tn_status status = TN_OK;
+	for (unsigned i = 0; i < blocks->workers && status == TN_OK; i++)
+		status = tn_buffer_alloc(ctx, (size_t)blocks->scratch_bytes, "scratch", &run.scratch[i], err);
+	if (status == TN_OK) {
+		struct tn_work pool_work = { blocks->block_count, blocks->workers, run_block, tick, &run };
+		status = tn_pool_run(ctx, &pool_work, err);
+	}
+	if (status == TN_OK)
+		status = report(&run, blocks->work_bytes, err);
+	for (unsigned i = 0; i < blocks->workers; i++)
+		tn_buffer_release(ctx, &run.scratch[i]);
+	tn_free_array(ctx, run.scratch, blocks->workers, sizeof *run.scratch);
+	return status;
+}

@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/error.h"
+#include "store/json_out.h"
+#include "tenon/transform.h"
+
+static void tensor_json(struct tn_json_out *out, const struct tn_tensor *t)
+{
+	tn_json_out_begin_line(out, '{');
+	tn_json_out_key(out, "name");
+	tn_json_out_string(out, t->name);
+	tn_json_out_key(out, "dtype");
+	tn_json_out_string(out, tn_dtype_name(t->dtype));
+	tn_json_out_key(out, "shape");
+	tn_json_out_begin(out, '[');
+	for (uint32_t i = 0; i < t->rank; i++)
+		tn_json_out_u64(out, t->shape[i]);
+	tn_json_out_end(out, ']');
+	tn_json_out_key(out, "bytes");
+	tn_json_out_u64(out, t->bytes);
+	tn_json_out_end(out, '}');
+}
+
+static void metadata_json(struct tn_json_out *out, const tn_safetensors *file)
+{
+	tn_json_out_begin_line(out, '{');
+	for (size_t i = 0; i < tn_safetensors_metadata_count(file); i++) {
+		const char *key, *value;
+		tn_safetensors_metadata_at(file, i, &key, &value);
+		tn_json_out_key(out, key);
+		tn_json_out_string(out, value);
+	}
+	tn_json_out_end(out, '}');
+}
+
+static void shards_json(struct tn_json_out *out, const tn_checkpoint *c)
+{
+	tn_json_out_begin(out, '[');
+	for (size_t i = 0; i < tn_checkpoint_shard_count(c); i++) {
+		const tn_safetensors *shard = tn_checkpoint_shard(c, i);
+		tn_json_out_begin_line(out, '{');
+		tn_json_out_key(out, "file");
+		tn_json_out_string(out, tn_checkpoint_shard_name(c, i));
+		tn_json_out_key(out, "bytes");
+		tn_json_out_u64(out, tn_safetensors_bytes(shard));
+		tn_json_out_key(out, "tensors");
+		tn_json_out_u64(out, tn_safetensors_count(shard));
+		tn_json_out_key(out, "metadata");
+		metadata_json(out, shard);
+		tn_json_out_end(out, '}');
+	}
+	tn_json_out_end(out, ']');
+}
+
+tn_status tn_checkpoint_json(tn_context *ctx, const tn_checkpoint *c, tn_write_fn write, void *user, struct tn_error *err)
+{
+	uint64_t parameters = 0;
+	for (size_t i = 0; i < tn_checkpoint_count(c); i++)
+		parameters += tn_checkpoint_at(c, i)->elements;
+	struct tn_json_out out;
+	tn_json_out_init(&out, ctx, write, user);
+	tn_json_out_begin(&out, '{');
+	tn_json_out_key(&out, "kind");
+	tn_json_out_string(&out, tn_checkpoint_is_folder(c) ? "checkpoint" : "file");
+	tn_json_out_key(&out, "path");
+	tn_json_out_string(&out, tn_checkpoint_path(c));
+	tn_json_out_key(&out, "parameters");
+	tn_json_out_u64(&out, parameters);
+	tn_json_out_key(&out, "bytes");
+	tn_json_out_u64(&out, tn_checkpoint_tensor_bytes(c));
+	tn_json_out_key(&out, "bits_per_weight");
+	tn_json_out_double(&out, parameters ? 8.0 * (double)tn_checkpoint_tensor_bytes(c) / (double)parameters : 0);
+	tn_json_out_key(&out, "shards");
+	shards_json(&out, c);
+	tn_json_out_key(&out, "tensors");
+	tn_json_out_begin(&out, '[');
+	for (size_t i = 0; i < tn_checkpoint_count(c); i++)
+		tensor_json(&out, tn_checkpoint_at(c, i));
+	tn_json_out_end(&out, ']');
+	tn_json_out_end(&out, '}');
+	return tn_json_out_finish(&out, err);
+}
+
+static void module_json(struct tn_json_out *out, const struct tn_adapter_module *m)
+{
+	tn_json_out_begin_line(out, '{');
+	tn_json_out_key(out, "path");
+	tn_json_out_string(out, m->path);
+	tn_json_out_key(out, "kind");
+	tn_json_out_string(out, tn_module_kind_name(m->kind));
+	tn_json_out_key(out, "rank");
+	tn_json_out_u64(out, m->rank);
+	tn_json_out_key(out, "scale");
+	tn_json_out_double(out, m->scale);
+	tn_json_out_key(out, "in_features");
+	tn_json_out_u64(out, m->in_features);
+	tn_json_out_key(out, "out_features");
+	tn_json_out_u64(out, m->out_features);
+	tn_json_out_end(out, '}');
+}
+
+tn_status tn_adapter_json(tn_context *ctx, const tn_adapter *adapter, tn_write_fn write, void *user, struct tn_error *err)
+{
+	const tn_safetensors *file = tn_adapter_file(adapter);
+	uint64_t bytes = 0;
+	for (size_t i = 0; i < tn_safetensors_count(file); i++)
+		bytes += tn_safetensors_at(file, i)->bytes;
+	struct tn_json_out out;
+	tn_json_out_init(&out, ctx, write, user);
+	tn_json_out_begin(&out, '{');
+	tn_json_out_key(&out, "kind");
+	tn_json_out_string(&out, "adapter");
+	tn_json_out_key(&out, "path");
+	tn_json_out_string(&out, tn_adapter_path(adapter));
+	tn_json_out_key(&out, "dialect");
+	tn_json_out_string(&out, tn_adapter_dialect_name(tn_adapter_dialect_of(adapter)));
+	tn_json_out_key(&out, "parameters");
+	tn_json_out_u64(&out, tn_adapter_parameters(adapter));
+	tn_json_out_key(&out, "bytes");
+	tn_json_out_u64(&out, bytes);
+	tn_json_out_key(&out, "modules");
+	tn_json_out_begin(&out, '[');
+	for (size_t i = 0; i < tn_adapter_count(adapter); i++)
+		module_json(&out, tn_adapter_at(adapter, i));
+	tn_json_out_end(&out, ']');
+	tn_json_out_key(&out, "tensors");
+	tn_json_out_begin(&out, '[');
+	for (size_t i = 0; i < tn_safetensors_count(file); i++)
+		tensor_json(&out, tn_safetensors_at(file, i));
+	tn_json_out_end(&out, ']');
+	tn_json_out_end(&out, '}');
+	return tn_json_out_finish(&out, err);
+}

@@ -1,0 +1,46 @@
+/* A model folder being written: shards with known layout, and all the files that travel with the weights. */
+#ifndef TN_OUTPUT_H
+#define TN_OUTPUT_H
+
+#include "store/st_index.h"
+#include "store/st_writer.h"
+#include "store/staging.h"
+#include "tenon/checkpoint.h"
+
+/* One shard of the output. */
+struct tn_output_shard {
+	const char *name;
+	struct tn_tensor **tensors;   /* sorted by tn_output_begin into the order of the file */
+	size_t count;
+	const struct tn_st_metadata *metadata;
+	size_t metadata_count;
+	int sparse;                   /* what is never put stays a hole */
+};
+
+struct tn_output;
+
+/* Begins the folder `path` and lays out its shards, with room reserved for all of them. The shards must outlive it. */
+tn_status tn_output_begin(tn_context *ctx, const char *path, int force, const struct tn_output_shard *shards, size_t count,
+			  struct tn_output **out, struct tn_error *err);
+
+/* Bytes of a tensor of shard `shard`; thread-safe for bytes that do not overlap. */
+tn_status tn_output_put(struct tn_output *output, size_t shard, const struct tn_tensor *tensor, uint64_t offset,
+			const void *src, size_t n, struct tn_error *err);
+
+/* All bytes of a shard have been put: makes it durable and closes it. Once for each shard. */
+tn_status tn_output_finish_shard(struct tn_output *output, size_t shard, struct tn_error *err);
+
+/* Copies every sidecar of the model folder `from`: tokenizer, chat templates, generation config, code, licence. */
+tn_status tn_output_copy_sidecars(struct tn_output *output, const char *from, struct tn_error *err);
+tn_status tn_output_write(struct tn_output *output, const char *name, const void *bytes, size_t n, struct tn_error *err);
+
+/* Writes the index and puts the folder in its place; `parameters` is the number of logical ones. Frees the output when it
+ * succeeds. */
+tn_status tn_output_commit(struct tn_output *output, uint64_t parameters, tn_index_style style, struct tn_error *err);
+/* Removes everything. NULL allowed. */
+void tn_output_abort(struct tn_output *output);
+
+/* Refuses to write over an input. */
+tn_status tn_output_check_path(const char *save_path, const char *input, struct tn_error *err);
+
+#endif

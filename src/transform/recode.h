@@ -1,0 +1,42 @@
+/* The plan of a recode from inside. */
+#ifndef TN_TRANSFORM_RECODE_H
+#define TN_TRANSFORM_RECODE_H
+
+#include "tenon/recode.h"
+#include "transform/blocks.h"
+#include "transform/output.h"
+#include "weights/matrix.h"
+
+/* One tensor or triple. */
+struct tn_recode_step {
+	struct tn_recoded info;
+	struct tn_matrix in;               /* unless it is copied */
+	struct tn_format out;
+	struct tn_part_plan out_parts[TN_PART_COUNT];
+	tn_dtype round_to;                 /* quantize: values are rounded to this dtype first */
+	tn_dtype scales_as;                /* dequantize like MLX: scales and biases are cast to this dtype first */
+	struct tn_tensor *outputs[TN_PART_COUNT];
+	size_t shard;
+};
+
+struct tn_recode {
+	tn_context *ctx;
+	struct tn_arena arena;             /* holds this struct too */
+	const tn_checkpoint *base;
+	struct tn_recode_request request;
+	tn_quant_config *config;           /* of the base; NULL when it has none */
+	tn_quant_plan *quant_plan;         /* with quantize */
+	struct tn_recode_step *steps;
+	size_t count;
+	struct tn_output_shard *shards;
+	size_t shard_count;
+	uint64_t bytes_after, parameters;
+};
+
+/* The text of the output's config.json in *out, which the caller releases; *out stays empty when the base has none. */
+tn_status tn_recode_config(const struct tn_recode *recode, struct tn_buffer *out, struct tn_error *err);
+
+/* Lays the outputs of the steps into shards. */
+tn_status tn_recode_shards(struct tn_recode *recode, struct tn_error *err);
+
+#endif

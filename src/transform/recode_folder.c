@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What stands around the weights: shards and config.json. Rules: mlx-lm 0.32.2, utils.py (make_shards, save_config,
+ * load_config). */
+#include "transform/recode.h"
+
+#include "base/error.h"
+#include "base/file.h"
+#include "store/checkpoint.h"
+#include "store/json_doc.h"
+#include "store/json_text.h"
+
+#include <ctype.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const uint64_t default_shard_bytes = (uint64_t)5 << 30;
+
+/* ---- shards ---------------------------------------------------------------------------------------------- */
+
+/* Names with their numbers compared as numbers: layers.2 before layers.10. */
+static int compare_natural(const char *a, const char *b)
+{
+	while (*a && *b) {
+		if (isdigit((unsigned char)*a) && isdigit((unsigned char)*b)) {
+			char *a_end, *b_end;
+			unsigned long long x = strtoull(a, &a_end, 10), y = strtoull(b, &b_end, 10);
+			if (x != y)
+				return x < y ? -1 : 1;
+			a = a_end;
+			b = b_end;
+		} else if (*a != *b) {
+			return (unsigned char)*a < (unsigned char)*b ? -1 : 1;
+		} else {
+			a++;
+			b++;
+		}
+	}
+	return *a ? 1 : *b ? -1 : 0;
+}
+
+static int compare_steps(const void *a, const void *b)
+{
+	const struct tn_recode_step *x = a, *y = b;
+	int order = compare_natural(x->info.tensor->name, y->info.tensor->name);
+	return order ? order : strcmp(x->info.tensor->name, y->info.tensor->name);
+}
+
+/* Numbers the shard of every step: a tensor that would pass the limit opens the next one, and no shard is empty. A triple
+ * stays together. */
+static size_t number_shards(struct tn_recode *r)
+{
+	uint64_t limit = r->request.shard_bytes ? r->request.shard_bytes : default_shard_bytes, used = 0;
+	size_t shard = 0;
+	for (size_t i = 0; i < r->count; i++) {
+		uint64_t bytes = r->steps[i].info.bytes_after;
+		if (used && used + bytes > limit) {
+			shard++;
+			used = 0;
+		}
+		r->steps[i].shard = shard;
+		used += bytes;
+	}
+	return shard + 1;
+}
+
+static tn_status name_shard(struct tn_recode *r, size_t i, struct tn_error *err)
+{
+	if (r->shard_count == 1) {
+		r->shards[i].name = "model.safetensors";
+		return TN_OK;
+	}
+	return tn_arena_printf(&r->arena, &r->shards[i].name, err, "model-%05zu-of-%05zu.safetensors", i + 1, r->shard_count);
+}
+
+tn_status tn_recode_shards(struct tn_recode *r, struct tn_error *err)
+{
+	static const struct tn_st_metadata mlx = { "format", "mlx" }, pt = { "format", "pt" };
+	if (r->count > 1)
+		qsort(r->steps, r->count, sizeof *r->steps, compare_steps);
+	r->shard_count = number_shards(r);
+	TN_TRY(tn_arena_array(&r->arena, r->shard_count, sizeof *r->shards, &r->shards, err));
+	for (size_t i = 0; i < r->shard_count; i++) {
+		TN_TRY(tn_arena_array(&r->arena, r->count * TN_PART_COUNT, sizeof(struct tn_tensor *), &r->shards[i].tensors,
+				      err));
+		TN_TRY(name_shard(r, i, err));
+		r->shards[i].metadata = r->request.dequantize && !r->request.mlx_folder ? &pt : &mlx;
+		r->shards[i].metadata_count = 1;
+	}
+	for (size_t i = 0; i < r->count; i++) {
+		struct tn_output_shard *shard = &r->shards[r->steps[i].shard];
+		for (unsigned part = 0; part < TN_PART_COUNT; part++)
+			if (r->steps[i].outputs[part])
+				shard->tensors[shard->count++] = r->steps[i].outputs[part];
+	}
+	return TN_OK;
+}
+
+/* ---- config.json ----------------------------------------------------------------------------------------- */
+
+/* mlx-lm takes eos_token_id from generation_config.json when that has one that is not 0 or null, and keeps it. */
+static tn_status take_eos(const struct tn_recode *r, json_t *config, struct tn_error *err)
+{
+	char path[TN_PATH_BYTES];
+	tn_path_kind kind;
+	json_t *generation;
+	TN_TRY(tn_path_join(path, tn_checkpoint_path(r->base), "generation_config.json", err));
+	TN_TRY(tn_path_kind_of(path, &kind, err));
+	if (kind != TN_PATH_FILE)
+		return TN_OK;
+	TN_TRY(tn_json_load(r->ctx, path, &generation, err));
+	json_t *eos = json_object_get(generation, "eos_token_id");
+	int failed = 0;
+	if (eos && !json_is_null(eos) && !(json_is_integer(eos) && json_integer_value(eos) == 0))
+		failed = json_object_set(config, "eos_token_id", eos) != 0;
+	json_decref(generation);
+	return failed ? tn_fail_nomem(err, "config.json", 0) : TN_OK;
+}
+
+static tn_status write_json(tn_context *ctx, const json_t *config, int indent, struct tn_text *text, struct tn_error *err)
+{
+	struct tn_json_style style = { .indent = indent, .ascii = 0 };
+	tn_text_init(text, ctx);
+	return tn_json_add_value(text, config, &style, err);
+}
+
+static tn_status to_buffer(tn_context *ctx, struct tn_text *text, struct tn_buffer *out, struct tn_error *err)
+{
+	TN_TRY(tn_buffer_alloc(ctx, text->length + 1, "config.json", out, err));
+	memcpy(out->data, text->data, text->length + 1);
+	return TN_OK;
+}
+
+/* As mlx-lm saves it. `config` has been changed where mlx-lm changes it on loading. */
+static tn_status mlx_config(const struct tn_recode *r, const json_t *config, struct tn_buffer *out, struct tn_error *err)
+{
+	struct tn_text text;
+	const tn_quant_config *quant = r->request.dequantize ? NULL : r->quant_plan ? tn_quant_plan_config(r->quant_plan)
+										     : r->config;
+	tn_status status = write_json(r->ctx, config, -1, &text, err);
+	if (status == TN_OK)
+		status = tn_quant_config_write(r->ctx, text.data, quant, out, err);
+	tn_text_release(&text);
+	return status;
+}
+
+/* The base's own, without what says that it is quantized. */
+static tn_status dense_config(const struct tn_recode *r, json_t *config, struct tn_buffer *out, struct tn_error *err)
+{
+	static const char *const keys[] = { "quantization", "quantization_config" };
+	struct tn_text text;
+	json_t *inner = json_object_get(config, "text_config");
+	for (size_t i = 0; i < 2; i++) {
+		json_object_del(config, keys[i]);
+		if (inner)
+			json_object_del(inner, keys[i]);
+	}
+	tn_status status = write_json(r->ctx, config, 2, &text, err);
+	if (status == TN_OK)
+		status = tn_text_puts(&text, "\n", err);
+	if (status == TN_OK)
+		status = to_buffer(r->ctx, &text, out, err);
+	tn_text_release(&text);
+	return status;
+}
+
+tn_status tn_recode_config(const struct tn_recode *r, struct tn_buffer *out, struct tn_error *err)
+{
+	const char *text = tn_checkpoint_config(r->base);
+	json_t *config;
+	*out = (struct tn_buffer){ 0 };
+	if (!text)
+		return TN_OK;
+	TN_TRY(tn_json_parse(text, strlen(text), "config.json", &config, err));
+	tn_status status = r->request.mlx_folder ? take_eos(r, config, err) : TN_OK;
+	if (status == TN_OK)
+		status = r->request.mlx_folder || r->request.quantize ? mlx_config(r, config, out, err)
+								      : dense_config(r, config, out, err);
+	json_decref(config);
+	return status;
+}

@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "transform/recode.h"
+
+#include "base/error.h"
+#include "base/text.h"
+#include "store/checkpoint.h"
+#include "store/json_doc.h"
+#include "store/json_out.h"
+#include "weights/format.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+const char *tn_recode_action_name(tn_recode_action action)
+{
+	static const char *const names[] = { "copied", "cast", "quantized", "dequantized" };
+	return (size_t)action < sizeof names / sizeof *names ? names[action] : "unknown";
+}
+
+/* ---- one step -------------------------------------------------------------------------------------------- */
+
+static tn_status describe(struct tn_recode *r, const struct tn_format *format, const char **out, struct tn_error *err)
+{
+	const struct tn_codec *codec = tn_codec_info(format->codec);
+	if (format->codec == TN_CODEC_dense)
+		*out = tn_dtype_name(format->dtype);
+	else
+		return tn_arena_printf(&r->arena, out, err, "%s, %u bit%s, group %u", codec->name, format->bits,
+				       format->bits == 1 ? "" : "s", format->group);
+	return TN_OK;
+}
+
+static tn_status add_output(struct tn_recode *r, struct tn_recode_step *step, unsigned part, const char *name,
+			    struct tn_error *err)
+{
+	const struct tn_tensor *t = step->info.tensor;
+	const struct tn_part_plan *plan = &step->out_parts[part];
+	struct tn_tensor *out;
+	uint64_t *shape;
+	TN_TRY(tn_arena_alloc(&r->arena, sizeof *out, &out, err));
+	TN_TRY(tn_arena_array(&r->arena, t->rank, sizeof *shape, &shape, err));
+	memcpy(shape, t->shape, t->rank * sizeof *shape);
+	if (t->rank)
+		shape[t->rank - 1] = plan->last;
+	out->name = name;
+	out->dtype = plan->dtype;
+	out->rank = t->rank;
+	out->shape = shape;
+	out->elements = step->in.rows * plan->last;
+	out->bytes = step->in.rows * plan->row_bytes;
+	step->outputs[part] = out;
+	step->info.bytes_after += out->bytes;
+	return TN_OK;
+}
+
+/* Outputs of a step that encodes: `<layer>.weight`, `.scales`, `.biases`. */
+static tn_status add_outputs(struct tn_recode *r, struct tn_recode_step *step, struct tn_error *err)
+{
+	static const char *const suffixes[TN_PART_COUNT] = { NULL, ".scales", ".biases" };
+	const char *name = step->info.tensor->name;
+	tn_format_parts(&step->out, step->in.cols, step->out_parts);
+	for (unsigned part = 0; part < TN_PART_COUNT; part++) {
+		const char *part_name = name;
+		if (step->out_parts[part].row_bytes == 0 && part != TN_PART_WEIGHT)
+			continue;
+		if (part != TN_PART_WEIGHT)
+			TN_TRY(tn_arena_printf(&r->arena, &part_name, err, "%.*s%s", (int)tn_layer_length(name), name,
+					       suffixes[part]));
+		TN_TRY(add_output(r, step, part, part_name, err));
+	}
+	TN_TRY(describe(r, &step->in.format, &step->info.from, err));
+	return describe(r, &step->out, &step->info.to, err);
+}
+
+static tn_status plan_copy(struct tn_recode *r, struct tn_recode_step *step, struct tn_error *err)
+{
+	struct tn_tensor *out;
+	TN_TRY(tn_arena_alloc(&r->arena, sizeof *out, &out, err));
+	*out = *step->info.tensor;
+	step->outputs[TN_PART_WEIGHT] = out;
+	step->info.action = TN_RECODE_COPY;
+	step->info.from = step->info.to = tn_dtype_name(out->dtype);
+	step->info.bytes_before = step->info.bytes_after = out->bytes;
+	return TN_OK;
+}
+
+static int is_castable(const struct tn_recode *r, const struct tn_tensor *t)
+{
+	switch (t->dtype) {
+	case TN_F32: case TN_F16: case TN_BF16: case TN_F64:
+		return t->dtype != r->request.dtype;
+	case TN_F8_E4M3: case TN_F8_E5M2:
+		return r->request.dequantize; /* mlx-lm's convert leaves 8-bit floats as bytes */
+	default: return 0;
+	}
+}
+
+/* Any tensor as rows of its last axis. */
+static struct tn_matrix as_dense(const struct tn_tensor *t, tn_dtype dtype)
+{
+	struct tn_matrix m = { .part = { t }, .format = { .codec = TN_CODEC_dense, .dtype = dtype } };
+	m.cols = t->rank ? t->shape[t->rank - 1] : 1;
+	m.rows = m.cols ? t->elements / m.cols : 0;
+	m.row_bytes[TN_PART_WEIGHT] = (size_t)(m.cols * tn_dtype_bits(t->dtype) / 8);
+	return m;
+}
+
+static tn_status plan_cast(struct tn_recode *r, struct tn_recode_step *step, struct tn_error *err)
+{
+	const struct tn_tensor *t = step->info.tensor;
+	if (r->request.dtype == TN_DTYPE_COUNT || !is_castable(r, t) || t->elements == 0)
+		return plan_copy(r, step, err);
+	step->info.action = TN_RECODE_CAST;
+	step->info.bytes_before = t->bytes;
+	step->in = as_dense(t, t->dtype);
+	step->out = (struct tn_format){ .codec = TN_CODEC_dense, .dtype = r->request.dtype };
+	return add_outputs(r, step, err);
+}
+
+static tn_status plan_quantize(struct tn_recode *r, struct tn_recode_step *step, const struct tn_quant_layer *layer,
+			       struct tn_error *err)
+{
+	const struct tn_tensor *t = step->info.tensor;
+	step->info.action = TN_RECODE_QUANTIZE;
+	step->info.bytes_before = t->bytes;
+	step->in = as_dense(t, t->dtype);
+	step->round_to = r->request.dtype == TN_DTYPE_COUNT ? t->dtype : r->request.dtype;
+	TN_TRY(tn_format_make(&layer->q, step->round_to, r->request.flavour, "quantize", &step->out, err));
+	return add_outputs(r, step, err);
+}
+
+/* The dtype of the dense result. MLX: that of affine's scales, after a cast; BF16 for the others, F32 with a global
+ * scale. */
+static tn_dtype dense_dtype(const struct tn_recode *r, const struct tn_matrix *m)
+{
+	int affine = !tn_codec_info(m->format.codec)->byte_scales;
+	if (r->request.dtype != TN_DTYPE_COUNT && (affine || !r->request.like_mlx))
+		return r->request.dtype;
+	if (affine)
+		return m->part[TN_PART_SCALES]->dtype;
+	return m->global_scale ? TN_F32 : TN_BF16;
+}
+
+static tn_status plan_dequantize(struct tn_recode *r, struct tn_recode_step *step, const struct tn_matrix *m,
+				 struct tn_error *err)
+{
+	step->info.action = TN_RECODE_DEQUANTIZE;
+	for (unsigned part = 0; part < TN_PART_COUNT; part++)
+		step->info.bytes_before += m->part[part] ? m->part[part]->bytes : 0;
+	if (m->global_scale)
+		step->info.bytes_before += m->global_scale->bytes;
+	step->in = *m;
+	step->out = (struct tn_format){ .codec = TN_CODEC_dense, .dtype = dense_dtype(r, m) };
+	TN_TRY(add_outputs(r, step, err));
+	/* the outputs have the logical width, whatever the packed one is */
+	step->scales_as = (tn_dtype)TN_DTYPE_COUNT;
+	if (!r->request.like_mlx)
+		return TN_OK;
+	step->in.format.like_mlx = 1;
+	if (tn_codec_info(m->format.codec)->byte_scales)
+		step->in.format.dtype = step->out.dtype;
+	else if (r->request.dtype != TN_DTYPE_COUNT && r->request.dtype != m->format.dtype)
+		step->scales_as = step->in.format.dtype = r->request.dtype;
+	return TN_OK;
+}
+
+/* ---- all steps ------------------------------------------------------------------------------------------- */
+
+/* 1 when the tensor is the .scales, .biases or .global_scale of a triple that its weight's step takes in. */
+static int belongs_to_triple(const struct tn_recode *r, const struct tn_tensor *t)
+{
+	static const char *const suffixes[] = { ".scales", ".biases", ".global_scale" };
+	char name[TN_NAME_BYTES];
+	for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+		size_t n = strlen(t->name) - strlen(suffixes[i]);
+		if (!tn_ends_with(t->name, suffixes[i]) || n + 8 > sizeof name)
+			continue;
+		memcpy(name, t->name, n);
+		memcpy(name + n, ".weight", 8);
+		const struct tn_tensor *weight = tn_checkpoint_find(r->base, name);
+		return weight && weight->dtype == TN_U32 && weight->rank >= 2;
+	}
+	return 0;
+}
+
+static int has_scales(const struct tn_recode *r, const struct tn_tensor *weight)
+{
+	char name[TN_NAME_BYTES];
+	return tn_sibling_name(name, weight->name, ".scales") && tn_checkpoint_find(r->base, name) != NULL;
+}
+
+static tn_status plan_step(struct tn_recode *r, const struct tn_tensor *t, struct tn_recode_step *step,
+			   struct tn_error *err)
+{
+	step->info.tensor = t;
+	if (tn_ends_with(t->name, ".weight")) {
+		char layer[TN_NAME_BYTES];
+		size_t n = tn_layer_length(t->name);
+		const struct tn_quant_layer *found = NULL;
+		if (r->quant_plan && n < sizeof layer) {
+			memcpy(layer, t->name, n);
+			layer[n] = '\0';
+			found = tn_quant_plan_find(r->quant_plan, layer);
+		}
+		if (found && !found->skipped)
+			return plan_quantize(r, step, found, err);
+		if (t->dtype == TN_U32 && t->rank >= 2 && has_scales(r, t)) {
+			struct tn_tensor_source source = tn_checkpoint_source(r->base);
+			struct tn_matrix m;
+			TN_TRY(tn_matrix_find(&source, r->config, t, &m, err)); /* a damaged triple is found in any case */
+			return r->request.dequantize ? plan_dequantize(r, step, &m, err) : plan_copy(r, step, err);
+		}
+	}
+	return plan_cast(r, step, err);
+}
+
+static tn_status plan_steps(struct tn_recode *r, struct tn_error *err)
+{
+	size_t n = tn_checkpoint_count(r->base);
+	TN_TRY(tn_arena_array(&r->arena, n, sizeof *r->steps, &r->steps, err));
+	for (size_t i = 0; i < n; i++) {
+		const struct tn_tensor *t = tn_checkpoint_at(r->base, i);
+		if (r->request.dequantize && belongs_to_triple(r, t))
+			continue;
+		struct tn_recode_step *step = &r->steps[r->count++];
+		TN_TRY(plan_step(r, t, step, err));
+		r->bytes_after += step->info.bytes_after;
+	}
+	return TN_OK;
+}
+
+/* Logical parameters: a packed weight counts its codes; scales and biases count nothing. */
+static tn_status count_parameters(struct tn_recode *r, struct tn_error *err)
+{
+	struct tn_tensor_source source = tn_checkpoint_source(r->base);
+	for (size_t i = 0; i < tn_checkpoint_count(r->base); i++) {
+		const struct tn_tensor *t = tn_checkpoint_at(r->base, i);
+		struct tn_matrix m;
+		if (belongs_to_triple(r, t))
+			continue;
+		if (t->dtype != TN_U32 || !tn_ends_with(t->name, ".weight") || !has_scales(r, t)) {
+			r->parameters += t->elements;
+			continue;
+		}
+		TN_TRY(tn_matrix_find(&source, r->config, t, &m, err));
+		r->parameters += m.rows * m.cols;
+	}
+	return TN_OK;
+}
+
+/* Where convert is given no dtype it takes torch_dtype of config.json, or else dtype of its text_config, if that is one of
+ * the three (mlx-lm 0.32.2, convert.py; a `dtype` at the top is not asked). */
+static tn_status default_dtype(struct tn_recode *r, const char *config, struct tn_error *err)
+{
+	static const struct {
+		const char *name;
+		tn_dtype dtype;
+	} names[] = { { "float32", TN_F32 }, { "float16", TN_F16 }, { "bfloat16", TN_BF16 } };
+	json_t *root;
+	TN_TRY(tn_json_parse(config, strlen(config), "config.json", &root, err));
+	const char *name = json_string_value(json_object_get(root, "torch_dtype"));
+	if (!json_object_get(root, "torch_dtype"))
+		name = json_string_value(json_object_get(json_object_get(root, "text_config"), "dtype"));
+	for (size_t i = 0; name && i < sizeof names / sizeof *names; i++)
+		if (strcmp(name, names[i].name) == 0)
+			r->request.dtype = names[i].dtype;
+	json_decref(root);
+	return TN_OK;
+}
+
+static tn_status fill(struct tn_recode *r, struct tn_error *err)
+{
+	const char *config = tn_checkpoint_config(r->base);
+	if (r->request.quantize && r->request.dequantize)
+		return tn_fail(err, TN_E_ARG, "request", "Choose either quantize or dequantize, not both.");
+	if (!tn_checkpoint_is_folder(r->base))
+		return tn_fail(err, TN_E_ARG, tn_checkpoint_path(r->base), "'%s' is a file; a whole model folder is converted",
+			       tn_checkpoint_path(r->base));
+	if (config && r->request.mlx_folder && r->request.dtype == TN_DTYPE_COUNT)
+		TN_TRY(default_dtype(r, config, err));
+	if (config)
+		TN_TRY(tn_quant_config_parse(r->ctx, config, &r->config, err));
+	if (r->request.quantize) {
+		r->request.quantization.dtype = r->request.dtype;
+		TN_TRY(tn_quant_plan_create(r->ctx, r->base, r->config, &r->request.quantization, &r->quant_plan, err));
+	}
+	TN_TRY(plan_steps(r, err));
+	TN_TRY(count_parameters(r, err));
+	return tn_recode_shards(r, err);
+}
+
+tn_status tn_recode_plan(tn_context *ctx, const tn_checkpoint *base, const struct tn_recode_request *request,
+			 tn_recode **out, struct tn_error *err)
+{
+	struct tn_arena arena;
+	tn_recode *r;
+	tn_arena_init(&arena, ctx);
+	TN_TRY(tn_arena_alloc(&arena, sizeof *r, &r, err));
+	r->ctx = ctx;
+	r->arena = arena;
+	r->base = base;
+	r->request = *request;
+	tn_status status = fill(r, err);
+	if (status != TN_OK) {
+		tn_recode_free(r);
+		return status;
+	}
+	*out = r;
+	return TN_OK;
+}
+
+void tn_recode_free(tn_recode *r)
+{
+	if (!r)
+		return;
+	tn_quant_plan_destroy(r->quant_plan);
+	tn_quant_config_destroy(r->config);
+	struct tn_arena arena = r->arena;
+	tn_arena_release(&arena);
+}
+
+/* ---- looking --------------------------------------------------------------------------------------------- */
+
+size_t tn_recode_count(const tn_recode *r)
+{
+	return r->count;
+}
+
+const struct tn_recoded *tn_recode_at(const tn_recode *r, size_t i)
+{
+	return i < r->count ? &r->steps[i].info : NULL;
+}
+
+size_t tn_recode_count_of(const tn_recode *r, tn_recode_action action)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < r->count; i++)
+		n += r->steps[i].info.action == action;
+	return n;
+}
+
+uint64_t tn_recode_bytes_after(const tn_recode *r)
+{
+	return r->bytes_after;
+}
+
+double tn_recode_bits_per_weight(const tn_recode *r)
+{
+	return r->parameters ? 8.0 * (double)r->bytes_after / (double)r->parameters : 0;
+}
+
+size_t tn_recode_shard_count(const tn_recode *r)
+{
+	return r->shard_count;
+}
+
+static void step_json(struct tn_json_out *out, const struct tn_recode *r, const struct tn_recode_step *step)
+{
+	tn_json_out_begin_line(out, '{');
+	tn_json_out_key(out, "name");
+	tn_json_out_string(out, step->info.tensor->name);
+	tn_json_out_key(out, "action");
+	tn_json_out_string(out, tn_recode_action_name(step->info.action));
+	tn_json_out_key(out, "from");
+	tn_json_out_string(out, step->info.from);
+	tn_json_out_key(out, "to");
+	tn_json_out_string(out, step->info.to);
+	tn_json_out_key(out, "bytes_before");
+	tn_json_out_u64(out, step->info.bytes_before);
+	tn_json_out_key(out, "bytes_after");
+	tn_json_out_u64(out, step->info.bytes_after);
+	tn_json_out_key(out, "shard");
+	tn_json_out_string(out, r->shards[step->shard].name);
+	tn_json_out_end(out, '}');
+}
+
+tn_status tn_recode_plan_json(const tn_recode *r, tn_write_fn write, void *user, struct tn_error *err)
+{
+	struct tn_json_out out;
+	tn_json_out_init(&out, r->ctx, write, user);
+	tn_json_out_begin(&out, '{');
+	tn_json_out_key(&out, "base");
+	tn_json_out_string(&out, tn_checkpoint_path(r->base));
+	tn_json_out_key(&out, "parameters");
+	tn_json_out_u64(&out, r->parameters);
+	tn_json_out_key(&out, "bytes_before");
+	tn_json_out_u64(&out, tn_checkpoint_tensor_bytes(r->base));
+	tn_json_out_key(&out, "bytes_after");
+	tn_json_out_u64(&out, r->bytes_after);
+	tn_json_out_key(&out, "bits_per_weight");
+	tn_json_out_double(&out, tn_recode_bits_per_weight(r));
+	tn_json_out_key(&out, "shards");
+	tn_json_out_u64(&out, r->shard_count);
+	for (int action = TN_RECODE_COPY; action <= TN_RECODE_DEQUANTIZE; action++) {
+		tn_json_out_key(&out, tn_recode_action_name((tn_recode_action)action));
+		tn_json_out_u64(&out, tn_recode_count_of(r, (tn_recode_action)action));
+	}
+	tn_json_out_key(&out, "tensors");
+	tn_json_out_begin(&out, '[');
+	for (size_t i = 0; i < r->count; i++)
+		step_json(&out, r, &r->steps[i]);
+	tn_json_out_end(&out, ']');
+	tn_json_out_end(&out, '}');
+	return tn_json_out_finish(&out, err);
+}

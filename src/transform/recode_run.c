@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "transform/recode.h"
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/half.h"
+#include "store/checkpoint.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+static const char mlx_readme[] = "---\nlanguage: en\nlibrary_name: mlx\npipeline_tag: text-generation\ntags:\n- mlx\n---\n";
+
+struct run {
+	const struct tn_recode *recode;
+	struct tn_arena arena;
+	struct tn_blocks blocks;
+	_Atomic uint64_t *shard_blocks_left;
+	struct tn_output *output;
+};
+
+/* ---- one block ------------------------------------------------------------------------------------------- */
+
+/* Scratch of a block of n rows: its bytes in every input part, in every output part, then one row each of float32 and of
+ * cast scales and biases. */
+struct parts {
+	unsigned char *in[TN_PART_COUNT], *out[TN_PART_COUNT];
+	float *row;
+	unsigned char *cast[TN_PART_COUNT];
+};
+
+static uint64_t scale_count(const struct tn_recode_step *step)
+{
+	return step->in.format.group ? step->in.cols / step->in.format.group : 0;
+}
+
+static struct parts split_scratch(const struct tn_recode_step *step, uint64_t rows, unsigned char *scratch)
+{
+	struct parts p = { .row = NULL };
+	for (unsigned part = 0; part < TN_PART_COUNT; part++) {
+		p.in[part] = scratch;
+		scratch += tn_align_up((size_t)rows * step->in.row_bytes[part], 64);
+		p.out[part] = scratch;
+		scratch += tn_align_up((size_t)rows * step->out_parts[part].row_bytes, 64);
+	}
+	p.row = (float *)(void *)scratch;
+	scratch += tn_align_up((size_t)step->in.cols * sizeof(float), 64);
+	for (unsigned part = TN_PART_SCALES; part < TN_PART_COUNT; part++) {
+		p.cast[part] = scratch;
+		scratch += tn_align_up((size_t)scale_count(step) * sizeof(float), 64);
+	}
+	return p;
+}
+
+static uint64_t fixed_scratch(const struct tn_recode_step *step)
+{
+	return step->in.cols * sizeof(float) + 2 * scale_count(step) * sizeof(float) + 64 * (2 * TN_PART_COUNT + 3);
+}
+
+static tn_status read_parts(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
+			    const struct parts *p, struct tn_error *err)
+{
+	for (unsigned part = 0; part < TN_PART_COUNT; part++) {
+		size_t row_bytes = step->in.row_bytes[part];
+		if (!step->in.part[part] || !row_bytes)
+			continue;
+		TN_TRY(tn_checkpoint_read(run->recode->base, step->in.part[part], block->first * row_bytes, p->in[part],
+					  (size_t)block->count * row_bytes, err));
+	}
+	return TN_OK;
+}
+
+static tn_status write_parts(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
+			     const struct parts *p, struct tn_error *err)
+{
+	for (unsigned part = 0; part < TN_PART_COUNT; part++) {
+		size_t row_bytes = step->out_parts[part].row_bytes;
+		if (!step->outputs[part])
+			continue;
+		TN_TRY(tn_output_put(run->output, step->shard, step->outputs[part], block->first * row_bytes, p->out[part],
+				     (size_t)block->count * row_bytes, err));
+	}
+	return TN_OK;
+}
+
+/* mlx-lm casts scales and biases before it dequantizes. */
+static void cast_scales(const struct tn_kernels *k, const struct tn_recode_step *step, struct tn_row *row,
+			const struct parts *p, float *values)
+{
+	const struct tn_codec *dense = k->codec[TN_CODEC_dense];
+	struct tn_format from = { .codec = TN_CODEC_dense }, to = { .codec = TN_CODEC_dense, .dtype = step->scales_as };
+	size_t n = (size_t)scale_count(step);
+	for (unsigned part = TN_PART_SCALES; part < TN_PART_COUNT; part++) {
+		if (!step->in.part[part])
+			continue;
+		struct tn_row in = { { row->part[part] } };
+		struct tn_row_out out = { { p->cast[part] } };
+		from.dtype = step->in.part[part]->dtype;
+		dense->decode(values, &in, &from, n);
+		dense->encode(&out, values, &to, n);
+		row->part[part] = p->cast[part];
+	}
+}
+
+/* Values that are quantized in another dtype than they are stored in are rounded to it first. */
+static void round_row(float *row, size_t n, tn_dtype dtype)
+{
+	if (dtype == TN_BF16)
+		for (size_t i = 0; i < n; i++)
+			row[i] = tn_f32_from_bf16(tn_bf16_from_f32(row[i]));
+	else if (dtype == TN_F16)
+		for (size_t i = 0; i < n; i++)
+			row[i] = tn_f32_from_f16(tn_f16_from_f32(row[i]));
+}
+
+static tn_status recode_rows(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
+			     const struct parts *p, struct tn_error *err)
+{
+	const struct tn_kernels *k = run->recode->ctx->kernels;
+	struct tn_tensor_source source = tn_checkpoint_source(run->recode->base);
+	struct tn_format format = step->in.format;
+	uint64_t format_end = step->in.global_scale ? block->first : UINT64_MAX;
+	for (uint64_t i = 0; i < block->count; i++) {
+		struct tn_row in;
+		struct tn_row_out out;
+		if (block->first + i >= format_end)
+			TN_TRY(tn_matrix_format_at(&source, &step->in, block->first + i, &format, &format_end, err));
+		for (unsigned part = 0; part < TN_PART_COUNT; part++) {
+			in.part[part] = step->in.part[part] ? p->in[part] + i * step->in.row_bytes[part] : NULL;
+			out.part[part] = step->outputs[part] ? p->out[part] + i * step->out_parts[part].row_bytes : NULL;
+		}
+		if (step->info.action == TN_RECODE_DEQUANTIZE && step->scales_as != TN_DTYPE_COUNT)
+			cast_scales(k, step, &in, p, p->row);
+		k->codec[format.codec]->decode(p->row, &in, &format, (size_t)step->in.cols);
+		if (step->info.action == TN_RECODE_QUANTIZE)
+			round_row(p->row, (size_t)step->in.cols, step->round_to);
+		k->codec[step->out.codec]->encode(&out, p->row, &step->out, (size_t)step->in.cols);
+	}
+	return TN_OK;
+}
+
+static tn_status copy_block(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
+			    void *scratch, struct tn_error *err)
+{
+	TN_TRY(tn_checkpoint_read(run->recode->base, step->info.tensor, block->first, scratch, (size_t)block->count, err));
+	return tn_output_put(run->output, step->shard, step->outputs[TN_PART_WEIGHT], block->first, scratch,
+			     (size_t)block->count, err);
+}
+
+static tn_status recode_block(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
+			      void *scratch, struct tn_error *err)
+{
+	struct parts p = split_scratch(step, block->count, scratch);
+	TN_TRY(read_parts(run, step, block, &p, err));
+	TN_TRY(recode_rows(run, step, block, &p, err));
+	return write_parts(run, step, block, &p, err);
+}
+
+static tn_status run_block(void *arg, const struct tn_block *block, void *scratch, struct tn_error *err)
+{
+	struct run *run = arg;
+	const struct tn_recode_step *step = &run->recode->steps[block->item];
+	if (step->info.action == TN_RECODE_COPY)
+		TN_TRY(copy_block(run, step, block, scratch, err));
+	else
+		TN_TRY(recode_block(run, step, block, scratch, err));
+	if (atomic_fetch_sub(&run->shard_blocks_left[step->shard], 1) == 1)
+		return tn_output_finish_shard(run->output, step->shard, err);
+	return TN_OK;
+}
+
+/* ---- preparing ------------------------------------------------------------------------------------------- */
+
+static struct tn_block_item block_item(const struct tn_recode_step *step)
+{
+	uint64_t work = step->info.bytes_before + step->info.bytes_after, unit = 0;
+	if (step->info.action == TN_RECODE_COPY)
+		return (struct tn_block_item){ step->info.bytes_before, 1, 0, 0, work, 0, 0 };
+	for (unsigned part = 0; part < TN_PART_COUNT; part++)
+		unit += step->in.row_bytes[part] + step->out_parts[part].row_bytes;
+	return (struct tn_block_item){ step->in.rows, unit, fixed_scratch(step), 0, work, 0, 0 };
+}
+
+static tn_status cut(struct run *run, struct tn_error *err)
+{
+	const struct tn_recode *r = run->recode;
+	run->blocks.item_count = r->count;
+	TN_TRY(tn_arena_array(&run->arena, r->count, sizeof *run->blocks.items, &run->blocks.items, err));
+	TN_TRY(tn_arena_array(&run->arena, r->shard_count, sizeof *run->shard_blocks_left, &run->shard_blocks_left, err));
+	for (size_t i = 0; i < r->count; i++)
+		run->blocks.items[i] = block_item(&r->steps[i]);
+	TN_TRY(tn_blocks_cut(r->ctx, &run->blocks, "convert", err));
+	for (size_t i = 0; i < r->count; i++) {
+		const struct tn_block_item *item = &run->blocks.items[i];
+		run->shard_blocks_left[r->steps[i].shard] += tn_ceil_div(item->units, item->units_per_block);
+	}
+	return TN_OK;
+}
+
+static tn_status write_files(struct run *run, struct tn_error *err)
+{
+	const struct tn_recode *r = run->recode;
+	struct tn_buffer config;
+	TN_TRY(tn_output_copy_sidecars(run->output, tn_checkpoint_path(r->base), err));
+	TN_TRY(tn_recode_config(r, &config, err));
+	tn_status status = TN_OK;
+	if (config.data)
+		status = tn_output_write(run->output, "config.json", config.data, config.bytes - 1, err);
+	tn_buffer_release(r->ctx, &config);
+	if (status == TN_OK && r->request.mlx_folder)
+		status = tn_output_write(run->output, "README.md", mlx_readme, sizeof mlx_readme - 1, err);
+	return status;
+}
+
+static tn_status write_output(struct run *run, struct tn_error *err)
+{
+	const struct tn_recode *r = run->recode;
+	struct tn_block_work work = { run_block, run, "convert" };
+	TN_TRY(write_files(run, err));
+	for (size_t i = 0; i < r->shard_count; i++)
+		if (run->shard_blocks_left[i] == 0) /* nothing but empty tensors */
+			TN_TRY(tn_output_finish_shard(run->output, i, err));
+	TN_TRY(tn_blocks_run(r->ctx, &run->blocks, &work, err));
+	return tn_output_commit(run->output, r->parameters, r->request.mlx_folder ? TN_INDEX_MLX : TN_INDEX_TRANSFORMERS,
+				err);
+}
+
+static tn_status run_recode(struct run *run, const char *save_path, int force, struct tn_error *err)
+{
+	const struct tn_recode *r = run->recode;
+	TN_TRY(tn_output_check_path(save_path, tn_checkpoint_path(r->base), err));
+	TN_TRY(cut(run, err));
+	TN_TRY(tn_output_begin(r->ctx, save_path, force, r->shards, r->shard_count, &run->output, err));
+	tn_status status = write_output(run, err);
+	if (status != TN_OK)
+		tn_output_abort(run->output);
+	return status;
+}
+
+tn_status tn_recode_run(const tn_recode *recode, const char *save_path, int force, struct tn_error *err)
+{
+	struct run run = { .recode = recode };
+	tn_arena_init(&run.arena, recode->ctx);
+	tn_status status = run_recode(&run, save_path, force, err);
+	tn_arena_release(&run.arena);
+	return status;
+}

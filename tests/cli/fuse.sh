@@ -1,0 +1,31 @@
+# --isa portable and -q: the golden text must not depend on the machine or on time
+fuse() { tenon fuse --isa portable --model examples/base "$@"; }
+try fuse --adapter-path examples/adapters/pirate --dry-run
+try fuse --adapter-path examples/adapters/pirate --dry-run --json
+try fuse --adapter-path examples/adapters/pirate --save-path deep/in/pirate -q
+(cd deep/in/pirate && ls -A && sha256sum model.safetensors && cat model.safetensors.index.json | head -n 8)
+for f in config.json tokenizer.json tokenizer_config.json generation_config.json chat_template.jinja; do
+	cmp examples/base/$f deep/in/pirate/$f && echo "same $f"
+done
+try tenon verify examples/base examples/adapters/pirate deep/in/pirate
+try tenon verify examples/base examples/adapters/pirate deep/in/pirate --json
+ls -A deep/in
+
+echo "--- an existing folder"
+try fuse --adapter-path examples/adapters/whisper --save-path deep/in/pirate -q
+try fuse --adapter-path examples/adapters/whisper --save-path deep/in/pirate -q --force
+try tenon verify examples/base examples/adapters/whisper deep/in/pirate
+touch deep/in/pirate/model-00009-of-00009.safetensors
+try fuse --adapter-path examples/adapters/pirate --save-path deep/in/pirate -q --force
+ls -A deep/in/pirate deep/in
+touch deep/in/pirate/notes.odt
+try fuse --adapter-path examples/adapters/pirate --save-path deep/in/pirate -q --force
+ls -A deep/in/pirate | grep notes
+mkdir hollow
+try fuse --adapter-path examples/adapters/pirate --save-path hollow -q
+touch file
+try fuse --adapter-path examples/adapters/pirate --save-path file -q
+cp -rL examples/base mine
+try tenon fuse --model mine --adapter-path examples/adapters/pirate --save-path ./mine/ -q --force
+try tenon fuse --model mine/model.safetensors --adapter-path examples/adapters/pirate --save-path o -q
+ls -A

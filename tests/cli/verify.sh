@@ -1,0 +1,15 @@
+fuse() { tenon fuse --isa portable -q --model "$1" --adapter-path "$2" --save-path "$3"; }
+fuse examples/base examples/adapters/pirate good
+try tenon verify examples/base examples/adapters/pirate good
+echo "--- still the base"
+try tenon verify examples/base examples/adapters/pirate examples/base
+echo "--- another adapter"
+tenon verify examples/base examples/adapters/whisper good | awk '{print $1}' | sort | uniq -c
+echo "--- one byte of a copied tensor, one of a merged one"
+cp -r good bad
+printf '\377' | dd of=bad/model.safetensors bs=1 seek=7001 conv=notrunc 2>/dev/null
+printf '\377\177' | dd of=bad/model.safetensors bs=1 seek=460000 conv=notrunc 2>/dev/null
+try tenon verify examples/base examples/adapters/pirate bad
+echo "--- cut short"
+truncate -s 1000000 bad/model.safetensors
+try tenon verify examples/base examples/adapters/pirate bad

@@ -1,0 +1,73 @@
+/* What all verbs share: options, the context, messages, numbers for people.
+ *
+ * stdout holds the result, stderr everything else. Exit status: 0 done, 1 failed, 2 called wrongly, 130 interrupted. */
+#ifndef TENON_CLI_H
+#define TENON_CLI_H
+
+#include "tenon/tenon.h"
+
+#include <stdio.h>
+
+enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
+
+/* ---- options --------------------------------------------------------------------------------------------- */
+
+enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_BYTES, CLI_COUNT, CLI_SECTION };
+
+struct cli_option {
+	enum cli_kind kind;
+	const char *names;        /* "--save-path", "-q, --quiet" */
+	const char *value;        /* placeholder in the help; NULL for a flag */
+	const char *help;
+	void *target;             /* int, const char *, uint64_t, unsigned */
+};
+
+struct cli_command {
+	const char *verb;
+	const char *usage;        /* behind "tenon <verb> " */
+	const char *about;        /* a few lines under the usage */
+	const struct cli_option *options;   /* ends with names == NULL; the common ones are added */
+	int positional_min, positional_max;
+};
+
+/* Settings that every verb takes. */
+struct cli_common {
+	int json, quiet, verbose;
+	unsigned threads;
+	uint64_t max_memory;
+	const char *isa;
+	const char *positional[4];
+	int positional_count;
+};
+extern struct cli_common cli;
+
+/* Parses; on --help, or a wrong call, prints and returns 0 with *exit_status set. 1: go on. */
+int cli_parse(const struct cli_command *command, int argc, char **argv, int *exit_status);
+
+/* A wrong call that only the verb can see: prints and returns EXIT_USAGE. */
+int cli_usage(const struct cli_command *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- the context ----------------------------------------------------------------------------------------- */
+
+/* A context with the common settings, progress bar and interrupt handling; NULL after a message. */
+tn_context *cli_context(const char *verb);
+
+/* Prints the error (as JSON too with --json) and returns the exit status for it. */
+int cli_fail(const char *verb, const struct tn_error *err);
+
+/* ---- output ---------------------------------------------------------------------------------------------- */
+
+/* For the library's JSON writers: to stdout. */
+int cli_write(void *user, const char *bytes, size_t n);
+
+/* "5.2 MB", "1.10 B": into a buffer of the caller, which is returned. */
+enum { CLI_NUMBER_BYTES = 32 };
+char *cli_bytes(char out[CLI_NUMBER_BYTES], uint64_t bytes);
+char *cli_count(char out[CLI_NUMBER_BYTES], uint64_t count);
+double cli_seconds(void);
+
+#define CMD(verb, summary) int cmd_##verb(int argc, char **argv);
+#include "cmds.def"
+#undef CMD
+
+#endif

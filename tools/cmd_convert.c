@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Options and their meaning: mlx-lm 0.32.2, mlx_lm/convert.py. */
+#include "recoding.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+static struct recoding args = { .request = TN_RECODE_REQUEST_INIT, .save_path = "mlx_model" };
+static const char *bits, *group_size, *dtype, *upload_repo;
+static int quantize, dequantize, trust_remote_code;
+
+static const struct cli_option options[] = {
+	{ CLI_TEXT, "--hf-path, --model", "DIR", "folder of the model", &args.model },
+	{ CLI_TEXT, "--mlx-path, --save-path", "OUT", "folder to write (default: mlx_model); must not exist", &args.save_path },
+	{ CLI_FLAG, "-q, --quantize", NULL, "quantize", &quantize },
+	{ CLI_TEXT, "--q-bits", "B", "1, 2, 3, 4, 5, 6 or 8 (default: the mode's, 4 for affine)", &bits },
+	{ CLI_TEXT, "--q-group-size", "G", "32, 64 or 128 (default: the mode's, 64 for affine)", &group_size },
+	{ CLI_TEXT, "--q-mode", "M", "affine (the default), mxfp4, mxfp8 or nvfp4", &args.request.quantization.q.mode },
+	{ CLI_TEXT, "--quant-predicate", "R", "mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6", &args.request.quantization.recipe },
+	{ CLI_TEXT, "--dtype", "T", "float32, float16 or bfloat16 (default: torch_dtype of config.json)", &dtype },
+	{ CLI_FLAG, "-d, --dequantize", NULL, "write dense weights, with MLX's own roundings", &dequantize },
+	{ CLI_BYTES, "--max-shard-size", "SIZE", "most bytes of tensors in one file (default 5G)", &args.request.shard_bytes },
+	{ CLI_TEXT, "--receipt", "FILE", "also write what was done as JSON", &args.receipt },
+	{ CLI_FLAG, "--dry-run", NULL, "print what would be done, and do nothing", &args.dry_run },
+	{ CLI_TEXT, "--upload-repo", "REPO", "not done by tenon; says what to run instead", &upload_repo },
+	{ CLI_FLAG, "--trust-remote-code", NULL, "accepted; tenon runs no code of models", &trust_remote_code },
+	{ CLI_FLAG, NULL, NULL, NULL, NULL },
+};
+
+static const struct cli_command command = {
+	.verb = "convert",
+	.usage = "--hf-path DIR [--mlx-path OUT] [-q ...] [-d] [--dtype T]",
+	.about = "What mlx_lm.convert does, with its options: the same tensors, byte for byte, the same config.json and index.\n"
+		 "What it skips or ignores in silence, this says.",
+	.options = options,
+};
+
+static int check(void)
+{
+	struct tn_quantization *q = &args.request.quantization.q;
+	const char *recipe = args.request.quantization.recipe;
+	if (upload_repo)
+		return cli_usage(&command, "tenon does not upload; convert first, then run: huggingface-cli upload %s %s", upload_repo,
+				 args.save_path);
+	if (!args.model)
+		return cli_usage(&command, "--hf-path is missing");
+	if (!recoding_number(bits, &q->bits) || !recoding_number(group_size, &q->group_size))
+		return cli_usage(&command, "--q-bits and --q-group-size take whole numbers");
+	if (!recoding_mode(q->mode))
+		return cli_usage(&command, "'%s' is not a mode: affine, mxfp4, mxfp8, nvfp4", q->mode);
+	if (!recoding_dtype(dtype, &args.request.dtype))
+		return cli_usage(&command, "'%s' is not a dtype: float32, float16, bfloat16", dtype);
+	if (recipe && tn_recipe_bits(recipe, "", 0, 1) == 0)
+		return cli_usage(&command, "'%s' is not a recipe: mixed_2_6, mixed_3_4, mixed_3_6, mixed_4_6", recipe);
+	return -1;
+}
+
+/* mlx_lm.convert writes to a new place only. */
+static int refuse_existing(void)
+{
+	struct stat st;
+	struct tn_error err = { .code = TN_E_EXISTS };
+	if (args.dry_run || lstat(args.save_path, &st) != 0)
+		return 0;
+	snprintf(err.where, sizeof err.where, "%s", args.save_path);
+	snprintf(err.msg, sizeof err.msg,
+		 "Cannot save to the path %s as it already exists. Please delete the file/directory or specify a new path to save "
+		 "to.",
+		 args.save_path);
+	cli_fail(command.verb, &err);
+	return 1;
+}
+
+int cmd_convert(int argc, char **argv)
+{
+	int status;
+	if (!cli_parse(&command, argc, argv, &status))
+		return status;
+	status = check();
+	if (status >= 0)
+		return status;
+	if (refuse_existing())
+		return EXIT_FAILED;
+	args.command = &command;
+	args.recipe_without_quantize = args.request.quantization.recipe && !quantize;
+	args.request.quantize = quantize;
+	args.request.dequantize = dequantize;
+	args.request.like_mlx = 1;
+	args.request.mlx_folder = 1;
+	return run_recoding(&args);
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli.h"
+#include "groups.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+static const struct cli_option options[] = { { CLI_FLAG, NULL, NULL, NULL, NULL } };
+
+static const struct cli_command command = {
+	.verb = "inspect",
+	.usage = "PATH [--json]",
+	.about = "Shows what a safetensors file, a checkpoint folder or an adapter folder holds. Reads headers only, so it\n"
+		 "takes no longer for a terabyte. Repeated layers are folded into one line.",
+	.options = options,
+	.positional_min = 1,
+	.positional_max = 1,
+};
+
+static void shape_text(char *out, size_t bytes, const struct tn_tensor *t)
+{
+	size_t n = (size_t)snprintf(out, bytes, "%-8s [", tn_dtype_name(t->dtype));
+	for (uint32_t i = 0; i < t->rank && n + 32 < bytes; i++)
+		n += (size_t)snprintf(out + n, bytes - n, "%s%" PRIu64, i ? ", " : "", t->shape[i]);
+	snprintf(out + n, bytes - n, "]");
+}
+
+/* The lines of a table: name, how many, details, parameters, bytes. */
+static void print_groups(const struct groups *groups, const char *what, const char *detail)
+{
+	char name[512], parameters[CLI_NUMBER_BYTES], bytes[CLI_NUMBER_BYTES];
+	int width = (int)strlen(what);
+	for (size_t i = 0; i < groups->count; i++) {
+		int n = (int)strlen(group_name(&groups->items[i], name, sizeof name));
+		width = n > width ? n : width;
+	}
+	width = width > 72 ? 72 : width;
+	printf("\n%-*s %6s  %-28s %10s %10s\n", width, what, "count", detail, "parameters", "size");
+	for (size_t i = 0; i < groups->count; i++) {
+		const struct group *g = &groups->items[i];
+		printf("%-*s %6" PRIu64 "  %-28s %10s %10s\n", width, group_name(g, name, sizeof name), g->count, g->detail,
+		       cli_count(parameters, g->parameters), cli_bytes(bytes, g->bytes));
+	}
+}
+
+static int print_checkpoint(const tn_checkpoint *c)
+{
+	struct groups groups = { 0 };
+	uint64_t parameters = 0, bytes = tn_checkpoint_tensor_bytes(c);
+	size_t count = tn_checkpoint_count(c), shards = tn_checkpoint_shard_count(c);
+	for (size_t i = 0; i < count; i++) {
+		const struct tn_tensor *t = tn_checkpoint_at(c, i);
+		char detail[256];
+		shape_text(detail, sizeof detail, t);
+		parameters += t->elements;
+		if (!groups_add(&groups, t->name, detail, t->elements, t->bytes)) {
+			groups_free(&groups);
+			return 0;
+		}
+	}
+	char n[CLI_NUMBER_BYTES], b[CLI_NUMBER_BYTES];
+	printf("%s %s\n", tn_checkpoint_is_folder(c) ? "checkpoint" : "file", tn_checkpoint_path(c));
+	printf("%zu tensor%s in %zu file%s, %s parameters, %s, %.2f bits per weight\n", count, count == 1 ? "" : "s", shards,
+	       shards == 1 ? "" : "s", cli_count(n, parameters), cli_bytes(b, bytes),
+	       parameters ? 8.0 * (double)bytes / (double)parameters : 0.0);
+	print_groups(&groups, "tensors", "dtype    shape");
+	groups_free(&groups);
+	return 1;
+}
+
+static int print_adapter(const tn_adapter *a)
+{
+	struct groups groups = { 0 };
+	uint64_t bytes = 0;
+	const tn_safetensors *file = tn_adapter_file(a);
+	for (size_t i = 0; i < tn_safetensors_count(file); i++)
+		bytes += tn_safetensors_at(file, i)->bytes;
+	for (size_t i = 0; i < tn_adapter_count(a); i++) {
+		const struct tn_adapter_module *m = tn_adapter_at(a, i);
+		char detail[256];
+		uint64_t elements = m->rank * (m->in_features + m->out_features);
+		snprintf(detail, sizeof detail, "%-5s rank %-4" PRIu64 " scale %-8g", tn_module_kind_name(m->kind), m->rank,
+			 m->scale);
+		if (!groups_add(&groups, m->path, detail, elements, bytes * elements / tn_adapter_parameters(a))) {
+			groups_free(&groups);
+			return 0;
+		}
+	}
+	char n[CLI_NUMBER_BYTES], b[CLI_NUMBER_BYTES];
+	printf("adapter %s\n", tn_adapter_path(a));
+	printf("%s dialect, %zu modules, %s parameters, %s\n", tn_adapter_dialect_name(tn_adapter_dialect_of(a)),
+	       tn_adapter_count(a), cli_count(n, tn_adapter_parameters(a)), cli_bytes(b, bytes));
+	print_groups(&groups, "modules", "kind, rank, effective scale");
+	groups_free(&groups);
+	return 1;
+}
+
+static int out_of_memory(void)
+{
+	struct tn_error err = { .code = TN_E_NOMEM, .msg = "memory ran out" };
+	return cli_fail("inspect", &err);
+}
+
+static int inspect_checkpoint(tn_context *ctx, const char *path)
+{
+	struct tn_error err;
+	tn_checkpoint *c;
+	int status = EXIT_DONE;
+	if (tn_checkpoint_open(ctx, path, &c, &err) != TN_OK)
+		return cli_fail("inspect", &err);
+	if (cli.json)
+		status = tn_checkpoint_json(ctx, c, cli_write, NULL, &err) == TN_OK ? EXIT_DONE : cli_fail("inspect", &err);
+	else if (!print_checkpoint(c))
+		status = out_of_memory();
+	tn_checkpoint_close(c);
+	return status;
+}
+
+static int inspect_adapter(tn_context *ctx, const char *path)
+{
+	struct tn_error err;
+	tn_adapter *a;
+	int status = EXIT_DONE;
+	if (tn_adapter_open(ctx, path, &a, &err) != TN_OK)
+		return cli_fail("inspect", &err);
+	if (cli.json)
+		status = tn_adapter_json(ctx, a, cli_write, NULL, &err) == TN_OK ? EXIT_DONE : cli_fail("inspect", &err);
+	else if (!print_adapter(a))
+		status = out_of_memory();
+	tn_adapter_close(a);
+	return status;
+}
+
+int cmd_inspect(int argc, char **argv)
+{
+	int status;
+	if (!cli_parse(&command, argc, argv, &status))
+		return status;
+	tn_context *ctx = cli_context(command.verb);
+	if (!ctx)
+		return EXIT_FAILED;
+	const char *path = cli.positional[0];
+	status = tn_adapter_is_folder(path) ? inspect_adapter(ctx, path) : inspect_checkpoint(ctx, path);
+	tn_context_destroy(ctx);
+	return status;
+}

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "cli.h"
+
+#include <string.h>
+#include <sys/resource.h>
+
+static const struct {
+	const char *verb, *summary;
+	int (*run)(int argc, char **argv);
+} commands[] = {
+#define CMD(verb, summary) { #verb, summary, cmd_##verb },
+#include "cmds.def"
+#undef CMD
+};
+
+enum { COMMAND_COUNT = sizeof commands / sizeof *commands };
+
+static void print_overview(FILE *to)
+{
+	fprintf(to, "usage: tenon VERB [OPTIONS]\n\n"
+		    "Joins LoRA adapters to safetensors checkpoints.\n\nVerbs:\n");
+	for (int i = 0; i < COMMAND_COUNT; i++)
+		fprintf(to, "  %-10s %s\n", commands[i].verb, commands[i].summary);
+	fprintf(to, "\n'tenon VERB --help' says more about each. 'tenon --version' prints the version.\n");
+}
+
+/* A checkpoint can have more shards than the usual limit of 1024 open files. */
+static void raise_file_limit(void)
+{
+	struct rlimit limit;
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
+/* A result that could not be written (a full disk behind stdout) is a failure. */
+static int close_stdout(int status)
+{
+	int failed = ferror(stdout) | (fclose(stdout) != 0);
+	if (failed && status == EXIT_DONE) {
+		fprintf(stderr, "tenon: the output could not be written\n");
+		return EXIT_FAILED;
+	}
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	raise_file_limit();
+	if (argc < 2) {
+		print_overview(stderr);
+		return EXIT_USAGE;
+	}
+	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+		print_overview(stdout);
+		return close_stdout(EXIT_DONE);
+	}
+	if (strcmp(argv[1], "--version") == 0) {
+		printf("tenon %s\n", tn_version());
+		return close_stdout(EXIT_DONE);
+	}
+	for (int i = 0; i < COMMAND_COUNT; i++)
+		if (strcmp(argv[1], commands[i].verb) == 0)
+			return close_stdout(commands[i].run(argc - 1, argv + 1));
+	fprintf(stderr, "tenon: there is no verb '%s'\n", argv[1]);
+	print_overview(stderr);
+	return EXIT_USAGE;
+}

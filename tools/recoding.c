@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "recoding.h"
+
+#include "groups.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+int recoding_dtype(const char *name, tn_dtype *out)
+{
+	static const struct {
+		const char *name;
+		tn_dtype dtype;
+	} dtypes[] = { { "float32", TN_F32 }, { "float16", TN_F16 }, { "bfloat16", TN_BF16 } };
+	if (!name)
+		return 1;
+	for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++)
+		if (strcmp(name, dtypes[i].name) == 0) {
+			*out = dtypes[i].dtype;
+			return 1;
+		}
+	return 0;
+}
+
+int recoding_number(const char *text, int32_t *out)
+{
+	char *end;
+	if (!text)
+		return 1;
+	long n = strtol(text, &end, 10);
+	if (end == text || *end || n < -1000000 || n > 1000000)
+		return 0;
+	*out = (int32_t)n;
+	return 1;
+}
+
+int recoding_flavour(const char *name, tn_flavour *out)
+{
+	static const char *const names[] = { "cpu", "metal", "cuda" };
+	for (int i = 0; name && i < 3; i++)
+		if (strcmp(name, names[i]) == 0) {
+			*out = (tn_flavour)i;
+			return 1;
+		}
+	return !name;
+}
+
+int recoding_mode(const char *name)
+{
+	const char *mode;
+	if (!name)
+		return 1;
+	for (size_t i = 0; (mode = tn_quant_mode_name(i)); i++)
+		if (strcmp(name, mode) == 0)
+			return 1;
+	return 0;
+}
+
+static int print_plan(const tn_recode *r)
+{
+	struct groups groups = { 0 };
+	for (size_t i = 0; i < tn_recode_count(r); i++) {
+		const struct tn_recoded *t = tn_recode_at(r, i);
+		char detail[128];
+		if (t->action == TN_RECODE_COPY)
+			snprintf(detail, sizeof detail, "%s", tn_recode_action_name(t->action));
+		else
+			snprintf(detail, sizeof detail, "%s: %s -> %s", tn_recode_action_name(t->action), t->from, t->to);
+		if (!groups_add(&groups, t->tensor->name, detail, 0, t->bytes_after)) {
+			groups_free(&groups);
+			return 0;
+		}
+	}
+	for (size_t i = 0; i < groups.count; i++) {
+		char name[512], bytes[CLI_NUMBER_BYTES];
+		const struct group *g = &groups.items[i];
+		printf("%-52s %4" PRIu64 "  %-48s %10s\n", group_name(g, name, sizeof name), g->count, g->detail,
+		       cli_bytes(bytes, g->bytes));
+	}
+	groups_free(&groups);
+	return 1;
+}
+
+/* mlx_lm.convert succeeds in silence where nothing, or not everything, is quantized. */
+static void warn(const struct recoding *c, const tn_recode *r)
+{
+	size_t quantized = tn_recode_count_of(r, TN_RECODE_QUANTIZE);
+	if (c->recipe_without_quantize)
+		fprintf(stderr, "tenon: warning: a recipe does nothing without -q\n");
+	if (c->request.quantize && quantized == 0)
+		fprintf(stderr, "tenon: warning: no layer was quantized: none is dense with a width that the group size divides\n");
+	for (size_t i = 0; c->request.quantize && quantized && i < tn_recode_count(r); i++) {
+		const struct tn_recoded *t = tn_recode_at(r, i);
+		if (t->tensor->rank >= 2 && t->action != TN_RECODE_QUANTIZE && tn_dtype_is_float(t->tensor->dtype) &&
+		    !strstr(t->tensor->name, ".scales") && !strstr(t->tensor->name, ".biases"))
+			fprintf(stderr, "tenon: warning: '%s' stays %s: the group size does not divide its width\n", t->tensor->name,
+				t->to);
+	}
+}
+
+static int write_to_file(void *user, const char *bytes, size_t n)
+{
+	return fwrite(bytes, 1, n, user) != n;
+}
+
+static int write_receipt(const struct recoding *c, const tn_recode *r)
+{
+	struct tn_error err = { .code = TN_E_IO };
+	FILE *f = fopen(c->receipt, "w");
+	if (!f) {
+		snprintf(err.msg, sizeof err.msg, "could not write '%s'", c->receipt);
+		return cli_fail(c->command->verb, &err);
+	}
+	tn_status status = tn_recode_plan_json(r, write_to_file, f, &err);
+	if (fclose(f) != 0 && status == TN_OK) {
+		status = TN_E_IO;
+		snprintf(err.msg, sizeof err.msg, "could not write '%s'", c->receipt);
+	}
+	return status == TN_OK ? EXIT_DONE : cli_fail(c->command->verb, &err);
+}
+
+static void print_summary(const struct recoding *c, const tn_recode *r, const tn_checkpoint *base, double seconds)
+{
+	char before[CLI_NUMBER_BYTES], after[CLI_NUMBER_BYTES];
+	printf("%squantized %zu, dequantized %zu, cast %zu, copied %zu: %s -> %s, %.3f bits per weight",
+	       c->dry_run ? "would have " : "", tn_recode_count_of(r, TN_RECODE_QUANTIZE),
+	       tn_recode_count_of(r, TN_RECODE_DEQUANTIZE), tn_recode_count_of(r, TN_RECODE_CAST),
+	       tn_recode_count_of(r, TN_RECODE_COPY), cli_bytes(before, tn_checkpoint_tensor_bytes(base)),
+	       cli_bytes(after, tn_recode_bytes_after(r)), tn_recode_bits_per_weight(r));
+	if (c->dry_run)
+		printf("; nothing was written\n");
+	else
+		printf(", in %.2f s -> %s\n", seconds, c->save_path);
+}
+
+static int run_plan(const struct recoding *c, const tn_recode *r, const tn_checkpoint *base)
+{
+	struct tn_error err = { .code = TN_E_NOMEM, .msg = "memory ran out" };
+	double start = cli_seconds();
+	warn(c, r);
+	if (!c->dry_run && tn_recode_run(r, c->save_path, c->force, &err) != TN_OK)
+		return cli_fail(c->command->verb, &err);
+	if (c->receipt) {
+		int status = write_receipt(c, r);
+		if (status != EXIT_DONE)
+			return status;
+	}
+	if (cli.json)
+		return tn_recode_plan_json(r, cli_write, NULL, &err) == TN_OK ? EXIT_DONE : cli_fail(c->command->verb, &err);
+	if (c->dry_run && !print_plan(r))
+		return cli_fail(c->command->verb, &err);
+	if (!cli.quiet)
+		print_summary(c, r, base, cli_seconds() - start);
+	return EXIT_DONE;
+}
+
+int run_recoding(const struct recoding *c)
+{
+	struct tn_error err;
+	tn_checkpoint *base = NULL;
+	tn_recode *plan = NULL;
+	int status;
+	tn_context *ctx = cli_context(c->command->verb);
+	if (!ctx)
+		return EXIT_FAILED;
+	if (tn_checkpoint_open(ctx, c->model, &base, &err) != TN_OK ||
+	    tn_recode_plan(ctx, base, &c->request, &plan, &err) != TN_OK)
+		status = cli_fail(c->command->verb, &err);
+	else
+		status = run_plan(c, plan, base);
+	tn_recode_free(plan);
+	tn_checkpoint_close(base);
+	tn_context_destroy(ctx);
+	return status;
+}
