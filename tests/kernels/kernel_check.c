@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Every kernel of every instruction set that this CPU can run against `portable`: all lengths from 0 to 300, numbers no
-/* Every kernel of every instruction set that this CPU can run against `portable`: all lengths from 0 to 300, numbers no
  * better aligned than their type and row parts not at all, inside guard pages; the same bits. An instruction set that
  * the CPU lacks is reported as not run.
+ *
  *   kernel_check            check
  *   kernel_check --bench    times of the same calls
  *   kernel_check ISA...     only these
