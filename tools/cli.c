@@ -46,15 +46,19 @@ static const struct cli_option *find_option(const struct cli_option *options, co
 	return NULL;
 }
 
-static void print_options(FILE *to, const struct cli_option *options)
+/* `taken`: options whose names win over these; a short name that is among them is left out. */
+static void print_options(FILE *to, const struct cli_option *options, const struct cli_option *taken)
 {
 	for (; options->names; options++) {
 		char left[64];
+		const char *names = options->names, *comma = strchr(names, ',');
 		if (options->kind == CLI_SECTION) {
 			fprintf(to, "\n%s\n", options->help);
 			continue;
 		}
-		snprintf(left, sizeof left, "%s%s%s", options->names, options->value ? " " : "",
+		if (taken && comma && find_option(taken, names, (size_t)(comma - names)))
+			names = comma + 2;
+		snprintf(left, sizeof left, "%s%s%s", names, options->value ? " " : "",
 			 options->value ? options->value : "");
 		fprintf(to, "  %-28s %s\n", left, options->help);
 	}
@@ -65,8 +69,8 @@ static void print_help(const struct cli_command *command)
 	printf("usage: tenon %s %s\n\n%s\n", command->verb, command->usage, command->about);
 	if (command->options->names)
 		printf("\nOptions:\n");
-	print_options(stdout, command->options);
-	print_options(stdout, common_options);
+	print_options(stdout, command->options, NULL);
+	print_options(stdout, common_options, command->options);
 }
 
 int cli_usage(const struct cli_command *command, const char *fmt, ...)

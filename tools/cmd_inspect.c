@@ -17,11 +17,17 @@ static const struct cli_command command = {
 	.positional_max = 1,
 };
 
-static void shape_text(char *out, size_t bytes, const struct tn_tensor *t)
+/* "BF16     [512, 192]", or "affine 4b g64 [512, 192]" with the logical shape. */
+static void shape_text(char *out, size_t bytes, const struct tn_weight *w)
 {
-	size_t n = (size_t)snprintf(out, bytes, "%-8s [", tn_dtype_name(t->dtype));
+	const struct tn_tensor *t = w->tensor;
+	size_t n;
+	if (w->q.mode)
+		n = (size_t)snprintf(out, bytes, "%s %db g%d [", w->q.mode, (int)w->q.bits, (int)w->q.group_size);
+	else
+		n = (size_t)snprintf(out, bytes, "%-8s [", tn_dtype_name(t->dtype));
 	for (uint32_t i = 0; i < t->rank && n + 32 < bytes; i++)
-		n += (size_t)snprintf(out + n, bytes - n, "%s%" PRIu64, i ? ", " : "", t->shape[i]);
+		n += (size_t)snprintf(out + n, bytes - n, "%s%" PRIu64, i ? ", " : "", i + 1 < t->rank ? t->shape[i] : w->last);
 	snprintf(out + n, bytes - n, "]");
 }
 
@@ -43,17 +49,16 @@ static void print_groups(const struct groups *groups, const char *what, const ch
 	}
 }
 
-static int print_checkpoint(const tn_checkpoint *c)
+static int print_checkpoint(const tn_checkpoint *c, const tn_weight_list *list)
 {
 	struct groups groups = { 0 };
-	uint64_t parameters = 0, bytes = tn_checkpoint_tensor_bytes(c);
+	uint64_t parameters = tn_weight_list_parameters(list), bytes = tn_checkpoint_tensor_bytes(c);
 	size_t count = tn_checkpoint_count(c), shards = tn_checkpoint_shard_count(c);
-	for (size_t i = 0; i < count; i++) {
-		const struct tn_tensor *t = tn_checkpoint_at(c, i);
+	for (size_t i = 0; i < tn_weight_list_count(list); i++) {
+		const struct tn_weight *w = tn_weight_list_at(list, i);
 		char detail[256];
-		shape_text(detail, sizeof detail, t);
-		parameters += t->elements;
-		if (!groups_add(&groups, t->name, detail, t->elements, t->bytes)) {
+		shape_text(detail, sizeof detail, w);
+		if (!groups_add(&groups, w->tensor->name, detail, w->parameters, w->bytes)) {
 			groups_free(&groups);
 			return 0;
 		}
@@ -105,13 +110,17 @@ static int inspect_checkpoint(tn_context *ctx, const char *path)
 {
 	struct tn_error err;
 	tn_checkpoint *c;
+	tn_weight_list *list = NULL;
 	int status = EXIT_DONE;
 	if (tn_checkpoint_open(ctx, path, &c, &err) != TN_OK)
 		return cli_fail("inspect", &err);
 	if (cli.json)
 		status = tn_checkpoint_json(ctx, c, cli_write, NULL, &err) == TN_OK ? EXIT_DONE : cli_fail("inspect", &err);
-	else if (!print_checkpoint(c))
+	else if (tn_weight_list_create(ctx, c, &list, &err) != TN_OK)
+		status = cli_fail("inspect", &err);
+	else if (!print_checkpoint(c, list))
 		status = out_of_memory();
+	tn_weight_list_destroy(list);
 	tn_checkpoint_close(c);
 	return status;
 }

@@ -254,6 +254,28 @@ TN_API tn_status tn_load_quantized_weights(tn_context *ctx, const char *folder, 
 					   size_t *count, struct tn_error *err);
 TN_API void tn_quantized_weights_free(tn_context *ctx, tn_quantized_weight **weights, size_t count);
 
+/* ---- what a checkpoint's tensors mean --------------------------------------------------------------------- */
+
+/* The logical weights of a checkpoint: a triple is one, every other tensor is one. */
+typedef struct tn_weight_list tn_weight_list;
+
+struct tn_weight {
+	const struct tn_tensor *tensor;  /* of a triple: its `.weight` */
+	struct tn_quantization q;        /* of a triple; mode is NULL when it is dense */
+	uint64_t last;                   /* last size of the logical shape; the others are those of the tensor */
+	uint64_t parameters;             /* logical elements */
+	uint64_t bytes;                  /* of all its tensors */
+};
+
+/* Lists them in the order of names, with the parameters of config.json. The checkpoint must outlive the list. A triple that
+ * does not fit its configuration counts as plain tensors and is said in the log: looking must work on damaged models too. */
+TN_API tn_status tn_weight_list_create(tn_context *ctx, const tn_checkpoint *checkpoint, tn_weight_list **out,
+				       struct tn_error *err);
+TN_API void tn_weight_list_destroy(tn_weight_list *list);
+TN_API size_t tn_weight_list_count(const tn_weight_list *list);
+TN_API const struct tn_weight *tn_weight_list_at(const tn_weight_list *list, size_t i);
+TN_API uint64_t tn_weight_list_parameters(const tn_weight_list *list);
+
 /* ---- what mlx_lm.convert -q does with a checkpoint ------------------------------------------------------- */
 
 /* Which layers are quantized, how, and what config.json then says. */

@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "store/json_out.h"
 #include "tenon/transform.h"
+#include "tenon/weights.h"
 
 static void tensor_json(struct tn_json_out *out, const struct tn_tensor *t)
 {
@@ -51,11 +52,38 @@ static void shards_json(struct tn_json_out *out, const tn_checkpoint *c)
 	tn_json_out_end(out, ']');
 }
 
-tn_status tn_checkpoint_json(tn_context *ctx, const tn_checkpoint *c, tn_write_fn write, void *user, struct tn_error *err)
+/* How many weights are in which form. */
+static void quantized_json(struct tn_json_out *out, const tn_weight_list *list)
 {
-	uint64_t parameters = 0;
-	for (size_t i = 0; i < tn_checkpoint_count(c); i++)
-		parameters += tn_checkpoint_at(c, i)->elements;
+	tn_json_out_begin(out, '[');
+	for (size_t i = 0; i < tn_weight_list_count(list); i++) {
+		const struct tn_weight *w = tn_weight_list_at(list, i);
+		if (!w->q.mode)
+			continue;
+		tn_json_out_begin_line(out, '{');
+		tn_json_out_key(out, "name");
+		tn_json_out_string(out, w->tensor->name);
+		tn_json_out_key(out, "mode");
+		tn_json_out_string(out, w->q.mode);
+		tn_json_out_key(out, "bits");
+		tn_json_out_u64(out, (uint64_t)w->q.bits);
+		tn_json_out_key(out, "group_size");
+		tn_json_out_u64(out, (uint64_t)w->q.group_size);
+		tn_json_out_key(out, "shape");
+		tn_json_out_begin(out, '[');
+		for (uint32_t j = 0; j + 1 < w->tensor->rank; j++)
+			tn_json_out_u64(out, w->tensor->shape[j]);
+		tn_json_out_u64(out, w->last);
+		tn_json_out_end(out, ']');
+		tn_json_out_end(out, '}');
+	}
+	tn_json_out_end(out, ']');
+}
+
+static tn_status write_checkpoint(tn_context *ctx, const tn_checkpoint *c, const tn_weight_list *list, tn_write_fn write,
+				  void *user, struct tn_error *err)
+{
+	uint64_t parameters = tn_weight_list_parameters(list);
 	struct tn_json_out out;
 	tn_json_out_init(&out, ctx, write, user);
 	tn_json_out_begin(&out, '{');
@@ -71,6 +99,8 @@ tn_status tn_checkpoint_json(tn_context *ctx, const tn_checkpoint *c, tn_write_f
 	tn_json_out_double(&out, parameters ? 8.0 * (double)tn_checkpoint_tensor_bytes(c) / (double)parameters : 0);
 	tn_json_out_key(&out, "shards");
 	shards_json(&out, c);
+	tn_json_out_key(&out, "quantized");
+	quantized_json(&out, list);
 	tn_json_out_key(&out, "tensors");
 	tn_json_out_begin(&out, '[');
 	for (size_t i = 0; i < tn_checkpoint_count(c); i++)
@@ -78,6 +108,15 @@ tn_status tn_checkpoint_json(tn_context *ctx, const tn_checkpoint *c, tn_write_f
 	tn_json_out_end(&out, ']');
 	tn_json_out_end(&out, '}');
 	return tn_json_out_finish(&out, err);
+}
+
+tn_status tn_checkpoint_json(tn_context *ctx, const tn_checkpoint *c, tn_write_fn write, void *user, struct tn_error *err)
+{
+	tn_weight_list *list;
+	TN_TRY(tn_weight_list_create(ctx, c, &list, err));
+	tn_status status = write_checkpoint(ctx, c, list, write, user, err);
+	tn_weight_list_destroy(list);
+	return status;
 }
 
 static void module_json(struct tn_json_out *out, const struct tn_adapter_module *m)

@@ -166,29 +166,6 @@ static tn_status plan_dequantize(struct tn_recode *r, struct tn_recode_step *ste
 
 /* ---- all steps ------------------------------------------------------------------------------------------- */
 
-/* 1 when the tensor is the .scales, .biases or .global_scale of a triple that its weight's step takes in. */
-static int belongs_to_triple(const struct tn_recode *r, const struct tn_tensor *t)
-{
-	static const char *const suffixes[] = { ".scales", ".biases", ".global_scale" };
-	char name[TN_NAME_BYTES];
-	for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
-		size_t n = strlen(t->name) - strlen(suffixes[i]);
-		if (!tn_ends_with(t->name, suffixes[i]) || n + 8 > sizeof name)
-			continue;
-		memcpy(name, t->name, n);
-		memcpy(name + n, ".weight", 8);
-		const struct tn_tensor *weight = tn_checkpoint_find(r->base, name);
-		return weight && weight->dtype == TN_U32 && weight->rank >= 2;
-	}
-	return 0;
-}
-
-static int has_scales(const struct tn_recode *r, const struct tn_tensor *weight)
-{
-	char name[TN_NAME_BYTES];
-	return tn_sibling_name(name, weight->name, ".scales") && tn_checkpoint_find(r->base, name) != NULL;
-}
-
 static tn_status plan_step(struct tn_recode *r, const struct tn_tensor *t, struct tn_recode_step *step,
 			   struct tn_error *err)
 {
@@ -204,7 +181,7 @@ static tn_status plan_step(struct tn_recode *r, const struct tn_tensor *t, struc
 		}
 		if (found && !found->skipped)
 			return plan_quantize(r, step, found, err);
-		if (t->dtype == TN_U32 && t->rank >= 2 && has_scales(r, t)) {
+		if (tn_is_triple(r->base, t)) {
 			struct tn_tensor_source source = tn_checkpoint_source(r->base);
 			struct tn_matrix m;
 			TN_TRY(tn_matrix_find(&source, r->config, t, &m, err)); /* a damaged triple is found in any case */
@@ -220,7 +197,7 @@ static tn_status plan_steps(struct tn_recode *r, struct tn_error *err)
 	TN_TRY(tn_arena_array(&r->arena, n, sizeof *r->steps, &r->steps, err));
 	for (size_t i = 0; i < n; i++) {
 		const struct tn_tensor *t = tn_checkpoint_at(r->base, i);
-		if (r->request.dequantize && belongs_to_triple(r, t))
+		if (r->request.dequantize && tn_is_triple_part(r->base, t))
 			continue;
 		struct tn_recode_step *step = &r->steps[r->count++];
 		TN_TRY(plan_step(r, t, step, err));
@@ -229,22 +206,12 @@ static tn_status plan_steps(struct tn_recode *r, struct tn_error *err)
 	return TN_OK;
 }
 
-/* Logical parameters: a packed weight counts its codes; scales and biases count nothing. */
 static tn_status count_parameters(struct tn_recode *r, struct tn_error *err)
 {
-	struct tn_tensor_source source = tn_checkpoint_source(r->base);
-	for (size_t i = 0; i < tn_checkpoint_count(r->base); i++) {
-		const struct tn_tensor *t = tn_checkpoint_at(r->base, i);
-		struct tn_matrix m;
-		if (belongs_to_triple(r, t))
-			continue;
-		if (t->dtype != TN_U32 || !tn_ends_with(t->name, ".weight") || !has_scales(r, t)) {
-			r->parameters += t->elements;
-			continue;
-		}
-		TN_TRY(tn_matrix_find(&source, r->config, t, &m, err));
-		r->parameters += m.rows * m.cols;
-	}
+	tn_weight_list *list;
+	TN_TRY(tn_weight_list_create(r->ctx, r->base, &list, err));
+	r->parameters = tn_weight_list_parameters(list);
+	tn_weight_list_destroy(list);
 	return TN_OK;
 }
 

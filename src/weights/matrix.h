@@ -60,6 +60,10 @@ tn_status tn_triple_judge(const struct tn_tensor_source *source, const tn_quant_
 			  const struct tn_tensor *weight, const char *op, tn_triple *out, struct tn_quantization *q,
 			  struct tn_error *err);
 
+/* 1 for the `.weight` of a triple; 1 for the `.scales`, `.biases` or `.global_scale` of one. By names and dtype alone. */
+int tn_is_triple(const tn_checkpoint *checkpoint, const struct tn_tensor *weight);
+int tn_is_triple_part(const tn_checkpoint *checkpoint, const struct tn_tensor *tensor);
+
 /* Bytes of a tensor name that are the layer: all but ".weight". */
 size_t tn_layer_length(const char *weight_name);
 

@@ -1,0 +1,35 @@
+# quantize, dequantize and convert on the sample; byte equality with mlx-lm is the business of tests/conformance
+try tenon quantize --isa portable --model examples/base --save-path q4 --q-bits 4 -q
+tenon inspect q4 | head -n 6
+sed -n '/"quantization"/,/}/p' q4/config.json
+try tenon quantize --model examples/base --save-path q3 --q-bits 3 --q-group-size 32 --dry-run
+try tenon quantize --model examples/base --save-path mixed --quant-predicate mixed_3_6 --dry-run
+try tenon quantize --model examples/base --q-mode nvfp4 --dry-run
+echo "--- there and back"
+try tenon dequantize --isa portable --model q4 --save-path back -q
+tenon inspect back | head -n 2
+grep -c quantization back/config.json
+try tenon dequantize --model q4 --save-path wide --dtype float32 -q --receipt receipt.json
+grep -v '"name"' receipt.json
+try tenon dequantize --model q4 --save-path mlx --like-mlx -q
+sha256sum q4/model.safetensors back/model.safetensors wide/model.safetensors
+echo "--- many shards, little memory, any number of threads"
+try tenon quantize --model examples/base --save-path s1 --max-shard-size 200K -q --max-memory 200K --threads 5
+ls s1 | head -n 3
+try tenon dequantize --model s1 --save-path s2 -q --max-shard-size 1G
+cmp s2/model.safetensors back/model.safetensors && echo same
+echo "--- what mlx_lm.convert is silent about"
+tenon convert --hf-path examples/base --mlx-path c1 -q --q-group-size 128 --quiet 2>&1 | head -n 2
+tenon convert --hf-path examples/base-mlx-4bit --mlx-path c2 -q --quiet
+tenon convert --hf-path examples/base --mlx-path c3 --quant-predicate mixed_3_6 --quiet
+echo "--- wrong calls"
+try tenon quantize --model examples/base
+try tenon quantize --model examples/base --save-path x --q-mode int4
+try tenon quantize --model examples/base --save-path x --q-bits 7
+try tenon quantize --model examples/base --save-path x --q-bits four
+try tenon dequantize --model q4 --save-path x --dtype int8
+try tenon convert --hf-path examples/base --mlx-path q4 -q
+try tenon convert --hf-path examples/base --mlx-path x -q -d
+try tenon convert --hf-path examples/base --mlx-path x --upload-repo me/it
+try tenon quantize --model q4/model.safetensors --save-path x
+ls -A
