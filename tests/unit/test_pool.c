@@ -100,6 +100,19 @@ static void first_failure_wins(void **state)
 	free(s);
 }
 
+/* Long enough that the caller ticks before the workers have done everything, on a busy machine too. */
+static tn_status sleep_briefly(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
+{
+	struct timespec pause = { 0, 5 * 1000 * 1000 };
+	struct shared *s = arg;
+	(void)task;
+	(void)worker;
+	(void)err;
+	atomic_fetch_add(&s->runs, 1);
+	nanosleep(&pause, NULL);
+	return TN_OK;
+}
+
 static void tick_cancels(void **state)
 {
 	struct tt *t = *state;
@@ -108,7 +121,7 @@ static void tick_cancels(void **state)
 		tn_context *ctx = with_threads(t, threads);
 		memset(s, 0, sizeof *s);
 		s->stop_at_tick = 3;
-		struct tn_work work = { .task_count = TASKS, .run = work_on, .tick = tick, .arg = s };
+		struct tn_work work = { .task_count = TASKS, .run = sleep_briefly, .tick = tick, .arg = s };
 		tt_expect(t, tn_pool_run(ctx, &work, &t->err), TN_E_CANCELLED);
 		assert_true(s->runs < TASKS);
 		tn_context_destroy(ctx);
