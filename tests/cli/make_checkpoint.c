@@ -51,8 +51,8 @@ static void fill(unsigned char *dst, size_t n, tn_dtype dtype)
 
 static struct tn_tensor *tensor(tn_dtype dtype, uint64_t rows, uint64_t cols, const char *fmt, int layer)
 {
-	struct tn_tensor *t;
-	uint64_t *shape;
+	struct tn_tensor *t = NULL;
+	uint64_t *shape = NULL;
 	struct tn_error err;
 	if (tn_arena_alloc(&arena, sizeof *t, &t, &err) || tn_arena_alloc(&arena, 16, &shape, &err) ||
 	    tn_arena_printf(&arena, &t->name, &err, fmt, layer))

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Every kernel of every instruction set that this CPU can run against `portable`: all lengths from 0 to 300, numbers no
- * better aligned than their type and row parts not at all, inside guard pages; the same bits. An instruction set that the CPU lacks is reported as not run.
+ * better aligned than their type and row parts not at all, inside guard pages; the same bits. An instruction set that
+ * the CPU lacks is reported as not run.
  *
  *   kernel_check            check
  *   kernel_check --bench    times of the same calls
@@ -169,6 +170,38 @@ static void check_lowrank_definition(const struct tn_kernels *k)
 	}
 }
 
+/* ---- dot and axpy ---------------------------------------------------------------------------------------- */
+
+static void check_vectors(const struct tn_kernels *k, const struct tn_kernels *portable)
+{
+	for (size_t n = 0; n <= LONGEST; n++)
+		for (size_t shift = 0; shift < 64; shift += 4) {
+			struct place a, b, got, want;
+			place_make(&a, n * sizeof(float), shift);
+			place_make(&b, n * sizeof(float), 60 - shift);
+			place_make(&got, n * sizeof(float), shift);
+			place_make(&want, n * sizeof(float), 0);
+			for (size_t i = 0; i < n; i++) {
+				float x[3] = { some_float(), some_float(), some_float() };
+				memcpy(a.at + i * sizeof *x, &x[0], sizeof *x);
+				memcpy(b.at + i * sizeof *x, &x[1], sizeof *x);
+				memcpy(got.at + i * sizeof *x, &x[2], sizeof *x);
+				memcpy(want.at + i * sizeof *x, &x[2], sizeof *x);
+			}
+			float s = k->dot_f32(floats(&a), floats(&b), n), t = portable->dot_f32(floats(&a), floats(&b), n);
+			if (memcmp(&s, &t, sizeof s) != 0)
+				complain(k->isa, "dot_f32", n, shift, "other bits than portable");
+			k->axpy_f32((float *)(void *)got.at, s, floats(&a), n);
+			portable->axpy_f32((float *)(void *)want.at, s, floats(&a), n);
+			if (memcmp(got.at, want.at, got.bytes) != 0 || place_overrun(&got))
+				complain(k->isa, "axpy_f32", n, shift, "other bits than portable, or it writes outside");
+			place_free(&a);
+			place_free(&b);
+			place_free(&got);
+			place_free(&want);
+		}
+}
+
 /* ---- codecs ---------------------------------------------------------------------------------------------- */
 
 static const struct {
@@ -270,6 +303,114 @@ static void check_dense_values(const struct tn_kernels *k)
 				complain(k->isa, tn_dtype_name(format.dtype), i, 0, "a pattern does not survive");
 		}
 	}
+}
+
+/* ---- quantized codecs ------------------------------------------------------------------------------------ */
+
+struct row_places {
+	struct place part[TN_PART_COUNT];
+	struct tn_row in;
+	struct tn_row_out out;
+};
+
+static void row_make(struct row_places *row, const struct tn_codec *codec, const struct tn_format *format, size_t cols,
+		     size_t shift)
+{
+	memset(row, 0, sizeof *row);
+	for (unsigned p = 0; p < TN_PART_COUNT; p++) {
+		size_t bytes = codec->part_bytes(format, p, cols);
+		if (p == TN_PART_BIASES && !codec->has_biases)
+			bytes = 0;
+		place_make(&row->part[p], bytes, shift + p);
+		row->in.part[p] = bytes || cols == 0 ? row->part[p].at : NULL;
+		row->out.part[p] = bytes || cols == 0 ? row->part[p].at : NULL;
+	}
+}
+
+static void row_free(struct row_places *row)
+{
+	for (unsigned p = 0; p < TN_PART_COUNT; p++)
+		place_free(&row->part[p]);
+}
+
+/* Any bytes decode, to the same values everywhere. */
+static void check_row_decode(const struct tn_kernels *k, const struct tn_kernels *portable, const struct tn_format *format,
+			     size_t cols, size_t shift)
+{
+	const struct tn_codec *codec = k->codec[format->codec];
+	struct row_places row;
+	struct place got, want;
+	row_make(&row, codec, format, cols, shift);
+	for (unsigned p = 0; p < TN_PART_COUNT; p++)
+		fill_random(row.part[p].at, row.part[p].bytes);
+	place_make(&got, cols * sizeof(float), shift * sizeof(float));
+	place_make(&want, cols * sizeof(float), 0);
+	codec->decode((float *)(void *)got.at, &row.in, format, cols);
+	portable->codec[format->codec]->decode((float *)(void *)want.at, &row.in, format, cols);
+	if (!same_floats(got.at, want.at, cols))
+		complain(k->isa, codec->name, cols, shift, "decodes to other bits than portable");
+	if (place_overrun(&got))
+		complain(k->isa, codec->name, cols, shift, "decode writes outside");
+	place_free(&got);
+	place_free(&want);
+	row_free(&row);
+}
+
+static void check_row_encode(const struct tn_kernels *k, const struct tn_kernels *portable, const struct tn_format *format,
+			     size_t cols, size_t shift)
+{
+	const struct tn_codec *codec = k->codec[format->codec];
+	struct row_places got, want;
+	struct place src;
+	place_make(&src, cols * sizeof(float), shift * sizeof(float));
+	for (size_t i = 0; i < cols; i++) {
+		float x = some_float();
+		memcpy(src.at + i * sizeof x, &x, sizeof x);
+	}
+	row_make(&got, codec, format, cols, shift);
+	row_make(&want, codec, format, cols, 0);
+	codec->encode(&got.out, floats(&src), format, cols);
+	portable->codec[format->codec]->encode(&want.out, floats(&src), format, cols);
+	for (unsigned p = 0; p < TN_PART_COUNT; p++) {
+		if (memcmp(got.part[p].at, want.part[p].at, got.part[p].bytes) != 0)
+			complain(k->isa, codec->name, cols, shift, "encodes to other bits than portable");
+		if (place_overrun(&got.part[p]))
+			complain(k->isa, codec->name, cols, shift, "encode writes outside");
+	}
+	row_free(&got);
+	row_free(&want);
+	place_free(&src);
+}
+
+static void check_format(const struct tn_kernels *k, const struct tn_kernels *portable, const struct tn_format *format)
+{
+	for (size_t groups = 0; groups <= 5; groups++)
+		for (size_t shift = 0; shift < 8; shift += 3) {
+			check_row_decode(k, portable, format, groups * format->group, shift);
+			if (k->codec[format->codec]->encode)
+				check_row_encode(k, portable, format, groups * format->group, shift);
+		}
+}
+
+/* Every codec of codecs.def with bits and groups of its own, in every form it has. */
+static void check_quantized(const struct tn_kernels *k, const struct tn_kernels *portable)
+{
+	static const tn_dtype dtypes[] = { TN_F32, TN_F16, TN_BF16 };
+	for (int c = 0; c < TN_CODEC_COUNT; c++)
+		for (int form = 0; form < 3 * 3 * 2 * 2; form++) {
+			const struct tn_codec *codec = k->codec[c];
+			struct tn_format format = { .codec = (enum tn_codec_id)c, .dtype = dtypes[form % 3],
+						    .flavour = (uint8_t)(form / 3 % 3), .like_mlx = (uint8_t)(form / 9 % 2),
+						    .has_global_scale = (uint8_t)(form / 18), .global_scale = 3.5f };
+			if (format.has_global_scale && !codec->takes_global_scale)
+				continue;
+			for (int b = 0; b < 8 && codec->bits[b]; b++)
+				for (int g = 0; g < 4 && codec->groups[g]; g++) {
+					format.bits = codec->bits[b];
+					format.group = codec->groups[g];
+					check_format(k, portable, &format);
+				}
+		}
 }
 
 /* ---- which was chosen ------------------------------------------------------------------------------------ */
@@ -392,6 +533,8 @@ int main(int argc, char **argv)
 		check_lowrank_definition(k);
 		check_dense(k, portable);
 		check_dense_values(k);
+		check_vectors(k, portable);
+		check_quantized(k, portable);
 		printf("checked %s\n", isa);
 	}
 	if (!timing)

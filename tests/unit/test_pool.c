@@ -62,7 +62,7 @@ static void same_results_for_any_thread_count(void **state)
 		tn_context *ctx = with_threads(t, threads);
 		for (int round = 0; round < 20; round++) {
 			memset(s, 0, sizeof *s);
-			struct tn_work work = { TASKS, 0, work_on, NULL, s };
+			struct tn_work work = { .task_count = TASKS, .run = work_on, .tick = NULL, .arg = s };
 			tt_ok(t, tn_pool_run(ctx, &work, &t->err));
 			assert_int_equal(s->runs, TASKS);
 			assert_int_equal(s->overlap, 0);
@@ -85,14 +85,14 @@ static void first_failure_wins(void **state)
 		for (uint64_t from = 1; from < 100; from += 7) {
 			memset(s, 0, sizeof *s);
 			s->fail_from = from;
-			struct tn_work work = { TASKS, 0, work_on, tick, s };
+			struct tn_work work = { .task_count = TASKS, .run = work_on, .tick = tick, .arg = s };
 			tt_expect(t, tn_pool_run(ctx, &work, &t->err), TN_E_MISMATCH);
 			/* tasks are handed out in order, so the first that fails always runs */
 			assert_int_equal(strtoull(t->err.msg, NULL, 10), from);
 			assert_true(s->runs < from + 1 + 2 * threads || s->runs < TASKS);
 		}
 		memset(s, 0, sizeof *s);
-		struct tn_work again = { TASKS, 0, work_on, tick, s };
+		struct tn_work again = { .task_count = TASKS, .run = work_on, .tick = tick, .arg = s };
 		tt_ok(t, tn_pool_run(ctx, &again, &t->err));
 		assert_int_equal(s->runs, TASKS);
 		tn_context_destroy(ctx);
@@ -100,13 +100,17 @@ static void first_failure_wins(void **state)
 	free(s);
 }
 
-/* Workers are held back, so that the caller comes to its ticks before all is done. */
-static tn_status work_slowly_on(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
+/* Long enough that the caller ticks before the workers have done everything, on a busy machine too. */
+static tn_status sleep_briefly(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
 {
-	struct timespec pause = { 0, 2 * 1000 * 1000 };
-	if (worker)
-		nanosleep(&pause, NULL);
-	return work_on(arg, task, worker, err);
+	struct timespec pause = { 0, 5 * 1000 * 1000 };
+	struct shared *s = arg;
+	(void)task;
+	(void)worker;
+	(void)err;
+	atomic_fetch_add(&s->runs, 1);
+	nanosleep(&pause, NULL);
+	return TN_OK;
 }
 
 static void tick_cancels(void **state)
@@ -117,7 +121,7 @@ static void tick_cancels(void **state)
 		tn_context *ctx = with_threads(t, threads);
 		memset(s, 0, sizeof *s);
 		s->stop_at_tick = 3;
-		struct tn_work work = { TASKS, 0, work_slowly_on, tick, s };
+		struct tn_work work = { .task_count = TASKS, .run = sleep_briefly, .tick = tick, .arg = s };
 		tt_expect(t, tn_pool_run(ctx, &work, &t->err), TN_E_CANCELLED);
 		assert_true(s->runs < TASKS);
 		tn_context_destroy(ctx);
@@ -140,7 +144,7 @@ static void tick_while_waiting(void **state)
 {
 	struct tt *t = *state;
 	struct shared *s = calloc(1, sizeof *s);
-	struct tn_work work = { 4, 0, sleep_long, tick, s };
+	struct tn_work work = { .task_count = 4, .run = sleep_long, .tick = tick, .arg = s };
 	tt_ok(t, tn_pool_run(t->ctx, &work, &t->err));
 	assert_true(s->ticks >= 2);
 	free(s);
@@ -150,7 +154,8 @@ static void nothing_to_do(void **state)
 {
 	struct tt *t = *state;
 	struct shared *s = calloc(1, sizeof *s);
-	struct tn_work none = { 0, 0, work_on, tick, s }, one = { 1, 0, work_on, tick, s };
+	struct tn_work none = { .run = work_on, .tick = tick, .arg = s }, one = none;
+	one.task_count = 1;
 	tt_ok(t, tn_pool_run(t->ctx, &none, &t->err));
 	assert_int_equal(s->runs, 0);
 	tt_ok(t, tn_pool_run(t->ctx, &one, NULL));
@@ -174,7 +179,7 @@ static void many_small_runs(void **state)
 	tn_context *ctx = with_threads(t, 8);
 	for (int i = 0; i < 5000; i++) {
 		_Atomic unsigned *runs = calloc(1, sizeof *runs);
-		struct tn_work work = { 2, 0, count_run, NULL, runs };
+		struct tn_work work = { .task_count = 2, .run = count_run, .tick = NULL, .arg = runs };
 		tt_ok(t, tn_pool_run(ctx, &work, &t->err));
 		assert_int_equal(*runs, 2);
 		free(runs);
@@ -194,7 +199,7 @@ static void *call_often(void *arg)
 	for (int i = 0; i < 50; i++) {
 		memset(s, 0, sizeof *s);
 		s->fail_from = i % 3 == 0 ? 4000 : 0;
-		struct tn_work work = { TASKS, 0, work_on, NULL, s };
+		struct tn_work work = { .task_count = TASKS, .run = work_on, .tick = NULL, .arg = s };
 		struct tn_error error;
 		tn_status want = s->fail_from ? TN_E_MISMATCH : TN_OK;
 		c->wrong |= tn_pool_run(c->ctx, &work, &error) != want;
@@ -229,7 +234,7 @@ static void no_memory_for_workers(void **state)
 	struct shared *s = calloc(1, sizeof *s);
 	tn_context *ctx = with_threads(t, 4);
 	t->heap.fail_at = t->heap.calls + 1;
-	struct tn_work work = { TASKS, 0, work_on, NULL, s };
+	struct tn_work work = { .task_count = TASKS, .run = work_on, .tick = NULL, .arg = s };
 	tt_ok(t, tn_pool_run(ctx, &work, &t->err));
 	assert_int_equal(s->runs, TASKS);
 	tn_context_destroy(ctx);

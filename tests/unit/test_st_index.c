@@ -81,9 +81,18 @@ static void written_as_transformers_does(void **state)
 				       "    \"b\": \"model-00001-of-00002.safetensors\"\n  }\n}\n");
 	load(t, text.data, TN_OK);
 	tn_text_release(&text);
-	tt_ok(t, tn_index_write(NULL, 0, NULL, 0, 0, TN_INDEX_MLX, &text, &t->err));
+	tt_ok(t, tn_index_write(list, 2, shards, 2, 7, TN_INDEX_MLX, &text, &t->err));
+	assert_string_equal(text.data, "{\n    \"metadata\": {\n        \"total_size\": 2,\n"
+				       "        \"total_parameters\": 7\n    },\n    \"weight_map\": {\n"
+				       "        \"a\\\"\": \"model-00002-of-00002.safetensors\",\n"
+				       "        \"b\": \"model-00001-of-00002.safetensors\"\n    }\n}");
 	load(t, text.data, TN_OK);
 	tn_text_release(&text);
+	for (int style = TN_INDEX_TRANSFORMERS; style <= TN_INDEX_MLX; style++) {
+		tt_ok(t, tn_index_write(NULL, 0, NULL, 0, 0, (tn_index_style)style, &text, &t->err));
+		load(t, text.data, TN_OK);
+		tn_text_release(&text);
+	}
 }
 
 int main(void)

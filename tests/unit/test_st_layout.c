@@ -43,7 +43,8 @@ static void rewrite(struct tt *t, const tn_safetensors *file, const char *path, 
 	struct tn_st_metadata metadata[MOST];
 	struct tn_st_writer *writer;
 	size_t n = describe(file, made, list, seed);
-	tt_ok(t, tn_st_writer_create(t->ctx, path, list, n, metadata, metadata_of(file, metadata), 0, &writer, &t->err));
+	tt_ok(t, tn_st_writer_create(t->ctx, path, list, n, metadata, metadata_of(file, metadata), seed % 2,
+				     &writer, &t->err));
 	for (size_t i = n; i-- > 0;) {
 		unsigned char data[64];
 		assert_true(list[i]->bytes <= sizeof data);
