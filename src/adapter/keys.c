@@ -158,10 +158,12 @@ static tn_status parse_peft(struct tn_arena *arena, const char *name, struct tn_
 {
 	struct parts p;
 	size_t at;
+	tn_key_role role;
 	TN_TRY(split(name, &p, err));
 	strip_wrappers(&p);
 	*out = (struct tn_key){ .role = TN_KEY_WHOLE };
-	if (find_role(&p, &at, &out->role)) {
+	if (find_role(&p, &at, &role)) {
+		out->role = role;
 		p.count = at;
 		if (out->role == TN_KEY_TOKENS && p.count && is_part(&p, p.count - 1, "token_adapter"))
 			p.count--;
