@@ -1,7 +1,8 @@
 /* tenon/adapter.h - LoRA-family adapters: what a folder holds, and where it lands on a base.
  *
- * Sources. PEFT 0.21 (src/peft/tuners/lora, utils/save_and_load.py) and mlx-lm 0.32.2 (tuner/utils.py, tuner/lora.py).
- * Whatever an adapter says that tenon does not apply is an error that names it: nothing is dropped in silence.
+ * Sources. PEFT 0.21 (src/peft/tuners/lora, utils/save_and_load.py) and mlx-lm 0.32.2 (tuner/utils.py, tuner/lora.py,
+ * tuner/dora.py). Whatever an adapter says that tenon does not apply is an error that names it: nothing is dropped in
+ * silence. Decisions and differences: docs/adapters.md.
  */
 #ifndef TENON_ADAPTER_H
 #define TENON_ADAPTER_H
@@ -23,23 +24,35 @@ typedef enum tn_adapter_dialect {
 TN_API const char *tn_adapter_dialect_name(tn_adapter_dialect dialect); /* "peft", "mlx-lm" */
 
 typedef enum tn_module_kind {
-	TN_MODULE_LORA     /* W + scale * B A */
+	TN_MODULE_LORA,            /* W + scale * B A */
+	TN_MODULE_DORA,            /* magnitude * (W + scale * B A) / norm of its rows */
+	TN_MODULE_EMBEDDING,       /* the same two on a table of vectors [vocabulary, width] */
+	TN_MODULE_EMBEDDING_DORA,
+	TN_MODULE_EXPERTS,         /* one pair of factors for each expert of a stack */
+	TN_MODULE_TOKENS,          /* some rows of a table replaced */
+	TN_MODULE_SAVED            /* a whole tensor replaced */
 } tn_module_kind;
-TN_API const char *tn_module_kind_name(tn_module_kind kind); /* "lora" */
+/* "lora", "dora", "embedding", "embedding-dora", "experts", "tokens", "saved" */
+TN_API const char *tn_module_kind_name(tn_module_kind kind);
 
 /* What the adapter does to one module of the base. Belongs to the adapter. */
 struct tn_adapter_module {
-	const char *path;       /* of the module in the base, for example model.layers.3.mlp.down_proj */
+	const char *path;       /* of the module as the adapter names it, for example model.layers.3.mlp.down_proj; of the
+	                           tensor for TN_MODULE_SAVED */
 	tn_module_kind kind;
-	uint64_t rank;
+	uint64_t rank;          /* of one pair of factors; 0: no factors */
 	double scale;           /* effective: alpha / r, alpha / sqrt(r) or mlx-lm's scale; the factor of B A */
-	uint64_t in_features;   /* A [rank, in], whatever the order in the file */
-	uint64_t out_features;  /* B [out, rank] */
+	uint64_t in_features;   /* A [rank, in], whatever the order in the file; of an embedding the vocabulary */
+	uint64_t out_features;  /* B [out, rank]; of an embedding the width */
+	uint64_t experts;       /* TN_MODULE_EXPERTS: how many; else 0 */
+	int has_bias;           /* scale * b is added to the bias of the module (lora_bias) */
+	uint64_t parameters;    /* elements of all its tensors */
 };
 
 /* Opens an adapter folder. Factors stay in the file until they are needed.
  * Errors: TN_E_NOTFOUND: no folder, no adapter_config.json, no weights. TN_E_FORMAT: damaged, a factor without its other
- * half, shapes that disagree with the rank. TN_E_UNSUPPORTED: a setting or tensor that tenon does not apply. */
+ * half, shapes that disagree with the rank. TN_E_UNSUPPORTED: a setting or tensor that tenon does not apply.
+ * TN_E_LIMIT: a file larger than any adapter is, or a pattern that does not come to an end. */
 TN_API tn_status tn_adapter_open(tn_context *ctx, const char *path, tn_adapter **out, struct tn_error *err);
 TN_API void tn_adapter_close(tn_adapter *adapter);
 
@@ -49,10 +62,22 @@ TN_API const tn_safetensors *tn_adapter_file(const tn_adapter *adapter);
 TN_API size_t tn_adapter_count(const tn_adapter *adapter);
 /* Modules in the order of paths. */
 TN_API const struct tn_adapter_module *tn_adapter_at(const tn_adapter *adapter, size_t i);
-/* Elements of all factors. */
+/* Elements of all tensors that are applied. */
 TN_API uint64_t tn_adapter_parameters(const tn_adapter *adapter);
 /* 1 when `path` is a folder with an adapter_config.json. */
 TN_API int tn_adapter_is_folder(const char *path);
+
+/* ---- identity -------------------------------------------------------------------------------------------- */
+
+enum { TN_HASH_BYTES = 32 };
+
+/* A hash of what the adapter does: kinds, paths, effective scales and factors as float32 in one order. Two folders with
+ * the same hash change a base alike, in whatever dialect and dtype they were written. Reads all factors. */
+TN_API tn_status tn_adapter_hash(const tn_adapter *adapter, unsigned char hash[TN_HASH_BYTES], struct tn_error *err);
+
+/* A hash of the base tensors that the adapter changes: names, dtypes, shapes and bytes, in the order of names. */
+TN_API tn_status tn_adapter_base_hash(const tn_adapter *adapter, const tn_checkpoint *base,
+				      unsigned char hash[TN_HASH_BYTES], struct tn_error *err);
 
 #ifdef __cplusplus
 }

@@ -23,16 +23,19 @@ typedef int (*tn_write_fn)(void *user, const char *bytes, size_t n);
 typedef struct tn_fuse tn_fuse;
 
 typedef enum tn_action {
-	TN_ACTION_COPY,  /* byte for byte */
-	TN_ACTION_MERGE  /* W + scale * B A, in the dtype of W */
+	TN_ACTION_COPY,     /* byte for byte; with layer_replication under further names */
+	TN_ACTION_MERGE,    /* W and factors, in the dtype of W */
+	TN_ACTION_REPLACE,  /* a tensor of the adapter in place of the base's, or some of its rows */
+	TN_ACTION_UNTIE,    /* the head gets a weight of its own, because only one of head and embedding is adapted */
+	TN_ACTION_ADD       /* a tensor that the base does not have */
 } tn_action;
-TN_API const char *tn_action_name(tn_action action); /* "copied", "merged" */
+TN_API const char *tn_action_name(tn_action action); /* "copied", "merged", "replaced", "untied", "added" */
 
-/* What becomes of one tensor. Belongs to the plan. */
+/* One tensor of the result. Belongs to the plan. */
 struct tn_planned_tensor {
-	const struct tn_tensor *tensor;            /* of the base */
+	const struct tn_tensor *tensor;            /* name, dtype and shape of the result */
 	tn_action action;
-	const struct tn_adapter_module *module;    /* merge: what is added; else NULL */
+	const struct tn_adapter_module *module;    /* of the adapter; NULL for a copy */
 };
 
 /* Plans to add `adapter` to `base`; both must outlive the plan. No weight is read.
@@ -67,18 +70,18 @@ typedef struct tn_verify tn_verify;
 
 typedef enum tn_verdict {
 	TN_VERDICT_IDENTICAL,    /* should not change, and has the same bytes */
-	TN_VERDICT_MERGED,       /* holds W + scale * B A within two units in the last place (see below) */
+	TN_VERDICT_MERGED,       /* holds what the adapter makes of W within two units in the last place (see below) */
 	TN_VERDICT_CHANGED,      /* should not change, and did */
 	TN_VERDICT_NOT_MERGED,   /* should change, and still is the base's */
-	TN_VERDICT_WRONG,        /* changed, but not to W + scale * B A */
-	TN_VERDICT_MISSING,      /* in the base, not in the merged checkpoint */
-	TN_VERDICT_EXTRA,        /* in the merged checkpoint, not in the base */
-	TN_VERDICT_RESHAPED      /* another shape or dtype than the base's */
+	TN_VERDICT_WRONG,        /* changed, but not to that */
+	TN_VERDICT_MISSING,      /* of base plus adapter, not in the merged checkpoint */
+	TN_VERDICT_EXTRA,        /* in the merged checkpoint, not of base plus adapter */
+	TN_VERDICT_RESHAPED      /* another shape or dtype than it should have */
 } tn_verdict;
 TN_API const char *tn_verdict_name(tn_verdict verdict); /* "identical", "merged", "changed", "not-merged", ... */
 TN_API int tn_verdict_is_good(tn_verdict verdict);      /* the first two */
 
-/* Error against W + scale * B A in double, in units in the last place of the dtype of the tensor at the true value.
+/* Error against the result in double, in units in the last place of the dtype of the tensor at the true value.
  * A tensor counts as merged when every element is within two such units of the largest of |W|, |scale * B A| and the true
  * value: tools that round the delta before they add it (PEFT, mlx-lm) lose no more than that. */
 struct tn_verified_tensor {

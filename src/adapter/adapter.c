@@ -8,6 +8,10 @@
 
 #define CONFIG_NAME "adapter_config.json"
 
+/* The largest adapters in the wild have some hundreds of megabytes; one that brings both embeddings along a few billion
+ * bytes. */
+static const uint64_t ADAPTER_CAP = (uint64_t)2 << 30;
+
 const char *tn_adapter_dialect_name(tn_adapter_dialect dialect)
 {
 	return dialect == TN_DIALECT_PEFT ? "peft" : "mlx-lm";
@@ -15,7 +19,16 @@ const char *tn_adapter_dialect_name(tn_adapter_dialect dialect)
 
 const char *tn_module_kind_name(tn_module_kind kind)
 {
-	return kind == TN_MODULE_LORA ? "lora" : "unknown";
+	static const char *const names[] = {
+		[TN_MODULE_LORA] = "lora",
+		[TN_MODULE_DORA] = "dora",
+		[TN_MODULE_EMBEDDING] = "embedding",
+		[TN_MODULE_EMBEDDING_DORA] = "embedding-dora",
+		[TN_MODULE_EXPERTS] = "experts",
+		[TN_MODULE_TOKENS] = "tokens",
+		[TN_MODULE_SAVED] = "saved",
+	};
+	return (size_t)kind < sizeof names / sizeof *names ? names[kind] : "unknown";
 }
 
 int tn_adapter_is_folder(const char *path)
@@ -26,20 +39,40 @@ int tn_adapter_is_folder(const char *path)
 	       kind == TN_PATH_FILE;
 }
 
-/* The name that goes with the dialect is preferred; the other one is taken only when that is absent. */
+static tn_status fail_no_weights(const tn_adapter *adapter, const char *name, struct tn_error *err)
+{
+	char path[TN_PATH_BYTES];
+	tn_path_kind kind = TN_PATH_MISSING;
+	if (tn_path_join(path, adapter->path, "adapter_model.bin", NULL) == TN_OK &&
+	    tn_path_kind_of(path, &kind, NULL) == TN_OK && kind == TN_PATH_FILE)
+		return tn_fail(err, TN_E_UNSUPPORTED, adapter->path, "'%s' has adapter_model.bin, a Python pickle, and no %s; open it "
+			       "with PEFT and save it again, which writes safetensors", adapter->path, name);
+	return tn_fail(err, TN_E_NOTFOUND, adapter->path, "'%s' has no %s; the training run has not saved it, or the copy is "
+		       "incomplete", adapter->path, name);
+}
+
+/* The name that goes with the dialect is preferred; the other one is taken only when that is absent (a link into nothing
+ * counts as absent), never when something else stands there. */
 static tn_status open_weights(tn_adapter *adapter, struct tn_error *err)
 {
 	static const char *const names[] = { "adapter_model.safetensors", "adapters.safetensors" };
 	int first = adapter->config.dialect == TN_DIALECT_PEFT ? 0 : 1;
 	for (int i = 0; i < 2; i++) {
-		char file[TN_PATH_BYTES];
-		TN_TRY(tn_path_join(file, adapter->path, names[i ? !first : first], err));
-		tn_status status = tn_safetensors_open(adapter->ctx, file, &adapter->file, err);
-		if (status != TN_E_NOTFOUND)
-			return status;
+		char path[TN_PATH_BYTES];
+		struct tn_file file;
+		TN_TRY(tn_path_join(path, adapter->path, names[i ? !first : first], err));
+		tn_status status = tn_file_open(path, &file, err);
+		if (status == TN_E_NOTFOUND)
+			continue;
+		TN_TRY(status);
+		uint64_t bytes = file.bytes;
+		tn_file_close(&file);
+		if (bytes > ADAPTER_CAP)
+			return tn_fail(err, TN_E_LIMIT, path, "'%s' has %llu bytes; no adapter has more than %llu", path,
+				       (unsigned long long)bytes, (unsigned long long)ADAPTER_CAP);
+		return tn_safetensors_open(adapter->ctx, path, &adapter->file, err);
 	}
-	return tn_fail(err, TN_E_NOTFOUND, adapter->path, "'%s' has no %s; the training run has not saved it, or the copy is "
-		       "incomplete", adapter->path, names[first]);
+	return fail_no_weights(adapter, names[first], err);
 }
 
 static tn_status fill(tn_adapter *adapter, const char *path, struct tn_error *err)
@@ -51,7 +84,7 @@ static tn_status fill(tn_adapter *adapter, const char *path, struct tn_error *er
 		return tn_fail(err, kind == TN_PATH_MISSING ? TN_E_NOTFOUND : TN_E_ARG, path,
 			       "'%s' %s; an adapter is a folder with adapter_config.json and its weights", path,
 			       kind == TN_PATH_MISSING ? "does not exist" : "is not a folder");
-	TN_TRY(tn_adapter_config_load(adapter->ctx, path, &adapter->config, err));
+	TN_TRY(tn_adapter_config_load(&adapter->arena, path, &adapter->config, err));
 	TN_TRY(open_weights(adapter, err));
 	return tn_adapter_collect(adapter, err);
 }
@@ -78,6 +111,7 @@ void tn_adapter_close(tn_adapter *adapter)
 	if (!adapter)
 		return;
 	tn_safetensors_close(adapter->file);
+	tn_adapter_config_release(&adapter->config);
 	struct tn_arena arena = adapter->arena;
 	tn_arena_release(&arena);
 }
@@ -111,6 +145,6 @@ uint64_t tn_adapter_parameters(const tn_adapter *adapter)
 {
 	uint64_t n = 0;
 	for (size_t i = 0; i < adapter->count; i++)
-		n += adapter->entries[i].a->elements + adapter->entries[i].b->elements;
+		n += adapter->entries[i].module.parameters;
 	return n;
 }

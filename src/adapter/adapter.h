@@ -2,27 +2,31 @@
 #ifndef TN_ADAPTER_ADAPTER_H
 #define TN_ADAPTER_ADAPTER_H
 
+#include "adapter/config.h"
 #include "base/arena.h"
 #include "linear/delta.h"
 #include "tenon/adapter.h"
 
-/* Settings of adapter_config.json in one form for every dialect. */
-struct tn_adapter_config {
-	tn_adapter_dialect dialect;
-	uint64_t rank;
-	double alpha;           /* PEFT */
-	int use_rslora;
-	double scale;           /* mlx-lm */
+/* A factor as a block [groups, rank, features] of a tensor, whatever the order in the file. */
+struct tn_factor {
+	const struct tn_tensor *tensor;
+	uint64_t group_stride, rank_stride, feature_stride;   /* in elements */
 };
-
-/* Reads and normalises adapter_config.json of the folder `path`. */
-tn_status tn_adapter_config_load(tn_context *ctx, const char *path, struct tn_adapter_config *out, struct tn_error *err);
 
 /* A module and the tensors that make it. */
 struct tn_adapter_entry {
 	struct tn_adapter_module module;
-	const struct tn_tensor *a, *b;
-	int transposed;         /* as mlx-lm has them: A [in, rank], B [rank, out] */
+	struct tn_factor a, b;              /* without tensors for TN_MODULE_TOKENS and TN_MODULE_SAVED */
+	const struct tn_tensor *magnitude;  /* DoRA; of the outputs, in mlx-lm's embeddings of the inputs */
+	int magnitude_of_inputs;
+	const struct tn_tensor *bias;       /* lora_bias */
+	const struct tn_tensor *diagonal;   /* KaSA: B diag(d) A */
+	const struct tn_tensor *values;     /* TN_MODULE_TOKENS: the rows; TN_MODULE_SAVED: the tensor */
+	const struct tn_token_rule *tokens;
+	uint64_t groups;                    /* experts of a stack, else 1 */
+	uint64_t a_blocks, b_blocks;        /* BD-LoRA: that factor is packed from so many diagonal blocks; else 1 */
+	int of_parameter;                   /* path names a parameter itself (target_parameters), not a module */
+	int is_attention_output;            /* PEFT merges the out_proj of a MultiheadAttention twice, and trains so */
 };
 
 struct tn_adapter {
@@ -38,26 +42,29 @@ struct tn_adapter {
 /* Groups the tensors of adapter->file into entries. */
 tn_status tn_adapter_collect(tn_adapter *adapter, struct tn_error *err);
 
-/* ---- landing on a base ----------------------------------------------------------------------------------- */
+/* ---- factors in memory ----------------------------------------------------------------------------------- */
 
-/* One module of an adapter and the base tensor that it changes. */
-struct tn_landing {
-	const struct tn_adapter_entry *entry;
-	const struct tn_tensor *weight;
+/* How the delta of an entry lies in the tensor that it changes. */
+struct tn_delta_shape {
+	int rows_are_inputs;    /* W is stored [in, out]: embeddings, GPT-2's Conv1D, transposed expert stacks */
+	uint64_t qalora_group;  /* 1: none; else each column of A stands for so many inputs */
 };
 
-/* Finds the base tensor of every module, and checks shapes. All of them land, each on a tensor of its own, or the error
- * names the module, what the base has instead, and the nearest name. `out` [adapter->count] is of the arena, in the order
- * of tensor names. */
-tn_status tn_adapter_land(const tn_adapter *adapter, const tn_checkpoint *base, struct tn_arena *arena,
-			  struct tn_landing **out, struct tn_error *err);
+/* The bytes that tn_adapter_load_delta takes, and those that it takes beside them while it works. */
+uint64_t tn_adapter_delta_bytes(const struct tn_adapter_entry *entry, const struct tn_delta_shape *shape);
+uint64_t tn_adapter_delta_extra_bytes(const struct tn_adapter_entry *entry);
 
-/* Bytes of the factors of an entry in memory. */
-size_t tn_adapter_delta_bytes(const struct tn_adapter_entry *entry);
+/* Reads the factors and magnitude of an entry into memory of the context; freed with tn_buffer_release(ctx, memory),
+ * which ends *delta. TN_E_FORMAT: a factor holds NaN or infinity. */
+tn_status tn_adapter_load_delta(const tn_adapter *adapter, const struct tn_adapter_entry *entry,
+				const struct tn_delta_shape *shape, struct tn_delta *delta, struct tn_buffer *memory,
+				struct tn_error *err);
 
-/* Reads the factors of an entry into memory of the context; freed with tn_buffer_release(ctx, memory), which ends *delta.
- * TN_E_FORMAT: a factor holds NaN or infinity. */
-tn_status tn_adapter_load_delta(const tn_adapter *adapter, const struct tn_adapter_entry *entry, struct tn_delta *delta,
-				struct tn_buffer *memory, struct tn_error *err);
+/* The bias of an entry as a delta of one row. */
+tn_status tn_adapter_load_bias(const tn_adapter *adapter, const struct tn_adapter_entry *entry, struct tn_delta *delta,
+			       struct tn_buffer *memory, struct tn_error *err);
+
+/* Any tensor of the adapter as float32: dst [elements], checked to be finite. */
+tn_status tn_adapter_load_f32(const tn_adapter *adapter, const struct tn_tensor *tensor, float *dst, struct tn_error *err);
 
 #endif

@@ -1,24 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Settings: PEFT 0.21 (tuners/lora/config.py, 41 keys) and mlx-lm 0.32.2 (lora.py, 30 keys). */
-#include "adapter/adapter.h"
+#include "adapter/config.h"
 
 #include "base/error.h"
 #include "base/file.h"
 #include "store/json_doc.h"
 
 #include <string.h>
-#include <strings.h>
-
-struct reader {
-	const json_t *root;
-	const char *where;
-};
 
 /* ---- values ---------------------------------------------------------------------------------------------- */
 
-/* null, false, "", [] and {} switch nothing on. */
-static int is_active(const json_t *value)
+int tn_config_is_active(const json_t *value)
 {
+	if (!value)
+		return 0;
 	switch (json_typeof(value)) {
 	case JSON_NULL: case JSON_FALSE: return 0;
 	case JSON_OBJECT: return json_object_size(value) > 0;
@@ -28,14 +22,14 @@ static int is_active(const json_t *value)
 	}
 }
 
-static tn_status wrong_type(const struct reader *r, const char *key, const char *expected, struct tn_error *err)
+static tn_status wrong_type(const struct tn_config_reader *r, const char *key, const char *expected, struct tn_error *err)
 {
 	return tn_fail(err, TN_E_FORMAT, r->where, "'%s' in '%s' is not %s", key, r->where, expected);
 }
 
 /* Numbers are read leniently: a float may stand as an integer. */
-static tn_status get_number(const struct reader *r, const json_t *object, const char *key, double fallback, double *out,
-			    struct tn_error *err)
+tn_status tn_config_number(const struct tn_config_reader *r, const json_t *object, const char *key, double fallback,
+			   double *out, struct tn_error *err)
 {
 	const json_t *value = json_object_get(object, key);
 	if (value && !json_is_null(value) && !json_is_number(value))
@@ -44,11 +38,21 @@ static tn_status get_number(const struct reader *r, const json_t *object, const 
 	return TN_OK;
 }
 
-static tn_status get_rank(const struct reader *r, const json_t *object, const char *key, uint64_t *out,
-			  struct tn_error *err)
+tn_status tn_config_flag(const struct tn_config_reader *r, const json_t *object, const char *key, int *out,
+			 struct tn_error *err)
+{
+	const json_t *value = json_object_get(object, key);
+	if (value && !json_is_null(value) && !json_is_boolean(value))
+		return wrong_type(r, key, "true or false", err);
+	*out = json_is_true(value);
+	return TN_OK;
+}
+
+tn_status tn_config_rank(const struct tn_config_reader *r, const json_t *object, const char *key, uint64_t *out,
+			 struct tn_error *err)
 {
 	double rank = 0;
-	TN_TRY(get_number(r, object, key, 8, &rank, err));
+	TN_TRY(tn_config_number(r, object, key, 8, &rank, err));
 	if (!(rank >= 1 && rank <= 1e9) || rank != (double)(uint64_t)rank)
 		return tn_fail(err, TN_E_FORMAT, r->where, "'%s' in '%s' is %g; a rank is a whole number from 1", key, r->where,
 			       rank);
@@ -56,125 +60,103 @@ static tn_status get_rank(const struct reader *r, const json_t *object, const ch
 	return TN_OK;
 }
 
-/* ---- PEFT ------------------------------------------------------------------------------------------------ */
-
-/* Keys that the reader uses, and keys that change nothing about the weights that are there. */
-static const char *const peft_harmless[] = {
-	"peft_type", "r", "lora_alpha", "use_rslora", "target_modules", "exclude_modules", "layers_to_transform",
-	"layers_pattern", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path", "revision",
-	"inference_mode", "lora_dropout", "init_lora_weights", "eva_config", "corda_config", "lora_ga_config", "loftq_config",
-	"velora_config", "monteclora_config", "megatron_config", "megatron_core", "runtime_config", "qalora_group_size",
-	"ensure_weight_tying", "bias", "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "lora_bias",
-	"modules_to_save",
-};
-
-/* Initialisations whose adapter belongs to an altered base. */
-static const char *const peft_base_changing[] = { "pissa", "olora", "corda", "loftq", "lora_ga" };
-
-static tn_status check_init(const struct reader *r, struct tn_error *err)
+tn_status tn_config_text(const struct tn_config_reader *r, const char *key, const char **out, struct tn_error *err)
 {
-	const char *init = json_string_value(json_object_get(r->root, "init_lora_weights"));
-	for (size_t i = 0; init && i < sizeof peft_base_changing / sizeof *peft_base_changing; i++)
-		if (strncasecmp(init, peft_base_changing[i], strlen(peft_base_changing[i])) == 0)
-			return tn_fail(err, TN_E_UNSUPPORTED, r->where,
-				       "init_lora_weights is '%s': the adapter belongs to a base that PEFT altered when training "
-				       "began; convert it with PEFT's path_initial_model_for_weight_conversion",
-				       init);
+	const json_t *value = json_object_get(r->root, key);
+	*out = NULL;
+	if (!value || json_is_null(value))
+		return TN_OK;
+	if (!json_is_string(value) || strlen(json_string_value(value)) != json_string_length(value))
+		return wrong_type(r, key, "a text", err);
+	return tn_arena_text(r->arena, json_string_value(value), json_string_length(value), out, err);
+}
+
+tn_status tn_config_regex(const struct tn_config_reader *r, const char *pattern, const char *key, struct tn_regex **out,
+			  struct tn_error *err)
+{
+	return tn_regex_compile(r->arena->ctx, pattern, r->where, key, out, err);
+}
+
+tn_status tn_config_names(const struct tn_config_reader *r, const json_t *object, const char *key, int regex_allowed,
+			  struct tn_name_rule *out, struct tn_error *err)
+{
+	const json_t *value = json_object_get(object, key);
+	*out = (struct tn_name_rule){ .kind = TN_RULE_ABSENT };
+	if (!value || json_is_null(value))
+		return TN_OK;
+	int is_text = json_is_string(value);
+	if (!is_text && !json_is_array(value))
+		return wrong_type(r, key, regex_allowed ? "a list of names or a pattern" : "a list of names", err);
+	out->kind = is_text && regex_allowed ? TN_RULE_REGEX : TN_RULE_LIST;
+	out->count = is_text ? 1 : json_array_size(value);
+	TN_TRY(tn_arena_array(r->arena, out->count, sizeof *out->names, &out->names, err));
+	for (size_t i = 0; i < out->count; i++) {
+		const json_t *item = is_text ? value : json_array_get(value, i);
+		if (!json_is_string(item) || strlen(json_string_value(item)) != json_string_length(item))
+			return wrong_type(r, key, "a list of names", err);
+		TN_TRY(tn_arena_text(r->arena, json_string_value(item), json_string_length(item), &out->names[i], err));
+	}
+	out->text = out->kind == TN_RULE_REGEX ? out->names[0] : NULL;
 	return TN_OK;
 }
 
-static tn_status check_peft_keys(const struct reader *r, struct tn_error *err)
-{
-	const char *key;
-	json_t *value;
-	json_object_foreach((json_t *)(uintptr_t)r->root, key, value) {
-		int harmless = !is_active(value);
-		for (size_t i = 0; i < sizeof peft_harmless / sizeof *peft_harmless && !harmless; i++)
-			harmless = strcmp(key, peft_harmless[i]) == 0;
-		if (!harmless)
-			return tn_fail(err, TN_E_UNSUPPORTED, r->where,
-				       "'%s' is set in '%s', and tenon does not apply it; leaving it out would give another model",
-				       key, r->where);
-	}
-	static const char *const refused[] = { "use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "lora_bias",
-					       "modules_to_save" };
-	for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
-		value = json_object_get(r->root, refused[i]);
-		if (value && is_active(value))
-			return tn_fail(err, TN_E_UNSUPPORTED, r->where, "'%s' is set in '%s', and tenon does not apply it yet",
-				       refused[i], r->where);
-	}
-	const char *bias = json_string_value(json_object_get(r->root, "bias"));
-	if (bias && strcmp(bias, "none") != 0)
-		return tn_fail(err, TN_E_UNSUPPORTED, r->where, "bias is '%s' in '%s', and tenon does not apply it yet", bias,
-			       r->where);
-	return check_init(r, err);
-}
+/* ---- the file -------------------------------------------------------------------------------------------- */
 
-static tn_status read_peft(const struct reader *r, struct tn_adapter_config *out, struct tn_error *err)
-{
-	const json_t *type = json_object_get(r->root, "peft_type");
-	if (type && (!json_is_string(type) || strcasecmp(json_string_value(type), "LORA") != 0))
-		return tn_fail(err, TN_E_UNSUPPORTED, r->where, "peft_type is '%s' in '%s'; LORA was expected",
-			       json_is_string(type) ? json_string_value(type) : "not a string", r->where);
-	out->dialect = TN_DIALECT_PEFT;
-	TN_TRY(get_rank(r, r->root, "r", &out->rank, err));
-	TN_TRY(get_number(r, r->root, "lora_alpha", 8, &out->alpha, err));
-	out->use_rslora = json_is_true(json_object_get(r->root, "use_rslora"));
-	return check_peft_keys(r, err);
-}
-
-/* ---- mlx-lm ---------------------------------------------------------------------------------------------- */
-
-static tn_status read_mlx(const struct reader *r, struct tn_adapter_config *out, struct tn_error *err)
-{
-	const json_t *type = json_object_get(r->root, "fine_tune_type");
-	const char *name = type ? json_string_value(type) : "lora";
-	if (!name || strcmp(name, "lora") != 0)
-		return tn_fail(err, TN_E_UNSUPPORTED, r->where,
-			       "fine_tune_type is '%s' in '%s', and tenon applies 'lora' only as yet", name ? name : "not a string",
-			       r->where);
-	const json_t *parameters = json_object_get(r->root, "lora_parameters");
-	if (parameters && !json_is_object(parameters) && !json_is_null(parameters))
-		return wrong_type(r, "lora_parameters", "an object", err);
-	if (json_is_true(json_object_get(r->root, "use_dora")))
-		return tn_fail(err, TN_E_UNSUPPORTED, r->where, "use_dora is set in '%s', and tenon does not apply it yet",
-			       r->where);
-	out->dialect = TN_DIALECT_MLX_LM;
-	TN_TRY(get_rank(r, parameters, "rank", &out->rank, err));
-	return get_number(r, parameters, "scale", 20, &out->scale, err);
-}
-
-/* A config with lora_parameters or fine_tune_type is mlx-lm's, whatever else it has. */
-static int is_mlx(const json_t *root)
-{
-	return json_object_get(root, "lora_parameters") || json_object_get(root, "fine_tune_type");
-}
-
+/* lora_parameters or fine_tune_type make it mlx-lm's, whatever else it has; so does the lack of any key of PEFT. */
 static int is_peft(const json_t *root)
 {
+	if (json_object_get(root, "lora_parameters") || json_object_get(root, "fine_tune_type"))
+		return 0;
 	return json_object_get(root, "peft_type") || json_object_get(root, "r") || json_object_get(root, "lora_alpha") ||
 	       json_object_get(root, "target_modules");
 }
 
-tn_status tn_adapter_config_load(tn_context *ctx, const char *path, struct tn_adapter_config *out, struct tn_error *err)
+static tn_status read_root(struct tn_arena *arena, const json_t *root, const char *where, struct tn_adapter_config *out,
+			   struct tn_error *err)
+{
+	struct tn_config_reader r = { arena, root, where };
+	*out = (struct tn_adapter_config){ .bias = "none" };
+	return is_peft(root) ? tn_config_read_peft(&r, out, err) : tn_config_read_mlx(&r, out, err);
+}
+
+tn_status tn_adapter_config_parse(struct tn_arena *arena, const char *text, size_t bytes, const char *where,
+				  struct tn_adapter_config *out, struct tn_error *err)
+{
+	json_t *root;
+	*out = (struct tn_adapter_config){ 0 };
+	TN_TRY(tn_json_parse(arena->ctx, text, bytes, where, &root, err));
+	tn_status status = read_root(arena, root, where, out, err);
+	json_decref(root);
+	return status;
+}
+
+tn_status tn_adapter_config_load(struct tn_arena *arena, const char *path, struct tn_adapter_config *out,
+				 struct tn_error *err)
 {
 	char file[TN_PATH_BYTES];
 	json_t *root;
+	*out = (struct tn_adapter_config){ 0 };
 	TN_TRY(tn_path_join(file, path, "adapter_config.json", err));
-	TN_TRY(tn_json_load(ctx, file, &root, err));
-	struct reader r = { root, file };
-	struct tn_adapter_config config = { 0 };
-	tn_status status;
-	if (is_mlx(root))
-		status = read_mlx(&r, &config, err);
-	else if (is_peft(root))
-		status = read_peft(&r, &config, err);
-	else
-		status = tn_fail(err, TN_E_FORMAT, file,
-				 "'%s' has neither peft_type, r and target_modules (PEFT) nor lora_parameters (mlx-lm)", file);
+	TN_TRY(tn_json_load(arena->ctx, file, &root, err));
+	tn_status status = read_root(arena, root, file, out, err);
 	json_decref(root);
-	if (status == TN_OK)
-		*out = config;
 	return status;
+}
+
+static void release_patterns(struct tn_patterns *patterns)
+{
+	for (size_t i = 0; i < patterns->count && patterns->items; i++)
+		tn_regex_free(patterns->items[i].regex);
+}
+
+void tn_adapter_config_release(struct tn_adapter_config *c)
+{
+	release_patterns(&c->ranks);
+	release_patterns(&c->alphas);
+	tn_regex_free(c->target.regex);
+	tn_regex_free(c->exclude.regex);
+	for (size_t i = 0; i < c->saved.count && c->saved_regexes; i++)
+		tn_regex_free(c->saved_regexes[i]);
+	for (size_t i = 0; i < c->layer_pattern_count && c->layer_patterns; i++)
+		tn_regex_free(c->layer_patterns[i]);
 }

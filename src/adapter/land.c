@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every module of the adapter lands on one tensor of the base, or the error says which one could not and why. */
-#include "adapter/adapter.h"
+/* Every module of the adapter lands on its tensors of the base, or the error says which one could not and why. */
+#include "adapter/land.h"
 
+#include "adapter/selection.h"
 #include "base/error.h"
 #include "base/text.h"
+#include "store/json_doc.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,120 +13,401 @@
 
 enum { LONGEST_NAME = 1024 };
 
-/* ---- the nearest name, for messages ---------------------------------------------------------------------- */
+/* ---- the lists ------------------------------------------------------------------------------------------- */
 
-/* How many of their last dotted parts two names share. */
-static int shared_tail(const char *a, const char *b)
+/* Grows an array of the arena; the old one stays in it until the end, which doubling keeps below the new one's size. */
+static tn_status grow(struct tn_arena *arena, void *array, size_t *room, size_t count, size_t size, struct tn_error *err)
 {
-	size_t n = strlen(a), m = strlen(b);
-	int parts = 0;
-	while (n && m && a[n - 1] == b[m - 1]) {
-		n--;
-		m--;
-		if (n == 0 || m == 0 || a[n - 1] == '.' || b[m - 1] == '.')
-			parts += (n == 0 || a[n - 1] == '.') && (m == 0 || b[m - 1] == '.');
-	}
-	return parts;
-}
-
-static size_t shared_head(const char *a, const char *b)
-{
-	size_t n = 0;
-	while (a[n] && a[n] == b[n])
-		n++;
-	return n;
-}
-
-/* The matrix of the base whose name is most like `weight`: most shared last parts, then the longest shared beginning. */
-static const struct tn_tensor *nearest(const tn_checkpoint *base, const char *weight)
-{
-	const struct tn_tensor *best = NULL;
-	int best_tail = -1;
-	size_t best_head = 0;
-	for (size_t i = 0; i < tn_checkpoint_count(base); i++) {
-		const struct tn_tensor *t = tn_checkpoint_at(base, i);
-		if (t->rank < 2)
-			continue;
-		int tail = shared_tail(t->name, weight);
-		size_t head = shared_head(t->name, weight);
-		if (tail > best_tail || (tail == best_tail && head > best_head)) {
-			best = t;
-			best_tail = tail;
-			best_head = head;
-		}
-	}
-	return best;
-}
-
-static tn_status fail_missing(const tn_checkpoint *base, const char *path, const char *weight, struct tn_error *err)
-{
-	const struct tn_tensor *near = nearest(base, weight);
-	if (!near)
-		return tn_fail(err, TN_E_MISMATCH, path, "the adapter changes '%.100s', and the base '%.60s' has no matrices", path,
-			       tn_checkpoint_path(base));
-	return tn_fail(err, TN_E_MISMATCH, path,
-		       "the adapter changes '%.80s', and the base has no '%.90s'; the nearest it has is '%.90s'. The adapter was "
-		       "trained on another base, or its names have another prefix", path, weight, near->name);
-}
-
-/* ---- landing --------------------------------------------------------------------------------------------- */
-
-static tn_status check_shape(const struct tn_adapter_module *m, const struct tn_tensor *w, struct tn_error *err)
-{
-	if (w->rank != 2)
-		return tn_fail(err, TN_E_MISMATCH, m->path, "'%.100s' has %u dimensions in the base; a matrix was expected",
-			       w->name, w->rank);
-	if (w->dtype != TN_F32 && w->dtype != TN_F16 && w->dtype != TN_BF16)
-		return tn_fail(err, TN_E_UNSUPPORTED, m->path, "'%.100s' has the dtype %s in the base; tenon fuses into F32, F16 "
-			       "and BF16 as yet", w->name, tn_dtype_name(w->dtype));
-	if (w->shape[1] != m->in_features)
-		return tn_fail(err, TN_E_MISMATCH, m->path,
-			       "%.100s: A is [%llu, %llu], the base is [%llu, %llu], so in = %llu was expected; the adapter was "
-			       "trained on another base", m->path, (unsigned long long)m->rank,
-			       (unsigned long long)m->in_features, (unsigned long long)w->shape[0],
-			       (unsigned long long)w->shape[1], (unsigned long long)w->shape[1]);
-	if (w->shape[0] != m->out_features)
-		return tn_fail(err, TN_E_MISMATCH, m->path,
-			       "%.100s: B is [%llu, %llu], the base is [%llu, %llu], so out = %llu was expected; the adapter was "
-			       "trained on another base", m->path, (unsigned long long)m->out_features,
-			       (unsigned long long)m->rank, (unsigned long long)w->shape[0],
-			       (unsigned long long)w->shape[1], (unsigned long long)w->shape[0]);
+	void *old, *p;
+	if (count < *room)
+		return TN_OK;
+	size_t wanted = *room ? 2 * *room : 64;
+	TN_TRY(tn_arena_array(arena, wanted, size, &p, err));
+	memcpy(&old, array, sizeof old);
+	if (count)
+		memcpy(p, old, count * size);
+	memcpy(array, &p, sizeof p);
+	*room = wanted;
 	return TN_OK;
 }
 
-static tn_status land_one(const struct tn_adapter_entry *entry, const tn_checkpoint *base, struct tn_landing *out,
-			  struct tn_error *err)
+tn_status tn_joint_add_target(struct tn_joint *j, const char *name, const struct tn_tensor *base, size_t *out,
+			      struct tn_error *err)
+{
+	TN_TRY(grow(j->arena, &j->targets, &j->target_room, j->target_count, sizeof *j->targets, err));
+	j->targets[j->target_count] = (struct tn_target){ .name = name, .base = base };
+	*out = j->target_count++;
+	return TN_OK;
+}
+
+tn_status tn_joint_add_slot(struct tn_joint *j, const struct tn_adapter_entry *entry, tn_slot_kind kind,
+			    const struct tn_delta_shape *shape, size_t target, uint64_t cols, size_t *out,
+			    struct tn_error *err)
+{
+	static const struct tn_delta_shape plain = { 0, 1 };
+	TN_TRY(grow(j->arena, &j->slots, &j->slot_room, j->slot_count, sizeof *j->slots, err));
+	/* a base weight that the adapter brings along has lost its part already */
+	int linear = (entry->module.kind == TN_MODULE_LORA || entry->module.kind == TN_MODULE_DORA) &&
+		     !j->targets[target].replacement;
+	j->slots[j->slot_count] = (struct tn_slot){
+		entry, kind, shape ? *shape : plain, target, cols,
+		kind == TN_SLOT_DELTA && linear ? j->adapter->config.base_change : TN_BASE_AS_IS,
+	};
+	*out = j->slot_count++;
+	return TN_OK;
+}
+
+tn_status tn_joint_add_landing(struct tn_joint *j, size_t target, size_t slot, uint64_t target_row, uint64_t delta_row,
+			       uint64_t rows, struct tn_error *err)
+{
+	struct tn_target *t = &j->targets[target];
+	if (t->cols && t->cols != j->slots[slot].cols)
+		return tn_fail(err, TN_E_MISMATCH, j->slots[slot].entry->module.path, "'%.100s' changes '%.100s' by rows of %llu, and "
+			       "another module by rows of %llu", j->slots[slot].entry->module.path, t->name,
+			       (unsigned long long)j->slots[slot].cols, (unsigned long long)t->cols);
+	t->cols = j->slots[slot].cols;
+	TN_TRY(grow(j->arena, &j->landings, &j->landing_room, j->landing_count, sizeof *j->landings, err));
+	j->landings[j->landing_count++] = (struct tn_landing){ target, slot, target_row, delta_row, rows };
+	return TN_OK;
+}
+
+tn_status tn_joint_edit_config(struct tn_joint *j, const char *key, int is_flag, uint64_t value, struct tn_error *err)
+{
+	for (size_t i = 0; i < j->edit_count; i++)
+		if (strcmp(j->edits[i].key, key) == 0) {
+			if (j->edits[i].value == value)
+				return TN_OK;
+			return tn_fail(err, TN_E_MISMATCH, key, "the adapter wants '%s' to be %llu and %llu at once", key,
+				       (unsigned long long)j->edits[i].value, (unsigned long long)value);
+		}
+	j->edits[j->edit_count++] = (struct tn_config_edit){ key, is_flag, value };
+	return TN_OK;
+}
+
+const struct tn_tensor *tn_target_source(const struct tn_target *target)
+{
+	return target->replacement ? target->replacement : target->base;
+}
+
+tn_dtype tn_target_dtype(const struct tn_target *target)
+{
+	return target->base ? target->base->dtype : target->replacement->dtype;
+}
+
+/* ---- the base -------------------------------------------------------------------------------------------- */
+
+int tn_is_conv1d(const struct tn_joint *j, const char *path)
+{
+	static const char *const types[] = { "gpt2", "openai-gpt", "imagegpt", "decision_transformer" };
+	static const char *const names[] = { "c_attn", "c_proj", "c_fc", "q_attn" };
+	int fits = !*j->model_type && j->adapter->config.fan_in_fan_out, named = 0;
+	for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+		fits |= strcmp(j->model_type, types[i]) == 0;
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		named |= strcmp(tn_path_last(path), names[i]) == 0;
+	return fits && named;
+}
+
+static size_t first_of(const struct tn_joint *j, const char *const *names)
+{
+	size_t found = TN_NO_TARGET;
+	for (; *names && found == TN_NO_TARGET; names++)
+		found = tn_joint_find(j, *names);
+	return found;
+}
+
+/* Head and input embedding are one when there is no head, or when config.json ties what the file holds twice. */
+static tn_status read_base(struct tn_joint *j, struct tn_error *err)
+{
+	static const char *const embeddings[] = { "embed_tokens.weight", "wte.weight", "word_embeddings.weight",
+						  "embed_in.weight", "tok_embeddings.weight", NULL };
+	static const char *const heads[] = { "lm_head.weight", "embed_out.weight", "output.weight", NULL };
+	json_t *root = NULL;
+	j->model_type = "";
+	if (j->base->config)
+		TN_TRY(tn_json_parse(j->base->ctx, j->base->config, strlen(j->base->config), "config.json", &root, err));
+	const json_t *type = json_object_get(root, "model_type"), *tie = json_object_get(root, "tie_word_embeddings");
+	tn_status status = TN_OK;
+	if (json_is_string(type))
+		status = tn_arena_text(j->arena, json_string_value(type), strlen(json_string_value(type)), &j->model_type, err);
+	j->embedding = first_of(j, embeddings);
+	j->head = first_of(j, heads);
+	j->tied = j->embedding != TN_NO_TARGET && (j->head == TN_NO_TARGET || json_is_true(tie));
+	json_decref(root);
+	return status;
+}
+
+static tn_status list_targets(struct tn_joint *j, struct tn_error *err)
+{
+	if (j->adapter->config.replication_count)
+		return tn_joint_replicate(j, err);
+	for (size_t i = 0; i < tn_checkpoint_count(j->base); i++) {
+		const struct tn_tensor *t = tn_checkpoint_at(j->base, i);
+		size_t at;
+		TN_TRY(tn_joint_add_target(j, t->name, t, &at, err));
+	}
+	return TN_OK;
+}
+
+tn_status tn_joint_untie(struct tn_joint *j, const char *head_path, size_t *head, struct tn_error *err)
+{
+	if (j->head == TN_NO_TARGET) {
+		const struct tn_target *embedding = &j->targets[j->embedding];
+		const char *name, *front = embedding->name;
+		if (head_path)
+			TN_TRY(tn_arena_printf(j->arena, &name, err, "%s.weight", head_path));
+		else
+			name = tn_starts_with(front, "language_model.") ? "language_model.lm_head.weight"
+				: tn_ends_with(front, "embed_in.weight") ? "embed_out.weight" : "lm_head.weight";
+		const struct tn_tensor *base = embedding->base;
+		TN_TRY(tn_joint_add_target(j, name, base, &j->head, err));
+		j->targets[j->head].is_new = 1;
+	}
+	*head = j->head;
+	return tn_joint_edit_config(j, "tie_word_embeddings", 1, 0, err);
+}
+
+/* ---- a matrix -------------------------------------------------------------------------------------------- */
+
+static tn_status fail_shape(const struct tn_adapter_module *m, const struct tn_tensor *w, uint64_t rows, uint64_t cols,
+			    int by_input, struct tn_error *err)
+{
+	uint64_t in = by_input ? rows : cols, out = by_input ? cols : rows;
+	if (m->in_features != in)
+		return tn_fail(err, TN_E_MISMATCH, m->path,
+			       "%.100s: A is [%llu, %llu], the base '%.60s' is [%llu, %llu], so in = %llu was expected; the adapter "
+			       "was trained on another base", m->path, (unsigned long long)m->rank,
+			       (unsigned long long)m->in_features, w->name, (unsigned long long)rows, (unsigned long long)cols,
+			       (unsigned long long)in);
+	return tn_fail(err, TN_E_MISMATCH, m->path,
+		       "%.100s: B is [%llu, %llu], the base '%.60s' is [%llu, %llu], so out = %llu was expected; the adapter was "
+		       "trained on another base", m->path, (unsigned long long)m->out_features, (unsigned long long)m->rank,
+		       w->name, (unsigned long long)rows, (unsigned long long)cols, (unsigned long long)out);
+}
+
+static tn_status check_editable(const struct tn_joint *j, const struct tn_adapter_entry *e, size_t target,
+				struct tn_error *err)
+{
+	tn_dtype dtype = tn_target_dtype(&j->targets[target]);
+	if (dtype == TN_F32 || dtype == TN_F16 || dtype == TN_BF16)
+		return TN_OK;
+	return tn_fail(err, TN_E_UNSUPPORTED, e->module.path, "'%.100s' has the dtype %s in the base; tenon fuses into F32, F16 "
+		       "and BF16 as yet", j->targets[target].name, tn_dtype_name(dtype));
+}
+
+/* Which way round W is stored: [out, in], or [in, out] for a table of vectors and for Conv1D. Where both fit, the kind of
+ * the module decides. */
+static tn_status choose_shape(const struct tn_joint *j, const struct tn_adapter_entry *e, const struct tn_tensor *w,
+			      struct tn_delta_shape *shape, struct tn_error *err)
+{
+	const struct tn_adapter_module *m = &e->module;
+	uint64_t rows = w->shape[0], cols = rows ? w->elements / rows : 0, group = j->adapter->config.qalora_group;
+	int embedding = m->kind == TN_MODULE_EMBEDDING || m->kind == TN_MODULE_EMBEDDING_DORA;
+	int by_input = embedding || tn_is_conv1d(j, m->path);
+	int normal_fits = rows == m->out_features && cols == m->in_features;
+	int other_fits = rows == m->in_features && cols == m->out_features;
+	if (by_input && !embedding && !other_fits && normal_fits)
+		by_input = 0; /* GPT-2 as mlx-lm stores it */
+	else if (!by_input && !normal_fits && other_fits && j->adapter->config.fan_in_fan_out)
+		by_input = 1;
+	*shape = (struct tn_delta_shape){ by_input, 1 };
+	if (!by_input && group > 1 && rows == m->out_features && cols == m->in_features * group) {
+		shape->qalora_group = group;
+		return TN_OK;
+	}
+	return (by_input ? other_fits : normal_fits) ? TN_OK : fail_shape(m, w, rows, cols, by_input, err);
+}
+
+static tn_status land_bias(struct tn_joint *j, const struct tn_adapter_entry *e, size_t weight, struct tn_error *err)
 {
 	char name[LONGEST_NAME];
-	const char *path = entry->module.path;
-	if ((size_t)snprintf(name, sizeof name, "%s.weight", path) >= sizeof name)
-		return tn_fail(err, TN_E_LIMIT, path, "the name of a module is longer than %d bytes", LONGEST_NAME);
-	const struct tn_tensor *weight = tn_checkpoint_find(base, name);
-	if (!weight)
-		return fail_missing(base, path, name, err);
-	TN_TRY(check_shape(&entry->module, weight, err));
-	*out = (struct tn_landing){ entry, weight };
+	const char *of = j->targets[weight].name;
+	int n = (int)(tn_ends_with(of, ".weight") ? strlen(of) - strlen("weight") : strlen(of) + 1);
+	if (snprintf(name, sizeof name, "%.*sbias", n, of) >= (int)sizeof name)
+		return tn_fail(err, TN_E_LIMIT, of, "the name of a tensor is longer than %d bytes", (int)LONGEST_NAME);
+	size_t target = tn_joint_find_exact(j, name), slot;
+	if (target == TN_NO_TARGET)
+		return tn_fail(err, TN_E_UNSUPPORTED, e->module.path, "'%.80s' was trained with lora_bias, and the base has no '%.80s' "
+			       "that it could be added to (PEFT cannot merge it either); serve it unmerged, or give a base whose "
+			       "layers have biases", e->module.path, name);
+	if (tn_target_source(&j->targets[target])->elements != e->bias->elements)
+		return tn_fail(err, TN_E_MISMATCH, e->bias->name, "'%.100s' has %llu elements, and '%.100s' %llu", e->bias->name,
+			       (unsigned long long)e->bias->elements, name,
+			       (unsigned long long)tn_target_source(&j->targets[target])->elements);
+	TN_TRY(check_editable(j, e, target, err));
+	TN_TRY(tn_joint_add_slot(j, e, TN_SLOT_BIAS, NULL, target, e->bias->elements, &slot, err));
+	return tn_joint_add_landing(j, target, slot, 0, 0, 1, err);
+}
+
+/* The tensor that a module's factors change. */
+static tn_status find_matrix(struct tn_joint *j, const struct tn_adapter_entry *e, size_t *out, struct tn_error *err)
+{
+	char name[LONGEST_NAME];
+	const char *path = e->module.path;
+	if ((size_t)snprintf(name, sizeof name, "%s.weight", path) >= sizeof name - 16)
+		return tn_fail(err, TN_E_LIMIT, path, "the name of a module is longer than %d bytes", (int)LONGEST_NAME);
+	*out = e->of_parameter ? tn_joint_find(j, path) : tn_joint_find(j, name);
+	if (*out == TN_NO_TARGET && e->of_parameter)
+		*out = tn_joint_find(j, name);
+	if (*out == TN_NO_TARGET && j->tied && j->adapter->config.dialect == TN_DIALECT_PEFT && tn_path_is_head(path))
+		return tn_joint_untie(j, path, out, err);
+	if (*out == TN_NO_TARGET) {
+		snprintf(name, sizeof name, "%s.in_proj_weight", path);
+		*out = tn_joint_find(j, name);
+	}
+	snprintf(name, sizeof name, e->of_parameter ? "%s" : "%s.weight", path);
+	return *out == TN_NO_TARGET ? tn_joint_fail_missing(j, path, name, err) : TN_OK;
+}
+
+static tn_status land_matrix(struct tn_joint *j, const struct tn_adapter_entry *e, size_t *out, struct tn_error *err)
+{
+	struct tn_delta_shape shape;
+	size_t slot;
+	TN_TRY(find_matrix(j, e, out, err));
+	const struct tn_tensor *w = tn_target_source(&j->targets[*out]);
+	if (w->rank < 2)
+		return tn_fail(err, TN_E_MISMATCH, e->module.path, "'%.100s' has %u dimensions in the base; a matrix was expected",
+			       w->name, w->rank);
+	TN_TRY(check_editable(j, e, *out, err));
+	TN_TRY(choose_shape(j, e, w, &shape, err));
+	uint64_t cols = w->elements / w->shape[0];
+	TN_TRY(tn_joint_add_slot(j, e, TN_SLOT_DELTA, &shape, *out, cols, &slot, err));
+	TN_TRY(tn_joint_add_landing(j, *out, slot, 0, 0, w->shape[0], err));
+	if (j->slots[slot].change == TN_BASE_OLORA && shape.rows_are_inputs)
+		return tn_fail(err, TN_E_UNSUPPORTED, e->module.path, "'%.100s' is a Conv1D, for which PEFT's olora is broken",
+			       e->module.path);
+	return e->bias ? land_bias(j, e, *out, err) : TN_OK;
+}
+
+/* ---- all of them ----------------------------------------------------------------------------------------- */
+
+/* Replacements first: deltas land on what they leave. */
+static tn_status land_entry(struct tn_joint *j, size_t i, int saved, size_t *targets, struct tn_error *err)
+{
+	const struct tn_adapter_entry *e = &j->adapter->entries[i];
+	int landed = 0;
+	if ((e->module.kind == TN_MODULE_SAVED) != saved)
+		return TN_OK;
+	if (saved)
+		return tn_joint_land_saved(j, e, &targets[i], err);
+	if (e->module.kind == TN_MODULE_TOKENS)
+		return tn_joint_land_tokens(j, e, &targets[i], err);
+	size_t first = j->landing_count;
+	TN_TRY(tn_joint_land_experts(j, e, &landed, err));
+	if (!landed)
+		return land_matrix(j, e, &targets[i], err);
+	targets[i] = j->landings[first].target;
 	return TN_OK;
 }
 
 static int compare_landings(const void *a, const void *b)
 {
-	return strcmp(((const struct tn_landing *)a)->weight->name, ((const struct tn_landing *)b)->weight->name);
+	const struct tn_landing *x = a, *y = b;
+	if (x->target != y->target)
+		return x->target < y->target ? -1 : 1;
+	return (x->target_row > y->target_row) - (x->target_row < y->target_row);
 }
 
-tn_status tn_adapter_land(const tn_adapter *adapter, const tn_checkpoint *base, struct tn_arena *arena,
-			  struct tn_landing **out, struct tn_error *err)
+struct pair_of_target {
+	const char *name;
+	size_t at;
+};
+
+static int compare_targets(const void *a, const void *b)
 {
-	struct tn_landing *landings;
-	TN_TRY(tn_arena_array(arena, adapter->count, sizeof *landings, &landings, err));
-	for (size_t i = 0; i < adapter->count; i++)
-		TN_TRY(land_one(&adapter->entries[i], base, &landings[i], err));
-	qsort(landings, adapter->count, sizeof *landings, compare_landings);
-	for (size_t i = 1; i < adapter->count; i++)
-		if (landings[i - 1].weight == landings[i].weight)
-			return tn_fail(err, TN_E_MISMATCH, landings[i].weight->name,
-				       "'%.100s' and '%.100s' both change '%.100s'", landings[i - 1].entry->module.path,
-				       landings[i].entry->module.path, landings[i].weight->name);
-	*out = landings;
+	return strcmp(((const struct pair_of_target *)a)->name, ((const struct pair_of_target *)b)->name);
+}
+
+static tn_status check_overlap(const struct tn_joint *j, struct tn_error *err)
+{
+	for (size_t i = 1; i < j->landing_count; i++) {
+		const struct tn_landing *a = &j->landings[i - 1], *b = &j->landings[i];
+		if (a->target == b->target && a->target_row + a->rows > b->target_row)
+			return tn_fail(err, TN_E_MISMATCH, j->targets[a->target].name, "'%.100s' and '%.100s' both change '%.100s'",
+				       j->slots[a->slot].entry->module.path, j->slots[b->slot].entry->module.path,
+				       j->targets[a->target].name);
+	}
+	return TN_OK;
+}
+
+/* Targets into the order of names, landings behind them. */
+static tn_status sort_joint(struct tn_joint *j, struct tn_error *err)
+{
+	struct pair_of_target *order;
+	size_t *moved;
+	struct tn_target *targets;
+	TN_TRY(tn_arena_array(j->arena, j->target_count, sizeof *order, &order, err));
+	TN_TRY(tn_arena_array(j->arena, j->target_count, sizeof *moved, &moved, err));
+	TN_TRY(tn_arena_array(j->arena, j->target_count, sizeof *targets, &targets, err));
+	for (size_t i = 0; i < j->target_count; i++)
+		order[i] = (struct pair_of_target){ j->targets[i].name, i };
+	if (j->target_count > 1)
+		qsort(order, j->target_count, sizeof *order, compare_targets);
+	for (size_t i = 0; i < j->target_count; i++) {
+		targets[i] = j->targets[order[i].at];
+		moved[order[i].at] = i;
+		if (i && strcmp(targets[i].name, targets[i - 1].name) == 0)
+			return tn_fail(err, TN_E_MISMATCH, targets[i].name, "two tensors of the result are called '%.100s'",
+				       targets[i].name);
+	}
+	j->targets = targets;
+	for (size_t i = 0; i < j->slot_count; i++)
+		j->slots[i].target = moved[j->slots[i].target];
+	for (size_t i = 0; i < j->landing_count; i++)
+		j->landings[i].target = moved[j->landings[i].target];
+	if (j->landing_count > 1)
+		qsort(j->landings, j->landing_count, sizeof *j->landings, compare_landings);
+	for (size_t i = j->landing_count; i-- > 0;) {
+		targets[j->landings[i].target].first_landing = i;
+		targets[j->landings[i].target].landing_count++;
+	}
+	return check_overlap(j, err);
+}
+
+static tn_status make(struct tn_joint *j, struct tn_error *err)
+{
+	size_t *targets;
+	TN_TRY(list_targets(j, err));
+	TN_TRY(tn_joint_index(j, err));
+	TN_TRY(read_base(j, err));
+	TN_TRY(tn_arena_array(j->arena, j->adapter->count, sizeof *targets, &targets, err));
+	j->entry_target = targets;
+	for (int saved = 1; saved >= 0; saved--)
+		for (size_t i = 0; i < j->adapter->count; i++)
+			TN_TRY(land_entry(j, i, saved, targets, err));
+	TN_TRY(tn_joint_check_selection(j, err));
+	TN_TRY(tn_joint_check_complete(j, err));
+	TN_TRY(tn_joint_settle_ties(j, err));
+	return sort_joint(j, err);
+}
+
+tn_status tn_joint_make(const tn_adapter *adapter, const tn_checkpoint *base, struct tn_arena *arena,
+			struct tn_joint **out, struct tn_error *err)
+{
+	struct tn_joint *j;
+	TN_TRY(tn_arena_alloc(arena, sizeof *j, &j, err));
+	j->adapter = adapter;
+	j->base = base;
+	j->arena = arena;
+	j->embedding = j->head = TN_NO_TARGET;
+	TN_TRY(make(j, err));
+	*out = j;
+	return TN_OK;
+}
+
+/* ---- reading --------------------------------------------------------------------------------------------- */
+
+tn_status tn_target_read_f32(const struct tn_joint *j, const struct tn_target *target, uint64_t first, uint64_t count,
+			     float *dst, void *raw, struct tn_error *err)
+{
+	const struct tn_tensor *t = tn_target_source(target);
+	uint64_t unit = tn_dtype_bits(t->dtype) / 8;
+	struct tn_format format = { .codec = TN_CODEC_dense, .dtype = t->dtype };
+	struct tn_row row = { { raw } };
+	if (target->replacement)
+		TN_TRY(tn_safetensors_read(j->adapter->file, t, first * unit, raw, (size_t)(count * unit), err));
+	else
+		TN_TRY(tn_checkpoint_read(j->base, t, first * unit, raw, (size_t)(count * unit), err));
+	j->adapter->ctx->kernels->codec[TN_CODEC_dense]->decode(dst, &row, &format, (size_t)count);
 	return TN_OK;
 }

@@ -10,19 +10,29 @@ enum { LANES = 64 };
  * last place of a 16-bit result. */
 static const float cancelled = 0x1p-6f;
 
-/* Scratch: rank doubles for the scaled row of B, then one row of the delta as doubles. */
-size_t tn_delta_scratch_bytes(const struct tn_delta *delta)
+int tn_delta_is_plain(const struct tn_delta *delta)
 {
-	return (delta->rank + delta->in) * sizeof(double);
+	return !delta->row_magnitude && !delta->column_magnitude && !delta->removed.rank;
+}
+
+/* Scratch: rank doubles for the scaled row of B, then one row of the delta as doubles. */
+size_t tn_delta_scratch_bytes(size_t rank, size_t cols)
+{
+	return (rank + cols) * sizeof(double);
+}
+
+static const float *factor_a(const struct tn_delta *delta, size_t row)
+{
+	return delta->a + row / delta->group_rows * delta->rank * delta->cols;
 }
 
 /* One element in double. */
 static float edit_element(const struct tn_delta *delta, size_t row, size_t j, float w)
 {
-	const float *b = delta->b + row * delta->rank;
+	const float *a = factor_a(delta, row), *b = delta->b + row * delta->rank;
 	double sum = 0;
 	for (size_t i = 0; i < delta->rank; i++)
-		sum += (double)b[i] * (double)delta->a[i * delta->in + j];
+		sum += (double)b[i] * (double)a[i * delta->cols + j];
 	return (float)((double)w + delta->scale * sum);
 }
 
@@ -46,23 +56,58 @@ void tn_delta_edit_f32(const struct tn_kernels *k, const struct tn_delta *delta,
 	float *b = scratch, *d = b + delta->rank;
 	for (size_t i = 0; i < delta->rank; i++)
 		b[i] = (float)(delta->scale * (double)delta->b[row * delta->rank + i]);
-	k->lowrank_f32(d, delta->a, b, delta->rank, delta->in);
-	for (size_t j = 0; j < delta->in; j += LANES)
-		add_block(delta, row, j, delta->in - j < LANES ? delta->in - j : LANES, w, d);
+	k->lowrank_f32(d, factor_a(delta, row), b, delta->rank, delta->cols);
+	for (size_t j = 0; j < delta->cols; j += LANES)
+		add_block(delta, row, j, delta->cols - j < LANES ? delta->cols - j : LANES, w, d);
 }
 
-void tn_delta_row_f64(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, double *dst, void *scratch)
+static void remove_part(const struct tn_delta *delta, size_t row, double *dst)
 {
-	double *b = scratch;
+	const double *b = delta->removed.b + row * delta->removed.rank;
+	for (size_t k = 0; k < delta->removed.rank; k++) {
+		const double *a = delta->removed.a + k * delta->cols;
+		for (size_t j = 0; j < delta->cols; j++)
+			dst[j] -= b[k] * a[j];
+	}
+}
+
+void tn_delta_sum_f64(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, const float *w, double *dst,
+		      double *size, void *scratch)
+{
+	double *b = scratch, *d = b + delta->rank;
 	for (size_t i = 0; i < delta->rank; i++)
 		b[i] = delta->scale * (double)delta->b[row * delta->rank + i];
-	k->lowrank_f64(dst, delta->a, b, delta->rank, delta->in);
+	k->lowrank_f64(d, factor_a(delta, row), b, delta->rank, delta->cols);
+	for (size_t j = 0; j < delta->cols; j++)
+		dst[j] = (double)w[j];
+	if (delta->removed.rank)
+		remove_part(delta, row, dst);
+	for (size_t j = 0; j < delta->cols; j++) {
+		if (size)
+			size[j] = fmax(fabs((double)w[j]), fabs(d[j]));
+		dst[j] += d[j];
+	}
 }
 
-void tn_delta_edit_f64(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, float *w, void *scratch)
+static double row_gain(const struct tn_delta *delta, size_t row, const double *v)
 {
-	double *d = (double *)scratch + delta->rank;
-	tn_delta_row_f64(k, delta, row, d, scratch);
-	for (size_t j = 0; j < delta->in; j++)
-		w[j] = (float)((double)w[j] + d[j]);
+	double sum = 0;
+	for (size_t j = 0; j < delta->cols; j++)
+		sum += v[j] * v[j];
+	return sum > 0 ? (double)delta->row_magnitude[row] / sqrt(sum) : 1;
+}
+
+void tn_delta_row_f64(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, const float *w, double *dst,
+		      double *size, void *scratch)
+{
+	tn_delta_sum_f64(k, delta, row, w, dst, size, scratch);
+	if (!delta->row_magnitude && !delta->column_gain)
+		return;
+	double gain = delta->row_magnitude ? row_gain(delta, row, dst) : 1;
+	for (size_t j = 0; j < delta->cols; j++) {
+		double g = delta->column_gain ? delta->column_gain[j] : gain;
+		dst[j] *= g;
+		if (size)
+			size[j] *= fabs(g);
+	}
 }

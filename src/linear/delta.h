@@ -4,26 +4,45 @@
 
 #include "kernels/kernels.h"
 
-/* W [out, in] becomes W + scale * B A. */
-struct tn_delta {
-	const float *a;         /* [rank, in] */
-	const float *b;         /* [out, rank] */
-	size_t rank, in, out;
-	double scale;
+/* A product of double factors that is taken out of W before anything is added: what PiSSA, OLoRA and KaSA train beside. */
+struct tn_removed {
+	const double *a;        /* [rank, cols] */
+	const double *b;        /* [rows, rank] */
+	size_t rank;
 };
 
+/* W [rows, cols] becomes g * (W - removed + scale * B A). A stack of experts is one matrix of groups * group_rows rows; each
+ * group has an A of its own. Where g is 1, row_magnitude and column_gain are NULL. */
+struct tn_delta {
+	const float *a;               /* [groups, rank, cols] */
+	const float *b;               /* [rows, rank] */
+	size_t rank, cols, rows;
+	size_t group_rows;            /* rows / groups */
+	double scale;
+	const float *row_magnitude;   /* [rows]: g is that over the norm of the edited row */
+	const float *column_magnitude; /* [cols]: needs column_gain before rows can be edited */
+	const double *column_gain;    /* [cols]: magnitude over the norm of the edited column */
+	struct tn_removed removed;
+};
+
+/* 1 for W + scale * B A alone. */
+int tn_delta_is_plain(const struct tn_delta *delta);
+
 /* Scratch of the row functions, in bytes. */
-size_t tn_delta_scratch_bytes(const struct tn_delta *delta);
+size_t tn_delta_scratch_bytes(size_t rank, size_t cols);
 
-/* Row `row` of W + delta. w [in] holds the row of W and gets the result.
- * edit_f32: sums in float32, and in double where W and the delta nearly cancel; for results that are rounded to 16 bits or
- * quantized. Before that rounding the error is below 0.02 units in the last place of BF16, 0.13 of F16.
- * edit_f64: sums in double and rounds to float32 once; for float32 results, where the float32 sum itself would be off by
- * several units in the last place whenever W and the delta nearly cancel. */
+/* Row `row` of W + delta, for a plain delta. w [cols] holds the row of W and gets the result. Sums in float32, and in
+ * double where W and the delta nearly cancel; for results that are rounded to 16 bits or quantized. Before that rounding
+ * the error is below 0.02 units in the last place of BF16, 0.13 of F16. */
 void tn_delta_edit_f32(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, float *w, void *scratch);
-void tn_delta_edit_f64(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, float *w, void *scratch);
 
-/* Row `row` of the delta alone, in double: dst [in]. */
-void tn_delta_row_f64(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, double *dst, void *scratch);
+/* Row `row` of the result of any delta, in double: dst [cols]. *size (may be NULL) [cols] gets the size of the largest term
+ * that each element is summed from. A row without any length keeps that: 0 stays 0 whatever its magnitude is. */
+void tn_delta_row_f64(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, const float *w, double *dst,
+		      double *size, void *scratch);
+
+/* The same before g: W - removed + scale * B A. For the norms that g needs. */
+void tn_delta_sum_f64(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, const float *w, double *dst,
+		      double *size, void *scratch);
 
 #endif

@@ -25,66 +25,36 @@ struct run {
 
 /* ---- one block ------------------------------------------------------------------------------------------- */
 
-static tn_status copy_block(struct run *run, const struct tn_block *block, void *scratch, struct tn_error *err)
+/* What is copied and was never written stays so. */
+static int is_hole(const struct run *run, const struct tn_fuse_step *step, const struct tn_block *block)
 {
-	const struct tn_tensor *t = run->fuse->steps[block->item].tensor;
-	if (run->shards[t->shard].sparse &&
-	    tn_tensor_is_hole(run->fuse->base->shards[t->shard], t, block->first, block->count))
-		return TN_OK;
-	TN_TRY(tn_checkpoint_read(run->fuse->base, t, block->first, scratch, (size_t)block->count, err));
-	return tn_output_put(run->output, t->shard, run->outputs[block->item], block->first, scratch, (size_t)block->count,
-			     err);
-}
-
-/* Rows are edited where they lie: the dtype stays. */
-static void edit_rows(const struct tn_fuse *fuse, const struct tn_tensor *t, const struct tn_delta *delta, uint64_t first,
-		      uint64_t count, unsigned char *rows, void *scratch)
-{
-	const struct tn_kernels *k = fuse->ctx->kernels;
-	const struct tn_codec *codec = k->codec[TN_CODEC_dense];
-	struct tn_format format = { .codec = TN_CODEC_dense, .dtype = t->dtype };
-	size_t row_bytes = (size_t)(t->bytes / t->shape[0]);
-	float *w = scratch;
-	void *delta_scratch = (unsigned char *)scratch + tn_align_up(delta->in * sizeof *w, 64);
-	for (uint64_t i = 0; i < count; i++) {
-		unsigned char *bytes = rows + i * row_bytes;
-		struct tn_row in = { { bytes } };
-		struct tn_row_out out = { { bytes } };
-		codec->decode(w, &in, &format, delta->in);
-		if (t->dtype == TN_F32)
-			tn_delta_edit_f64(k, delta, (size_t)(first + i), w, delta_scratch);
-		else
-			tn_delta_edit_f32(k, delta, (size_t)(first + i), w, delta_scratch);
-		codec->encode(&out, w, &format, delta->in);
-	}
-}
-
-static tn_status merge_block(struct run *run, const struct tn_block *block, size_t landing, unsigned char *scratch,
-			     struct tn_error *err)
-{
-	const struct tn_tensor *t = run->fuse->steps[block->item].tensor;
-	uint64_t row_bytes = t->bytes / t->shape[0], offset = block->first * row_bytes;
-	size_t bytes = (size_t)(block->count * row_bytes);
-	const struct tn_delta *delta;
-	TN_TRY(tn_delta_cache_take(run->deltas, landing, &delta, err));
-	tn_status status = tn_checkpoint_read(run->fuse->base, t, offset, scratch, bytes, err);
-	if (status == TN_OK) {
-		edit_rows(run->fuse, t, delta, block->first, block->count, scratch, scratch + tn_align_up(bytes, 64));
-		status = tn_output_put(run->output, t->shard, run->outputs[block->item], offset, scratch, bytes, err);
-	}
-	tn_delta_cache_return(run->deltas, landing);
-	return status;
+	const struct tn_target *target = &run->fuse->joint->targets[step->target];
+	const struct tn_tensor *t = target->base;
+	if (!run->shards[step->result->shard].sparse || target->landing_count || target->replacement || !t)
+		return 0;
+	return tn_tensor_is_hole(run->fuse->base->shards[t->shard], t, block->first * step->form.source_bytes,
+				 block->count * step->form.source_bytes);
 }
 
 static tn_status run_block(void *arg, const struct tn_block *block, void *scratch, struct tn_error *err)
 {
 	struct run *run = arg;
 	const struct tn_fuse_step *step = &run->fuse->steps[block->item];
-	if (step->landing == TN_NO_LANDING)
-		TN_TRY(copy_block(run, block, scratch, err));
-	else
-		TN_TRY(merge_block(run, block, (size_t)step->landing, scratch, err));
-	uint32_t shard = step->tensor->shard;
+	const struct tn_joint *joint = run->fuse->joint;
+	const struct tn_target *target = &joint->targets[step->target];
+	const struct tn_edit_form *f = &step->form;
+	uint32_t shard = step->result->shard;
+	size_t source_bytes = tn_align_up((size_t)(block->count * f->source_bytes), 64);
+	size_t result_bytes = (size_t)(block->count * f->result_bytes);
+	unsigned char *source = scratch, *result = f->converts ? source + source_bytes : source;
+	unsigned char *rest = source + source_bytes + (f->converts ? tn_align_up(result_bytes, 64) : 0);
+	if (!is_hole(run, step, block)) {
+		TN_TRY(tn_edit_read(joint, target, f, block->first, block->count, source, err));
+		if (target->landing_count || f->converts)
+			TN_TRY(tn_edit_units(joint, target, f, run->deltas, block->first, block->count, source, result, rest, err));
+		TN_TRY(tn_output_put(run->output, shard, run->outputs[block->item], block->first * f->result_bytes, result,
+				     result_bytes, err));
+	}
 	if (atomic_fetch_sub(&run->shard_blocks_left[shard], 1) == 1)
 		return tn_output_finish_shard(run->output, shard, err);
 	return TN_OK;
@@ -92,7 +62,8 @@ static tn_status run_block(void *arg, const struct tn_block *block, void *scratc
 
 /* ---- preparing ------------------------------------------------------------------------------------------- */
 
-/* The output has the shards of the input, with the same tensors in each; where the input has holes, it has them too. */
+/* The output has the shards of the input; new tensors stand beside what they are made from. Where the input has holes, it
+ * has them too. */
 static tn_status describe_shards(struct run *run, struct tn_error *err)
 {
 	const tn_checkpoint *base = run->fuse->base;
@@ -102,15 +73,17 @@ static tn_status describe_shards(struct run *run, struct tn_error *err)
 	for (size_t i = 0, step = 0; i < n; i++) {
 		struct tn_output_shard *shard = &run->shards[i];
 		const struct tn_st_header *header = &base->shards[i]->header;
-		*shard = (struct tn_output_shard){ base->shard_names[i], NULL, header->count, header->metadata,
-						   header->metadata_count,
-						   tn_file_is_sparse(&base->shards[i]->file) };
+		size_t first = step;
+		while (step < run->fuse->count && run->fuse->steps[step].result->shard == i)
+			step++;
+		*shard = (struct tn_output_shard){ base->shard_names[i], NULL, step - first, header->metadata,
+						   header->metadata_count, tn_file_is_sparse(&base->shards[i]->file) };
 		TN_TRY(tn_arena_array(&run->arena, shard->count, sizeof(struct tn_tensor *), &shard->tensors, err));
-		for (size_t j = 0; j < shard->count; j++, step++) {
+		for (size_t k = 0; k < shard->count; k++) {
 			struct tn_tensor *copy;
 			TN_TRY(tn_arena_alloc(&run->arena, sizeof *copy, &copy, err));
-			*copy = *run->fuse->steps[step].tensor;
-			shard->tensors[j] = run->outputs[step] = copy;
+			*copy = *run->fuse->steps[first + k].result;
+			shard->tensors[k] = run->outputs[first + k] = copy;
 		}
 	}
 	return TN_OK;
@@ -119,18 +92,16 @@ static tn_status describe_shards(struct run *run, struct tn_error *err)
 static tn_status count_blocks(struct run *run, struct tn_error *err)
 {
 	const struct tn_fuse *fuse = run->fuse;
-	uint64_t *landing_blocks;
+	uint64_t *takes;
 	TN_TRY(tn_arena_array(&run->arena, fuse->base->shard_count, sizeof *run->shard_blocks_left, &run->shard_blocks_left,
 			      err));
-	TN_TRY(tn_arena_array(&run->arena, fuse->landing_count, sizeof *landing_blocks, &landing_blocks, err));
+	TN_TRY(tn_arena_array(&run->arena, fuse->joint->slot_count, sizeof *takes, &takes, err));
 	for (size_t i = 0; i < fuse->count; i++) {
 		const struct tn_block_item *item = &run->blocks.items[i];
-		uint64_t blocks = tn_ceil_div(item->units, item->units_per_block);
-		run->shard_blocks_left[fuse->steps[i].tensor->shard] += blocks;
-		if (fuse->steps[i].landing != TN_NO_LANDING)
-			landing_blocks[fuse->steps[i].landing] = blocks;
+		run->shard_blocks_left[fuse->steps[i].result->shard] += tn_ceil_div(item->units, item->units_per_block);
+		tn_edit_count_takes(fuse->joint, &fuse->joint->targets[fuse->steps[i].target], item->units_per_block, takes);
 	}
-	return tn_delta_cache_create(fuse->adapter, fuse->landings, landing_blocks, fuse->landing_count, &run->deltas, err);
+	return tn_delta_cache_create(fuse->joint, takes, &run->deltas, err);
 }
 
 /* A shard whose tensors are all empty has no block that could finish it. */
@@ -155,19 +126,29 @@ static uint64_t parameters_of(const struct tn_fuse *fuse)
 {
 	uint64_t n = 0;
 	for (size_t i = 0; i < fuse->count; i++)
-		n += fuse->steps[i].tensor->elements;
+		n += fuse->steps[i].result->elements;
 	return n;
 }
 
 /* ---- running --------------------------------------------------------------------------------------------- */
+
+static tn_status write_config(struct run *run, struct tn_error *err)
+{
+	struct tn_text text;
+	tn_text_init(&text, run->fuse->ctx);
+	tn_status status = tn_fuse_config(run->fuse, &text, err);
+	if (status == TN_OK && text.length)
+		status = tn_output_write(run->output, "config.json", text.data, text.length, err);
+	tn_text_release(&text);
+	return status;
+}
 
 static tn_status write_output(struct run *run, struct tn_error *err)
 {
 	const struct tn_fuse *fuse = run->fuse;
 	struct tn_block_work work = { run_block, run, "fuse" };
 	TN_TRY(tn_output_copy_sidecars(run->output, fuse->base->path, err));
-	if (fuse->base->config)
-		TN_TRY(tn_output_write(run->output, "config.json", fuse->base->config, strlen(fuse->base->config), err));
+	TN_TRY(write_config(run, err));
 	TN_TRY(finish_empty_shards(run, err));
 	TN_TRY(tn_blocks_run(fuse->ctx, &run->blocks, &work, err));
 	return tn_output_commit(run->output, parameters_of(fuse), TN_INDEX_TRANSFORMERS, err);
@@ -177,7 +158,7 @@ static tn_status run_fuse(struct run *run, const char *save_path, int force, str
 {
 	const struct tn_fuse *fuse = run->fuse;
 	TN_TRY(check_save_path(fuse, save_path, err));
-	TN_TRY(tn_fuse_cut(fuse, &run->arena, &run->blocks, err));
+	TN_TRY(tn_fuse_cut(fuse, 0, &run->arena, &run->blocks, err));
 	TN_TRY(describe_shards(run, err));
 	TN_TRY(count_blocks(run, err));
 	TN_TRY(tn_output_begin(fuse->ctx, save_path, force, run->shards, fuse->base->shard_count, &run->output, err));

@@ -26,6 +26,8 @@ struct finding {
 	double max_ulp, square_sum; /* against W + delta, at the true value */
 	double worst;               /* the largest error in units at the largest term, for the verdict */
 	int differs;                /* from the base, in any byte */
+	int not_as_fused;           /* from what a fuse writes, in any byte */
+	int strays;                 /* from the base, in rows that should not change */
 	int not_finite;             /* a value is NaN or infinite where the true one is not */
 };
 
@@ -56,77 +58,80 @@ int tn_verdict_is_good(tn_verdict verdict)
 
 /* ---- one block ------------------------------------------------------------------------------------------- */
 
-/* Scratch of a merged block: the rows of the base, those of the merged file, then one row each of base and merged in
- * float32, one of the delta in double, and the delta's own scratch. */
-struct rows {
-	unsigned char *base, *merged;
-	float *w, *m;
-	double *d;
-	void *delta_scratch;
-};
-
-static struct rows split_scratch(unsigned char *scratch, size_t bytes, size_t cols)
+static void compare_element(struct finding *f, tn_dtype dtype, double truth, double size, double m)
 {
-	struct rows r;
-	r.base = scratch;
-	r.merged = scratch + bytes;
-	r.d = (double *)(void *)(scratch + tn_align_up(2 * bytes, 64));
-	r.w = (float *)(void *)(r.d + cols);
-	r.m = r.w + cols;
-	r.delta_scratch = (unsigned char *)r.d + tn_align_up(cols * 16, 64);
-	return r;
-}
-
-static void compare_element(struct finding *f, tn_dtype dtype, double w, double d, double m)
-{
-	double truth = w + d, error = fabs(m - truth);
+	double error = fabs(m - truth);
 	if (!isfinite(m) || !isfinite(truth)) {
 		f->not_finite |= isfinite(truth) || (isnan(truth) != isnan(m)) || (isinf(truth) && m != truth);
 		return;
 	}
 	double ulps = error / tn_ulp(dtype, truth);
-	double largest = fmax(fmax(fabs(w), fabs(d)), fabs(truth));
 	f->max_ulp = fmax(f->max_ulp, ulps);
 	f->square_sum += ulps * ulps;
-	f->worst = fmax(f->worst, error / tn_ulp(dtype, largest));
+	f->worst = fmax(f->worst, error / tn_ulp(dtype, fmax(size, fabs(truth))));
 }
 
-static void compare_rows(struct run *run, const struct tn_tensor *t, const struct tn_delta *delta,
-			 const struct tn_block *block, const struct rows *r, struct finding *f)
+/* The block whose rows are being compared. */
+struct comparison {
+	struct finding *finding;
+	const struct tn_kernels *kernels;
+	const unsigned char *merged;
+	const struct tn_edit_form *form;
+	tn_dtype dtype;
+	size_t cols;
+	uint64_t first, next;       /* next: the row behind the last one that was compared */
+	const unsigned char *wanted;
+	float *row;
+};
+
+/* Rows that nothing lands on, from the last one that was compared up to `end`. */
+static void compare_between(struct comparison *c, uint64_t end)
 {
-	const struct tn_kernels *k = run->fuse->ctx->kernels;
-	const struct tn_codec *codec = k->codec[TN_CODEC_dense];
-	struct tn_format format = { .codec = TN_CODEC_dense, .dtype = t->dtype };
-	size_t row_bytes = (size_t)(t->bytes / t->shape[0]);
-	for (uint64_t i = 0; i < block->count; i++) {
-		struct tn_row base = { { r->base + i * row_bytes } }, merged = { { r->merged + i * row_bytes } };
-		codec->decode(r->w, &base, &format, delta->in);
-		codec->decode(r->m, &merged, &format, delta->in);
-		tn_delta_row_f64(k, delta, (size_t)(block->first + i), r->d, r->delta_scratch);
-		for (size_t j = 0; j < delta->in; j++)
-			compare_element(f, t->dtype, (double)r->w[j], r->d[j], (double)r->m[j]);
-	}
+	size_t at = (size_t)((c->next - c->first) * c->form->result_bytes), n = (size_t)((end - c->next) * c->form->result_bytes);
+	c->finding->strays |= end > c->next && memcmp(c->wanted + at, c->merged + at, n) != 0;
 }
 
+static void compare_row(void *arg, uint64_t unit, const double *truth, const double *size)
+{
+	struct comparison *c = arg;
+	struct tn_format format = { .codec = TN_CODEC_dense, .dtype = c->dtype };
+	struct tn_row row = { { c->merged + (unit - c->first) * c->form->result_bytes } };
+	compare_between(c, unit);
+	c->next = unit + 1;
+	c->kernels->codec[TN_CODEC_dense]->decode(c->row, &row, &format, c->cols);
+	for (size_t i = 0; i < c->cols; i++)
+		compare_element(c->finding, c->dtype, truth[i], size[i], (double)c->row[i]);
+}
+
+/* Scratch: the units of the source, those that a fuse would write, those of the merged file, and a row's. Outside the rows
+ * that are summed, the bytes have to be the fuse's. */
 static tn_status run_block(void *arg, const struct tn_block *block, void *scratch, struct tn_error *err)
 {
 	struct run *run = arg;
 	const struct tn_fuse_step *step = &run->fuse->steps[run->compared[block->item]];
-	const struct tn_tensor *t = step->tensor, *other = tn_checkpoint_find(run->merged, t->name);
-	int is_merged = step->landing != TN_NO_LANDING;
-	uint64_t unit = is_merged ? t->bytes / t->shape[0] : 1;
-	size_t bytes = (size_t)(block->count * unit);
-	struct finding *f = &run->findings[block->number];
-	struct rows r = split_scratch(scratch, bytes, is_merged ? (size_t)t->shape[1] : 0);
-	TN_TRY(tn_checkpoint_read(run->fuse->base, t, block->first * unit, r.base, bytes, err));
-	TN_TRY(tn_checkpoint_read(run->merged, other, block->first * unit, r.merged, bytes, err));
-	f->differs = memcmp(r.base, r.merged, bytes) != 0;
-	if (!is_merged)
+	const struct tn_joint *joint = run->fuse->joint;
+	const struct tn_target *target = &joint->targets[step->target];
+	const struct tn_edit_form *f = &step->form;
+	const struct tn_tensor *other = tn_checkpoint_find(run->merged, step->result->name);
+	size_t bytes = (size_t)(block->count * f->result_bytes);
+	unsigned char *source = scratch, *wanted = source + tn_align_up((size_t)(block->count * f->source_bytes), 64);
+	unsigned char *merged = wanted + tn_align_up(bytes, 64), *rest = merged + tn_align_up(bytes, 64);
+	struct finding *finding = &run->findings[block->number];
+	TN_TRY(tn_edit_read(joint, target, f, block->first, block->count, source, err));
+	TN_TRY(tn_checkpoint_read(run->merged, other, block->first * f->result_bytes, merged, bytes, err));
+	finding->differs = f->converts || memcmp(source, merged, bytes) != 0;
+	if (!f->converts)
+		memcpy(wanted, source, bytes);
+	if (target->landing_count || f->converts)
+		TN_TRY(tn_edit_units(joint, target, f, run->deltas, block->first, block->count, source, wanted, rest, err));
+	if (memcmp(wanted, merged, bytes) == 0 && !target->landing_count)
 		return TN_OK;
-	const struct tn_delta *delta;
-	TN_TRY(tn_delta_cache_take(run->deltas, (size_t)step->landing, &delta, err));
-	compare_rows(run, t, delta, block, &r, f);
-	tn_delta_cache_return(run->deltas, (size_t)step->landing);
+	finding->not_as_fused = 1;
+	struct comparison c = { finding, run->fuse->ctx->kernels, merged, f, tn_target_dtype(target), (size_t)target->cols,
+				block->first, block->first, wanted, (float *)(void *)rest };
+	rest += tn_align_up((size_t)target->cols * sizeof(float), 64);
+	TN_TRY(tn_edit_truths(joint, target, f, run->deltas, block->first, block->count, source, rest, compare_row, &c, err));
+	compare_between(&c, target->landing_count ? block->first + block->count : block->first);
 	return TN_OK;
 }
 
@@ -137,46 +142,30 @@ static int same_form(const struct tn_tensor *a, const struct tn_tensor *b)
 	return a->dtype == b->dtype && a->rank == b->rank && memcmp(a->shape, b->shape, a->rank * sizeof *a->shape) == 0;
 }
 
-static struct tn_block_item compared_item(const struct tn_fuse *fuse, const struct tn_fuse_step *step)
-{
-	const struct tn_tensor *t = step->tensor;
-	if (step->landing == TN_NO_LANDING)
-		return (struct tn_block_item){ t->bytes, 2, 64, 0, 2 * t->bytes, 0, 0 };
-	const struct tn_adapter_entry *entry = fuse->landings[step->landing].entry;
-	struct tn_delta shape = { .rank = (size_t)entry->module.rank, .in = (size_t)entry->module.in_features };
-	return (struct tn_block_item){
-		.units = t->shape[0],
-		.unit_bytes = t->shape[0] ? 2 * t->bytes / t->shape[0] : 0,
-		.fixed_bytes = t->shape[1] * 16 + tn_delta_scratch_bytes(&shape) + 256,
-		.shared_bytes = tn_delta_cache_bytes(entry),
-		.work_bytes = 2 * t->bytes,
-	};
-}
-
 /* Items for all tensors that both checkpoints have in the same form. */
 static tn_status cut(struct run *run, struct tn_arena *arena, struct tn_error *err)
 {
 	const struct tn_fuse *fuse = run->fuse;
-	uint64_t *landing_blocks;
+	uint64_t *takes;
+	struct tn_blocks all = { 0 };
+	TN_TRY(tn_fuse_cut(fuse, 1, arena, &all, err));
 	TN_TRY(tn_arena_array(arena, fuse->count, sizeof *run->blocks.items, &run->blocks.items, err));
 	TN_TRY(tn_arena_array(arena, fuse->count, sizeof *run->compared, &run->compared, err));
-	TN_TRY(tn_arena_array(arena, fuse->landing_count, sizeof *landing_blocks, &landing_blocks, err));
+	TN_TRY(tn_arena_array(arena, fuse->joint->slot_count, sizeof *takes, &takes, err));
 	for (size_t i = 0; i < fuse->count; i++) {
-		const struct tn_tensor *other = tn_checkpoint_find(run->merged, fuse->steps[i].tensor->name);
-		if (!other || !same_form(fuse->steps[i].tensor, other))
+		const struct tn_tensor *other = tn_checkpoint_find(run->merged, fuse->steps[i].result->name);
+		if (!other || !same_form(fuse->steps[i].result, other))
 			continue;
 		run->compared[run->blocks.item_count] = i;
-		run->blocks.items[run->blocks.item_count++] = compared_item(fuse, &fuse->steps[i]);
+		run->blocks.items[run->blocks.item_count++] = all.items[i];
 	}
 	TN_TRY(tn_blocks_cut(fuse->ctx, &run->blocks, "verify", err));
-	for (size_t i = 0; i < run->blocks.item_count; i++) {
-		const struct tn_block_item *item = &run->blocks.items[i];
-		int64_t landing = fuse->steps[run->compared[i]].landing;
-		if (landing != TN_NO_LANDING)
-			landing_blocks[landing] = tn_ceil_div(item->units, item->units_per_block);
-	}
+	for (size_t i = 0; i < run->blocks.item_count; i++)
+		for (int pass = 0; pass < 2; pass++) /* the fuse's rows, and the exact ones */
+			tn_edit_count_takes(fuse->joint, &fuse->joint->targets[fuse->steps[run->compared[i]].target],
+					    run->blocks.items[i].units_per_block, takes);
 	TN_TRY(tn_arena_array(arena, (size_t)run->blocks.block_count, sizeof *run->findings, &run->findings, err));
-	return tn_delta_cache_create(fuse->adapter, fuse->landings, landing_blocks, fuse->landing_count, &run->deltas, err);
+	return tn_delta_cache_create(fuse->joint, takes, &run->deltas, err);
 }
 
 /* ---- the report ------------------------------------------------------------------------------------------ */
@@ -193,6 +182,8 @@ static struct finding sum_findings(const struct run *run, const struct tn_block_
 		sum.square_sum += f->square_sum;
 		sum.differs |= f->differs;
 		sum.not_finite |= f->not_finite;
+		sum.not_as_fused |= f->not_as_fused;
+		sum.strays |= f->strays;
 	}
 	return sum;
 }
@@ -200,15 +191,15 @@ static struct finding sum_findings(const struct run *run, const struct tn_block_
 static void judge(const struct run *run, size_t i, struct tn_verified_tensor *out)
 {
 	const struct tn_fuse_step *step = &run->fuse->steps[run->compared[i]];
+	const struct tn_target *target = &run->fuse->joint->targets[step->target];
 	struct finding f = sum_findings(run, &run->blocks.items[i]);
-	out->name = step->tensor->name;
-	if (step->landing == TN_NO_LANDING) {
-		out->verdict = f.differs ? TN_VERDICT_CHANGED : TN_VERDICT_IDENTICAL;
-		return;
-	}
+	out->name = step->result->name;
 	out->max_ulp = f.not_finite ? HUGE_VAL : f.max_ulp;
-	out->rms_ulp = step->tensor->elements ? sqrt(f.square_sum / (double)step->tensor->elements) : 0;
-	if (f.worst <= tolerance_ulp && !f.not_finite)
+	out->rms_ulp = step->result->elements ? sqrt(f.square_sum / (double)step->result->elements) : 0;
+	if (!target->landing_count)
+		out->verdict = !f.not_as_fused ? (target->replacement ? TN_VERDICT_MERGED : TN_VERDICT_IDENTICAL)
+					       : target->replacement ? TN_VERDICT_WRONG : TN_VERDICT_CHANGED;
+	else if (f.worst <= tolerance_ulp && !f.not_finite && !f.strays)
 		out->verdict = TN_VERDICT_MERGED;
 	else
 		out->verdict = f.differs ? TN_VERDICT_WRONG : TN_VERDICT_NOT_MERGED;
@@ -219,26 +210,31 @@ static int compare_verified(const void *a, const void *b)
 	return strcmp(((const struct tn_verified_tensor *)a)->name, ((const struct tn_verified_tensor *)b)->name);
 }
 
+static int compare_planned(const void *name, const void *planned)
+{
+	return strcmp(name, ((const struct tn_planned_tensor *)planned)->tensor->name);
+}
+
 static void add_unmatched(struct tn_verify *v, const struct run *run)
 {
-	const tn_checkpoint *base = run->fuse->base, *merged = run->merged;
-	for (size_t i = 0; i < tn_checkpoint_count(base); i++) {
-		const struct tn_tensor *t = tn_checkpoint_at(base, i), *other = tn_checkpoint_find(merged, t->name);
+	const struct tn_fuse *fuse = run->fuse;
+	for (size_t i = 0; i < fuse->count; i++) {
+		const struct tn_tensor *t = fuse->planned[i].tensor, *other = tn_checkpoint_find(run->merged, t->name);
 		if (!other)
 			v->tensors[v->count++] = (struct tn_verified_tensor){ t->name, TN_VERDICT_MISSING, 0, 0 };
 		else if (!same_form(t, other))
 			v->tensors[v->count++] = (struct tn_verified_tensor){ t->name, TN_VERDICT_RESHAPED, 0, 0 };
 	}
-	for (size_t i = 0; i < tn_checkpoint_count(merged); i++) {
-		const struct tn_tensor *t = tn_checkpoint_at(merged, i);
-		if (!tn_checkpoint_find(base, t->name))
+	for (size_t i = 0; i < tn_checkpoint_count(run->merged); i++) {
+		const struct tn_tensor *t = tn_checkpoint_at(run->merged, i);
+		if (!bsearch(t->name, fuse->planned, fuse->count, sizeof *fuse->planned, compare_planned))
 			v->tensors[v->count++] = (struct tn_verified_tensor){ t->name, TN_VERDICT_EXTRA, 0, 0 };
 	}
 }
 
 static tn_status write_report(const struct run *run, tn_verify *v, struct tn_error *err)
 {
-	size_t room = tn_checkpoint_count(run->fuse->base) + tn_checkpoint_count(run->merged);
+	size_t room = run->fuse->count + tn_checkpoint_count(run->merged);
 	TN_TRY(tn_arena_array(&v->arena, room, sizeof *v->tensors, &v->tensors, err));
 	for (size_t i = 0; i < run->blocks.item_count; i++)
 		judge(run, i, &v->tensors[v->count++]);

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Factors and configuration have to speak of the same modules. */
+#include "adapter/land.h"
+
+#include "adapter/selection.h"
+#include "base/error.h"
+#include "base/text.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LONGEST_NAME = 1024 };
+
+/* ---- every module with factors is meant ------------------------------------------------------------------ */
+
+static tn_status check_peft(const struct tn_joint *j, const struct tn_adapter_entry *e, struct tn_error *err)
+{
+	const struct tn_adapter_config *c = &j->adapter->config;
+	int selected;
+	if (e->of_parameter || e->is_attention_output || c->target.kind == TN_RULE_ABSENT || c->target.kind == TN_RULE_ALL_LINEAR)
+		return TN_OK;
+	TN_TRY(tn_select_peft(c, e->module.path, tn_path_is_head(e->module.path), &selected, err));
+	if (selected)
+		return TN_OK;
+	return tn_fail(err, TN_E_MISMATCH, e->module.path, "the file has factors for '%.100s', and target_modules, exclude_modules "
+		       "and layers_to_transform of adapter_config.json do not select it: PEFT would leave them out. Correct the "
+		       "configuration, or remove the tensors", e->module.path);
+}
+
+static tn_status check_mlx(const struct tn_joint *j, const struct tn_adapter_entry *e, size_t target, struct tn_error *err)
+{
+	const struct tn_adapter_config *c = &j->adapter->config;
+	uint64_t layers = c->num_layers == TN_ALL_LAYERS ? 0 : tn_joint_layer_count(j, j->targets[target].name);
+	if (tn_select_mlx(c, e->module.path, layers))
+		return TN_OK;
+	if (c->has_keys && !tn_select_mlx_key(c, e->module.path))
+		return tn_fail(err, TN_E_MISMATCH, e->module.path, "the file has factors for '%.100s', and 'keys' of "
+			       "adapter_config.json does not name it; add it, or remove the tensors", e->module.path);
+	return tn_fail(err, TN_E_MISMATCH, e->module.path, "the file has factors for '%.100s', which is not among the last %lld of "
+		       "the base's %llu layers (num_layers in adapter_config.json)", e->module.path, (long long)c->num_layers,
+		       (unsigned long long)layers);
+}
+
+tn_status tn_joint_check_selection(const struct tn_joint *j, struct tn_error *err)
+{
+	const tn_adapter *a = j->adapter;
+	for (size_t i = 0; i < a->count; i++) {
+		const struct tn_adapter_entry *e = &a->entries[i];
+		if (e->module.kind == TN_MODULE_SAVED || e->module.kind == TN_MODULE_TOKENS)
+			continue;
+		if (a->config.dialect == TN_DIALECT_PEFT)
+			TN_TRY(check_peft(j, e, err));
+		else
+			TN_TRY(check_mlx(j, e, j->entry_target[i], err));
+	}
+	return TN_OK;
+}
+
+/* ---- every module that is named has factors -------------------------------------------------------------- */
+
+/* How the adapter's names begin where the base's begin otherwise, from the first module inside a layer. */
+struct fronts {
+	const char *adapter, *base;
+	size_t adapter_bytes, base_bytes;
+	int known;
+};
+
+static struct fronts find_fronts(const struct tn_joint *j)
+{
+	struct fronts f = { 0 };
+	uint64_t number;
+	for (size_t i = 0; i < j->adapter->count && !f.known; i++) {
+		f.adapter = j->adapter->entries[i].module.path;
+		f.base = j->targets[j->entry_target[i]].name;
+		f.known = tn_path_in_layer(f.adapter, &number, &f.adapter_bytes) &&
+			  tn_path_in_layer(f.base, &number, &f.base_bytes);
+	}
+	while (f.known && f.adapter_bytes && f.base_bytes && f.adapter[f.adapter_bytes - 1] == f.base[f.base_bytes - 1]) {
+		f.adapter_bytes--;
+		f.base_bytes--;
+	}
+	return f;
+}
+
+/* The module's name as the adapter would have it; 0 when the two do not begin alike. */
+static int rename_module(const struct fronts *f, const char *name, char out[LONGEST_NAME])
+{
+	size_t n = strlen(name) - strlen(".weight");
+	if (!f->known || n >= LONGEST_NAME)
+		return 0;
+	if (n >= f->base_bytes && memcmp(name, f->base, f->base_bytes) == 0)
+		return snprintf(out, LONGEST_NAME, "%.*s%.*s", (int)f->adapter_bytes, f->adapter, (int)(n - f->base_bytes),
+				name + f->base_bytes) < LONGEST_NAME;
+	snprintf(out, LONGEST_NAME, "%.*s", (int)n, name);
+	return 1;
+}
+
+static tn_status is_wanted(const struct tn_joint *j, const struct tn_target *t, const char *path, int *wanted,
+			   struct tn_error *err)
+{
+	const struct tn_adapter_config *c = &j->adapter->config;
+	*wanted = 0;
+	if (c->dialect == TN_DIALECT_MLX_LM) {
+		*wanted = c->has_keys && tn_select_mlx(c, path, c->num_layers == TN_ALL_LAYERS ? 0
+							       : tn_joint_layer_count(j, t->name));
+		return TN_OK;
+	}
+	if (c->target.kind == TN_RULE_ABSENT || (c->target.kind == TN_RULE_ALL_LINEAR && tn_path_is_embedding(path)))
+		return TN_OK;
+	return tn_select_peft(c, path, tn_path_is_head(path), wanted, err);
+}
+
+static tn_status report_missing(const struct tn_joint *j, const char *path, int key_has_factors, struct tn_error *err)
+{
+	if (key_has_factors) {
+		tn_logf(j->adapter->ctx, TN_LOG_WARNING, "'%s' is named in 'keys' and has no factors in the file: it stays as it is, "
+			"as with mlx-lm", path);
+		return TN_OK;
+	}
+	return tn_fail(err, TN_E_MISMATCH, path, "adapter_config.json names '%.100s', and the file has no factors for it: the file is "
+		       "incomplete, or of another adapter", path);
+}
+
+/* Of the factors that are there, does one belong to the key that selects `path`? */
+static int key_has_factors(const struct tn_joint *j, const char *path)
+{
+	const struct tn_adapter_config *c = &j->adapter->config;
+	const char *key = c->dialect == TN_DIALECT_MLX_LM ? tn_select_mlx_key(c, path) : NULL;
+	for (size_t i = 0; i < j->adapter->count && key; i++)
+		if (tn_path_has_ending(j->adapter->entries[i].module.path, key))
+			return 1;
+	return 0;
+}
+
+tn_status tn_joint_check_complete(const struct tn_joint *j, struct tn_error *err)
+{
+	struct fronts fronts = find_fronts(j);
+	unsigned char *has_factors;
+	TN_TRY(tn_arena_array(j->arena, j->target_count, 1, &has_factors, err));
+	for (size_t i = 0; i < j->landing_count; i++)
+		has_factors[j->landings[i].target] = 1;
+	for (size_t i = 0; i < j->target_count; i++) {
+		const struct tn_target *t = &j->targets[i];
+		char path[LONGEST_NAME];
+		int wanted;
+		if (has_factors[i] || !t->base || t->base->rank != 2 || !tn_ends_with(t->name, ".weight") ||
+		    strstr(t->name, ".experts.") || !rename_module(&fronts, t->name, path))
+			continue;
+		TN_TRY(is_wanted(j, t, path, &wanted, err));
+		if (wanted)
+			TN_TRY(report_missing(j, path, key_has_factors(j, path), err));
+	}
+	return TN_OK;
+}

@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Factors in memory: read, checked, and brought into the order of the rows that they change. */
+#include "adapter/adapter.h"
+
+#include "base/error.h"
+#include "kernels/kernels.h"
+
+#include <math.h>
+#include <string.h>
+
+static tn_status check_finite(const struct tn_tensor *t, const float *values, struct tn_error *err)
+{
+	for (uint64_t i = 0; i < t->elements; i++)
+		if (!isfinite(values[i]))
+			return tn_fail_at(err, TN_E_FORMAT, t->name, t->offset + i * tn_dtype_bits(t->dtype) / 8,
+					  "'%.100s' holds %s at element %llu: the training run diverged, or the file is damaged",
+					  t->name, isnan(values[i]) ? "NaN" : "infinity", (unsigned long long)i);
+	return TN_OK;
+}
+
+tn_status tn_adapter_load_f32(const tn_adapter *adapter, const struct tn_tensor *t, float *dst, struct tn_error *err)
+{
+	struct tn_buffer raw;
+	struct tn_format format = { .codec = TN_CODEC_dense, .dtype = t->dtype };
+	TN_TRY(tn_safetensors_load(adapter->file, t->name, &raw, NULL, err));
+	struct tn_row row = { { raw.data } };
+	adapter->ctx->kernels->codec[TN_CODEC_dense]->decode(dst, &row, &format, (size_t)t->elements);
+	tn_buffer_release(adapter->ctx, &raw);
+	return check_finite(t, dst, err);
+}
+
+/* ---- gathering ------------------------------------------------------------------------------------------- */
+
+/* A factor [groups, rank, features] as it is to be read. */
+struct source {
+	const float *values;
+	const struct tn_factor *factor;
+	uint64_t rank, features, groups;
+	uint64_t blocks;      /* diagonal blocks packed under each other; 1: none */
+	uint64_t repeat;      /* features that share one stored column (QA-LoRA), with gain */
+	float gain;
+	int blocks_on_rank;   /* the packed axis is the rank (B), else the features (A) */
+};
+
+static float element(const struct source *s, uint64_t g, uint64_t k, uint64_t i)
+{
+	const struct tn_factor *f = s->factor;
+	if (s->blocks > 1) {
+		uint64_t width = s->features / s->blocks, height = s->rank / s->blocks;
+		if (i / width != k / height)
+			return 0;
+		if (s->blocks_on_rank)
+			k %= height;
+		else
+			i %= width;
+	}
+	return s->values[g * f->group_stride + k * f->rank_stride + i / s->repeat * f->feature_stride] * s->gain;
+}
+
+/* To [groups, rank, features], the left factor's order. */
+static void gather_by_rank(float *dst, const struct source *s)
+{
+	for (uint64_t g = 0; g < s->groups; g++)
+		for (uint64_t k = 0; k < s->rank; k++)
+			for (uint64_t i = 0; i < s->features; i++)
+				*dst++ = element(s, g, k, i);
+}
+
+/* To [groups, features, rank], the rows' order. */
+static void gather_by_feature(float *dst, const struct source *s)
+{
+	for (uint64_t g = 0; g < s->groups; g++)
+		for (uint64_t i = 0; i < s->features; i++)
+			for (uint64_t k = 0; k < s->rank; k++)
+				*dst++ = element(s, g, k, i);
+}
+
+static tn_status gather(const tn_adapter *adapter, struct source *s, int by_feature, float *dst, struct tn_error *err)
+{
+	struct tn_buffer values;
+	const struct tn_tensor *t = s->factor->tensor;
+	TN_TRY(tn_buffer_alloc(adapter->ctx, (size_t)t->elements * sizeof(float), t->name, &values, err));
+	s->values = values.data;
+	tn_status status = tn_adapter_load_f32(adapter, t, values.data, err);
+	if (status == TN_OK && by_feature)
+		gather_by_feature(dst, s);
+	else if (status == TN_OK)
+		gather_by_rank(dst, s);
+	tn_buffer_release(adapter->ctx, &values);
+	return status;
+}
+
+/* ---- one delta ------------------------------------------------------------------------------------------- */
+
+static uint64_t inputs(const struct tn_adapter_entry *e, const struct tn_delta_shape *shape)
+{
+	return e->module.in_features * shape->qalora_group;
+}
+
+uint64_t tn_adapter_delta_bytes(const struct tn_adapter_entry *e, const struct tn_delta_shape *shape)
+{
+	uint64_t n = e->groups * e->module.rank * (inputs(e, shape) + e->module.out_features);
+	return (n + (e->magnitude ? e->magnitude->elements : 0)) * sizeof(float);
+}
+
+uint64_t tn_adapter_delta_extra_bytes(const struct tn_adapter_entry *e)
+{
+	uint64_t n = e->a.tensor->elements > e->b.tensor->elements ? e->a.tensor->elements : e->b.tensor->elements;
+	return n * (sizeof(float) + sizeof(double));
+}
+
+/* KaSA: the columns of B times the diagonal. `b` is [rows, rank], or [rank, rows] when it stands on the left. */
+static tn_status apply_diagonal(const tn_adapter *adapter, const struct tn_adapter_entry *e, int rank_last, float *b,
+				struct tn_error *err)
+{
+	struct tn_buffer values;
+	size_t rank = (size_t)e->module.rank, n = (size_t)e->module.out_features;
+	TN_TRY(tn_buffer_alloc(adapter->ctx, rank * sizeof(float), e->module.path, &values, err));
+	const float *d = values.data;
+	tn_status status = tn_adapter_load_f32(adapter, e->diagonal, values.data, err);
+	for (size_t i = 0; i < n * rank && status == TN_OK; i++)
+		b[i] *= d[rank_last ? i % rank : i / n];
+	tn_buffer_release(adapter->ctx, &values);
+	return status;
+}
+
+static tn_status fill(const tn_adapter *adapter, const struct tn_adapter_entry *e, const struct tn_delta_shape *shape,
+		      float *a, float *b, struct tn_error *err)
+{
+	float group = (float)shape->qalora_group;
+	struct source in = { NULL, &e->a, e->module.rank, inputs(e, shape), e->groups, e->a_blocks, shape->qalora_group,
+			     group > 1 ? (float)inputs(e, shape) / (group * group) : 1, 0 };
+	struct source out = { NULL, &e->b, e->module.rank, e->module.out_features, e->groups, e->b_blocks, 1, 1, 1 };
+	int swap = shape->rows_are_inputs;
+	TN_TRY(gather(adapter, &in, swap, swap ? b : a, err));
+	TN_TRY(gather(adapter, &out, !swap, swap ? a : b, err));
+	if (e->diagonal)
+		TN_TRY(apply_diagonal(adapter, e, !swap, swap ? a : b, err));
+	return TN_OK;
+}
+
+tn_status tn_adapter_load_delta(const tn_adapter *adapter, const struct tn_adapter_entry *e,
+				const struct tn_delta_shape *shape, struct tn_delta *delta, struct tn_buffer *memory,
+				struct tn_error *err)
+{
+	struct tn_buffer buffer;
+	uint64_t rows = shape->rows_are_inputs ? inputs(e, shape) : e->module.out_features;
+	uint64_t cols = shape->rows_are_inputs ? e->module.out_features : inputs(e, shape);
+	TN_TRY(tn_buffer_alloc(adapter->ctx, (size_t)tn_adapter_delta_bytes(e, shape), e->module.path, &buffer, err));
+	float *a = buffer.data, *b = a + e->groups * e->module.rank * cols, *m = b + e->groups * rows * e->module.rank;
+	tn_status status = fill(adapter, e, shape, a, b, err);
+	if (status == TN_OK && e->magnitude)
+		status = tn_adapter_load_f32(adapter, e->magnitude, m, err);
+	if (status != TN_OK) {
+		tn_buffer_release(adapter->ctx, &buffer);
+		return status;
+	}
+	int by_row = e->magnitude && shape->rows_are_inputs == e->magnitude_of_inputs;
+	*memory = buffer;
+	*delta = (struct tn_delta){
+		.a = a,
+		.b = b,
+		.rank = (size_t)e->module.rank,
+		.cols = (size_t)cols,
+		.rows = (size_t)(rows * e->groups),
+		.group_rows = (size_t)rows,
+		.scale = e->module.scale,
+		.row_magnitude = by_row ? m : NULL,
+		.column_magnitude = e->magnitude && !by_row ? m : NULL,
+	};
+	return TN_OK;
+}
+
+tn_status tn_adapter_load_bias(const tn_adapter *adapter, const struct tn_adapter_entry *e, struct tn_delta *delta,
+			       struct tn_buffer *memory, struct tn_error *err)
+{
+	struct tn_buffer buffer;
+	size_t n = (size_t)e->bias->elements;
+	TN_TRY(tn_buffer_alloc(adapter->ctx, (n + 1) * sizeof(float), e->module.path, &buffer, err));
+	float *values = buffer.data;
+	values[n] = 1;
+	tn_status status = tn_adapter_load_f32(adapter, e->bias, values, err);
+	if (status != TN_OK) {
+		tn_buffer_release(adapter->ctx, &buffer);
+		return status;
+	}
+	*memory = buffer;
+	*delta = (struct tn_delta){ .a = values, .b = values + n, .rank = 1, .cols = n, .rows = 1, .group_rows = 1,
+				    .scale = e->module.scale };
+	return TN_OK;
+}

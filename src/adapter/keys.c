@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* PEFT 0.21 (save_and_load.py, tuners_utils.py): base_model.model.<path>.lora_A.weight and its relatives;
+ * mlx-lm 0.32.2: <path>.lora_a. */
+#include "adapter/keys.h"
+
+#include "base/error.h"
+#include "base/text.h"
+
+#include <string.h>
+
+enum { MOST_PARTS = 64 };
+
+/* The parts of a dotted name. */
+struct parts {
+	const char *at[MOST_PARTS];
+	size_t bytes[MOST_PARTS];
+	size_t count;
+};
+
+static int is_part(const struct parts *p, size_t i, const char *text)
+{
+	return i < p->count && strlen(text) == p->bytes[i] && memcmp(text, p->at[i], p->bytes[i]) == 0;
+}
+
+static void remove_part(struct parts *p, size_t i)
+{
+	p->count--;
+	for (; i < p->count; i++) {
+		p->at[i] = p->at[i + 1];
+		p->bytes[i] = p->bytes[i + 1];
+	}
+}
+
+static tn_status split(const char *name, struct parts *p, struct tn_error *err)
+{
+	p->count = 0;
+	for (const char *at = name;; at++) {
+		if (p->count == MOST_PARTS)
+			return tn_fail(err, TN_E_LIMIT, name, "the name '%.80s...' has more than %d parts", name, (int)MOST_PARTS);
+		p->at[p->count] = at;
+		p->bytes[p->count] = strcspn(at, ".");
+		at += p->bytes[p->count++];
+		if (!*at)
+			return TN_OK;
+	}
+}
+
+static tn_status join(struct tn_arena *arena, const struct parts *p, const char **out, struct tn_error *err)
+{
+	size_t bytes = 0;
+	char *text;
+	for (size_t i = 0; i < p->count; i++)
+		bytes += p->bytes[i] + 1;
+	TN_TRY(tn_arena_alloc(arena, bytes + 1, &text, err));
+	*out = text;
+	for (size_t i = 0; i < p->count; i++) {
+		memcpy(text, p->at[i], p->bytes[i]);
+		text += p->bytes[i];
+		*text++ = i + 1 < p->count ? '.' : '\0';
+	}
+	return TN_OK;
+}
+
+/* ---- PEFT ------------------------------------------------------------------------------------------------ */
+
+static const struct {
+	const char *name;
+	tn_key_role role;
+} peft_roles[] = {
+	{ "lora_A", TN_KEY_A },
+	{ "lora_B", TN_KEY_B },
+	{ "lora_embedding_A", TN_KEY_EMBEDDING_A },
+	{ "lora_embedding_B", TN_KEY_EMBEDDING_B },
+	{ "lora_magnitude_vector", TN_KEY_MAGNITUDE },
+	{ "lora_diag", TN_KEY_DIAGONAL },
+	{ "lora_velora_embed", TN_KEY_IDLE },
+	{ "lora_monteclora_sampler", TN_KEY_IDLE },
+	{ "trainable_tokens_delta", TN_KEY_TOKENS },
+	{ "original_module", TN_KEY_IDLE },
+};
+
+static void strip_wrappers(struct parts *p)
+{
+	if (is_part(p, 0, "base_model")) {
+		remove_part(p, 0);
+		if (is_part(p, 0, "model"))
+			remove_part(p, 0);
+	}
+	while (is_part(p, 0, "module"))
+		remove_part(p, 0);
+	for (size_t i = 0; i < p->count;)
+		if (is_part(p, i, "_orig_mod") || is_part(p, i, "_fsdp_wrapped_module"))
+			remove_part(p, i);
+		else
+			i++;
+}
+
+/* What follows the role: "", weight, bias, an adapter's name, or that and weight or bias. */
+static int tail_fits(const struct parts *p, size_t at, tn_key_role *role)
+{
+	size_t n = p->count - at - 1;
+	int is_bias = n > 0 && is_part(p, p->count - 1, "bias");
+	if (*role == TN_KEY_IDLE)
+		return n <= 3;
+	if (n > 2 || (n == 2 && !is_bias && !is_part(p, p->count - 1, "weight")) || (is_bias && *role != TN_KEY_B))
+		return 0;
+	if (is_bias)
+		*role = TN_KEY_BIAS;
+	return 1;
+}
+
+/* The last part that names a role. */
+static int find_role(const struct parts *p, size_t *at, tn_key_role *role)
+{
+	for (size_t i = p->count; i-- > 0;)
+		for (size_t j = 0; j < sizeof peft_roles / sizeof *peft_roles; j++) {
+			*role = peft_roles[j].role;
+			*at = i;
+			if (is_part(p, i, peft_roles[j].name) && tail_fits(p, i, role))
+				return 1;
+		}
+	return 0;
+}
+
+static void strip_base_layers(struct parts *p, struct tn_key *key)
+{
+	for (; p->count && is_part(p, p->count - 1, "base_layer"); p->count--)
+		key->depth++;
+	for (size_t i = 0; i < p->count;)
+		if (is_part(p, i, "base_layer")) {
+			remove_part(p, i);
+			key->is_inner = 1;
+		} else {
+			i++;
+		}
+}
+
+/* X.modules_to_save.weight and X.modules_to_save.default.weight are X.weight; so is X.base_layer.weight. */
+static void strip_saved(struct parts *p, struct tn_key *key)
+{
+	for (size_t i = 0; i < p->count;) {
+		if (is_part(p, i, "modules_to_save")) {
+			remove_part(p, i);
+			if (i + 1 < p->count && is_part(p, i, "default"))
+				remove_part(p, i);
+		} else if (is_part(p, i, "base_layer")) {
+			remove_part(p, i);
+			key->of_base_layer = 1;
+		} else if (is_part(p, i, "token_adapter")) {
+			remove_part(p, i);
+		} else {
+			i++;
+		}
+	}
+}
+
+static tn_status parse_peft(struct tn_arena *arena, const char *name, struct tn_key *out, struct tn_error *err)
+{
+	struct parts p;
+	size_t at;
+	tn_key_role role;
+	TN_TRY(split(name, &p, err));
+	strip_wrappers(&p);
+	*out = (struct tn_key){ .role = TN_KEY_WHOLE };
+	if (find_role(&p, &at, &role)) {
+		out->role = role;
+		p.count = at;
+		if (out->role == TN_KEY_TOKENS && p.count && is_part(&p, p.count - 1, "token_adapter"))
+			p.count--;
+		strip_base_layers(&p, out);
+	} else {
+		strip_saved(&p, out);
+	}
+	if (p.count == 0)
+		return tn_fail(err, TN_E_FORMAT, name, "'%.100s' names no module", name);
+	return join(arena, &p, &out->path, err);
+}
+
+/* ---- mlx-lm ---------------------------------------------------------------------------------------------- */
+
+static tn_status parse_mlx(struct tn_arena *arena, const char *name, struct tn_key *out, struct tn_error *err)
+{
+	static const struct {
+		const char *ending;
+		tn_key_role role;
+	} roles[] = { { ".lora_a", TN_KEY_A }, { ".lora_b", TN_KEY_B }, { ".m", TN_KEY_MAGNITUDE } };
+	for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) {
+		if (!tn_ends_with(name, roles[i].ending) || strlen(name) == strlen(roles[i].ending))
+			continue;
+		*out = (struct tn_key){ .role = roles[i].role };
+		return tn_arena_text(arena, name, strlen(name) - strlen(roles[i].ending), &out->path, err);
+	}
+	if (strstr(name, ".lora_a.") || strstr(name, ".lora_b."))
+		return tn_fail(err, TN_E_UNSUPPORTED, name, "'%.100s' is one of a list of factors (afm7's fused projections), which "
+			       "mlx-lm refuses too", name);
+	return tn_fail(err, TN_E_UNSUPPORTED, name, "'%.100s' is not an adapter parameter: an mlx-lm adapter of that type holds "
+		       "...lora_a, ...lora_b and, with dora, ...m. Whole tensors belong to fine_tune_type full", name);
+}
+
+tn_status tn_key_parse(struct tn_arena *arena, const struct tn_adapter_config *config, const char *name,
+		       struct tn_key *out, struct tn_error *err)
+{
+	if (config->dialect == TN_DIALECT_PEFT)
+		return parse_peft(arena, name, out, err);
+	if (config->method == TN_METHOD_LORA || config->method == TN_METHOD_DORA)
+		return parse_mlx(arena, name, out, err);
+	*out = (struct tn_key){ .role = TN_KEY_WHOLE, .path = name };
+	if (tn_ends_with(name, ".lora_a") || tn_ends_with(name, ".lora_b"))
+		return tn_fail(err, TN_E_MISMATCH, name, "'%.100s' is a factor, and fine_tune_type is full: the files are of two "
+			       "adapters", name);
+	return TN_OK;
+}

@@ -1,0 +1,128 @@
+/* Where an adapter lands on a base: every tensor of the result, and what is done to its rows. */
+#ifndef TN_ADAPTER_LAND_H
+#define TN_ADAPTER_LAND_H
+
+#include "adapter/adapter.h"
+#include "store/checkpoint.h"
+
+/* One tensor of the result. */
+struct tn_target {
+	const char *name;
+	const struct tn_tensor *base;         /* its bytes; NULL for a tensor that only the adapter has */
+	const struct tn_tensor *replacement;  /* of the adapter's file: stands in for the base's; NULL: none */
+	int is_new;                           /* the base has no tensor of that name */
+	int is_saved;                         /* replaced through modules_to_save: this module alone, not what is tied to it */
+	uint64_t cols;                        /* of the rows that landings count; 0: no landing */
+	size_t first_landing, landing_count;
+};
+
+typedef enum tn_slot_kind { TN_SLOT_DELTA, TN_SLOT_BIAS, TN_SLOT_TOKENS } tn_slot_kind;
+
+/* What has to be in memory for some landings. */
+struct tn_slot {
+	const struct tn_adapter_entry *entry;
+	tn_slot_kind kind;
+	struct tn_delta_shape shape;
+	size_t target;           /* the first target it lands on: norms and removed parts are computed over its rows */
+	uint64_t cols;
+	tn_base_change change;
+};
+
+/* Rows of a slot's delta, and the rows of a target that they change. */
+struct tn_landing {
+	size_t target, slot;
+	uint64_t target_row, delta_row, rows;
+};
+
+/* A change of config.json. */
+struct tn_config_edit {
+	const char *key;
+	int is_flag;
+	uint64_t value;
+};
+enum { TN_MOST_EDITS = 4 };
+
+struct tn_base_names;
+
+struct tn_joint {
+	const tn_adapter *adapter;
+	const tn_checkpoint *base;
+	struct tn_arena *arena;
+	struct tn_target *targets;    /* in the order of names once the joint is made */
+	size_t target_count, target_room;
+	struct tn_landing *landings;  /* in the order of targets and rows */
+	size_t landing_count, landing_room;
+	struct tn_slot *slots;
+	size_t slot_count, slot_room;
+	struct tn_config_edit edits[TN_MOST_EDITS];
+	size_t edit_count;
+	/* while it is being made */
+	struct tn_base_names *names;
+	const char *model_type;       /* of config.json, or "" */
+	int tied;                     /* head and input embedding are one tensor */
+	size_t embedding, head;       /* targets, or TN_NO_TARGET */
+	const size_t *entry_target;   /* of each entry, the first target it landed on */
+};
+
+#define TN_NO_TARGET ((size_t)-1)
+
+/* Finds a place for every entry of the adapter: all of them land, no row is changed twice, and every module that the
+ * configuration names explicitly has its factors; or the error names the module, what the base has instead, and the nearest
+ * name with the change that would have matched. Memory is the arena's; the context's heap is used while it works. */
+tn_status tn_joint_make(const tn_adapter *adapter, const tn_checkpoint *base, struct tn_arena *arena,
+			struct tn_joint **out, struct tn_error *err);
+
+/* dtype and shape of a target's bytes before they are edited, and of the result. */
+const struct tn_tensor *tn_target_source(const struct tn_target *target);
+/* The dtype of the result: the base's, that of the adapter's tensor where the base has none. */
+tn_dtype tn_target_dtype(const struct tn_target *target);
+
+/* Elements [first, first + count) of a target's source as float32. `raw` is scratch of count * 8 bytes. */
+tn_status tn_target_read_f32(const struct tn_joint *joint, const struct tn_target *target, uint64_t first, uint64_t count,
+			     float *dst, void *raw, struct tn_error *err);
+
+/* ---- pieces of the making -------------------------------------------------------------------------------- */
+
+/* The target of that name, or of the only name that differs from it in wrappers in front; TN_NO_TARGET. */
+size_t tn_joint_find(const struct tn_joint *joint, const char *name);
+size_t tn_joint_find_exact(const struct tn_joint *joint, const char *name);
+tn_status tn_joint_add_target(struct tn_joint *joint, const char *name, const struct tn_tensor *base, size_t *out,
+			      struct tn_error *err);
+tn_status tn_joint_add_slot(struct tn_joint *joint, const struct tn_adapter_entry *entry, tn_slot_kind kind,
+			    const struct tn_delta_shape *shape, size_t target, uint64_t cols, size_t *out,
+			    struct tn_error *err);
+tn_status tn_joint_add_landing(struct tn_joint *joint, size_t target, size_t slot, uint64_t target_row,
+			       uint64_t delta_row, uint64_t rows, struct tn_error *err);
+tn_status tn_joint_edit_config(struct tn_joint *joint, const char *key, int is_flag, uint64_t value,
+			       struct tn_error *err);
+
+tn_status tn_joint_index(struct tn_joint *joint, struct tn_error *err);
+tn_status tn_joint_replicate(struct tn_joint *joint, struct tn_error *err);
+/* Lands an entry on expert tensors; *landed is 0 when the base has no experts of that name. */
+tn_status tn_joint_land_experts(struct tn_joint *joint, const struct tn_adapter_entry *entry, int *landed,
+				struct tn_error *err);
+tn_status tn_joint_land_saved(struct tn_joint *joint, const struct tn_adapter_entry *entry, size_t *target,
+			      struct tn_error *err);
+tn_status tn_joint_land_tokens(struct tn_joint *joint, const struct tn_adapter_entry *entry, size_t *target,
+			       struct tn_error *err);
+/* The head's target, made from the embedding's bytes when the two are tied. */
+tn_status tn_joint_untie(struct tn_joint *joint, const char *head_path, size_t *head, struct tn_error *err);
+tn_status tn_joint_settle_ties(struct tn_joint *joint, struct tn_error *err);
+tn_status tn_joint_check_selection(const struct tn_joint *joint, struct tn_error *err);
+tn_status tn_joint_check_complete(const struct tn_joint *joint, struct tn_error *err);
+tn_status tn_joint_fail_missing(const struct tn_joint *joint, const char *path, const char *name, struct tn_error *err);
+
+/* GPT-2's Conv1D keeps its weight as [in, out]. */
+int tn_is_conv1d(const struct tn_joint *joint, const char *path);
+/* Number of layers beside `path` in the base: the largest number in its container, plus one. 0: it is in none. */
+uint64_t tn_joint_layer_count(const struct tn_joint *joint, const char *path);
+
+/* ---- before rows are edited ------------------------------------------------------------------------------ */
+
+/* What tn_prepare needs beside the delta: bytes that stay, and bytes while it works. */
+void tn_prepare_bytes(const struct tn_joint *joint, const struct tn_slot *slot, uint64_t *stays, uint64_t *works);
+/* Computes column gains and removed parts of a delta from the rows of its target. *memory is freed with tn_buffer_release. */
+tn_status tn_prepare(const struct tn_joint *joint, const struct tn_slot *slot, struct tn_delta *delta,
+		     struct tn_buffer *memory, struct tn_error *err);
+
+#endif

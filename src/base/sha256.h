@@ -1,0 +1,18 @@
+/* SHA-256 (FIPS 180-4). */
+#ifndef TN_SHA256_H
+#define TN_SHA256_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct tn_sha256 {
+	uint32_t state[8];
+	uint64_t bytes;
+	unsigned char block[64];
+};
+
+void tn_sha256_init(struct tn_sha256 *h);
+void tn_sha256_add(struct tn_sha256 *h, const void *bytes, size_t n);
+void tn_sha256_finish(struct tn_sha256 *h, unsigned char digest[32]);
+
+#endif
