@@ -1,7 +1,7 @@
 /* The kernel table: everything that runs once per element. Pointers and sizes only: no heap, no I/O, no errors.
  *
- * Plain C in portable.c and codec_*.c, compiled once for each instruction set of isa.def with -ffp-contract=off and sums
- * of fixed order, so that every instruction set gives the same bits; hand-written overrides (x86/, arm/) say in
+ * Plain C in portable.c and codec_*.c, compiled once for each instruction set of isa.def with -ffp-contract=off and
+ * sums of fixed order, so that every instruction set gives the same bits; hand-written overrides (x86/, arm/) say in
  * kernels.def when they do not. No pointer needs an alignment.
  */
 #ifndef TN_KERNELS_H
@@ -18,15 +18,15 @@ enum tn_codec_id {
 	TN_CODEC_COUNT
 };
 
-/* Which MLX backend an encoder agrees with, byte for byte; the numbers of tn_flavour in tenon/weights.h. Decoding does not
- * depend on it. */
+/* Which MLX backend an encoder agrees with, byte for byte; the numbers of tn_flavour in tenon/weights.h. Decoding does
+ * not depend on it. */
 enum { TN_ENCODE_CPU, TN_ENCODE_METAL, TN_ENCODE_CUDA };
 
 /* How one matrix lies on disk; the same for all of its rows. Fields that a codec does not use are 0. */
 struct tn_format {
 	enum tn_codec_id codec;
-	tn_dtype dtype;            /* dense: of the elements. affine: of scales and biases. Float codecs: of the values that
-	                            * are encoded (F32, F16, BF16), whose arithmetic MLX rounds in */
+	tn_dtype dtype;            /* dense: of the elements. affine: of scales and biases. Float codecs: of the
+	                            * values that are encoded (F32, F16, BF16), whose arithmetic MLX rounds in */
 	uint8_t bits;              /* of one code */
 	uint8_t flavour;           /* TN_ENCODE_* */
 	uint16_t group;            /* elements that share a scale */
@@ -46,8 +46,8 @@ struct tn_row_out {
 	void *part[TN_PART_COUNT];
 };
 
-/* decode: one row, dst [cols]: the exact value, rounded once to float32 (like_mlx: as MLX rounds). Rows are independent,
- * and so are whole groups: with the parts advanced, any run of groups of a row is a row.
+/* decode: one row, dst [cols]: the exact value, rounded once to float32 (like_mlx: as MLX rounds). Rows are
+ * independent, and so are whole groups: with the parts advanced, any run of groups of a row is a row.
  * encode: one row, src [cols], rounded once (codec_*.c say how). NULL where a codec only reads.
  * part_bytes: bytes of one row in that part; 0 when the codec has no such part. cols is a multiple of the group. */
 struct tn_codec {
@@ -77,7 +77,8 @@ struct tn_kernels {
 	const struct tn_codec *codec[TN_CODEC_COUNT];
 };
 
-/* The table of that instruction set, NULL when this CPU or this build has none of that name; of the best one for NULL. */
+/* The table of that instruction set, NULL when this CPU or this build has none of that name; of the best one for
+ * NULL. */
 const struct tn_kernels *tn_kernels_for(const char *isa);
 
 /* Names of the instruction sets of this build, in the order of isa.def; NULL behind the last. */

@@ -14,14 +14,14 @@
 
 struct tn_quant_plan {
 	tn_context *ctx;
-	struct tn_arena arena;          /* this struct, layers and their names */
+	struct tn_arena arena; /* this struct, layers and their names */
 	const tn_checkpoint *checkpoint;
-	struct tn_quant_layer *layers;  /* in the order of an mlx-lm model */
+	struct tn_quant_layer *layers; /* in the order of an mlx-lm model */
 	struct tn_quant_layer **by_name;
 	size_t count;
 	tn_quant_config *config;
 	tn_dtype dtype;
-	struct tn_quantization global;  /* resolved: of the request */
+	struct tn_quantization global; /* resolved: of the request */
 	const char *recipe;
 	uint32_t layer_component, layer_count;
 };
@@ -33,10 +33,35 @@ struct tn_quant_plan {
 static unsigned rank_of(const char *part, size_t n)
 {
 	static const char *const order[] = {
-		"embed_tokens", "wte",       "layers",    "h",         "blocks",    "self_attn", "linear_attn", "attn",
-		"q_proj",       "q_a_proj",  "q_b_proj",  "k_proj",    "v_proj",    "kv_a_proj_with_mqa", "kv_b_proj",
-		"qkv_proj",     "o_proj",    "mlp",       "block_sparse_moe", "gate", "switch_mlp", "gate_proj",
-		"down_proj",    "up_proj",   "shared_expert", "shared_experts", "shared_expert_gate", "norm", "model",
+		"embed_tokens",
+		"wte",
+		"layers",
+		"h",
+		"blocks",
+		"self_attn",
+		"linear_attn",
+		"attn",
+		"q_proj",
+		"q_a_proj",
+		"q_b_proj",
+		"k_proj",
+		"v_proj",
+		"kv_a_proj_with_mqa",
+		"kv_b_proj",
+		"qkv_proj",
+		"o_proj",
+		"mlp",
+		"block_sparse_moe",
+		"gate",
+		"switch_mlp",
+		"gate_proj",
+		"down_proj",
+		"up_proj",
+		"shared_expert",
+		"shared_experts",
+		"shared_expert_gate",
+		"norm",
+		"model",
 		"lm_head",
 	};
 	for (unsigned i = 0; i < sizeof order / sizeof *order; i++)
@@ -140,9 +165,10 @@ static tn_status resolve_request(tn_quant_plan *plan, const struct tn_quant_requ
 	if (!request->recipe)
 		return TN_OK;
 	if (tn_recipe_bits(request->recipe, "", 0, 1) == 0)
-		return tn_fail(err, TN_E_ARG, "recipe",
-			       "Invalid quant recipe %.40s (choose from 'mixed_2_6', 'mixed_3_4', 'mixed_3_6', 'mixed_4_6')",
-			       request->recipe);
+		return tn_fail(
+			err, TN_E_ARG, "recipe",
+			"Invalid quant recipe %.40s (choose from 'mixed_2_6', 'mixed_3_4', 'mixed_3_6', 'mixed_4_6')",
+			request->recipe);
 	if (strcmp(plan->global.mode, "affine") != 0)
 		return tn_fail(err, TN_E_ARG, "recipe", "Quant predicates only support 'affine' quantization.");
 	return tn_arena_text(&plan->arena, request->recipe, strlen(request->recipe), &plan->recipe, err);
@@ -164,16 +190,18 @@ static tn_status measure_layers(tn_quant_plan *plan, struct tn_error *err)
 		uint32_t index;
 		const char *path = plan->layers[i].layer;
 		if (!tn_recipe_layer_index(path, plan->layer_component, &index))
-			return tn_fail(err, TN_E_ARG, path,
-				       "'%.100s' has no layer number where '%.100s' has one, so the recipe cannot be applied", path, first);
+			return tn_fail(
+				err, TN_E_ARG, path,
+				"'%.100s' has no layer number where '%.100s' has one, so the recipe cannot be applied",
+				path, first);
 		if (strstr(path, "down_proj") && index >= plan->layer_count)
 			plan->layer_count = index + 1;
 	}
 	return TN_OK;
 }
 
-/* The parameters of one layer, and its entry in the configuration. With a recipe the entry keeps the group size as it was
- * asked for: null when it was not. */
+/* The parameters of one layer, and its entry in the configuration. With a recipe the entry keeps the group size as it
+ * was asked for: null when it was not. */
 static tn_status decide(tn_quant_plan *plan, struct tn_quant_layer *layer, const struct tn_quant_request *request,
 			int fine_grained, struct tn_error *err)
 {
@@ -253,7 +281,8 @@ const struct tn_quant_layer *tn_quant_plan_find(const tn_quant_plan *plan, const
 	struct tn_quant_layer key = { .layer = layer }, *wanted = &key;
 	if (plan->count == 0)
 		return NULL;
-	struct tn_quant_layer **found = bsearch(&wanted, plan->by_name, plan->count, sizeof *plan->by_name, compare_by_name);
+	struct tn_quant_layer **found = bsearch(&wanted, plan->by_name, plan->count, sizeof *plan->by_name,
+						compare_by_name);
 	return found ? *found : NULL;
 }
 

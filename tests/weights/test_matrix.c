@@ -98,8 +98,8 @@ static void what_leaves_one_choice_is_inferred(void **state)
 		const char *mode;
 		int32_t bits, group_size;
 	} layers[] = {
-		{ 10, 1, TN_F32, "affine", 5, 64 },   { 4, 1, TN_U8, "mxfp4", 4, 32 },  { 8, 1, TN_U8, "mxfp8", 8, 32 },
-		{ 4, 2, TN_U8, "nvfp4", 4, 16 },      { 3, 1, TN_BF16, "affine", 3, 32 },
+		{ 10, 1, TN_F32, "affine", 5, 64 }, { 4, 1, TN_U8, "mxfp4", 4, 32 },    { 8, 1, TN_U8, "mxfp8", 8, 32 },
+		{ 4, 2, TN_U8, "nvfp4", 4, 16 },    { 3, 1, TN_BF16, "affine", 3, 32 },
 	};
 	(void)state;
 	tn_quant_config *config = config_new(128, 8, NULL);
@@ -170,7 +170,8 @@ static void recipes_give_more_bits_to_these_layers(void **state)
 		for (uint32_t i = 0; i < models[m].count; i++) {
 			char path[64];
 			snprintf(path, sizeof path, "model.layers.%u.mlp.down_proj", i);
-			assert_int_equal(tn_recipe_bits("mixed_2_6", path, 2, models[m].count), models[m].more[i] == '1' ? 6 : 2);
+			assert_int_equal(tn_recipe_bits("mixed_2_6", path, 2, models[m].count),
+					 models[m].more[i] == '1' ? 6 : 2);
 			snprintf(path, sizeof path, "model.layers.%u.self_attn.q_proj", i);
 			assert_int_equal(tn_recipe_bits("mixed_3_4", path, 2, models[m].count), 3);
 		}
