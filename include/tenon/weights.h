@@ -31,7 +31,8 @@ typedef enum tn_flavour { TN_FLAVOUR_CPU, TN_FLAVOUR_METAL, TN_FLAVOUR_CUDA } tn
 struct tn_quantization {
 	int32_t group_size;    /* elements that share a scale */
 	int32_t bits;          /* of one code */
-	const char *mode;      /* "affine", "mxfp4", "mxfp8", "nvfp4"; NULL is affine. From the library: static text */
+	const char *mode;      /* "affine", "mxfp4", "mxfp8", "nvfp4"; NULL: affine, and not written. From the library:
+				* static text */
 	int global_scale;      /* nvfp4: there is a `.global_scale` (mlx-lm 0.32.2 writes it for switch layers) */
 };
 #define TN_QUANTIZATION_INIT { TN_QUANT_DEFAULT, TN_QUANT_DEFAULT, 0, 0 }
@@ -277,12 +278,15 @@ struct tn_quant_layer {
 	const char *layer;               /* path, without `.weight` */
 	const struct tn_tensor *weight;
 	struct tn_quantization q;        /* resolved */
-	int skipped;                     /* 1: stays as it is, because the group size does not divide its width */
+	int skipped;                     /* 1: stays as it is, because the group size does not divide its width;
+					  * 2: because mlx-lm's model file keeps it dense */
 };
 
 /* A layer is eligible when its `.weight` is F32, F16 or BF16, of rank 2 or 3, has no `.scales`, and is no convolution
  * (a component of the path that contains "conv"). Of those, the ones whose last dimension the *global* group size
- * divides are quantized. Layers stand in the order of an mlx-lm model: embeddings, then layers by number, attention
+ * divides are quantized; without a recipe, what mlx-lm's file for the `model_type` says of single layers holds (8 bits
+ * for routers and the like: src/weights/model_rules.def).
+ * Layers stand in the order of an mlx-lm model: embeddings, then layers by number, attention
  * before MLP. `config` is that of the checkpoint, NULL when it is dense; when there is one, new layers become overrides
  * in it.
  * Errors, TN_E_ARG, in mlx-lm's words: a recipe with another mode than affine; a recipe where no path contains
@@ -300,6 +304,9 @@ TN_API const struct tn_quant_layer *tn_quant_plan_find(const tn_quant_plan *plan
 TN_API const tn_quant_config *tn_quant_plan_config(const tn_quant_plan *plan);
 /* 8 * bytes of all tensors / logical elements, after the conversion. */
 TN_API double tn_quant_plan_bits_per_weight(const tn_quant_plan *plan);
+
+/* 1 when mlx-lm's file for that model type (of config.json; may be NULL) keeps a tensor out of --dtype. */
+TN_API int tn_model_keeps_dtype(const char *model_type, const char *tensor);
 
 /* Bits that a recipe gives to a path, of a model with that many layers; `layer_component` is where in a path (its parts
  * between dots) the layer number stands. 0: no such recipe. */

@@ -3,6 +3,7 @@
 #include "support.h"
 
 #include "weights/matrix.h"
+#include "weights/model_rules.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -181,6 +182,19 @@ static void recipes_give_more_bits_to_these_layers(void **state)
 	assert_int_equal(tn_recipe_bits("mixed_5_6", "lm_head", 2, 32), 0);
 }
 
+/* src/weights/model_rules.def */
+static void model_files_of_mlx_lm_have_their_say(void **state)
+{
+	(void)state;
+	assert_int_equal(tn_model_rules("granite", "model.layers.3.mlp.down_proj"), TN_RULE_EIGHT_BITS);
+	assert_int_equal(tn_model_rules("granite", "model.layers.3.mlp.up_proj"), TN_RULE_NONE);
+	assert_int_equal(tn_model_rules("llama", "model.layers.3.mlp.down_proj"), TN_RULE_NONE);
+	assert_int_equal(tn_model_rules("bailing_hybrid", "model.layers.0.attention.embed_q"), TN_RULE_DENSE);
+	assert_int_equal(tn_model_rules(NULL, "lm_head"), TN_RULE_NONE);
+	assert_true(tn_model_keeps_dtype("kimi_k2", "model.layers.1.mlp.gate.e_score_correction_bias"));
+	assert_false(tn_model_keeps_dtype("llama", "model.layers.1.mlp.gate.e_score_correction_bias"));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -191,6 +205,7 @@ int main(void)
 		cmocka_unit_test(bad_parts_are_named),
 		cmocka_unit_test(each_expert_may_have_a_global_scale),
 		cmocka_unit_test(recipes_give_more_bits_to_these_layers),
+		cmocka_unit_test(model_files_of_mlx_lm_have_their_say),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -198,9 +198,9 @@ static void quantization_config_is_read_when_it_is_mlx(void **state)
 static void written_as_mlx_lm_writes_it(void **state)
 {
 	struct tn_buffer text;
-	const struct tn_quantization q = { TN_QUANT_DEFAULT, 6, NULL, 0 };
+	const struct tn_quantization q = { TN_QUANT_DEFAULT, 6, "affine", 0 };
 	(void)state;
-	tn_quant_config *c = config_new(64, 4, NULL);
+	tn_quant_config *c = config_new(64, 4, "affine");
 	OK(tn_quant_config_set(c, "z.v_proj", &q, err));
 	OK(tn_quant_config_set(c, "a", NULL, err));
 	OK(tn_quant_config_write(test_context(), "{\"b\": 1e-05, \"_name_or_path\": \"x\", \"a\": \"\\u00e9\"}", c,
