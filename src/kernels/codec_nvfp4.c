@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* MLX "nvfp4": 16 elements E2M1 share a scale E4M3; w = element * scale, and with a global scale, the absolute maximum of
- * the tensor, w = element * scale * global_scale / 2688 (2688 = 6 * 448).
+/* MLX "nvfp4": 16 elements E2M1 share a scale E4M3; w = element * scale, and with a global scale, the absolute maximum
+ * of the tensor, w = element * scale * global_scale / 2688 (2688 = 6 * 448).
  *
  * The encoder is MLX 0.32.4's on a CPU (mlx/ops.cpp, fp_quantize): the division is rounded to the input's dtype T, what
  * follows to float32. */
@@ -25,8 +25,8 @@ TN_INLINE void decode_row(float *dst, const struct tn_row *row, size_t cols, tn_
 	}
 }
 
-/* The value in double: element, scale and global scale have 30 bits together, and the quotient by 2688 cannot come close
- * enough to the middle of two floats for the second rounding to matter. */
+/* The value in double: element, scale and global scale have 30 bits together, and the quotient by 2688 cannot come
+ * close enough to the middle of two floats for the second rounding to matter. */
 static void decode_global(float *dst, const struct tn_row *row, size_t cols, float global_scale)
 {
 	const unsigned char *src = row->part[TN_PART_WEIGHT], *scales = row->part[TN_PART_SCALES];
@@ -147,6 +147,14 @@ static size_t part_bytes(const struct tn_format *f, unsigned part, size_t cols)
 
 extern const struct tn_codec TN_ISA_NAME(tn_codec_nvfp4);
 const struct tn_codec TN_ISA_NAME(tn_codec_nvfp4) = {
-	.name = "nvfp4", .decode = decode, .encode = encode, .dither = dither, .step = step, .part_bytes = part_bytes,
-	.bits = { 4 }, .groups = { GROUP }, .byte_scales = 1, .takes_global_scale = 1,
+	.name = "nvfp4",
+	.decode = decode,
+	.encode = encode,
+	.dither = dither,
+	.step = step,
+	.part_bytes = part_bytes,
+	.bits = { 4 },
+	.groups = { GROUP },
+	.byte_scales = 1,
+	.takes_global_scale = 1,
 };
