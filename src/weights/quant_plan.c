@@ -33,44 +33,27 @@ struct tn_quant_plan {
 
 /* Modules stand in a Python object in the order in which its class sets them. These are the names of the model files of
  * mlx-lm that share Llama's layout, in that order; others come behind them, by name. */
-static unsigned rank_of(const char *part, size_t n)
+static const char *const module_order[] = {
+	"embed_tokens", "wte", "layers", "h", "blocks", "self_attn", "linear_attn", "attn", "q_proj", "q_a_proj", "q_b_proj",
+	"k_proj", "v_proj", "kv_a_proj_with_mqa", "kv_b_proj", "qkv_proj", "o_proj", "mlp", "block_sparse_moe", "gate",
+	"switch_mlp", "gate_proj", "down_proj", "up_proj", "shared_expert", "shared_experts", "shared_expert_gate", "norm",
+	"model", "lm_head",
+};
+
+static unsigned place_of(const char *part, size_t n)
 {
-	static const char *const order[] = {
-		"embed_tokens",
-		"wte",
-		"layers",
-		"h",
-		"blocks",
-		"self_attn",
-		"linear_attn",
-		"attn",
-		"q_proj",
-		"q_a_proj",
-		"q_b_proj",
-		"k_proj",
-		"v_proj",
-		"kv_a_proj_with_mqa",
-		"kv_b_proj",
-		"qkv_proj",
-		"o_proj",
-		"mlp",
-		"block_sparse_moe",
-		"gate",
-		"switch_mlp",
-		"gate_proj",
-		"down_proj",
-		"up_proj",
-		"shared_expert",
-		"shared_experts",
-		"shared_expert_gate",
-		"norm",
-		"model",
-		"lm_head",
-	};
-	for (unsigned i = 0; i < sizeof order / sizeof *order; i++)
-		if (strlen(order[i]) == n && memcmp(order[i], part, n) == 0)
-			return i;
-	return sizeof order / sizeof *order;
+	unsigned i = 0;
+	while (i < sizeof module_order / sizeof *module_order &&
+	       (strlen(module_order[i]) != n || memcmp(module_order[i], part, n) != 0))
+		i++;
+	return 2 * i;
+}
+
+/* A stack of experts (SwitchGLU) sets up_proj before down_proj. */
+static unsigned rank_of(const char *part, size_t n, int in_switch)
+{
+	unsigned place = place_of(part, n);
+	return in_switch && place == place_of("down_proj", 9) ? place_of("up_proj", 7) + 1 : place;
 }
 
 static int is_number(const char *part, size_t n)
@@ -78,13 +61,13 @@ static int is_number(const char *part, size_t n)
 	return n > 0 && n < 10 && strspn(part, "0123456789") >= n;
 }
 
-static int compare_parts(const char *a, size_t m, const char *b, size_t n)
+static int compare_parts(const char *a, size_t m, const char *b, size_t n, int in_switch)
 {
 	if (is_number(a, m) && is_number(b, n)) {
 		unsigned long x = strtoul(a, NULL, 10), y = strtoul(b, NULL, 10);
 		return x < y ? -1 : x > y;
 	}
-	unsigned x = rank_of(a, m), y = rank_of(b, n);
+	unsigned x = rank_of(a, m, in_switch), y = rank_of(b, n, in_switch);
 	if (x != y)
 		return x < y ? -1 : 1;
 	int order = memcmp(a, b, m < n ? m : n);
@@ -93,11 +76,12 @@ static int compare_parts(const char *a, size_t m, const char *b, size_t n)
 
 static int compare_paths(const char *a, const char *b)
 {
-	for (;;) {
+	for (int in_switch = 0;;) {
 		size_t m = strcspn(a, "."), n = strcspn(b, ".");
-		int order = compare_parts(a, m, b, n);
+		int order = compare_parts(a, m, b, n, in_switch);
 		if (order || !a[m] || !b[n])
 			return order ? order : !b[n] - !a[m];
+		in_switch = m == 10 && memcmp(a, "switch_mlp", m) == 0;
 		a += m + 1;
 		b += n + 1;
 	}
