@@ -49,6 +49,7 @@ struct tn_recoded {
 	tn_recode_action action;
 	const char *from, *to;             /* "BF16", "affine 4 bits, group 64": of the plan */
 	uint64_t bytes_before, bytes_after;
+	const char *why_not;               /* of a matrix that quantize leaves dense: the reason; else NULL. Static text */
 };
 
 /* Plans; the checkpoint must be a folder and outlive the plan. No weight is read but nvfp4's global scales.

@@ -183,6 +183,9 @@ static tn_status plan_step(struct tn_recode *r, const struct tn_tensor *t, struc
 		}
 		if (found && !found->skipped)
 			return plan_quantize(r, step, found, err);
+		if (found)
+			step->info.why_not = found->skipped == 1 ? "the group size does not divide its width"
+								 : "mlx-lm keeps it dense in models of this type";
 		if (tn_is_triple(r->base, t)) {
 			struct tn_tensor_source source = tn_checkpoint_source(r->base);
 			struct tn_matrix m;
