@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static json_t *cases;
+static json_t *manifest, *cases;
 static char work[] = "/tmp/tenon-convert-XXXXXX";
 
 /* Runs the case in the work folder, with its output in `said`; the exit status. */
@@ -165,7 +165,8 @@ static int set_up(void **state)
 		return -1;
 	snprintf(path, sizeof path, "%s/out", work);
 	mkdir(path, 0777);
-	cases = json_object_get(json_load_file(TN_TEST_VECTORS "/model/manifest.json", 0, NULL), "cases");
+	manifest = json_load_file(TN_TEST_VECTORS "/model/manifest.json", 0, NULL);
+	cases = json_object_get(manifest, "cases");
 	return cases ? 0 : -1;
 }
 
@@ -173,6 +174,7 @@ static int tear_down(void **state)
 {
 	char command[128];
 	(void)state;
+	json_decref(manifest);
 	snprintf(command, sizeof command, "rm -rf '%s'", work);
 	return system(command);
 }
