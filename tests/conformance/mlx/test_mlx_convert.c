@@ -3,7 +3,6 @@
  * config.json, index, files and bits per weight; where mlx-lm refuses, tenon does, in its words where they are MLX's. */
 #include "vectors.h"
 
-#include "sha256.h"
 #include "tenon/checkpoint.h"
 
 #include <dirent.h>
