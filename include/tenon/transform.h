@@ -100,6 +100,37 @@ TN_API size_t tn_verify_count(const tn_verify *verify);
 TN_API const struct tn_verified_tensor *tn_verify_at(const tn_verify *verify, size_t i);
 TN_API tn_status tn_verify_json(const tn_verify *verify, tn_write_fn write, void *user, struct tn_error *err);
 
+/* ---- doctor ---------------------------------------------------------------------------------------------- */
+
+typedef struct tn_doctor tn_doctor;
+
+typedef enum tn_finding_level {
+	TN_FINDING_ERROR,    /* it will not land, or the engine refuses it */
+	TN_FINDING_WARNING,  /* it lands, and something is not as it seems; or the engine ignores a part in silence */
+	TN_FINDING_NOTE      /* good to know: flags that an engine needs */
+} tn_finding_level;
+TN_API const char *tn_finding_level_name(tn_finding_level level); /* "error", "warning", "note" */
+
+struct tn_finding {
+	tn_finding_level level;
+	const char *where;      /* a module, tensor, key or file; may be empty */
+	const char *message;    /* what is, and what to do */
+};
+
+/* Will the adapter at `adapter_path` land on the base at `base_path`? `engine` is "mlx", "peft", "vllm", "llama.cpp",
+ * "ollama" or NULL: what that program would refuse, ignore or need as well. Faults of the two are findings; only a wrong
+ * call and a lack of memory fail. */
+TN_API tn_status tn_doctor_run(tn_context *ctx, const char *base_path, const char *adapter_path, const char *engine,
+			       tn_doctor **out, struct tn_error *err);
+TN_API void tn_doctor_free(tn_doctor *doctor);
+TN_API int tn_doctor_lands(const tn_doctor *doctor);          /* on this base, with tenon */
+TN_API int tn_doctor_ok(const tn_doctor *doctor);             /* no finding is an error */
+TN_API size_t tn_doctor_count(const tn_doctor *doctor);
+TN_API const struct tn_finding *tn_doctor_at(const tn_doctor *doctor, size_t i);
+/* NULL when it could not be opened. */
+TN_API const tn_adapter *tn_doctor_adapter(const tn_doctor *doctor);
+TN_API tn_status tn_doctor_json(const tn_doctor *doctor, tn_write_fn write, void *user, struct tn_error *err);
+
 /* ---- inspect --------------------------------------------------------------------------------------------- */
 
 /* A description of a safetensors file, a checkpoint folder or an adapter folder as JSON (docs/json.md). */
