@@ -176,6 +176,10 @@ static tn_status unpack_blocks(const tn_adapter *adapter, struct tn_adapter_entr
 	if (!a && !b && c->bd_strict)
 		return tn_fail(err, TN_E_FORMAT, e->module.path, "use_bdlora names '%.100s' for neither factor, and match_strict is "
 			       "set", e->module.path);
+	uint64_t split = a ? e->a.tensor->shape[0] : e->module.out_features;
+	if ((a || b) && split % c->bd_blocks)
+		return tn_fail(err, TN_E_FORMAT, e->module.path, "'%.100s' is packed from %llu blocks, and %llu does not divide by that",
+			       e->module.path, (unsigned long long)c->bd_blocks, (unsigned long long)split);
 	if (a) {
 		e->a_blocks = c->bd_blocks;
 		e->module.in_features *= c->bd_blocks;
@@ -370,7 +374,7 @@ static tn_status make_saved(tn_adapter *adapter, const struct part *p, struct tn
 	e->module.kind = TN_MODULE_SAVED;
 	e->values = p->tensor;
 	e->module.out_features = p->tensor->rank ? p->tensor->shape[0] : 1;
-	e->module.in_features = p->tensor->rank > 1 ? p->tensor->elements / p->tensor->shape[0] : 1;
+	e->module.in_features = p->tensor->rank > 1 && p->tensor->shape[0] ? p->tensor->elements / p->tensor->shape[0] : 1;
 	return TN_OK;
 }
 

@@ -151,6 +151,12 @@ static const struct row rows[] = {
 	  TN_E_FORMAT, "layers_to_transform", UNUSED },
 	{ "layers_pattern alone", P("\"layers_pattern\":\"h\""), TN_E_FORMAT, "layers_pattern", UNUSED },
 	{ "use_dora with lora_bias", P("\"use_dora\":true,\"lora_bias\":true"), TN_E_FORMAT, "lora_bias", UNUSED },
+	{ "load_adapters_peft_flat_shape_rank8_scale_not_default", "{\"peft_type\":\"LORA\",\"r\":8,\"lora_alpha\":32}", TN_OK, NULL, PEFT,
+	  LORA, 8, 4, ALL },
+	{ "read_adapter_config_parses_valid_config", "{\"fine_tune_type\":\"dora\",\"num_layers\":5,\"lora_parameters\":{\"rank\":4,"
+	  "\"scale\":4}}", TN_OK, NULL, MLX, DORA, 4, 4, 5 },
+	{ "peft_config_all_selection_fields_parse", P("\"exclude_modules\":[\"x\"],\"layers_to_transform\":[0],\"layers_pattern\":"
+	  "\"layers\",\"modules_to_save\":[\"y\"],\"target_parameters\":[\"z.w\"]"), TN_OK, NULL, PEFT, LORA, 8, 2, ALL },
 	{ "the same key twice", "{\"r\":1,\"r\":2}", TN_E_FORMAT, "duplicate", UNUSED },
 	{ "read_adapter_config_non_utf8_body_is_parse_error", "{\"r\":\"\xff\"}", TN_E_FORMAT, "", UNUSED },
 };

@@ -75,6 +75,91 @@ static void dora_fuse_matches_forward(void **state)
 	al_expect(t, al_fuse(t, al_path(t, "base"), al_path(t, "a"), al_path(t, "out")), TN_E_MISMATCH); /* stray m */
 }
 
+/* DoRA on a table: m of the rows in mlx-lm's order, of the width in PEFT's. */
+static void dora_embedding_fuse_round_trip(void **state)
+{
+	struct al *t = *state;
+	static const float eye[] = { 1, 0, 0, 0, 1, 0, 0, 0, 1 }, zero[6] = { 0 }, m[] = { 0.5f, 2, 3 };
+	static const double w[] = { .5, 0, 0, 0, 2, 0, 0, 0, 3 };
+	const struct al_tensor base = { "m.embed_tokens.weight", { 3, 3 }, 2, eye };
+	const struct al_tensor mlx[] = { { "m.embed_tokens.lora_a", { 3, 2 }, 2, zero }, { "m.embed_tokens.lora_b", { 2, 3 }, 2, zero },
+					 { "m.embed_tokens.m", { 3 }, 1, m } };
+	const struct al_tensor peft[] = { { PREFIX "m.embed_tokens.lora_embedding_A", { 2, 3 }, 2, zero },
+					  { PREFIX "m.embed_tokens.lora_embedding_B", { 3, 2 }, 2, zero },
+					  { PREFIX "m.embed_tokens.lora_magnitude_vector", { 3 }, 1, m } };
+	al_write_base(al_path(t, "base"), "{}", &base, 1);
+	al_write_adapter(al_path(t, "a"), "{\"fine_tune_type\":\"dora\",\"lora_parameters\":{\"rank\":2,\"keys\":[\"embed_tokens\"]}}",
+			 "adapters.safetensors", mlx, 3); /* load_dora_adapter_from_safetensors */
+	al_ok(t, al_fuse(t, al_path(t, "base"), al_path(t, "a"), al_path(t, "out")));
+	expect_values(t, al_path(t, "out"), base.name, w, 9, 0);
+	al_write_adapter(al_path(t, "b"), "{\"r\":2,\"use_dora\":true,\"target_modules\":[\"embed_tokens\"]}",
+			 "adapter_model.safetensors", peft, 3);
+	al_ok(t, al_fuse(t, al_path(t, "base"), al_path(t, "b"), al_path(t, "out")));
+	expect_values(t, al_path(t, "out"), base.name, w, 9, 0);
+	expect_values(t, al_path(t, "out"), "lm_head.weight", (const double[]){ 1, 0, 0, 0, 1, 0, 0, 0, 1 }, 9, 0);
+}
+
+/* Conv1D stores [in, out]: the delta is added the other way round, and DoRA's norms are of columns. */
+static void peft_fan_in_fan_out_transposes_base_weight(void **state)
+{
+	struct al *t = *state;
+	static const float w_t[] = { 1, 0, 0, 1, 0, 0 }, m[] = { 1.5f, 2.5f };
+	static const double lora_w[] = { 3, 0, 0, 3, 0, 0 }, dora_w[] = { 1.5, 0, 0, 2.5, 0, 0 };
+	const struct al_tensor base = { "transformer.h.0.attn.c_attn.weight", { 3, 2 }, 2, w_t };
+	const struct al_tensor lora[] = { { PREFIX "transformer.h.0.attn.c_attn.lora_A.weight", { 2, 3 }, 2, fixture_a_peft },
+					  { PREFIX "transformer.h.0.attn.c_attn.lora_B.weight", { 2, 2 }, 2, fixture_b },
+					  { PREFIX "transformer.h.0.attn.c_attn.lora_magnitude_vector", { 2 }, 1, m } };
+	al_write_base(al_path(t, "base"), "{\"model_type\":\"gpt2\"}", &base, 1);
+	for (int dora = 0; dora < 2; dora++) {
+		al_write_adapter(al_path(t, "a"), dora ? "{\"r\":2,\"lora_alpha\":4,\"target_modules\":[\"c_attn\"],\"use_dora\":true}"
+						       : "{\"r\":2,\"lora_alpha\":4,\"target_modules\":[\"c_attn\"]}",
+				 "adapter_model.safetensors", lora, dora ? 3 : 2);
+		al_ok(t, al_fuse(t, al_path(t, "base"), al_path(t, "a"), al_path(t, "out")));
+		expect_values(t, al_path(t, "out"), base.name, dora ? dora_w : lora_w, 6, 1e-7);
+	}
+}
+
+/* Rank 4 in block 0 alone: scale 4 / 4 there, 4 / 2 elsewhere. */
+static void peft_end_to_end_rank_pattern_per_module_scale(void **state)
+{
+	struct al *t = *state;
+	tn_adapter *a;
+	const struct al_tensor lora[] = { { Q0 ".lora_A.weight", { 4, 3 }, 2, NULL }, { Q0 ".lora_B.weight", { 2, 4 }, 2, NULL },
+					  { PREFIX "model.layers.1.self_attn.q_proj.lora_A.weight", { 2, 3 }, 2, NULL },
+					  { PREFIX "model.layers.1.self_attn.q_proj.lora_B.weight", { 2, 2 }, 2, NULL } };
+	al_write_adapter(al_path(t, "a"), PEFT(",\"rank_pattern\":{\"layers.0.self_attn.q_proj\":4}"), "adapter_model.safetensors", lora,
+			 4);
+	al_ok(t, tn_adapter_open(t->ctx, al_path(t, "a"), &a, &t->err));
+	assert_true(tn_adapter_at(a, 0)->scale == 1 && tn_adapter_at(a, 0)->rank == 4);
+	assert_true(tn_adapter_at(a, 1)->scale == 2 && tn_adapter_at(a, 1)->rank == 2);
+	tn_adapter_close(a);
+}
+
+/* load_adapters_dora_end_to_end, peft_end_to_end_dora_with_magnitude_vector, peft_key_translation_strips_prefix_maps_suffix_
+ * transposes: kinds, shapes and scale of what is read, whatever the order in the file. */
+static void load_adapters_dora_end_to_end(void **state)
+{
+	struct al *t = *state;
+	const struct al_tensor peft[] = { { Q0 ".lora_A.weight", { 2, 3 }, 2, NULL }, { Q0 ".lora_B.weight", { 4, 2 }, 2, NULL },
+					  { Q0 ".lora_magnitude_vector", { 4 }, 1, NULL } };
+	const struct al_tensor mlx[] = { { "model.layers.0.self_attn.q_proj.lora_a", { 3, 2 }, 2, NULL },
+					 { "model.layers.0.self_attn.q_proj.lora_b", { 2, 4 }, 2, NULL },
+					 { "model.layers.0.self_attn.q_proj.m", { 4 }, 1, NULL } };
+	for (int i = 0; i < 2; i++) {
+		tn_adapter *a;
+		al_write_adapter(al_path(t, "a%d", i), i ? "{\"fine_tune_type\":\"dora\",\"lora_parameters\":{\"rank\":2,\"scale\":2}}"
+							 : PEFT(",\"use_dora\":true"),
+				 i ? "adapters.safetensors" : "adapter_model.safetensors", i ? mlx : peft, 3);
+		al_ok(t, tn_adapter_open(t->ctx, al_path(t, "a%d", i), &a, &t->err));
+		assert_int_equal(tn_adapter_count(a), 1);
+		const struct tn_adapter_module *m = tn_adapter_at(a, 0);
+		assert_string_equal(m->path, "model.layers.0.self_attn.q_proj");
+		assert_string_equal(tn_module_kind_name(m->kind), "dora");
+		assert_true(m->rank == 2 && m->in_features == 3 && m->out_features == 4 && m->scale == 2 && m->parameters == 18);
+		tn_adapter_close(a);
+	}
+}
+
 /* A row of length 0 stays 0 whatever its magnitude is: PEFT and mlx-lm make NaN of it. */
 static void dora_of_a_zero_row_keeps_it(void **state)
 {
@@ -214,6 +299,10 @@ static const struct toy_case toy_cases[] = {
 	{ "PEFT: factors that the configuration leaves out", PEFT(",\"layers_to_transform\":[0]"), 1, 2, 0, 1, TN_E_MISMATCH,
 	  "model.layers.1.self_attn.q_proj", 0 },
 	{ "peft_end_to_end_exclude_modules", PEFT(",\"exclude_modules\":\".*\\\\.3\\\\..*\""), 1, 2, 0, 2, TN_OK, NULL, 3 },
+	{ "lora_layers_empty_result_is_err", MLX(-1, ",\"keys\":[\"nothing\"]"), 0, 2, 1, 0, TN_E_FORMAT, "no tensor", 0 },
+	{ "load_adapters_empty_safetensors_is_err", MLX(-1, KEYS), 0, 2, 1, 0, TN_E_FORMAT, "no tensor", 0 },
+	{ "peft_end_to_end_rslora_scale_and_all_blocks", PEFT(",\"use_rslora\":true"), 1, 2, 0, 3, TN_OK, NULL, 4 },
+	{ "check_adapter_safetensors_regular_file_within_cap_is_ok", PEFT(""), 1, 2, 0, 3, TN_OK, NULL, 4 },
 	{ "load_adapters_unknown_fine_tune_type_is_err", "{\"fine_tune_type\":\"bogus\"}", 0, 2, 0, 3, TN_E_UNSUPPORTED, "bogus", 0 },
 	{ "load_adapters_full_is_unsupported_err (applied; factors in it are refused)", "{\"fine_tune_type\":\"full\"}", 0, 2, 0, 3,
 	  TN_E_MISMATCH, "full", 0 },
@@ -259,6 +348,10 @@ struct file_case {
 #define B { Q0 ".lora_B.weight", { 2, 2 }, 2, NULL }
 #define ONLY0 ",\"exclude_modules\":\".*[123].*\""
 
+#define M2 { Q0 ".lora_magnitude_vector", { 2 }, 1, NULL }
+#define EA { PREFIX "model.embed_tokens.lora_embedding_A", { 2, 4 }, 2, NULL }
+#define EB { PREFIX "model.embed_tokens.lora_embedding_B", { 3, 2 }, 2, NULL }
+
 static const struct file_case file_cases[] = {
 	{ "split_adapter_params_lora_a_without_lora_b_is_err", PEFT(ONLY0), { A }, TN_E_FORMAT, "lora_B" },
 	{ "split_adapter_params_lora_b_without_lora_a_is_err", PEFT(ONLY0), { B }, TN_E_FORMAT, "lora_A" },
@@ -301,6 +394,26 @@ static const struct file_case file_cases[] = {
 	  TN_E_UNSUPPORTED, "lora_bias" },
 	{ "an untrained copy has no effect", PEFT(ONLY0), { A, B, { PREFIX "lm_head.original_module.weight", { 4, 3 }, 2, NULL } }, TN_OK,
 	  NULL },
+	{ "dora_linear_rank_mismatch_uses_dora_validation_context", PEFT(ONLY0 ",\"use_dora\":true"),
+	  { { Q0 ".lora_A.weight", { 6 }, 1, NULL }, B, M2 }, TN_E_FORMAT, "lora_A" },
+	{ "dora_linear_lora_b_rank_and_output_dim_mismatch", PEFT(ONLY0 ",\"use_dora\":true"),
+	  { A, { Q0 ".lora_B.weight", { 3, 2 }, 2, NULL }, { Q0 ".lora_magnitude_vector", { 3 }, 1, NULL } }, TN_E_MISMATCH, "out = 2" },
+	{ "validate_config_rank_dora_context_lora_a_drift", PEFT(ONLY0 ",\"use_dora\":true"),
+	  { { Q0 ".lora_A.weight", { 4, 3 }, 2, NULL }, B, M2 }, TN_E_FORMAT, "ranks 4 and 2" },
+	{ "validate_config_rank_dora_context_lora_b_only_drift", PEFT(ONLY0 ",\"use_dora\":true"),
+	  { A, { Q0 ".lora_B.weight", { 2, 3 }, 2, NULL }, M2 }, TN_E_FORMAT, "ranks 2 and 3" },
+	{ "dora_linear_shared_rank_and_input_dim_mismatch_use_dora_context", PEFT(ONLY0 ",\"use_dora\":true"),
+	  { { Q0 ".lora_A.weight", { 2, 5 }, 2, NULL }, B, M2 }, TN_E_MISMATCH, "in = 3" },
+	{ "dora_embedding_requires_magnitude", "{\"r\":2,\"use_dora\":true,\"target_modules\":[\"embed_tokens\"]}",
+	  { EA, EB }, TN_E_FORMAT, "lora_magnitude_vector" },
+	{ "dora_embedding_rejects_wrong_magnitude_shape", "{\"r\":2,\"use_dora\":true,\"target_modules\":[\"embed_tokens\"]}",
+	  { EA, EB, { PREFIX "model.embed_tokens.lora_magnitude_vector", { 4 }, 1, NULL } }, TN_E_FORMAT, "4 elements" },
+	{ "dora_embedding_rejects_non_rank2_lora_a_and_lora_b", "{\"r\":2,\"target_modules\":[\"embed_tokens\"]}",
+	  { { PREFIX "model.embed_tokens.lora_embedding_A", { 8 }, 1, NULL }, EB }, TN_E_FORMAT, "dimensions" },
+	{ "dora_embedding_rejects_shared_rank_and_dims_mismatch", "{\"r\":2,\"target_modules\":[\"embed_tokens\"]}",
+	  { EA, { PREFIX "model.embed_tokens.lora_embedding_B", { 3, 3 }, 2, NULL } }, TN_E_FORMAT, "ranks 2 and 3" },
+	{ "BD-LoRA blocks that do not divide", PEFT(ONLY0 ",\"use_bdlora\":{\"nblocks\":3,\"target_modules_bd_a\":[\"q_proj\"]}"),
+	  { A, B }, TN_E_FORMAT, "3 blocks" },
 	{ "the nearest name and the change that would match", "{\"r\":2,\"target_modules\":[\"q_proj\"]}",
 	  { { PREFIX "model.blocks.0.attn.q_proj.lora_A.weight", { 2, 3 }, 2, NULL },
 	    { PREFIX "model.blocks.0.attn.q_proj.lora_B.weight", { 2, 2 }, 2, NULL } }, TN_E_MISMATCH, "in place of" },
@@ -429,6 +542,10 @@ int main(void)
 	const struct CMUnitTest fixed[] = {
 		AL_TEST(lora_fuse_with_bias_matches_forward),
 		AL_TEST(dora_fuse_matches_forward),
+		AL_TEST(dora_embedding_fuse_round_trip),
+		AL_TEST(peft_fan_in_fan_out_transposes_base_weight),
+		AL_TEST(peft_end_to_end_rank_pattern_per_module_scale),
+		AL_TEST(load_adapters_dora_end_to_end),
 		AL_TEST(dora_of_a_zero_row_keeps_it),
 		AL_TEST(experts_of_mlx_lm),
 		AL_TEST(experts_land_on_other_layouts),

@@ -88,6 +88,12 @@ static const struct row rows[] = {
 	{ "PEFT: nor what is below them", P("\"target_modules\":[\"dense\"],\"modules_to_save\":[\"score\"]"), "model.score.dense", 0, 0 },
 	{ "PEFT: exclude_modules wins over an exact name", P("\"target_modules\":[\"a.q\"],\"exclude_modules\":[\"q\"]"), "a.q", 0, 0 },
 	{ "PEFT: target_parameters alone select no module", P("\"target_parameters\":[\"experts.w\"]"), Q(0), 0, 0 },
+	{ "peft_layer_index_default_and_custom_pattern", P("\"target_modules\":[\"q\"],\"layers_to_transform\":[7]"), "model.layers.7.q",
+	  0, 1 },
+	{ "peft_layer_index_default_and_custom_pattern/custom",
+	  P("\"target_modules\":[\"q\"],\"layers_to_transform\":[3],\"layers_pattern\":\"blk\""), "model.blk.3.q", 0, 1 },
+	{ "linear_to_dora_layers_grafts_correctly", M(-1, "[\"q_proj\"]"), "model.layers.0.self_attn.k_proj", 4, 0 },
+	{ "linear_to_dora_layers_grafts_correctly/head", M(-1, "[\"q_proj\"]"), "lm_head", 0, 0 },
 	{ "PEFT: 001 is 1", P("\"target_modules\":[\"q\"],\"layers_to_transform\":[1]"), "model.layers.001.q", 0, 1 },
 };
 
