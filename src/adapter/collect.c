@@ -207,8 +207,10 @@ static tn_status measure(const tn_adapter *adapter, struct tn_adapter_entry *e, 
 		return tn_fail(err, TN_E_FORMAT, path, "the factors of '%.100s' have the ranks %llu and %llu: one of them is "
 			       "of another adapter, or it is transposed", path, (unsigned long long)a_rank,
 			       (unsigned long long)b_rank);
-	TN_TRY(check_rank(adapter, path, a_rank, err));
 	e->module.rank = a_rank;
+	if (adapter->config.dialect == TN_DIALECT_KOHYA)
+		return TN_OK;
+	TN_TRY(check_rank(adapter, path, a_rank, err));
 	return tn_effective_scale(&adapter->config, path, a_rank, &e->module.scale, err);
 }
 
@@ -307,6 +309,19 @@ static tn_status name_parameter(tn_adapter *adapter, const struct group *g, stru
 	return tn_arena_printf(&adapter->arena, &e->module.path, err, "%s.%s", path, names[n - 1 - depth]);
 }
 
+/* kohya: alpha / rank, and 1 without an alpha. */
+static tn_status read_alpha(const tn_adapter *adapter, const struct tn_tensor *alpha, struct tn_adapter_module *m,
+			    struct tn_error *err)
+{
+	float value = (float)m->rank;
+	if (alpha) {
+		TN_TRY(check_vector(alpha, 1, "alpha", err));
+		TN_TRY(tn_adapter_load_f32(adapter, alpha, &value, err));
+	}
+	m->scale = (double)value / (double)m->rank;
+	return TN_OK;
+}
+
 static tn_status make_factors(tn_adapter *adapter, struct group *g, struct tn_adapter_entry *e, struct tn_error *err)
 {
 	e->module.path = g->parts[0].key.path;
@@ -319,6 +334,8 @@ static tn_status make_factors(tn_adapter *adapter, struct group *g, struct tn_ad
 	TN_TRY(pick_factors(adapter, g, e, err));
 	TN_TRY(measure(adapter, e, err));
 	TN_TRY(check_extras(adapter, e, err));
+	if (adapter->config.dialect == TN_DIALECT_KOHYA)
+		TN_TRY(read_alpha(adapter, g->role[TN_KEY_ALPHA], &e->module, err));
 	if (e->is_attention_output)
 		e->module.scale *= 2;
 	e->module.has_bias = e->bias != NULL;

@@ -215,6 +215,33 @@ static void experts_land_on_other_layouts(void **state)
 	expect_values(t, al_path(t, "out"), base[0].name, only_up_of_1, 12, 0);
 }
 
+/* kohya's names have _ for every dot and alpha in the file; LoCon's convolutions are matrices of out rows. */
+static void kohya_files(void **state)
+{
+	struct al *t = *state;
+	static const float alpha = 4;
+	static const double w[] = { 3, 0, 0, 0, 3, 0 };
+	const struct al_tensor lora[] = {
+		{ "lora_te_model_layers_2_self_attn_q_proj.lora_down.weight", { 2, 3 }, 2, fixture_a_peft },
+		{ "lora_te_model_layers_2_self_attn_q_proj.lora_up.weight", { 2, 2 }, 2, fixture_b },
+		{ "lora_te_model_layers_2_self_attn_q_proj.alpha", { 0 }, 0, &alpha },
+	};
+	const struct al_tensor loha = { "lora_te_x.hada_w1_a", { 2, 2 }, 2, NULL };
+	const struct al_tensor conv = { "unet.down.conv.weight", { 2, 3, 1, 1 }, 4, fixture_w };
+	const struct al_tensor locon[] = { { "lora_unet_down_conv.lora_down.weight", { 2, 3, 1, 1 }, 4, fixture_a_peft },
+					   { "lora_unet_down_conv.lora_up.weight", { 2, 2, 1, 1 }, 4, fixture_b }, lora[2] };
+	al_write_toy(al_path(t, "base"));
+	al_write_st(al_path(t, "k.safetensors"), lora, 3);
+	al_ok(t, al_fuse(t, al_path(t, "base"), al_path(t, "k.safetensors"), al_path(t, "out")));
+	expect_values(t, al_path(t, "out"), "model.layers.2.self_attn.q_proj.weight", w, 6, 0);
+	al_write_st(al_path(t, "k.safetensors"), &loha, 1);
+	al_expect(t, al_fuse(t, al_path(t, "base"), al_path(t, "k.safetensors"), al_path(t, "out")), TN_E_UNSUPPORTED);
+	al_write_base(al_path(t, "conv"), "{}", &conv, 1);
+	al_write_st(al_path(t, "k.safetensors"), locon, 2);
+	al_ok(t, al_fuse(t, al_path(t, "conv"), al_path(t, "k.safetensors"), al_path(t, "out")));
+	expect_values(t, al_path(t, "out"), conv.name, (const double[]){ 2, 0, 0, 0, 2, 0 }, 6, 0);
+}
+
 /* ---- prefixes -------------------------------------------------------------------------------------------- */
 
 /* The same two factors under every name that is met in the wild. */
@@ -549,6 +576,7 @@ int main(void)
 		AL_TEST(dora_of_a_zero_row_keeps_it),
 		AL_TEST(experts_of_mlx_lm),
 		AL_TEST(experts_land_on_other_layouts),
+		AL_TEST(kohya_files),
 		AL_TEST(prefixes_of_wrappers),
 		AL_TEST(modules_with_confusing_names),
 		AL_TEST(a_grown_vocabulary_changes_the_config),
