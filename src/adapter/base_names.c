@@ -200,6 +200,35 @@ size_t tn_joint_find(const struct tn_joint *j, const char *name)
 	return found;
 }
 
+/* Compares with '_' and '.' alike, from behind: 1 when the shorter text is the end of the longer one at a part's border. */
+static int ends_flat(const char *a, size_t n, const char *b, size_t m)
+{
+	size_t shorter = n < m ? n : m;
+	for (size_t i = 1; i <= shorter; i++)
+		if ((a[n - i] == '.' ? '_' : a[n - i]) != (b[m - i] == '.' ? '_' : b[m - i]))
+			return 0;
+	return n == m || (n > m ? a[n - m - 1] == '.' : b[m - n - 1] == '_' || b[m - n - 1] == '.');
+}
+
+size_t tn_joint_find_flat(const struct tn_joint *j, const char *path)
+{
+	size_t found = TN_NO_TARGET, m = strlen(path), best = 0;
+	int several = 0;
+	for (size_t i = 0; i < j->target_count; i++) {
+		const char *name = j->targets[i].name;
+		size_t n = strlen(name), tail = strlen(".weight");
+		if (n <= tail || strcmp(name + n - tail, ".weight") != 0 || !ends_flat(name, n - tail, path, m))
+			continue;
+		size_t shared = n - tail < m ? n - tail : m;
+		several = shared == best || (several && shared < best);
+		if (shared > best) {
+			best = shared;
+			found = i;
+		}
+	}
+	return several ? TN_NO_TARGET : found;
+}
+
 uint64_t tn_joint_layer_count(const struct tn_joint *j, const char *path)
 {
 	uint64_t number, count = 0;

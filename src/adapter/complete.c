@@ -51,7 +51,7 @@ tn_status tn_joint_check_selection(const struct tn_joint *j, struct tn_error *er
 			continue;
 		if (a->config.dialect == TN_DIALECT_PEFT)
 			TN_TRY(check_peft(j, e, err));
-		else
+		else if (a->config.dialect == TN_DIALECT_MLX_LM)
 			TN_TRY(check_mlx(j, e, j->entry_target[i], err));
 	}
 	return TN_OK;
