@@ -137,7 +137,7 @@ static int run_plan(const struct recoding *c, const tn_recode *r, const tn_check
 	struct tn_error err = { .code = TN_E_NOMEM, .msg = "memory ran out" };
 	double start = cli_seconds();
 	warn(c, r);
-	if (!c->dry_run && tn_recode_run(r, c->save_path, c->force, &err) != TN_OK)
+	if (!c->dry_run && tn_recode_run(r, c->save_path, cli_save_flags(c->force, c->resume), &err) != TN_OK)
 		return cli_fail(c->command->verb, &err);
 	if (c->receipt) {
 		int status = write_receipt(c, r);

@@ -18,6 +18,13 @@ extern "C" {
 /* Receives text in pieces; nonzero stops the writer with TN_E_IO. */
 typedef int (*tn_write_fn)(void *user, const char *bytes, size_t n);
 
+/* How a folder is written; flags of the jobs that write one. */
+enum tn_save_flags {
+	TN_SAVE_FORCE = 1,  /* replace the folder that stands there, if everything in it belongs to a model folder */
+	TN_SAVE_RESUME = 2  /* take up an interrupted run of the same job on the same inputs: shards that it has finished are not
+	                     * written again. A run with this flag that fails leaves what it has finished for the next one */
+};
+
 /* ---- fuse ------------------------------------------------------------------------------------------------ */
 
 typedef struct tn_fuse tn_fuse;
@@ -58,11 +65,12 @@ TN_API tn_status tn_fuse_memory(const tn_fuse *fuse, uint64_t *bytes, struct tn_
 TN_API tn_status tn_fuse_plan_json(const tn_fuse *fuse, tn_write_fn write, void *user, struct tn_error *err);
 
 /* Runs the plan and writes a Hugging Face folder: shards named as the base's, model.safetensors.index.json, config.json,
- * tokenizer, chat template and every other sidecar. The base must be a folder. `force` replaces a folder that stands
- * there, if everything in it belongs to a model folder.
+ * tokenizer, chat template and every other sidecar. The base must be a folder. `flags`: of enum tn_save_flags.
+ * While it runs, the folder is `<parent>/.<name>.tenon-part`, with a journal of finished shards beside it; a run that is
+ * killed leaves both, and the next run to the same place takes them up or clears them away.
  * Numerics: sums in float32 (in double where W is F32), one rounding to nearest even to the dtype of W.
  * Errors: TN_E_EXISTS, TN_E_IO (disk full and so on), TN_E_CANCELLED; the old state stands then. */
-TN_API tn_status tn_fuse_run(const tn_fuse *fuse, const char *save_path, int force, struct tn_error *err);
+TN_API tn_status tn_fuse_run(const tn_fuse *fuse, const char *save_path, unsigned flags, struct tn_error *err);
 
 /* ---- verify ---------------------------------------------------------------------------------------------- */
 
