@@ -4,8 +4,10 @@
 #include "adapterlib.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define MLX(layers, rest) "{\"num_layers\":" #layers ",\"lora_parameters\":{\"rank\":2,\"scale\":2" rest "}}"
 #define KEYS ",\"keys\":[\"q_proj\"]"
@@ -240,6 +242,75 @@ static void kohya_files(void **state)
 	al_write_st(al_path(t, "k.safetensors"), locon, 2);
 	al_ok(t, al_fuse(t, al_path(t, "conv"), al_path(t, "k.safetensors"), al_path(t, "out")));
 	expect_values(t, al_path(t, "out"), conv.name, (const double[]){ 2, 0, 0, 0, 2, 0 }, 6, 0);
+}
+
+static void put(FILE *f, uint64_t value, size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i++)
+		fputc((int)(value >> (8 * i) & 0xFF), f);
+}
+
+static void put_text(FILE *f, const char *text)
+{
+	put(f, strlen(text), 8);
+	fputs(text, f);
+}
+
+/* llama.cpp's adapter file: A [2, 3] and B [4, 2] of q_proj, whose rows are interleaved within one head of 4. */
+static void write_gguf(const char *path, const char *type, const float *a, const float *b)
+{
+	FILE *f = fopen(path, "wb");
+	uint32_t alpha;
+	const float four = 4;
+	memcpy(&alpha, &four, sizeof alpha);
+	assert_non_null(f);
+	fputs("GGUF", f);
+	put(f, 3, 4);
+	put(f, 2, 8);
+	put(f, 4, 8);
+	const char *const texts[][2] = { { "general.type", type }, { "general.architecture", "llama" }, { "adapter.type", "lora" } };
+	for (size_t i = 0; i < 3; i++) {
+		put_text(f, texts[i][0]);
+		put(f, 8, 4);
+		put_text(f, texts[i][1]);
+	}
+	put_text(f, "adapter.lora.alpha");
+	put(f, 6, 4);
+	put(f, alpha, 4);
+	for (int i = 0; i < 2; i++) {
+		put_text(f, i ? "blk.0.attn_q.weight.lora_b" : "blk.0.attn_q.weight.lora_a");
+		put(f, 2, 4);
+		put(f, i ? 2 : 3, 8);
+		put(f, i ? 4 : 2, 8);
+		put(f, 0, 4);
+		put(f, i ? 32 : 0, 8);
+	}
+	while (ftell(f) % 32)
+		put(f, 0, 1);
+	fwrite(a, sizeof *a, 6, f);
+	put(f, 0, 8);
+	fwrite(b, sizeof *b, 8, f);
+	assert_int_equal(fclose(f), 0);
+}
+
+static void gguf_files(void **state)
+{
+	struct al *t = *state;
+	static const float zero[12] = { 0 }, b[] = { 1, 0, 2, 0, 3, 0, 4, 0 };
+	/* llama.cpp's rows 0 1 2 3 are rows 0 2 1 3 */
+	static const double w[] = { 2, 0, 0, 6, 0, 0, 4, 0, 0, 8, 0, 0 };
+	const struct al_tensor base = { "model.layers.0.self_attn.q_proj.weight", { 4, 3 }, 2, zero };
+	al_write_base(al_path(t, "base"), "{\"num_attention_heads\":1}", &base, 1);
+	write_gguf(al_path(t, "l.gguf"), "adapter", fixture_a_peft, b);
+	al_ok(t, al_fuse(t, al_path(t, "base"), al_path(t, "l.gguf"), al_path(t, "out")));
+	expect_values(t, al_path(t, "out"), base.name, w, 12, 0);
+	write_gguf(al_path(t, "l.gguf"), "model", fixture_a_peft, b);
+	al_expect(t, al_fuse(t, al_path(t, "base"), al_path(t, "l.gguf"), al_path(t, "out")), TN_E_UNSUPPORTED);
+	write_gguf(al_path(t, "l.gguf"), "adapter", fixture_a_peft, b);
+	for (long cut = 0; cut < 350; cut += 7) {
+		assert_int_equal(truncate(al_path(t, "l.gguf"), 350 - cut), 0);
+		assert_int_not_equal(al_fuse(t, al_path(t, "base"), al_path(t, "l.gguf"), al_path(t, "out")), TN_OK);
+	}
 }
 
 /* ---- prefixes -------------------------------------------------------------------------------------------- */
@@ -577,6 +648,7 @@ int main(void)
 		AL_TEST(experts_of_mlx_lm),
 		AL_TEST(experts_land_on_other_layouts),
 		AL_TEST(kohya_files),
+		AL_TEST(gguf_files),
 		AL_TEST(prefixes_of_wrappers),
 		AL_TEST(modules_with_confusing_names),
 		AL_TEST(a_grown_vocabulary_changes_the_config),
