@@ -64,7 +64,7 @@ static tn_status add_squares(const struct matrix *m, const struct tn_delta *delt
 	float *w = (float *)(rest + m->cols + delta->rank);
 	for (size_t i = 0; i < m->rows; i++) {
 		TN_TRY(read_row(m, i, w, w + m->cols, err));
-		tn_delta_sum_f64(m->joint->adapter->ctx->kernels, delta, i, w, v, NULL, rest);
+		tn_delta_sum_f64(m->joint->adapter->ctx->kernels, delta, i, w, v, TN_SIZES_NONE, NULL, rest);
 		for (size_t c = 0; c < m->cols; c++)
 			sum[c] += v[c] * v[c];
 	}

@@ -549,6 +549,33 @@ static void a_grown_vocabulary_changes_the_config(void **state)
 	json_decref(config);
 }
 
+/* What PEFT or anyone writes in float32 passes; another scale, a row too many or a missing tensor does not. */
+static void verify_tells_right_from_wrong(void **state)
+{
+	struct al *t = *state;
+	al_write_toy(al_path(t, "base"));
+	al_write_toy_adapter(al_path(t, "a"), PEFT(""), 1, 2, 0, 3);
+	al_write_toy_adapter(al_path(t, "b"), "{\"r\":2,\"lora_alpha\":4.0001,\"target_modules\":[\"q_proj\"]}", 1, 2, 0, 3);
+	al_ok(t, al_fuse(t, al_path(t, "base"), al_path(t, "a"), al_path(t, "out")));
+	for (int i = 0; i < 2; i++) {
+		tn_checkpoint *base, *merged;
+		tn_adapter *a;
+		tn_verify *v;
+		al_ok(t, tn_checkpoint_open(t->ctx, al_path(t, "base"), &base, &t->err));
+		al_ok(t, tn_checkpoint_open(t->ctx, al_path(t, "out"), &merged, &t->err));
+		al_ok(t, tn_adapter_open(t->ctx, al_path(t, i ? "b" : "a"), &a, &t->err));
+		al_ok(t, tn_verify_run(t->ctx, base, a, merged, &v, &t->err));
+		assert_int_equal(tn_verify_ok(v), i == 0);
+		tn_verify_free(v);
+		al_ok(t, tn_verify_run(t->ctx, base, a, base, &v, &t->err));
+		assert_false(tn_verify_ok(v));
+		tn_verify_free(v);
+		tn_adapter_close(a);
+		tn_checkpoint_close(merged);
+		tn_checkpoint_close(base);
+	}
+}
+
 /* The same change in both dialects has one hash; another scale has another. */
 static void the_hash_is_of_the_change(void **state)
 {
@@ -652,6 +679,7 @@ int main(void)
 		AL_TEST(prefixes_of_wrappers),
 		AL_TEST(modules_with_confusing_names),
 		AL_TEST(a_grown_vocabulary_changes_the_config),
+		AL_TEST(verify_tells_right_from_wrong),
 		AL_TEST(the_hash_is_of_the_change),
 		AL_TEST(the_doctor_says_what_is_wrong),
 		AL_TEST(bd_lora_is_block_diagonal),
