@@ -21,7 +21,8 @@ static tn_status check_peft(const struct tn_joint *j, const struct tn_adapter_en
 	if (e->of_parameter || e->is_attention_output || c->target.kind == TN_RULE_ABSENT || c->target.kind == TN_RULE_ALL_LINEAR)
 		return TN_OK;
 	TN_TRY(tn_select_peft(c, e->module.path, tn_path_is_head(e->module.path), &selected, err));
-	if (selected)
+	/* ensure_weight_tying adapts the partner of a tied module as well */
+	if (selected || (c->tie_on_purpose && (tn_path_is_head(e->module.path) || tn_path_is_embedding(e->module.path))))
 		return TN_OK;
 	return tn_fail(err, TN_E_MISMATCH, e->module.path, "the file has factors for '%.100s', and target_modules, exclude_modules "
 		       "and layers_to_transform of adapter_config.json do not select it: PEFT would leave them out. Correct the "

@@ -576,6 +576,20 @@ static void verify_tells_right_from_wrong(void **state)
 	}
 }
 
+/* ensure_weight_tying: the head's factors are the embedding's, turned round, though target_modules names one only. */
+static void tying_on_purpose_adapts_both(void **state)
+{
+	struct al *t = *state;
+	const struct al_tensor lora[] = { EA, EB, { PREFIX "lm_head.lora_A.weight", { 2, 3 }, 2, NULL },
+					  { PREFIX "lm_head.lora_B.weight", { 4, 2 }, 2, NULL } };
+	al_write_toy(al_path(t, "base"));
+	al_write_adapter(al_path(t, "a"), "{\"r\":2,\"target_modules\":[\"embed_tokens\"],\"ensure_weight_tying\":true}",
+			 "adapter_model.safetensors", lora, 4);
+	al_ok(t, al_fuse(t, al_path(t, "base"), al_path(t, "a"), al_path(t, "out")));
+	al_write_adapter(al_path(t, "a"), "{\"r\":2,\"target_modules\":[\"embed_tokens\"]}", "adapter_model.safetensors", lora, 4);
+	al_expect(t, al_fuse(t, al_path(t, "base"), al_path(t, "a"), al_path(t, "out")), TN_E_MISMATCH);
+}
+
 /* The same change in both dialects has one hash; another scale has another. */
 static void the_hash_is_of_the_change(void **state)
 {
@@ -646,6 +660,21 @@ static void qa_lora_is_dense(void **state)
 	expect_values(t, al_path(t, "out"), "l.weight", w, 8, 0);
 }
 
+/* OLoRA of rank 1 with scale 2 on diag(3, 1): 2 * [3, 0; 0, 0] is taken out, and 2 B A added. */
+static void olora_takes_out_as_much_as_its_scale(void **state)
+{
+	struct al *t = *state;
+	static const float base_w[] = { 3, 0, 0, 1 }, a[] = { 0, 1 }, b[] = { 0, 1 };
+	static const double w[] = { -3, 0, 0, 3 };
+	const struct al_tensor base = { "l.weight", { 2, 2 }, 2, base_w };
+	const struct al_tensor lora[] = { { PREFIX "l.lora_A.weight", { 1, 2 }, 2, a }, { PREFIX "l.lora_B.weight", { 2, 1 }, 2, b } };
+	al_write_base(al_path(t, "base"), "{}", &base, 1);
+	al_write_adapter(al_path(t, "a"), "{\"r\":1,\"lora_alpha\":2,\"target_modules\":[\"l\"],\"init_lora_weights\":\"olora\"}",
+			 "adapter_model.safetensors", lora, 2);
+	al_ok(t, al_fuse(t, al_path(t, "base"), al_path(t, "a"), al_path(t, "out")));
+	expect_values(t, al_path(t, "out"), "l.weight", w, 4, 1e-12);
+}
+
 /* KaSA of rank 1 on diag(3, 1): the base becomes diag(3, 0), and 2 B diag(d) A is added. */
 static void kasa_truncates_the_base(void **state)
 {
@@ -680,10 +709,12 @@ int main(void)
 		AL_TEST(modules_with_confusing_names),
 		AL_TEST(a_grown_vocabulary_changes_the_config),
 		AL_TEST(verify_tells_right_from_wrong),
+		AL_TEST(tying_on_purpose_adapts_both),
 		AL_TEST(the_hash_is_of_the_change),
 		AL_TEST(the_doctor_says_what_is_wrong),
 		AL_TEST(bd_lora_is_block_diagonal),
 		AL_TEST(qa_lora_is_dense),
+		AL_TEST(olora_takes_out_as_much_as_its_scale),
 		AL_TEST(kasa_truncates_the_base),
 	};
 	struct CMUnitTest tests[COUNT(fixed) + COUNT(toy_cases) + COUNT(file_cases)];
