@@ -346,6 +346,22 @@ static void prefixes_of_wrappers(void **state)
 	}
 }
 
+/* An adapter of a language model on a base that also sees: the tower's q_proj are no missing targets. */
+static void a_vision_tower_is_left_alone(void **state)
+{
+	struct al *t = *state;
+	static const double w[] = { 3, 0, 0, 0, 3, 0 };
+	const struct al_tensor base[] = {
+		{ "language_model.model.layers.0.self_attn.q_proj.weight", { 2, 3 }, 2, fixture_w },
+		{ "vision_tower.encoder.layers.0.self_attn.q_proj.weight", { 2, 3 }, 2, fixture_w },
+	};
+	const struct al_tensor lora[] = { { Q0 ".lora_A.weight", { 2, 3 }, 2, fixture_a_peft }, { Q0 ".lora_B.weight", { 2, 2 }, 2, fixture_b } };
+	al_write_base(al_path(t, "base"), "{}", base, 2);
+	al_write_adapter(al_path(t, "a"), PEFT(""), "adapter_model.safetensors", lora, 2);
+	al_ok(t, al_fuse(t, al_path(t, "base"), al_path(t, "a"), al_path(t, "out")));
+	expect_values(t, al_path(t, "out"), base[0].name, w, 6, 0);
+}
+
 /* Modules that are called like parts of an adapter (PEFT, tests/test_low_level_api.py). */
 static void modules_with_confusing_names(void **state)
 {
@@ -706,6 +722,7 @@ int main(void)
 		AL_TEST(kohya_files),
 		AL_TEST(gguf_files),
 		AL_TEST(prefixes_of_wrappers),
+		AL_TEST(a_vision_tower_is_left_alone),
 		AL_TEST(modules_with_confusing_names),
 		AL_TEST(a_grown_vocabulary_changes_the_config),
 		AL_TEST(verify_tells_right_from_wrong),
