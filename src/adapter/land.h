@@ -59,6 +59,7 @@ struct tn_joint {
 	/* while it is being made */
 	struct tn_base_names *names;
 	const char *model_type;       /* of config.json, or "" */
+	uint64_t heads, kv_heads;     /* of config.json; 0: it does not say */
 	int tied;                     /* head and input embedding are one tensor */
 	size_t embedding, head;       /* targets, or TN_NO_TARGET */
 	const size_t *entry_target;   /* of each entry, the first target it landed on */
