@@ -223,7 +223,8 @@ static tn_status status_of(const char *name)
 static void judge(const char *name, const char *how, tn_status got, const struct tn_error *e, const char *says)
 {
 	tn_status want = status_of(name);
-	int told = got == TN_OK || (e->code == got && (strstr(e->msg, says ? says : name) || strstr(e->where, says ? says : name)));
+	int told = got == TN_OK || (e->code == got && (strstr(e->msg, says ? says : name) || strstr(e->where, says ? says : name)) &&
+				    strstr(e->msg, name));
 	if (got == want && told)
 		return;
 	failures++;
