@@ -75,12 +75,13 @@ static void print_help(const struct cli_command *command)
 
 int cli_usage(const struct cli_command *command, const char *fmt, ...)
 {
+	char message[4096];
 	va_list args;
-	fprintf(stderr, "tenon %s: ", command->verb);
 	va_start(args, fmt);
-	vfprintf(stderr, fmt, args);
+	vsnprintf(message, sizeof message, fmt, args);
 	va_end(args);
-	fprintf(stderr, "\nusage: tenon %s %s\nTry 'tenon %s --help'.\n", command->verb, command->usage, command->verb);
+	fprintf(stderr, "tenon %s: %s\nusage: tenon %s %s\nTry 'tenon %s --help'.\n", command->verb, cli_safe(message),
+		command->verb, command->usage, command->verb);
 	return EXIT_USAGE;
 }
 
@@ -245,7 +246,7 @@ static void on_log(void *user, tn_log_level level, const char *message)
 	if (level < TN_LOG_WARNING && !cli.verbose)
 		return;
 	erase_bar();
-	fprintf(stderr, "tenon: %s%s\n", level == TN_LOG_WARNING ? "warning: " : "", message);
+	fprintf(stderr, "tenon: %s%s\n", level == TN_LOG_WARNING ? "warning: " : "", cli_safe(message));
 }
 
 tn_context *cli_context(const char *verb)
@@ -285,29 +286,15 @@ int cli_write(void *user, const char *bytes, size_t n)
 	return fwrite(bytes, 1, n, stdout) != n;
 }
 
-static void print_json_text(const char *s)
-{
-	putchar('"');
-	for (; *s; s++) {
-		if (*s == '"' || *s == '\\')
-			printf("\\%c", *s);
-		else if ((unsigned char)*s < 0x20)
-			printf("\\u%04x", (unsigned)(unsigned char)*s);
-		else
-			putchar(*s);
-	}
-	putchar('"');
-}
-
 int cli_fail(const char *verb, const struct tn_error *err)
 {
 	erase_bar();
-	fprintf(stderr, "tenon %s: %s\n", verb, err->msg);
+	fprintf(stderr, "tenon %s: %s\n", verb, cli_safe(err->msg));
 	if (cli.json) {
 		printf("{\n  \"ok\": false,\n  \"error\": {\"code\": \"%s\", \"where\": ", tn_status_name(err->code));
-		print_json_text(err->where);
+		cli_print_json_text(err->where);
 		printf(", \"message\": ");
-		print_json_text(err->msg);
+		cli_print_json_text(err->msg);
 		printf("}\n}\n");
 	}
 	return err->code == TN_E_CANCELLED ? EXIT_INTERRUPTED : EXIT_FAILED;

@@ -63,7 +63,7 @@ int main(int argc, char **argv)
 	for (int i = 0; i < COMMAND_COUNT; i++)
 		if (strcmp(argv[1], commands[i].verb) == 0)
 			return close_stdout(commands[i].run(argc - 1, argv + 1));
-	fprintf(stderr, "tenon: there is no verb '%s'\n", argv[1]);
+	fprintf(stderr, "tenon: there is no verb '%s'\n", cli_safe(argv[1]));
 	print_overview(stderr);
 	return EXIT_USAGE;
 }

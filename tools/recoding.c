@@ -94,7 +94,7 @@ static void warn(const struct recoding *c, const tn_recode *r)
 	for (size_t i = 0; c->request.quantize && quantized && i < tn_recode_count(r); i++) {
 		const struct tn_recoded *t = tn_recode_at(r, i);
 		if (t->why_not)
-			fprintf(stderr, "tenon: warning: '%s' stays %s: %s\n", t->tensor->name, t->to, t->why_not);
+			fprintf(stderr, "tenon: warning: '%s' stays %s: %s\n", cli_safe(t->tensor->name), t->to, cli_safe(t->why_not));
 	}
 }
 
@@ -109,7 +109,7 @@ static void print_summary(const struct recoding *c, const tn_recode *r, const tn
 	if (c->dry_run)
 		printf("; nothing was written\n");
 	else
-		printf(", in %.2f s -> %s\n", seconds, c->save_path);
+		printf(", in %.2f s -> %s\n", seconds, cli_safe(c->save_path));
 }
 
 /* A quantize that quantizes nothing, or a dequantize that changes nothing, is a mistake; mlx_lm.convert is content. */
