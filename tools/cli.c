@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -85,26 +86,20 @@ int cli_usage(const struct cli_command *command, const char *fmt, ...)
 	return EXIT_USAGE;
 }
 
-/* "256M", "2G", "1.5GiB": powers of 1024. */
+/* "256M", "2G", "1.5GiB": digits, perhaps a fraction, and a power of 1024. */
 static int parse_bytes(const char *text, uint64_t *out)
 {
-	char *end;
-	double n = strtod(text, &end);
-	static const char units[] = "KMGT";
-	const char *unit = *end ? strchr(units, *end & ~0x20) : NULL;
-	if (end == text || !(n >= 0) || (*end && !unit && strcmp(end, "B") != 0))
+	static const char digits[] = "0123456789", units[] = "KMGT";
+	size_t whole = strspn(text, digits), fraction = text[whole] == '.' ? 1 + strspn(text + whole + 1, digits) : 0;
+	const char *unit = text + whole + fraction, *found = *unit ? strchr(units, *unit & ~0x20) : NULL;
+	if (whole == 0 || fraction == 1)
 		return 0;
-	if (unit) {
-		for (const char *u = units; u <= unit; u++)
-			n *= 1024;
-		end++;
-		if (*end == 'i')
-			end++;
-		if (*end == 'B' || *end == 'b')
-			end++;
-		if (*end)
-			return 0;
-	}
+	double n = strtod(text, NULL);
+	for (const char *u = units; found && u <= found; u++)
+		n *= 1024;
+	const char *rest = found ? unit + 1 : unit;
+	if (*rest && strcasecmp(rest, "B") != 0 && (!found || strcasecmp(rest, "iB") != 0))
+		return 0;
 	if (!(n >= 1 && n < 9e18))
 		return 0;
 	*out = (uint64_t)n;
@@ -155,9 +150,21 @@ static int take_option(const struct cli_command *command, int argc, char **argv,
 	if (!equals && *i + 1 >= argc)
 		return cli_usage(command, "'%s' needs a value, %s", arg, option->value);
 	const char *value = equals ? equals + 1 : argv[++*i];
-	if (!set_value(option, value))
+	if (!*value || !set_value(option, value))
 		return cli_usage(command, "'%s' is not a value for '%.*s' (%s)", value, (int)n, arg, option->help);
 	return -1;
+}
+
+/* The library knows which kernels there are. */
+static int check_isa(const struct cli_command *command)
+{
+	struct tn_options options = TN_OPTIONS_INIT;
+	struct tn_error err;
+	tn_context *ctx = NULL;
+	options.isa = cli.isa;
+	tn_status status = cli.isa ? tn_context_create(&options, &ctx, &err) : TN_OK;
+	tn_context_destroy(ctx);
+	return status == TN_E_ARG ? cli_usage(command, "%s", err.msg) : -1;
 }
 
 int cli_parse(const struct cli_command *command, int argc, char **argv, int *exit_status)
@@ -182,7 +189,8 @@ int cli_parse(const struct cli_command *command, int argc, char **argv, int *exi
 					 command->positional_min == 1 ? " is" : "s are", cli.positional_count);
 		return 0;
 	}
-	return 1;
+	*exit_status = check_isa(command);
+	return *exit_status < 0;
 }
 
 /* ---- progress, interrupts, log --------------------------------------------------------------------------- */

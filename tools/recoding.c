@@ -30,7 +30,7 @@ int recoding_number(const char *text, int32_t *out)
 	if (!text)
 		return 1;
 	long n = strtol(text, &end, 10);
-	if (end == text || *end || n < -1000000 || n > 1000000)
+	if (end == text || *end || n < 1 || n > 1000000)
 		return 0;
 	*out = (int32_t)n;
 	return 1;
@@ -153,6 +153,29 @@ static int run_plan(const struct recoding *c, const tn_recode *r, const tn_check
 	return EXIT_DONE;
 }
 
+/* The parameters that the library refuses for an empty matrix are refused before any file is looked at. */
+static int check_request(const struct recoding *c, tn_context *ctx)
+{
+	const struct tn_quantization *q = &c->request.quantization.q;
+	float none;
+	const struct tn_array w = { .dtype = TN_F32, .rank = 2, .data = &none,
+				    .shape = { 0, q->group_size > 0 ? (uint64_t)q->group_size : 128 } };
+	const char *recipe = c->request.quantization.recipe;
+	struct tn_quantized matrix;
+	struct tn_error err;
+	if (recipe && tn_recipe_bits(recipe, "", 0, 1) == 0)
+		return cli_usage(c->command, "'%s' is not a recipe: mixed_2_6, mixed_3_4, mixed_3_6, mixed_4_6", recipe);
+	if (recipe && c->request.quantize && q->mode && strcmp(q->mode, "affine") != 0)
+		return cli_usage(c->command, "Quant predicates only support 'affine' quantization.");
+	tn_status status = tn_quantize(ctx, &w, q, NULL, c->request.flavour, &matrix, &err);
+	if (status == TN_E_ARG)
+		return cli_usage(c->command, "%s", err.msg);
+	if (status != TN_OK)
+		return cli_fail(c->command->verb, &err);
+	tn_quantized_release(ctx, &matrix);
+	return -1;
+}
+
 int run_recoding(const struct recoding *c)
 {
 	struct tn_error err;
@@ -162,6 +185,11 @@ int run_recoding(const struct recoding *c)
 	tn_context *ctx = cli_context(c->command->verb);
 	if (!ctx)
 		return EXIT_FAILED;
+	status = check_request(c, ctx);
+	if (status >= 0) {
+		tn_context_destroy(ctx);
+		return status;
+	}
 	if (tn_checkpoint_open(ctx, c->model, &base, &err) != TN_OK ||
 	    tn_recode_plan(ctx, base, &c->request, &plan, &err) != TN_OK)
 		status = cli_fail(c->command->verb, &err);
