@@ -108,9 +108,8 @@ static int parse_bytes(const char *text, uint64_t *out)
 
 static int parse_count(const char *text, unsigned *out)
 {
-	char *end;
-	unsigned long n = strtoul(text, &end, 10);
-	if (end == text || *end || text[0] == '-' || n == 0 || n > 1024)
+	unsigned long n = strtoul(text, NULL, 10);
+	if (text[strspn(text, "0123456789")] || n == 0 || n > 1024)
 		return 0;
 	*out = (unsigned)n;
 	return 1;

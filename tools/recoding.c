@@ -26,11 +26,10 @@ int recoding_dtype(const char *name, tn_dtype *out)
 
 int recoding_number(const char *text, int32_t *out)
 {
-	char *end;
 	if (!text)
 		return 1;
-	long n = strtol(text, &end, 10);
-	if (end == text || *end || n < 1 || n > 1000000)
+	long n = strtol(text, NULL, 10);
+	if (text[strspn(text, "0123456789")] || n < 1 || n > 1000000)
 		return 0;
 	*out = (int32_t)n;
 	return 1;

@@ -25,11 +25,13 @@ done
 for size in 300000 300000B 300k 0.5M 1.5GiB 2gb 1T; do
 	tenon inspect -q --max-memory "$size" examples/base/model.safetensors | head -n 1
 done
+wrong tenon inspect --threads " 3" nowhere
+wrong tenon inspect --threads +3 nowhere
 wrong tenon inspect --isa neon nowhere
 wrong tenon fuse --model= --adapter-path b --save-path c
 wrong tenon fuse --model "" --adapter-path b --save-path c
-for bits in 7 -4 0; do
-	wrong tenon quantize --model nowhere --save-path x --q-bits $bits
+for bits in 7 -4 0 " 4" +4 4x; do
+	wrong tenon quantize --model nowhere --save-path x --q-bits "$bits"
 done
 wrong tenon quantize --model nowhere --save-path x --q-group-size 16
 wrong tenon quantize --model nowhere --save-path x --q-group-size 48
