@@ -15,8 +15,8 @@ area=$(mktemp -d "${BENCH_DIR:-${TMPDIR:-/tmp}}/tenon-bench-XXXXXX")
 trap 'rm -rf "$area"' EXIT
 cd "$area"
 
-# measure JOB COMMAND...: one line "JOB seconds resident anonymous" to `found`. Its output is gone before the next begins, and
-# so are the pages that it left to be written.
+# measure JOB COMMAND...: one line "JOB seconds cpu resident anonymous" to `found`. What the last removal left in the journal is
+# written before the clock starts.
 measure() {
 	job=$1
 	shift
@@ -57,19 +57,27 @@ function median(values, n, i, j, swap) {
 		}
 	return values[int((n + 1) / 2)]
 }
-{ n[$1]++; seconds[$1, n[$1]] = $2; if ($3 > resident[$1]) resident[$1] = $3; if ($4 > anonymous[$1]) anonymous[$1] = $4 }
+{
+	job = $1
+	i = ++n[job]
+	seconds[job, i] = $2
+	cpu[job, i] = $3
+	resident[job] = $4 > resident[job] ? $4 : resident[job]
+	anonymous[job] = $5 > anonymous[job] ? $5 : anonymous[job]
+}
 END {
-	print "job         seconds  (least-greatest)  of cp; sync  (least-greatest)  resident  anonymous MB"
+	print "job         seconds  (least-greatest)  of cp; sync  (least-greatest)     CPU s  resident  anonymous MB"
 	split("fuse quantize dequantize", jobs, " ")
 	for (k = 1; k <= 3; k++) {
 		job = jobs[k]
 		for (i = 1; i <= n[job]; i++) {
 			own[i] = seconds[job, i]
+			work[i] = cpu[job, i]
 			ratio[i] = seconds[job, i] / seconds["cp-" job, i]
 		}
 		m = median(own, n[job])
 		r = median(ratio, n[job])
-		printf "%-10s  %7.2f  (%5.2f - %5.2f)   %11.2f  (%5.2f - %5.2f)   %8.0f  %12.0f\n", job, m, own[1], own[n[job]],
-		       r, ratio[1], ratio[n[job]], resident[job] / 1e3, anonymous[job] / 1e3
+		printf "%-10s  %7.2f  (%5.2f - %5.2f)   %11.2f  (%5.2f - %5.2f)  %8.2f  %8.0f  %12.0f\n", job, m, own[1],
+		       own[n[job]], r, ratio[1], ratio[n[job]], median(work, n[job]), resident[job] / 1e3, anonymous[job] / 1e3
 	}
 }' found

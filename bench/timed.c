@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* timed FILE COMMAND...: runs the command and writes to FILE one line: seconds, peak resident kB, peak anonymous kB.
+/* timed FILE COMMAND...: runs the command and writes to FILE one line: seconds, CPU seconds, peak resident kB,
+ * peak anonymous kB.
  *
  * Resident memory counts pages of mapped files too, which the system can take back at any time; the anonymous peak is fair to
  * programs that map their input. The kernel keeps no such peak, so it is sampled every 5 ms, and 0 when the command was
@@ -47,6 +48,11 @@ static long wait_sampling(pid_t child, const sigset_t *ends, int *status, struct
 	return peak;
 }
 
+static double cpu_seconds(const struct rusage *u)
+{
+	return (double)(u->ru_utime.tv_sec + u->ru_stime.tv_sec) + (double)(u->ru_utime.tv_usec + u->ru_stime.tv_usec) * 1e-6;
+}
+
 int main(int argc, char **argv)
 {
 	sigset_t ends;
@@ -70,7 +76,8 @@ int main(int argc, char **argv)
 	long anonymous = wait_sampling(child, &ends, &status, &usage);
 	double seconds = now() - start;
 	FILE *f = fopen(argv[1], "w");
-	if (!f || fprintf(f, "%.4f %ld %ld\n", seconds, usage.ru_maxrss, anonymous) < 0 || fclose(f) != 0) {
+	if (!f || fprintf(f, "%.4f %.4f %ld %ld\n", seconds, cpu_seconds(&usage), usage.ru_maxrss, anonymous) < 0 ||
+	    fclose(f) != 0) {
 		perror(argv[1]);
 		return 2;
 	}
