@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* codecs [ISA...]: how fast the kernels of each instruction set decode, encode and fuse rows, against limits that are taken
- * between the same runs: memcpy of the same rows, and the multiply-adds that this instruction set can do.
+/* codecs [ISA...]: how fast the kernels of each instruction set decode, encode and fuse rows, against limits that are
+ * taken between the same runs: memcpy of the same rows, and the multiply-adds that this instruction set can do.
  *
- * Rates are GB/s of float32 written (decode, fuse) or read (encode); a rate of memcpy is of bytes copied. One thread. */
+ * Rates are GB/s of float32 written (decode, fuse) or read (encode), and of bytes copied for memcpy. One thread. */
 #include "kernels/kernels.h"
 #include "linear/delta.h"
 
@@ -262,8 +262,8 @@ int main(int argc, char **argv)
 	b.scratch = buffer(tn_delta_scratch_bytes(RANK, COLS));
 	fill(b.values, (size_t)MEMORY_ROWS * COLS);
 	fill(factors, RANK * COLS + CACHE_ROWS * RANK);
-	b.delta = (struct tn_delta){ .a = factors, .b = factors + RANK * COLS, .rank = RANK, .cols = COLS, .rows = CACHE_ROWS,
-				     .group_rows = CACHE_ROWS, .scale = 2 };
+	b.delta = (struct tn_delta){ .a = factors, .b = factors + RANK * COLS, .rank = RANK, .cols = COLS,
+				     .rows = CACHE_ROWS, .group_rows = CACHE_ROWS, .scale = 2 };
 	printf("%-28s | %-32s | %s\n", "ratios are to memcpy", "in cache, ratio (least-greatest)", "from memory");
 	for (int i = 1; i < argc; i++)
 		bench_isa(&b, argv[i]);

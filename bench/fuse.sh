@@ -1,12 +1,12 @@
 #!/bin/sh
 # fuse.sh [MEGABYTES [RUNS]]: tenon fuse, quantize and dequantize beside a copy of the same base, in turns.
 #
-# The peer is `cp -r` and a sync of what it wrote, because tenon's output is on disk when it ends. Every job has a copy of
-# its own just before it, and the ratio is that of the pair: what disturbs the machine for longer than a pair disturbs both.
+# The peer is `cp -r` and a sync of what it wrote, because tenon's output is on disk when it ends. Every job has a copy
+# of its own just before it, and the ratio is that of the pair: what disturbs the machine for longer disturbs both.
 # Files are in the page cache throughout; a round that is not counted comes first.
 #
-# TENON and TOOLS: the command, and the folder of timed and make_model (build/tenon, build/bench); BENCH_DIR: where to write,
-# three times MEGABYTES.
+# TENON and TOOLS: the command, and the folder of timed and make_model (build/tenon, build/bench). BENCH_DIR: where to
+# write, three times MEGABYTES.
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 megabytes=${1:-1000} runs=${2:-5}
@@ -15,8 +15,8 @@ area=$(mktemp -d "${BENCH_DIR:-${TMPDIR:-/tmp}}/tenon-bench-XXXXXX")
 trap 'rm -rf "$area"' EXIT
 cd "$area"
 
-# measure JOB COMMAND...: one line "JOB seconds cpu resident anonymous" to `found`. What the last removal left in the journal is
-# written before the clock starts.
+# measure JOB COMMAND...: one line "JOB seconds cpu resident anonymous" to `found`. What the last removal left in the
+# journal is written before the clock starts.
 measure() {
 	job=$1
 	shift
@@ -77,7 +77,8 @@ END {
 		}
 		m = median(own, n[job])
 		r = median(ratio, n[job])
-		printf "%-10s  %7.2f  (%5.2f - %5.2f)   %11.2f  (%5.2f - %5.2f)  %8.2f  %8.0f  %12.0f\n", job, m, own[1],
-		       own[n[job]], r, ratio[1], ratio[n[job]], median(work, n[job]), resident[job] / 1e3, anonymous[job] / 1e3
+		printf "%-10s  %7.2f  (%5.2f - %5.2f)   %11.2f  (%5.2f - %5.2f)", job, m, own[1], own[n[job]],
+		       r, ratio[1], ratio[n[job]]
+		printf "  %8.2f  %8.0f  %12.0f\n", median(work, n[job]), resident[job] / 1e3, anonymous[job] / 1e3
 	}
 }' found

@@ -156,44 +156,50 @@ static FILE *open_text(const char *sub, const char *name)
 
 static void make_base(struct piece *pieces)
 {
+	const char *weight = "model.layers.%d.%s.weight";
 	size_t n = 0;
 	make_folder("base");
 	describe(&pieces[n++], TN_BF16, "model.embed_tokens.weight", VOCABULARY, HIDDEN);
 	describe(&pieces[n++], TN_BF16, "model.norm.weight", HIDDEN, 0);
 	for (int i = 0; i < layers; i++) {
 		for (int m = 0; m < LINEARS; m++)
-			describe(&pieces[n++], TN_BF16, name_of("model.layers.%d.%s.weight", i, linears[m].name),
-				 linears[m].rows, linears[m].cols);
-		describe(&pieces[n++], TN_BF16, name_of("model.layers.%d.%s.weight", i, "input_layernorm"), HIDDEN, 0);
-		describe(&pieces[n++], TN_BF16, name_of("model.layers.%d.%s.weight", i, "post_attention_layernorm"), HIDDEN,
-			 0);
+			describe(&pieces[n++], TN_BF16, name_of(weight, i, linears[m].name), linears[m].rows,
+				 linears[m].cols);
+		describe(&pieces[n++], TN_BF16, name_of(weight, i, "input_layernorm"), HIDDEN, 0);
+		describe(&pieces[n++], TN_BF16, name_of(weight, i, "post_attention_layernorm"), HIDDEN, 0);
 	}
 	write_tensors("base", "model.safetensors", pieces, n);
 	FILE *f = open_text("base", "config.json");
 	fprintf(f,
 		"{\"architectures\": [\"LlamaForCausalLM\"], \"model_type\": \"llama\", \"dtype\": \"bfloat16\",\n"
-		" \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d, \"num_attention_heads\": 32,\n"
-		" \"num_key_value_heads\": 4, \"head_dim\": 64, \"vocab_size\": %d, \"max_position_embeddings\": 2048,\n"
-		" \"rms_norm_eps\": 1e-05, \"rope_theta\": 10000.0, \"hidden_act\": \"silu\", \"tie_word_embeddings\": true}\n",
+		" \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d, \"vocab_size\": %d,\n"
+		" \"num_attention_heads\": 32, \"num_key_value_heads\": 4, \"head_dim\": 64,\n"
+		" \"hidden_act\": \"silu\", \"max_position_embeddings\": 2048, \"rms_norm_eps\": 1e-05,\n"
+		" \"rope_theta\": 10000.0, \"tie_word_embeddings\": true}\n",
 		HIDDEN, INTERMEDIATE, layers, VOCABULARY);
 	fclose(f);
 }
 
+static const char *const lora_a = "base_model.model.model.layers.%d.%s.lora_A.weight";
+static const char *const lora_b = "base_model.model.model.layers.%d.%s.lora_B.weight";
+
 static void make_adapter_peft(struct piece *pieces)
 {
-	const char *a = "base_model.model.model.layers.%d.%s.lora_A.weight", *b = "base_model.model.model.layers.%d.%s.lora_B.weight";
 	size_t n = 0;
 	make_folder("adapter");
 	for (int i = 0; i < layers; i++)
 		for (int m = 0; m < LINEARS; m++) {
-			describe(&pieces[n++], TN_F32, name_of(a, i, linears[m].name), RANK, linears[m].cols);
-			describe(&pieces[n++], TN_F32, name_of(b, i, linears[m].name), linears[m].rows, RANK);
+			describe(&pieces[n++], TN_F32, name_of(lora_a, i, linears[m].name), RANK, linears[m].cols);
+			describe(&pieces[n++], TN_F32, name_of(lora_b, i, linears[m].name), linears[m].rows, RANK);
 		}
 	write_tensors("adapter", "adapter_model.safetensors", pieces, n);
 	FILE *f = open_text("adapter", "adapter_config.json");
-	fprintf(f, "{\"peft_type\": \"LORA\", \"task_type\": \"CAUSAL_LM\", \"r\": %d, \"lora_alpha\": %d, \"lora_dropout\": 0.0,\n"
-		   " \"bias\": \"none\", \"target_modules\": [\"q_proj\", \"k_proj\", \"v_proj\", \"o_proj\", \"gate_proj\", "
-		   "\"up_proj\", \"down_proj\"]}\n", RANK, 2 * RANK);
+	fprintf(f,
+		"{\"peft_type\": \"LORA\", \"task_type\": \"CAUSAL_LM\", \"r\": %d, \"lora_alpha\": %d,\n"
+		" \"bias\": \"none\", \"lora_dropout\": 0.0,\n"
+		" \"target_modules\": [\"q_proj\", \"k_proj\", \"v_proj\", \"o_proj\", \"gate_proj\", "
+		"\"up_proj\", \"down_proj\"]}\n",
+		RANK, 2 * RANK);
 	fclose(f);
 }
 
@@ -209,15 +215,14 @@ static struct piece *transpose(struct piece *p, const char *name, const char *pe
 
 static void make_adapter_mlx(struct piece *pieces)
 {
-	const char *a = "base_model.model.model.layers.%d.%s.lora_A.weight", *b = "base_model.model.model.layers.%d.%s.lora_B.weight";
 	size_t n = 0;
 	make_folder("adapter-mlx");
 	for (int i = 0; i < layers; i++)
 		for (int m = 0; m < LINEARS; m++) {
 			transpose(&pieces[n++], name_of("model.layers.%d.%s.lora_a", i, linears[m].name),
-				  name_of(a, i, linears[m].name), linears[m].cols, RANK);
+				  name_of(lora_a, i, linears[m].name), linears[m].cols, RANK);
 			transpose(&pieces[n++], name_of("model.layers.%d.%s.lora_b", i, linears[m].name),
-				  name_of(b, i, linears[m].name), RANK, linears[m].rows);
+				  name_of(lora_b, i, linears[m].name), RANK, linears[m].rows);
 		}
 	write_tensors("adapter-mlx", "adapters.safetensors", pieces, n);
 	FILE *f = open_text("adapter-mlx", "adapter_config.json");

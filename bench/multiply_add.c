@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The most that one thread can multiply and add with this instruction set, nothing read from memory. Product and sum are
- * rounded each (-ffp-contract=off), as in the kernels: what a fused multiply-add could do is not their limit. */
+/* The most that one thread can multiply and add with this instruction set, nothing read from memory. Product and sum
+ * are rounded each (-ffp-contract=off), as in the kernels: what a fused multiply-add could do is not their limit. */
 #include "kernels/isa_build.h"
 
 #include <stddef.h>

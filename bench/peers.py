@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """peers.py [MEGABYTES [RUNS]]: tenon beside mlx-lm and PEFT on the same files, in turns.
 
-Run it with a Python that has mlx-lm, or peft and torch; a peer that is not there is skipped with a line that says so. Whole
-processes are timed, imports included, because that is what a person waits for. Files are in the page cache; a round that is not
-counted comes first. Every round holds each job once; a ratio is that of the two jobs in one round.
+Run it with a Python that has mlx-lm, or peft and torch; a peer that is not there is skipped with a line that says so.
+Whole processes are timed, imports included, because that is what a person waits for; of the outputs only tenon's is on
+disk when the clock stops. Files are in the page cache. Every round holds each job once, and a ratio is that of two jobs
+of one round; a round that is not counted comes first, and its outputs are held against the truth.
 
-TENON and TOOLS: the command, and the folder of timed and make_model (build/tenon, build/bench); BENCH_DIR: where to write.
+TENON and TOOLS: the command, and the folder of timed and make_model (build/tenon, build/bench). BENCH_DIR: where to
+write.
 """
 import importlib.util
 import os
@@ -51,8 +53,9 @@ def peers():
     if peft:
         jobs.append(("fuse", "peft merge", [sys.executable, "-c", PEFT_MERGE]))
     if mlx:
-        for name, command in (("tenon convert -q", [TENON, "convert", "--quiet"]), ("mlx_lm convert -q", [*python, "convert"])):
-            jobs.append(("quantize", name, [*command, "--hf-path", "model/base", "--mlx-path", "out", "-q"]))
+        convert = ["convert", "--hf-path", "model/base", "--mlx-path", "out", "-q"]
+        jobs.append(("quantize", "tenon convert -q", [TENON, *convert, "--quiet"]))
+        jobs.append(("quantize", "mlx_lm convert -q", [*python, *convert]))
     return jobs
 
 
@@ -90,11 +93,10 @@ def report(jobs, found):
     print(f"{'job':<20}{'seconds':>24}{'times tenon':>24}{'CPU s':>8}{'resident MB':>14}{'anonymous MB':>14}")
     first = {}
     for group, name, _ in jobs:
-        own = found[name]
-        first.setdefault(group, own)
-        ratio = [a[0] / b[0] for a, b in zip(own, first[group])]
-        print(f"{name:<20}{spread([r[0] for r in own], 2):>24}{spread(ratio, 1):>24}"
-              f"{statistics.median(r[1] for r in own):>8.2f}{max(r[2] for r in own):>14.0f}{max(r[3] for r in own):>14.0f}")
+        seconds, cpu, resident, anonymous = zip(*found[name])
+        ratio = [own / tenon for own, tenon in zip(seconds, first.setdefault(group, seconds))]
+        print(f"{name:<20}{spread(seconds, 2):>24}{spread(ratio, 1):>24}{statistics.median(cpu):>8.2f}"
+              f"{max(resident):>14.0f}{max(anonymous):>14.0f}")
 
 
 def main():

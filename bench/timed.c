@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* timed FILE COMMAND...: runs the command and writes to FILE one line: seconds, CPU seconds, peak resident kB,
- * peak anonymous kB.
+/* timed FILE COMMAND...: runs the command and writes to FILE one line: seconds, CPU seconds, peak resident kB, peak
+ * anonymous kB. The exit status is the command's.
  *
- * Resident memory counts pages of mapped files too, which the system can take back at any time; the anonymous peak is fair to
- * programs that map their input. The kernel keeps no such peak, so it is sampled every 5 ms, and 0 when the command was
- * quicker than that. The exit status is the command's. */
+ * Resident memory counts pages of mapped files too, which the system can take back at any time; the anonymous peak is
+ * fair to programs that map their input. The kernel keeps no such peak, so it is sampled every 5 ms. */
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -48,9 +47,9 @@ static long wait_sampling(pid_t child, const sigset_t *ends, int *status, struct
 	return peak;
 }
 
-static double cpu_seconds(const struct rusage *u)
+static double seconds_of(struct timeval t)
 {
-	return (double)(u->ru_utime.tv_sec + u->ru_stime.tv_sec) + (double)(u->ru_utime.tv_usec + u->ru_stime.tv_usec) * 1e-6;
+	return (double)t.tv_sec + (double)t.tv_usec * 1e-6;
 }
 
 int main(int argc, char **argv)
@@ -74,10 +73,9 @@ int main(int argc, char **argv)
 		_exit(127);
 	}
 	long anonymous = wait_sampling(child, &ends, &status, &usage);
-	double seconds = now() - start;
+	double seconds = now() - start, cpu = seconds_of(usage.ru_utime) + seconds_of(usage.ru_stime);
 	FILE *f = fopen(argv[1], "w");
-	if (!f || fprintf(f, "%.4f %.4f %ld %ld\n", seconds, cpu_seconds(&usage), usage.ru_maxrss, anonymous) < 0 ||
-	    fclose(f) != 0) {
+	if (!f || fprintf(f, "%.4f %.4f %ld %ld\n", seconds, cpu, usage.ru_maxrss, anonymous) < 0 || fclose(f) != 0) {
 		perror(argv[1]);
 		return 2;
 	}
