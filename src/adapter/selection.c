@@ -214,12 +214,15 @@ tn_status tn_pattern_value(const struct tn_patterns *patterns, const char *path,
 tn_status tn_pattern_offers(const struct tn_patterns *patterns, const char *path, double fallback, double value,
 			    int *offered, struct tn_error *err)
 {
-	*offered = fallback == value;
+	int any = 0;
+	*offered = 0;
 	for (size_t i = 0; i < patterns->count && !*offered; i++) {
 		int matched;
 		TN_TRY(pattern_matches(&patterns->items[i], path, &matched, err));
+		any |= matched;
 		*offered = matched && patterns->items[i].value == value;
 	}
+	*offered |= !any && fallback == value;
 	return TN_OK;
 }
 

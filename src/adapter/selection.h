@@ -24,7 +24,7 @@ const char *tn_select_mlx_key(const struct tn_adapter_config *config, const char
 /* The value of the first pattern that fits, by PEFT's re.match("(.*\.)?(key)$"), or `fallback`. */
 tn_status tn_pattern_value(const struct tn_patterns *patterns, const char *path, double fallback, double *out,
 			   struct tn_error *err);
-/* 1 when any fitting pattern, or the fallback, has that value. */
+/* 1 when any fitting pattern has that value; where none fits, the fallback. */
 tn_status tn_pattern_offers(const struct tn_patterns *patterns, const char *path, double fallback, double value,
 			    int *offered, struct tn_error *err);
 
