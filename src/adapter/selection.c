@@ -131,6 +131,13 @@ tn_status tn_select_peft(const struct tn_adapter_config *c, const char *path, in
 	return TN_OK;
 }
 
+tn_status tn_saved_covers(const struct tn_adapter_config *c, size_t i, const char *path, int *covers, struct tn_error *err)
+{
+	TN_TRY(tn_regex_begin(c->saved_regexes[i], path, covers, NULL, NULL, err));
+	*covers = *covers || tn_ends_with(path, c->saved.names[i]);
+	return TN_OK;
+}
+
 /* Experts of transformers register the projections in this order (models/mixtral/modeling_mixtral.py and the classes that
  * follow it; dbrx has w1, v1, w2). */
 static size_t registration_order(const char *name)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Any bytes as a GGUF file: refused with words, or every tensor lies within the file and can be read and found. Either way
- * the memory is in proportion to the file, whatever its counts say. */
+/* Any bytes as a GGUF file: refused with words, or every tensor lies within the file and can be read and found. Either
+ * way the memory is in proportion to the file, whatever its counts say. */
 #include "fuzz.h"
 #include "testlib.h"
 
