@@ -333,6 +333,10 @@ static void gguf_files(void **state)
 	write_gguf(al_path(t, "l.gguf"), "adapter", fixture_a_peft, b);
 	al_ok(t, al_fuse(t, al_path(t, "base"), al_path(t, "l.gguf"), al_path(t, "out")));
 	expect_values(t, al_path(t, "out"), base.name, w, 12, 0);
+	tn_doctor *d;
+	al_ok(t, tn_doctor_run(t->ctx, al_path(t, "base"), al_path(t, "l.gguf"), "llama.cpp", &d, &t->err));
+	assert_true(tn_doctor_ok(d)); /* its own format needs no PEFT folder */
+	tn_doctor_free(d);
 	write_gguf(al_path(t, "l.gguf"), "model", fixture_a_peft, b);
 	al_expect(t, al_fuse(t, al_path(t, "base"), al_path(t, "l.gguf"), al_path(t, "out")), TN_E_UNSUPPORTED);
 	write_gguf(al_path(t, "l.gguf"), "adapter", fixture_a_peft, b);
