@@ -65,7 +65,8 @@ static tn_status note_unread(tn_adapter *adapter, const char *name, struct tn_er
 	TN_TRY(tn_path_join(path, adapter->path, name, err));
 	if (tn_path_kind_of(path, &kind, NULL) != TN_OK || kind != TN_PATH_FILE)
 		return TN_OK;
-	tn_logf(adapter->ctx, TN_LOG_WARNING, "'%s' is used, and '%s' beside it is not", tn_safetensors_path(adapter->file), name);
+	tn_logf(adapter->ctx, TN_LOG_WARNING, "'%s' is used, and '%s' beside it is not", tn_safetensors_path(adapter->file),
+		name);
 	return tn_arena_text(&adapter->arena, name, strlen(name), &adapter->unread, err);
 }
 

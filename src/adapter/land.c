@@ -327,19 +327,22 @@ static void write_shape(char out[96], const struct tn_tensor *t)
 		n += (size_t)snprintf(out + n, 96 - n, "%s%llu", i ? ", " : "", (unsigned long long)t->shape[i]);
 }
 
-/* Factors of more than two dimensions are those of a convolution (stacks of experts aside, whose third is the expert). */
-static tn_status check_kernel(const struct tn_joint *j, const struct tn_adapter_entry *e, size_t target, struct tn_error *err)
+/* Factors of more than two dimensions are those of a convolution; a stack's first one is the expert. */
+static tn_status check_kernel(const struct tn_joint *j, const struct tn_adapter_entry *e, size_t target,
+			      struct tn_error *err)
 {
 	const struct tn_tensor *w = tn_target_source(&j->targets[target]), *a = e->a.tensor, *b = e->b.tensor;
 	char odd[96], base[96];
-	if ((a->rank == 2 && b->rank == 2) || (e->module.kind == TN_MODULE_EXPERTS && !e->of_parameter) || is_kernel_of(w, a, b))
+	int stack = e->module.kind == TN_MODULE_EXPERTS && !e->of_parameter;
+	if ((a->rank == 2 && b->rank == 2) || stack || is_kernel_of(w, a, b))
 		return TN_OK;
 	const struct tn_tensor *t = a->rank > 2 ? a : b;
 	write_shape(odd, t);
 	write_shape(base, w);
-	return tn_fail(err, TN_E_MISMATCH, t->name, "'%.100s' is [%s], and the base '%.80s' is [%s]: more than two dimensions are "
-		       "those of a convolution, A [rank, in, kernel...] and B [out, rank, 1...] on [out, in, kernel...]; give the base "
-		       "that the adapter was trained on, or save the factors with two dimensions", t->name, odd, w->name, base);
+	return tn_fail(err, TN_E_MISMATCH, t->name, "'%.100s' is [%s], and the base '%.80s' is [%s]: more than two dimensions "
+		       "are those of a convolution, A [rank, in, kernel...] and B [out, rank, 1...] on [out, in, kernel...]; "
+		       "give the base that the adapter was trained on, or save the factors with two dimensions", t->name, odd,
+		       w->name, base);
 }
 
 /* ---- all of them ----------------------------------------------------------------------------------------- */

@@ -131,7 +131,8 @@ tn_status tn_select_peft(const struct tn_adapter_config *c, const char *path, in
 	return TN_OK;
 }
 
-tn_status tn_saved_covers(const struct tn_adapter_config *c, size_t i, const char *path, int *covers, struct tn_error *err)
+tn_status tn_saved_covers(const struct tn_adapter_config *c, size_t i, const char *path, int *covers,
+			  struct tn_error *err)
 {
 	TN_TRY(tn_regex_begin(c->saved_regexes[i], path, covers, NULL, NULL, err));
 	*covers = *covers || tn_ends_with(path, c->saved.names[i]);

@@ -14,8 +14,8 @@ tn_status tn_select_peft(const struct tn_adapter_config *config, const char *pat
  * out [config->parameters.count] gets the parameter's own names. Returns how many. */
 size_t tn_select_parameters(const struct tn_adapter_config *config, const char *path, const char **out);
 
-/* 1 when entry `i` of modules_to_save speaks of the module `path`: by its plain ending, or by the pattern that selection
- * makes of it. */
+/* 1 when entry `i` of modules_to_save speaks of the module `path`: by its plain ending, or by the pattern that
+ * selection makes of it. */
 tn_status tn_saved_covers(const struct tn_adapter_config *config, size_t i, const char *path, int *covers,
 			  struct tn_error *err);
 

@@ -71,8 +71,8 @@ static tn_status note_unread(tn_doctor *d, struct tn_error *err)
 	const char *text, *unread = d->adapter->unread;
 	if (!unread)
 		return TN_OK;
-	TN_TRY(tn_arena_printf(&d->arena, &text, err, "the folder has two files of weights: '%s' is used, as adapter_config.json "
-			       "is %s's, and '%s' is not; remove the one that is not meant",
+	TN_TRY(tn_arena_printf(&d->arena, &text, err, "the folder has two files of weights: '%s' is used, as "
+			       "adapter_config.json is %s's, and '%s' is not; remove the one that is not meant",
 			       tn_safetensors_path(tn_adapter_file(d->adapter)),
 			       tn_adapter_dialect_name(tn_adapter_dialect_of(d->adapter)), unread));
 	return add(d, TN_FINDING_WARNING, unread, text, err);

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Writes the first corpora of fuzz_st_header and fuzz_gguf: small files near every rule. Files that the fuzzer found are added by hand,
-# named for what they showed.
+# Writes the first corpora of fuzz_st_header and fuzz_gguf: small files near every rule. Files that the fuzzer found are
+# added by hand, named for what they showed.
 set -eu
 cd "$(dirname "$0")/corpus/st_header"
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Every verb of the command stands in the manual page, and every long option of a verb's help in a section of options that
-# names the verb, or in that of the common ones.
+# Every verb of the command stands in the manual page, and every long option of a verb's help in a section of options
+# that names the verb, or in that of the common ones.
 # manual.sh TENON MANUAL_PAGE
 set -eu
 tenon=$1
