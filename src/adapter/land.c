@@ -309,6 +309,42 @@ static tn_status land_matrix(struct tn_joint *j, const struct tn_adapter_entry *
 	return e->bias ? land_bias(j, e, *out, err) : TN_OK;
 }
 
+/* Whether what stands behind the first two dimensions is the kernel of `w`, and not only of the right product. */
+static int is_kernel_of(const struct tn_tensor *w, const struct tn_tensor *a, const struct tn_tensor *b)
+{
+	int fits = a->rank == w->rank && (b->rank == 2 || b->rank == w->rank);
+	for (uint32_t i = 1; i < a->rank && fits; i++)
+		fits = a->shape[i] == w->shape[i];
+	for (uint32_t i = 2; i < b->rank && fits; i++)
+		fits = b->shape[i] == 1;
+	return fits;
+}
+
+static void write_shape(char out[96], const struct tn_tensor *t)
+{
+	size_t n = 0;
+	for (uint32_t i = 0; i < t->rank && n < 96; i++)
+		n += (size_t)snprintf(out + n, 96 - n, "%s%llu", i ? ", " : "", (unsigned long long)t->shape[i]);
+}
+
+/* Factors of more than two dimensions are those of a convolution; a stack's first one is the expert. */
+static tn_status check_kernel(const struct tn_joint *j, const struct tn_adapter_entry *e, size_t target,
+			      struct tn_error *err)
+{
+	const struct tn_tensor *w = tn_target_source(&j->targets[target]), *a = e->a.tensor, *b = e->b.tensor;
+	char odd[96], base[96];
+	int stack = e->module.kind == TN_MODULE_EXPERTS && !e->of_parameter;
+	if ((a->rank == 2 && b->rank == 2) || stack || is_kernel_of(w, a, b))
+		return TN_OK;
+	const struct tn_tensor *t = a->rank > 2 ? a : b;
+	write_shape(odd, t);
+	write_shape(base, w);
+	return tn_fail(err, TN_E_MISMATCH, t->name, "'%.100s' is [%s], and the base '%.80s' is [%s]: more than two dimensions "
+		       "are those of a convolution, A [rank, in, kernel...] and B [out, rank, 1...] on [out, in, kernel...]; "
+		       "give the base that the adapter was trained on, or save the factors with two dimensions", t->name, odd,
+		       w->name, base);
+}
+
 /* ---- all of them ----------------------------------------------------------------------------------------- */
 
 /* Replacements first: deltas land on what they leave. */
@@ -324,10 +360,11 @@ static tn_status land_entry(struct tn_joint *j, size_t i, int saved, size_t *tar
 		return tn_joint_land_tokens(j, e, &targets[i], err);
 	size_t first = j->landing_count;
 	TN_TRY(tn_joint_land_experts(j, e, &landed, err));
-	if (!landed)
-		return land_matrix(j, e, &targets[i], err);
-	targets[i] = j->landings[first].target;
-	return TN_OK;
+	if (landed)
+		targets[i] = j->landings[first].target;
+	else
+		TN_TRY(land_matrix(j, e, &targets[i], err));
+	return check_kernel(j, e, targets[i], err);
 }
 
 static int compare_landings(const void *a, const void *b)
