@@ -39,20 +39,19 @@ static const struct cli_command command = {
 static int check(void)
 {
 	struct tn_quantization *q = &args.request.quantization.q;
-	const char *recipe = args.request.quantization.recipe;
 	if (upload_repo)
 		return cli_usage(&command, "tenon does not upload; convert first, then run: huggingface-cli upload %s %s", upload_repo,
 				 args.save_path);
 	if (!args.model)
 		return cli_usage(&command, "--hf-path is missing");
 	if (!recoding_number(bits, &q->bits) || !recoding_number(group_size, &q->group_size))
-		return cli_usage(&command, "--q-bits and --q-group-size take whole numbers");
+		return cli_usage(&command, "--q-bits and --q-group-size take whole numbers from 1");
 	if (!recoding_mode(q->mode))
 		return cli_usage(&command, "'%s' is not a mode: affine, mxfp4, mxfp8, nvfp4", q->mode);
 	if (!recoding_dtype(dtype, &args.request.dtype))
 		return cli_usage(&command, "'%s' is not a dtype: float32, float16, bfloat16", dtype);
-	if (recipe && tn_recipe_bits(recipe, "", 0, 1) == 0)
-		return cli_usage(&command, "'%s' is not a recipe: mixed_2_6, mixed_3_4, mixed_3_6, mixed_4_6", recipe);
+	if (quantize && dequantize)
+		return cli_usage(&command, "Choose either quantize or dequantize, not both.");
 	return -1;
 }
 

@@ -53,7 +53,7 @@ static int print_doctor(const tn_doctor *d)
 	}
 	for (size_t i = 0; i < tn_doctor_count(d); i++) {
 		const struct tn_finding *f = tn_doctor_at(d, i);
-		printf("%s: %s\n", tn_finding_level_name(f->level), f->message);
+		printf("%s: %s\n", tn_finding_level_name(f->level), cli_safe(f->message));
 	}
 	printf("%s\n", tn_doctor_lands(d) ? "It lands: every tensor has its place on this base." : "It does not land.");
 	return 1;

@@ -84,7 +84,7 @@ static int run(const tn_fuse *fuse, const tn_checkpoint *base)
 	if (!cli.quiet)
 		printf("merged %zu tensors, copied %zu: %s in %.2f s (%s/s) -> %s\n", tn_fuse_merged_count(fuse),
 		       tn_fuse_count(fuse) - tn_fuse_merged_count(fuse), cli_bytes(bytes, n), seconds,
-		       cli_bytes(rate, seconds > 0 ? (uint64_t)((double)n / seconds) : 0), args.save_path);
+		       cli_bytes(rate, seconds > 0 ? (uint64_t)((double)n / seconds) : 0), cli_safe(args.save_path));
 	return EXIT_DONE;
 }
 

@@ -69,7 +69,7 @@ static int print_checkpoint(const tn_checkpoint *c, const tn_weight_list *list)
 		}
 	}
 	char n[CLI_NUMBER_BYTES], b[CLI_NUMBER_BYTES];
-	printf("%s %s\n", tn_checkpoint_is_folder(c) ? "checkpoint" : "file", tn_checkpoint_path(c));
+	printf("%s %s\n", tn_checkpoint_is_folder(c) ? "checkpoint" : "file", cli_safe(tn_checkpoint_path(c)));
 	printf("%zu tensor%s in %zu file%s, %s parameters, %s, %.2f bits per weight\n", count, count == 1 ? "" : "s", shards,
 	       shards == 1 ? "" : "s", cli_count(n, parameters), cli_bytes(b, bytes),
 	       parameters ? 8.0 * (double)bytes / (double)parameters : 0.0);
@@ -105,7 +105,7 @@ static int print_adapter(const tn_adapter *a)
 		}
 	}
 	char n[CLI_NUMBER_BYTES], b[CLI_NUMBER_BYTES];
-	printf("adapter %s\n", tn_adapter_path(a));
+	printf("adapter %s\n", cli_safe(tn_adapter_path(a)));
 	printf("%s dialect, %zu modules, %s parameters, %s\n", tn_adapter_dialect_name(tn_adapter_dialect_of(a)),
 	       tn_adapter_count(a), cli_count(n, tn_adapter_parameters(a)), cli_bytes(b, bytes));
 	unsigned char hash[TN_HASH_BYTES];

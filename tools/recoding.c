@@ -26,11 +26,10 @@ int recoding_dtype(const char *name, tn_dtype *out)
 
 int recoding_number(const char *text, int32_t *out)
 {
-	char *end;
 	if (!text)
 		return 1;
-	long n = strtol(text, &end, 10);
-	if (end == text || *end || n < -1000000 || n > 1000000)
+	long n = strtol(text, NULL, 10);
+	if (text[strspn(text, "0123456789")] || n < 1 || n > 1000000)
 		return 0;
 	*out = (int32_t)n;
 	return 1;
@@ -94,7 +93,7 @@ static void warn(const struct recoding *c, const tn_recode *r)
 	for (size_t i = 0; c->request.quantize && quantized && i < tn_recode_count(r); i++) {
 		const struct tn_recoded *t = tn_recode_at(r, i);
 		if (t->why_not)
-			fprintf(stderr, "tenon: warning: '%s' stays %s: %s\n", t->tensor->name, t->to, t->why_not);
+			fprintf(stderr, "tenon: warning: '%s' stays %s: %s\n", cli_safe(t->tensor->name), t->to, cli_safe(t->why_not));
 	}
 }
 
@@ -109,7 +108,7 @@ static void print_summary(const struct recoding *c, const tn_recode *r, const tn
 	if (c->dry_run)
 		printf("; nothing was written\n");
 	else
-		printf(", in %.2f s -> %s\n", seconds, c->save_path);
+		printf(", in %.2f s -> %s\n", seconds, cli_safe(c->save_path));
 }
 
 /* A quantize that quantizes nothing, or a dequantize that changes nothing, is a mistake; mlx_lm.convert is content. */
@@ -153,6 +152,29 @@ static int run_plan(const struct recoding *c, const tn_recode *r, const tn_check
 	return EXIT_DONE;
 }
 
+/* The parameters that the library refuses for an empty matrix are refused before any file is looked at. */
+static int check_request(const struct recoding *c, tn_context *ctx)
+{
+	const struct tn_quantization *q = &c->request.quantization.q;
+	float none;
+	const struct tn_array w = { .dtype = TN_F32, .rank = 2, .data = &none,
+				    .shape = { 0, q->group_size > 0 ? (uint64_t)q->group_size : 128 } };
+	const char *recipe = c->request.quantization.recipe;
+	struct tn_quantized matrix;
+	struct tn_error err;
+	if (recipe && tn_recipe_bits(recipe, "", 0, 1) == 0)
+		return cli_usage(c->command, "'%s' is not a recipe: mixed_2_6, mixed_3_4, mixed_3_6, mixed_4_6", recipe);
+	if (recipe && c->request.quantize && q->mode && strcmp(q->mode, "affine") != 0)
+		return cli_usage(c->command, "Quant predicates only support 'affine' quantization.");
+	tn_status status = tn_quantize(ctx, &w, q, NULL, c->request.flavour, &matrix, &err);
+	if (status == TN_E_ARG)
+		return cli_usage(c->command, "%s", err.msg);
+	if (status != TN_OK)
+		return cli_fail(c->command->verb, &err);
+	tn_quantized_release(ctx, &matrix);
+	return -1;
+}
+
 int run_recoding(const struct recoding *c)
 {
 	struct tn_error err;
@@ -162,6 +184,11 @@ int run_recoding(const struct recoding *c)
 	tn_context *ctx = cli_context(c->command->verb);
 	if (!ctx)
 		return EXIT_FAILED;
+	status = check_request(c, ctx);
+	if (status >= 0) {
+		tn_context_destroy(ctx);
+		return status;
+	}
 	if (tn_checkpoint_open(ctx, c->model, &base, &err) != TN_OK ||
 	    tn_recode_plan(ctx, base, &c->request, &plan, &err) != TN_OK)
 		status = cli_fail(c->command->verb, &err);

@@ -20,7 +20,7 @@ int run_recoding(const struct recoding *recoding);
 /* "float16" and so on to *out; 1 when it is one. NULL leaves *out. */
 int recoding_dtype(const char *name, tn_dtype *out);
 
-/* "64" to *out; 1 when it is a whole number. NULL leaves *out. */
+/* "64" to *out; 1 when it is a whole number from 1. NULL leaves *out. */
 int recoding_number(const char *text, int32_t *out);
 
 /* "cpu", "metal", "cuda"; 1 when it is one. NULL leaves *out. */

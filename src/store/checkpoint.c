@@ -355,6 +355,13 @@ tn_status tn_checkpoint_load(const tn_checkpoint *c, const char *name, struct tn
 	return TN_OK;
 }
 
+tn_status tn_checkpoint_parse_config(const tn_checkpoint *c, json_t **out, struct tn_error *err)
+{
+	char path[TN_PATH_BYTES];
+	TN_TRY(tn_path_join(path, c->path, "config.json", err));
+	return tn_json_parse(c->ctx, c->config, strlen(c->config), path, out, err);
+}
+
 const char *tn_checkpoint_config(const tn_checkpoint *c)
 {
 	return c->config;

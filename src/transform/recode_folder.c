@@ -198,7 +198,7 @@ tn_status tn_recode_config(const struct tn_recode *r, struct tn_buffer *out, str
 	*out = (struct tn_buffer){ 0 };
 	if (!text)
 		return TN_OK;
-	TN_TRY(tn_json_parse(r->ctx, text, strlen(text), "config.json", &config, err));
+	TN_TRY(tn_checkpoint_parse_config(r->base, &config, err));
 	tn_status status = r->request.mlx_folder ? take_eos(r, config, err) : TN_OK;
 	if (status == TN_OK)
 		status = r->request.mlx_folder || r->request.quantize ? mlx_config(r, config, out, err)
