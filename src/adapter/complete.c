@@ -138,7 +138,7 @@ tn_status tn_joint_check_complete(const struct tn_joint *j, struct tn_error *err
 	struct fronts fronts = find_fronts(j);
 	unsigned char *has_factors;
 	TN_TRY(tn_arena_array(j->arena, j->target_count, 1, &has_factors, err));
-	for (size_t i = 0; i < j->landing_count; i++)
+	for (size_t i = j->own_landings; i < j->landing_count; i++)
 		has_factors[j->landings[i].target] = 1;
 	for (size_t i = 0; i < j->target_count; i++) {
 		const struct tn_target *t = &j->targets[i];

@@ -143,17 +143,22 @@ static tn_status mlx_config(const struct tn_recode *r, const json_t *config, str
 	return status;
 }
 
-/* The base's own, without what says that it is quantized. */
-static tn_status dense_config(const struct tn_recode *r, json_t *config, struct tn_buffer *out, struct tn_error *err)
+void tn_config_forget_quantization(json_t *config)
 {
 	static const char *const keys[] = { "quantization", "quantization_config" };
-	struct tn_text text;
 	json_t *inner = json_object_get(config, "text_config");
 	for (size_t i = 0; i < 2; i++) {
 		json_object_del(config, keys[i]);
 		if (inner)
 			json_object_del(inner, keys[i]);
 	}
+}
+
+/* The base's own, without what says that it is quantized. */
+static tn_status dense_config(const struct tn_recode *r, json_t *config, struct tn_buffer *out, struct tn_error *err)
+{
+	struct tn_text text;
+	tn_config_forget_quantization(config);
 	tn_status status = write_json(r->ctx, config, 2, &text, err);
 	if (status == TN_OK)
 		status = tn_text_puts(&text, "\n", err);

@@ -74,7 +74,7 @@ static tn_status run_fuse(tn_context *ctx, const char *folder, struct tn_error *
 	if (status == TN_OK)
 		status = tn_adapter_open(ctx, lora_path, &lora, err);
 	if (status == TN_OK)
-		status = tn_fuse_plan(ctx, base, lora, &plan, err);
+		status = tn_fuse_plan(ctx, base, lora, NULL, &plan, err);
 	if (status == TN_OK)
 		status = tn_fuse_plan_json(plan, swallow, NULL, err);
 	if (status == TN_OK)
@@ -106,7 +106,7 @@ static tn_status run_verify(tn_context *ctx, const char *folder, struct tn_error
 	if (status == TN_OK)
 		status = tn_checkpoint_json(ctx, base, swallow, NULL, err);
 	if (status == TN_OK)
-		status = tn_verify_run(ctx, base, lora, merged, &report, err);
+		status = tn_verify_run(ctx, base, lora, NULL, merged, &report, err);
 	if (status == TN_OK)
 		status = tn_verify_json(report, swallow, NULL, err);
 	tn_verify_free(report);
