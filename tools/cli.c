@@ -291,6 +291,11 @@ tn_context *cli_context(const char *verb)
 
 /* ---- output ---------------------------------------------------------------------------------------------- */
 
+unsigned cli_save_flags(int force, int resume)
+{
+	return (force ? (unsigned)TN_SAVE_FORCE : 0) | (resume ? (unsigned)TN_SAVE_RESUME : 0);
+}
+
 int cli_write(void *user, const char *bytes, size_t n)
 {
 	(void)user;

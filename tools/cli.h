@@ -62,6 +62,9 @@ tn_context *cli_context(const char *verb);
 /* Prints the error (as JSON too with --json) and returns the exit status for it. */
 int cli_fail(const char *verb, const struct tn_error *err);
 
+/* Of --force and --resume for the jobs that write a folder. */
+unsigned cli_save_flags(int force, int resume);
+
 /* ---- output ---------------------------------------------------------------------------------------------- */
 
 /* For the library's JSON writers: to stdout. */

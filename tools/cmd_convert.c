@@ -22,6 +22,7 @@ static const struct cli_option options[] = {
 	{ CLI_BYTES, "--max-shard-size", "SIZE", "most bytes of tensors in one file (default 5G)", &args.request.shard_bytes },
 	{ CLI_TEXT, "--receipt", "FILE", "also write what was done as JSON", &args.receipt },
 	{ CLI_FLAG, "--dry-run", NULL, "print what would be done, and do nothing", &args.dry_run },
+	{ CLI_FLAG, "--resume", NULL, "keep the finished shards of an interrupted run of the same job", &args.resume },
 	{ CLI_TEXT, "--upload-repo", "REPO", "not done by tenon; says what to run instead", &upload_repo },
 	{ CLI_FLAG, "--trust-remote-code", NULL, "accepted; tenon runs no code of models", &trust_remote_code },
 	{ CLI_FLAG, NULL, NULL, NULL, NULL },

@@ -11,7 +11,7 @@ static struct {
 	const char *model, *save_path, *upload_repo, *rounding, *promote_bits, *receipt;
 	struct cli_list adapters;
 	struct tn_fuse_options fuse;
-	int dry_run, force;
+	int dry_run, force, resume;
 } args = { .fuse = TN_FUSE_OPTIONS_INIT };
 
 static const struct cli_option options[] = {
@@ -21,6 +21,7 @@ static const struct cli_option options[] = {
 	{ CLI_TEXT, "--receipt", "FILE", "also write what was done as JSON", &args.receipt },
 	{ CLI_FLAG, "--dry-run", NULL, "print what would be done, and do nothing", &args.dry_run },
 	{ CLI_FLAG, "--force", NULL, "replace OUT if it holds a model", &args.force },
+	{ CLI_FLAG, "--resume", NULL, "keep the finished shards of an interrupted run of the same job", &args.resume },
 	{ CLI_FLAG, "--allow-nonfinite", NULL, "write NaN and infinity in place of refusing them", &args.fuse.allow_nonfinite },
 	{ CLI_TEXT, "--upload-repo", "REPO", "not done by tenon; says what to run instead", &args.upload_repo },
 	{ CLI_SECTION, "", NULL, "Where the base is quantized:", NULL },
@@ -178,7 +179,7 @@ static int run(tn_fuse *fuse, const tn_checkpoint *base)
 {
 	struct tn_error err = { .code = TN_E_NOMEM, .msg = "memory ran out" };
 	double start = cli_seconds();
-	if (tn_fuse_run(fuse, args.save_path, args.force, &err) != TN_OK)
+	if (tn_fuse_run(fuse, args.save_path, cli_save_flags(args.force, args.resume), &err) != TN_OK)
 		return cli_fail(command.verb, &err);
 	double seconds = cli_seconds() - start;
 	if (args.receipt && write_receipt(fuse) != EXIT_DONE)

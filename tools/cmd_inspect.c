@@ -83,10 +83,10 @@ static int print_adapter(const tn_adapter *a)
 	for (size_t i = 0; i < tn_adapter_count(a); i++) {
 		const struct tn_adapter_module *m = tn_adapter_at(a, i);
 		char detail[256];
-		uint64_t elements = m->rank * (m->in_features + m->out_features);
-		snprintf(detail, sizeof detail, "%-5s rank %-4" PRIu64 " scale %-8g", tn_module_kind_name(m->kind), m->rank,
+		uint64_t elements = m->parameters, all = tn_adapter_parameters(a);
+		snprintf(detail, sizeof detail, "%-9s rank %-4" PRIu64 " scale %-8g", tn_module_kind_name(m->kind), m->rank,
 			 m->scale);
-		if (!groups_add(&groups, m->path, detail, elements, bytes * elements / tn_adapter_parameters(a))) {
+		if (!groups_add(&groups, m->path, detail, elements, all ? (uint64_t)((double)bytes * (double)elements / (double)all) : 0)) {
 			groups_free(&groups);
 			return 0;
 		}
@@ -95,6 +95,13 @@ static int print_adapter(const tn_adapter *a)
 	printf("adapter %s\n", tn_adapter_path(a));
 	printf("%s dialect, %zu modules, %s parameters, %s\n", tn_adapter_dialect_name(tn_adapter_dialect_of(a)),
 	       tn_adapter_count(a), cli_count(n, tn_adapter_parameters(a)), cli_bytes(b, bytes));
+	unsigned char hash[TN_HASH_BYTES];
+	if (tn_adapter_hash(a, hash, NULL) == TN_OK) {
+		printf("hash ");
+		for (int i = 0; i < TN_HASH_BYTES; i++)
+			printf("%02x", hash[i]);
+		printf("\n");
+	}
 	print_groups(&groups, "modules", "kind, rank, effective scale");
 	groups_free(&groups);
 	return 1;

@@ -92,10 +92,8 @@ static void warn(const struct recoding *c, const tn_recode *r)
 		fprintf(stderr, "tenon: warning: no layer was quantized: none is dense with a width that the group size divides\n");
 	for (size_t i = 0; c->request.quantize && quantized && i < tn_recode_count(r); i++) {
 		const struct tn_recoded *t = tn_recode_at(r, i);
-		if (t->tensor->rank >= 2 && t->action != TN_RECODE_QUANTIZE && tn_dtype_is_float(t->tensor->dtype) &&
-		    !strstr(t->tensor->name, ".scales") && !strstr(t->tensor->name, ".biases"))
-			fprintf(stderr, "tenon: warning: '%s' stays %s: the group size does not divide its width\n", t->tensor->name,
-				t->to);
+		if (t->why_not)
+			fprintf(stderr, "tenon: warning: '%s' stays %s: %s\n", t->tensor->name, t->to, t->why_not);
 	}
 }
 
@@ -139,7 +137,7 @@ static int run_plan(const struct recoding *c, const tn_recode *r, const tn_check
 	struct tn_error err = { .code = TN_E_NOMEM, .msg = "memory ran out" };
 	double start = cli_seconds();
 	warn(c, r);
-	if (!c->dry_run && tn_recode_run(r, c->save_path, c->force, &err) != TN_OK)
+	if (!c->dry_run && tn_recode_run(r, c->save_path, cli_save_flags(c->force, c->resume), &err) != TN_OK)
 		return cli_fail(c->command->verb, &err);
 	if (c->receipt) {
 		int status = write_receipt(c, r);

@@ -8,7 +8,7 @@ struct recoding {
 	const struct cli_command *command;
 	const char *model, *save_path;
 	struct tn_recode_request request;
-	int dry_run, force;
+	int dry_run, force, resume;
 	const char *receipt;       /* file for the JSON, or NULL */
 	/* said when it comes to pass: mlx_lm.convert is silent about these */
 	int recipe_without_quantize;

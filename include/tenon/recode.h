@@ -49,6 +49,7 @@ struct tn_recoded {
 	tn_recode_action action;
 	const char *from, *to;             /* "BF16", "affine 4 bits, group 64": of the plan */
 	uint64_t bytes_before, bytes_after;
+	const char *why_not;               /* of a matrix that quantize leaves dense: the reason; else NULL. Static text */
 };
 
 /* Plans; the checkpoint must be a folder and outlive the plan. No weight is read but nvfp4's global scales.
@@ -69,7 +70,7 @@ TN_API size_t tn_recode_shard_count(const tn_recode *recode);
 TN_API tn_status tn_recode_plan_json(const tn_recode *recode, tn_write_fn write, void *user, struct tn_error *err);
 
 /* Runs the plan and writes the folder, as tn_fuse_run does. */
-TN_API tn_status tn_recode_run(const tn_recode *recode, const char *save_path, int force, struct tn_error *err);
+TN_API tn_status tn_recode_run(const tn_recode *recode, const char *save_path, unsigned flags, struct tn_error *err);
 
 #ifdef __cplusplus
 }

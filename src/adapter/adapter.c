@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/text.h"
 
 #include <string.h>
 
@@ -14,7 +15,10 @@ static const uint64_t ADAPTER_CAP = (uint64_t)2 << 30;
 
 const char *tn_adapter_dialect_name(tn_adapter_dialect dialect)
 {
-	return dialect == TN_DIALECT_PEFT ? "peft" : "mlx-lm";
+	static const char *const names[] = {
+		[TN_DIALECT_PEFT] = "peft", [TN_DIALECT_MLX_LM] = "mlx-lm", [TN_DIALECT_KOHYA] = "kohya",
+	};
+	return (size_t)dialect < sizeof names / sizeof *names ? names[dialect] : "unknown";
 }
 
 const char *tn_module_kind_name(tn_module_kind kind)
@@ -80,6 +84,11 @@ static tn_status fill(tn_adapter *adapter, const char *path, struct tn_error *er
 	tn_path_kind kind;
 	TN_TRY(tn_arena_text(&adapter->arena, path, strlen(path), &adapter->path, err));
 	TN_TRY(tn_path_kind_of(path, &kind, err));
+	if (kind == TN_PATH_FILE && tn_ends_with(path, ".safetensors")) {
+		adapter->config = (struct tn_adapter_config){ .dialect = TN_DIALECT_KOHYA, .bias = "none", .num_layers = TN_ALL_LAYERS };
+		TN_TRY(tn_safetensors_open(adapter->ctx, path, &adapter->file, err));
+		return tn_adapter_collect(adapter, err);
+	}
 	if (kind != TN_PATH_FOLDER)
 		return tn_fail(err, kind == TN_PATH_MISSING ? TN_E_NOTFOUND : TN_E_ARG, path,
 			       "'%s' %s; an adapter is a folder with adapter_config.json and its weights", path,

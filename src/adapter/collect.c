@@ -176,6 +176,10 @@ static tn_status unpack_blocks(const tn_adapter *adapter, struct tn_adapter_entr
 	if (!a && !b && c->bd_strict)
 		return tn_fail(err, TN_E_FORMAT, e->module.path, "use_bdlora names '%.100s' for neither factor, and match_strict is "
 			       "set", e->module.path);
+	uint64_t split = a ? e->a.tensor->shape[0] : e->module.out_features;
+	if ((a || b) && split % c->bd_blocks)
+		return tn_fail(err, TN_E_FORMAT, e->module.path, "'%.100s' is packed from %llu blocks, and %llu does not divide by that",
+			       e->module.path, (unsigned long long)c->bd_blocks, (unsigned long long)split);
 	if (a) {
 		e->a_blocks = c->bd_blocks;
 		e->module.in_features *= c->bd_blocks;
@@ -203,8 +207,10 @@ static tn_status measure(const tn_adapter *adapter, struct tn_adapter_entry *e, 
 		return tn_fail(err, TN_E_FORMAT, path, "the factors of '%.100s' have the ranks %llu and %llu: one of them is "
 			       "of another adapter, or it is transposed", path, (unsigned long long)a_rank,
 			       (unsigned long long)b_rank);
-	TN_TRY(check_rank(adapter, path, a_rank, err));
 	e->module.rank = a_rank;
+	if (adapter->config.dialect == TN_DIALECT_KOHYA)
+		return TN_OK;
+	TN_TRY(check_rank(adapter, path, a_rank, err));
 	return tn_effective_scale(&adapter->config, path, a_rank, &e->module.scale, err);
 }
 
@@ -303,6 +309,19 @@ static tn_status name_parameter(tn_adapter *adapter, const struct group *g, stru
 	return tn_arena_printf(&adapter->arena, &e->module.path, err, "%s.%s", path, names[n - 1 - depth]);
 }
 
+/* kohya: alpha / rank, and 1 without an alpha. */
+static tn_status read_alpha(const tn_adapter *adapter, const struct tn_tensor *alpha, struct tn_adapter_module *m,
+			    struct tn_error *err)
+{
+	float value = (float)m->rank;
+	if (alpha) {
+		TN_TRY(check_vector(alpha, 1, "alpha", err));
+		TN_TRY(tn_adapter_load_f32(adapter, alpha, &value, err));
+	}
+	m->scale = (double)value / (double)m->rank;
+	return TN_OK;
+}
+
 static tn_status make_factors(tn_adapter *adapter, struct group *g, struct tn_adapter_entry *e, struct tn_error *err)
 {
 	e->module.path = g->parts[0].key.path;
@@ -315,6 +334,8 @@ static tn_status make_factors(tn_adapter *adapter, struct group *g, struct tn_ad
 	TN_TRY(pick_factors(adapter, g, e, err));
 	TN_TRY(measure(adapter, e, err));
 	TN_TRY(check_extras(adapter, e, err));
+	if (adapter->config.dialect == TN_DIALECT_KOHYA)
+		TN_TRY(read_alpha(adapter, g->role[TN_KEY_ALPHA], &e->module, err));
 	if (e->is_attention_output)
 		e->module.scale *= 2;
 	e->module.has_bias = e->bias != NULL;
@@ -370,7 +391,7 @@ static tn_status make_saved(tn_adapter *adapter, const struct part *p, struct tn
 	e->module.kind = TN_MODULE_SAVED;
 	e->values = p->tensor;
 	e->module.out_features = p->tensor->rank ? p->tensor->shape[0] : 1;
-	e->module.in_features = p->tensor->rank > 1 ? p->tensor->elements / p->tensor->shape[0] : 1;
+	e->module.in_features = p->tensor->rank > 1 && p->tensor->shape[0] ? p->tensor->elements / p->tensor->shape[0] : 1;
 	return TN_OK;
 }
 

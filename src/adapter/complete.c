@@ -51,7 +51,7 @@ tn_status tn_joint_check_selection(const struct tn_joint *j, struct tn_error *er
 			continue;
 		if (a->config.dialect == TN_DIALECT_PEFT)
 			TN_TRY(check_peft(j, e, err));
-		else
+		else if (a->config.dialect == TN_DIALECT_MLX_LM)
 			TN_TRY(check_mlx(j, e, j->entry_target[i], err));
 	}
 	return TN_OK;
@@ -111,32 +111,55 @@ static tn_status is_wanted(const struct tn_joint *j, const struct tn_target *t, 
 	return tn_select_peft(c, path, tn_path_is_head(path), wanted, err);
 }
 
-static tn_status report_missing(const struct tn_joint *j, const char *path, int key_has_factors, struct tn_error *err)
+static tn_status fail_without_factors(const char *path, struct tn_error *err)
 {
-	if (key_has_factors) {
-		tn_logf(j->adapter->ctx, TN_LOG_WARNING, "'%s' is named in 'keys' and has no factors in the file: it stays as it is, "
-			"as with mlx-lm", path);
-		return TN_OK;
-	}
 	return tn_fail(err, TN_E_MISMATCH, path, "adapter_config.json names '%.100s', and the file has no factors for it: the file is "
 		       "incomplete, or of another adapter", path);
 }
 
-/* Of the factors that are there, does one belong to the key that selects `path`? */
-static int key_has_factors(const struct tn_joint *j, const char *path)
+/* Of the factors that are there, does one belong to `key`? */
+static int key_has_factors(const struct tn_joint *j, const char *key)
 {
-	const struct tn_adapter_config *c = &j->adapter->config;
-	const char *key = c->dialect == TN_DIALECT_MLX_LM ? tn_select_mlx_key(c, path) : NULL;
-	for (size_t i = 0; i < j->adapter->count && key; i++)
+	for (size_t i = 0; i < j->adapter->count; i++)
 		if (tn_path_has_ending(j->adapter->entries[i].module.path, key))
 			return 1;
 	return 0;
 }
 
+/* A module that cannot have factors: a norm, or one that only holds others. */
+static int names_no_matrix(const struct tn_joint *j, const char *key)
+{
+	size_t n = strlen(key);
+	for (size_t i = 0; i < j->target_count; i++) {
+		const char *name = j->targets[i].name;
+		for (const char *at = strstr(name, key); at; at = strstr(at + 1, key))
+			if ((at == name || at[-1] == '.') && at[n] == '.')
+				return 1;
+	}
+	return 0;
+}
+
+static tn_status check_keys(const struct tn_joint *j, struct tn_error *err)
+{
+	const struct tn_adapter_config *c = &j->adapter->config;
+	for (size_t i = 0; i < c->keys.count; i++) {
+		if (key_has_factors(j, c->keys.names[i]))
+			continue;
+		if (names_no_matrix(j, c->keys.names[i]))
+			return tn_fail(err, TN_E_MISMATCH, c->keys.names[i], "'keys' of adapter_config.json names '%.100s', which the base "
+				       "has and which takes no factors (a norm, or a module that holds others)", c->keys.names[i]);
+		tn_logf(j->adapter->ctx, TN_LOG_WARNING, "'keys' names '%s', and the base has no such module", c->keys.names[i]);
+	}
+	return TN_OK;
+}
+
 tn_status tn_joint_check_complete(const struct tn_joint *j, struct tn_error *err)
 {
 	struct fronts fronts = find_fronts(j);
+	const struct tn_adapter_config *c = &j->adapter->config;
 	unsigned char *has_factors;
+	size_t missing = 0;
+	char first[LONGEST_NAME] = "";
 	TN_TRY(tn_arena_array(j->arena, j->target_count, 1, &has_factors, err));
 	for (size_t i = j->own_landings; i < j->landing_count; i++)
 		has_factors[j->landings[i].target] = 1;
@@ -148,8 +171,15 @@ tn_status tn_joint_check_complete(const struct tn_joint *j, struct tn_error *err
 		    strstr(t->name, ".experts.") || !rename_module(&fronts, t->name, path))
 			continue;
 		TN_TRY(is_wanted(j, t, path, &wanted, err));
-		if (wanted)
-			TN_TRY(report_missing(j, path, key_has_factors(j, path), err));
+		if (!wanted)
+			continue;
+		if (c->dialect == TN_DIALECT_PEFT || !key_has_factors(j, tn_select_mlx_key(c, path)))
+			return fail_without_factors(path, err);
+		if (missing++ == 0)
+			memcpy(first, path, strlen(path) + 1);
 	}
-	return TN_OK;
+	if (missing)
+		tn_logf(j->adapter->ctx, TN_LOG_WARNING, "'keys' names %zu modules without factors in the file, the first is '%s': they "
+			"stay as they are, as with mlx-lm", missing, first);
+	return check_keys(j, err);
 }

@@ -322,6 +322,8 @@ static tn_status find_matrix(struct tn_joint *j, const struct tn_adapter_entry *
 	if ((size_t)snprintf(name, sizeof name, "%s.weight", path) >= sizeof name - 16)
 		return tn_fail(err, TN_E_LIMIT, path, "the name of a module is longer than %d bytes", (int)LONGEST_NAME);
 	*out = e->of_parameter ? tn_joint_find(j, path) : tn_joint_find(j, name);
+	if (*out == TN_NO_TARGET && j->adapter->config.dialect == TN_DIALECT_KOHYA)
+		*out = tn_joint_find_flat(j, path);
 	if (*out == TN_NO_TARGET && e->of_parameter)
 		*out = tn_joint_find(j, name);
 	if (*out == TN_NO_TARGET && j->tied && j->adapter->config.dialect == TN_DIALECT_PEFT && tn_path_is_head(path))

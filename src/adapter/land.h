@@ -107,6 +107,8 @@ tn_status tn_target_read_f32(const struct tn_joint *joint, const struct tn_targe
 
 /* The target of that name, or of the only name that differs from it in wrappers in front; TN_NO_TARGET. */
 size_t tn_joint_find(const struct tn_joint *joint, const char *name);
+/* The target whose name with _ for every dot ends as `path` does, or the other way round; TN_NO_TARGET: none, or several. */
+size_t tn_joint_find_flat(const struct tn_joint *joint, const char *path);
 size_t tn_joint_find_exact(const struct tn_joint *joint, const char *name);
 tn_status tn_joint_add_target(struct tn_joint *joint, const char *name, const struct tn_tensor *base, size_t *out,
 			      struct tn_error *err);

@@ -41,11 +41,12 @@ static tn_status is_saved_module(const struct tn_adapter_config *c, const char *
 static tn_status check_replacement(struct tn_joint *j, const struct tn_target *t, const struct tn_tensor *new,
 				   const char *module, struct tn_error *err)
 {
-	const struct tn_tensor *old = t->logical && new->dtype != TN_U32 ? t->logical : t->base;
+	int peft = j->adapter->config.dialect == TN_DIALECT_PEFT;
+	/* PEFT trains beside a dense copy, which is quantized now; mlx-lm trains the packed tensors themselves */
+	const struct tn_tensor *old = t->logical && peft && new->dtype != TN_U32 ? t->logical : t->base;
 	int floats = tn_dtype_is_float(old->dtype) && tn_dtype_is_float(new->dtype);
 	int resized = old->rank == 2 && new->rank == 2 && old->shape[1] == new->shape[1] && new->shape[0] > 0 &&
-		      (tn_path_is_embedding(module) || tn_path_is_head(module)) &&
-		      j->adapter->config.dialect == TN_DIALECT_PEFT;
+		      (tn_path_is_embedding(module) || tn_path_is_head(module)) && peft;
 	if (old->dtype != new->dtype && (!floats || (old->dtype != TN_F32 && old->dtype != TN_F16 && old->dtype != TN_BF16)))
 		return tn_fail(err, TN_E_MISMATCH, new->name, "'%.100s' has the dtype %s, and the base's '%.100s' %s", new->name,
 			       tn_dtype_name(new->dtype), t->name, tn_dtype_name(old->dtype));

@@ -167,7 +167,8 @@ TN_INLINE void round_codes(uint32_t *code, const float *w, int group, struct gri
 	}
 }
 
-TN_INLINE void encode_row(const struct tn_row_out *row, const float *src, const struct tn_format *f, size_t cols, int bits)
+TN_INLINE void encode_row(const struct tn_row_out *row, const float *src, const struct tn_format *f, size_t cols,
+			  int bits)
 {
 	unsigned char *dst = row->part[TN_PART_WEIGHT];
 	const float top = (float)((1 << bits) - 1);
@@ -258,7 +259,13 @@ static size_t part_bytes(const struct tn_format *f, unsigned part, size_t cols)
 
 extern const struct tn_codec TN_ISA_NAME(tn_codec_affine);
 const struct tn_codec TN_ISA_NAME(tn_codec_affine) = {
-	.name = "affine", .decode = decode, .encode = encode, .dither = dither, .step = step,
+	.name = "affine",
+	.decode = decode,
+	.encode = encode,
+	.dither = dither,
+	.step = step,
 	.part_bytes = part_bytes,
-	.bits = { 4, 1, 2, 3, 5, 6, 8 }, .groups = { 64, 32, 128 }, .has_biases = 1,
+	.bits = { 4, 1, 2, 3, 5, 6, 8 },
+	.groups = { 64, 32, 128 },
+	.has_biases = 1,
 };

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* MLX "mxfp8": 32 elements E4M3 share a power of two (E8M0); w = element * 2^(byte - 127).
  *
- * The encoder is MLX 0.32.4's on a CPU, in the arithmetic of the input's dtype T (mlx/ops.cpp, fp_quantize): the scale is
- * the smallest power of two >= T(amax / 448). A group of zeros has byte 0x7F, and keeps the signs of its zeros. */
+ * The encoder is MLX 0.32.4's on a CPU, in the arithmetic of the input's dtype T (mlx/ops.cpp, fp_quantize): the scale
+ * is the smallest power of two >= T(amax / 448). A group of zeros has byte 0x7F, and keeps the signs of its zeros. */
 #include "kernels/dither.h"
 #include "kernels/isa_build.h"
 
@@ -113,6 +113,13 @@ static size_t part_bytes(const struct tn_format *f, unsigned part, size_t cols)
 
 extern const struct tn_codec TN_ISA_NAME(tn_codec_mxfp8);
 const struct tn_codec TN_ISA_NAME(tn_codec_mxfp8) = {
-	.name = "mxfp8", .decode = decode, .encode = encode, .dither = dither, .step = step, .part_bytes = part_bytes,
-	.bits = { 8 }, .groups = { GROUP }, .byte_scales = 1,
+	.name = "mxfp8",
+	.decode = decode,
+	.encode = encode,
+	.dither = dither,
+	.step = step,
+	.part_bytes = part_bytes,
+	.bits = { 8 },
+	.groups = { GROUP },
+	.byte_scales = 1,
 };

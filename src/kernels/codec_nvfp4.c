@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* MLX "nvfp4": 16 elements E2M1 share a scale E4M3; w = element * scale, and with a global scale, the absolute maximum of
- * the tensor, w = element * scale * global_scale / 2688 (2688 = 6 * 448).
+/* MLX "nvfp4": 16 elements E2M1 share a scale E4M3; w = element * scale, and with a global scale, the absolute maximum
+ * of the tensor, w = element * scale * global_scale / 2688 (2688 = 6 * 448).
  *
  * The encoder is MLX 0.32.4's on a CPU (mlx/ops.cpp, fp_quantize): the division is rounded to the input's dtype T, what
  * follows to float32. */
@@ -25,8 +25,8 @@ TN_INLINE void decode_row(float *dst, const struct tn_row *row, size_t cols, tn_
 	}
 }
 
-/* The value in double: element, scale and global scale have 30 bits together, and the quotient by 2688 cannot come close
- * enough to the middle of two floats for the second rounding to matter. */
+/* The value in double: element, scale and global scale have 30 bits together, and the quotient by 2688 cannot come
+ * close enough to the middle of two floats for the second rounding to matter. */
 static void decode_global(float *dst, const struct tn_row *row, size_t cols, float global_scale)
 {
 	const unsigned char *src = row->part[TN_PART_WEIGHT], *scales = row->part[TN_PART_SCALES];
@@ -120,23 +120,12 @@ static float row_scale(uint8_t byte, const struct tn_format *f)
 static void dither(void *codes, const struct tn_row *row, const float *d, const struct tn_format *f, size_t cols,
 		   uint64_t seed, uint64_t row_number, struct tn_dither_counts *counts)
 {
-	const unsigned char *src = row->part[TN_PART_WEIGHT], *scales = row->part[TN_PART_SCALES];
-	unsigned char *dst = codes;
-	uint32_t hash = row_seed(seed, row_number);
-	for (size_t g = 0; g < cols / GROUP; g++) {
-		float scale = row_scale(scales[g], f);
-		e2m1_dither_row(dst + g * GROUP / 2, src + g * GROUP / 2, &scale, GROUP, d + g * GROUP, g * GROUP, GROUP, hash,
-				counts);
-	}
+	e2m1_dither_row(codes, row, d, f, cols, GROUP, row_scale, row_seed(seed, row_number), counts);
 }
 
 static void step(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols)
 {
-	const unsigned char *src = row->part[TN_PART_WEIGHT], *scales = row->part[TN_PART_SCALES];
-	for (size_t i = 0; i < cols; i++) {
-		size_t g = i / GROUP;
-		dst[i] = e2m1_step(src[i / 2] >> (i % 2 * 4) & 15u) * row_scale(scales[g], f);
-	}
+	e2m1_step_row(dst, row, f, cols, GROUP, row_scale);
 }
 
 static size_t part_bytes(const struct tn_format *f, unsigned part, size_t cols)
@@ -147,6 +136,14 @@ static size_t part_bytes(const struct tn_format *f, unsigned part, size_t cols)
 
 extern const struct tn_codec TN_ISA_NAME(tn_codec_nvfp4);
 const struct tn_codec TN_ISA_NAME(tn_codec_nvfp4) = {
-	.name = "nvfp4", .decode = decode, .encode = encode, .dither = dither, .step = step, .part_bytes = part_bytes,
-	.bits = { 4 }, .groups = { GROUP }, .byte_scales = 1, .takes_global_scale = 1,
+	.name = "nvfp4",
+	.decode = decode,
+	.encode = encode,
+	.dither = dither,
+	.step = step,
+	.part_bytes = part_bytes,
+	.bits = { 4 },
+	.groups = { GROUP },
+	.byte_scales = 1,
+	.takes_global_scale = 1,
 };

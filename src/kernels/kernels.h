@@ -1,9 +1,9 @@
 /* The kernel table: everything that runs once per element. Pointers and sizes only: no heap, no I/O, no errors.
  *
- * Plain C in portable.c and codec_*.c, compiled once for each instruction set of isa.def with -ffp-contract=off and sums
- * of fixed order, so that every instruction set gives the same bits; hand-written overrides (x86/, arm/) say in
- * kernels.def when they do not. Pointers to numbers have the
- * alignment of their type and no more; the parts of a row have none.
+ * Plain C in portable.c and codec_*.c, compiled once for each instruction set of isa.def with -ffp-contract=off and
+ * sums of fixed order, so that every instruction set gives the same bits; hand-written overrides (x86/, arm/) say in
+ * kernels.def when they do not. Pointers to numbers have the alignment of their type and no more; the parts of a row have
+ * none.
  */
 #ifndef TN_KERNELS_H
 #define TN_KERNELS_H
@@ -19,15 +19,15 @@ enum tn_codec_id {
 	TN_CODEC_COUNT
 };
 
-/* Which MLX backend an encoder agrees with, byte for byte; the numbers of tn_flavour in tenon/weights.h. Decoding does not
- * depend on it. */
+/* Which MLX backend an encoder agrees with, byte for byte; the numbers of tn_flavour in tenon/weights.h. Decoding does
+ * not depend on it. */
 enum { TN_ENCODE_CPU, TN_ENCODE_METAL, TN_ENCODE_CUDA };
 
 /* How one matrix lies on disk; the same for all of its rows. Fields that a codec does not use are 0. */
 struct tn_format {
 	enum tn_codec_id codec;
-	tn_dtype dtype;            /* dense: of the elements. affine: of scales and biases. Float codecs: of the values that
-	                            * are encoded (F32, F16, BF16), whose arithmetic MLX rounds in */
+	tn_dtype dtype;            /* dense: of the elements. affine: of scales and biases. Float codecs: of the
+	                            * values that are encoded (F32, F16, BF16), whose arithmetic MLX rounds in */
 	uint8_t bits;              /* of one code */
 	uint8_t flavour;           /* TN_ENCODE_* */
 	uint16_t group;            /* elements that share a scale */
@@ -53,8 +53,8 @@ struct tn_dither_counts {
 	uint64_t clamped;    /* codes that should have gone beyond the grid */
 };
 
-/* decode: one row, dst [cols]: the exact value, rounded once to float32 (like_mlx: as MLX rounds). Rows are independent,
- * and so are whole groups: with the parts advanced, any run of groups of a row is a row.
+/* decode: one row, dst [cols]: the exact value, rounded once to float32 (like_mlx: as MLX rounds). Rows are
+ * independent, and so are whole groups: with the parts advanced, any run of groups of a row is a row.
  * encode: one row, src [cols], rounded once (codec_*.c say how). NULL where a codec only reads.
  * dither: one row, its codes moved so that the row changes by d [cols] on average (kernels/dither.h); scales and biases are
  * read and stay. u is a hash of (seed, row, column), so the result depends on nothing else. NULL where there are no codes.
@@ -90,7 +90,8 @@ struct tn_kernels {
 	const struct tn_codec *codec[TN_CODEC_COUNT];
 };
 
-/* The table of that instruction set, NULL when this CPU or this build has none of that name; of the best one for NULL. */
+/* The table of that instruction set, NULL when this CPU or this build has none of that name; of the best one for
+ * NULL. */
 const struct tn_kernels *tn_kernels_for(const char *isa);
 
 /* Names of the instruction sets of this build, in the order of isa.def; NULL behind the last. */

@@ -1,5 +1,5 @@
-/* What the quantizing codecs share. Everything is inlined, and takes the dtype as a constant, so that each codec has one
- * loop per dtype without a branch in it. */
+/* What the quantizing codecs share. Everything is inlined, and takes the dtype as a constant, so that each codec has
+ * one loop per dtype without a branch in it. */
 #ifndef TN_QUANT_H
 #define TN_QUANT_H
 
@@ -42,8 +42,8 @@ TN_INLINE void store_as(unsigned char *dst, size_t i, float x, tn_dtype dtype)
 	memcpy(dst + i * sizeof h, &h, sizeof h);
 }
 
-/* The largest magnitude of the n values; infinity or NaN when one of them is. As integers the bits of magnitudes have the
- * order of the magnitudes, with NaN above all. */
+/* The largest magnitude of the n values; infinity or NaN when one of them is. As integers the bits of magnitudes have
+ * the order of the magnitudes, with NaN above all. */
 TN_INLINE float abs_max(const float *w, int n)
 {
 	int32_t top = 0;
@@ -115,9 +115,10 @@ TN_INLINE unsigned e2m1_ties_down(float magnitude)
 			  (magnitude > 2.5f) + (magnitude > 3.5f) + (magnitude > 5.0f));
 }
 
-/* MLX on a CPU takes the first of the sixteen values at the smallest distance, the distance rounded to T. Up to 6 that is
- * the nearest value, ties to zero, without negative zero. Beyond, the roundings decide: an infinite or huge x is as far
- * from 0 as from 6, and becomes 0. */
+/* MLX on a CPU takes the first of the sixteen values at the smallest distance, the distance rounded to T. Up to 64 that
+ * is the nearest value, ties to zero, without negative zero: distances beyond 6 are then rounded by less than the 2 that
+ * lie between the candidates. For larger x the roundings decide: a huge or infinite x is as far from 0 as from 6, and
+ * becomes 0. */
 TN_INLINE unsigned e2m1_first_nearest(float x, tn_dtype dtype)
 {
 	unsigned best = 0;
@@ -141,7 +142,7 @@ TN_INLINE void e2m1_encode_cpu(unsigned char *dst, const float *x, int n, tn_dty
 		float magnitude = fabsf(x[i]);
 		unsigned c = e2m1_ties_down(magnitude), sign = tn_f32_bits(x[i]) >> 28 & 8u;
 		code[i] = (unsigned char)(c ? c | sign : 0u);
-		beyond |= magnitude > 6.0f;
+		beyond |= magnitude > 64.0f;
 	}
 	if (beyond)
 		for (int i = 0; i < n; i++)
@@ -162,7 +163,8 @@ TN_INLINE unsigned e2m1_ties_even(float x)
 TN_INLINE void e2m1_encode_gpu(unsigned char *dst, const float *w, float factor, int n)
 {
 	for (int i = 0; i < n / 2; i++)
-		dst[i] = (unsigned char)(e2m1_ties_even(w[2 * i] * factor) | e2m1_ties_even(w[2 * i + 1] * factor) << 4);
+		dst[i] = (unsigned char)(e2m1_ties_even(w[2 * i] * factor) | e2m1_ties_even(w[2 * i + 1] * factor)
+										     << 4);
 }
 
 #endif

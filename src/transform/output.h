@@ -5,7 +5,7 @@
 #include "store/st_index.h"
 #include "store/st_writer.h"
 #include "store/staging.h"
-#include "tenon/checkpoint.h"
+#include "tenon/transform.h"
 
 /* One shard of the output. */
 struct tn_output_shard {
@@ -19,9 +19,19 @@ struct tn_output_shard {
 
 struct tn_output;
 
-/* Begins the folder `path` and lays out its shards, with room reserved for all of them. The shards must outlive it. */
-tn_status tn_output_begin(tn_context *ctx, const char *path, int force, const struct tn_output_shard *shards, size_t count,
-			  struct tn_output **out, struct tn_error *err);
+/* Where and how a folder is written. */
+struct tn_output_place {
+	const char *path;
+	unsigned flags;               /* of enum tn_save_flags */
+	unsigned char plan_id[TN_PLAN_ID_BYTES];
+};
+
+/* Begins the folder and lays out its shards, with room reserved for all of them. The shards must outlive it. */
+tn_status tn_output_begin(tn_context *ctx, const struct tn_output_place *place, const struct tn_output_shard *shards,
+			  size_t count, struct tn_output **out, struct tn_error *err);
+
+/* 1 when the shard was finished by the run that is taken up again: nothing is put into it, and it is not finished again. */
+int tn_output_has_shard(const struct tn_output *output, size_t shard);
 
 /* Bytes of a tensor of shard `shard`; thread-safe for bytes that do not overlap. */
 tn_status tn_output_put(struct tn_output *output, size_t shard, const struct tn_tensor *tensor, uint64_t offset,

@@ -28,6 +28,7 @@ struct tn_recode {
 	const tn_checkpoint *base;
 	struct tn_recode_request request;
 	tn_quant_config *config;           /* of the base; NULL when it has none */
+	const char *model_type;            /* for an mlx folder, or NULL */
 	tn_quant_plan *quant_plan;         /* with quantize */
 	struct tn_recode_step *steps;
 	size_t count;

@@ -45,6 +45,8 @@ static tn_status plan_copy(struct tn_recode *r, struct tn_recode_step *step, str
 
 static int is_castable(const struct tn_recode *r, const struct tn_tensor *t)
 {
+	if (tn_model_keeps_dtype(r->model_type, t->name))
+		return 0;
 	switch (t->dtype) {
 	case TN_F32: case TN_F16: case TN_BF16: case TN_F64:
 		return t->dtype != r->request.dtype;
@@ -133,6 +135,9 @@ static tn_status plan_step(struct tn_recode *r, const struct tn_tensor *t, struc
 		}
 		if (found && !found->skipped)
 			return plan_quantize(r, step, found, err);
+		if (found)
+			step->info.why_not = found->skipped == 1 ? "the group size does not divide its width"
+								 : "mlx-lm keeps it dense in models of this type";
 		if (tn_is_triple(r->base, t)) {
 			struct tn_tensor_source source = tn_checkpoint_source(r->base);
 			struct tn_matrix m;
@@ -167,9 +172,9 @@ static tn_status count_parameters(struct tn_recode *r, struct tn_error *err)
 	return TN_OK;
 }
 
-/* Where convert is given no dtype it takes torch_dtype of config.json, or else dtype of its text_config, if that is one of
+/* What convert reads there. Given no dtype it takes torch_dtype of config.json, or else dtype of its text_config, if that is one of
  * the three (mlx-lm 0.32.2, convert.py; a `dtype` at the top is not asked). */
-static tn_status default_dtype(struct tn_recode *r, const char *config, struct tn_error *err)
+static tn_status read_config(struct tn_recode *r, const char *config, struct tn_error *err)
 {
 	static const struct {
 		const char *name;
@@ -180,11 +185,13 @@ static tn_status default_dtype(struct tn_recode *r, const char *config, struct t
 	const char *name = json_string_value(json_object_get(root, "torch_dtype"));
 	if (!json_object_get(root, "torch_dtype"))
 		name = json_string_value(json_object_get(json_object_get(root, "text_config"), "dtype"));
-	for (size_t i = 0; name && i < sizeof names / sizeof *names; i++)
+	for (size_t i = 0; name && r->request.dtype == TN_DTYPE_COUNT && i < sizeof names / sizeof *names; i++)
 		if (strcmp(name, names[i].name) == 0)
 			r->request.dtype = names[i].dtype;
+	const char *type = json_string_value(json_object_get(root, "model_type"));
+	tn_status status = type ? tn_arena_text(&r->arena, type, strlen(type), &r->model_type, err) : TN_OK;
 	json_decref(root);
-	return TN_OK;
+	return status;
 }
 
 static tn_status fill(struct tn_recode *r, struct tn_error *err)
@@ -195,8 +202,8 @@ static tn_status fill(struct tn_recode *r, struct tn_error *err)
 	if (!tn_checkpoint_is_folder(r->base))
 		return tn_fail(err, TN_E_ARG, tn_checkpoint_path(r->base), "'%s' is a file; a whole model folder is converted",
 			       tn_checkpoint_path(r->base));
-	if (config && r->request.mlx_folder && r->request.dtype == TN_DTYPE_COUNT)
-		TN_TRY(default_dtype(r, config, err));
+	if (config && r->request.mlx_folder)
+		TN_TRY(read_config(r, config, err));
 	if (config)
 		TN_TRY(tn_quant_config_parse(r->ctx, config, &r->config, err));
 	if (r->request.quantize) {

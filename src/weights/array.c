@@ -17,7 +17,8 @@ tn_status tn_array_make(tn_context *ctx, tn_dtype dtype, uint32_t rank, const ui
 	uint64_t bytes = tn_dtype_bits(dtype) / 8;
 	int empty = 0;
 	if (rank > TN_ARRAY_RANK)
-		return tn_fail(err, TN_E_LIMIT, what, "%s has rank %u, at most %d was expected", what, rank, TN_ARRAY_RANK);
+		return tn_fail(err, TN_E_LIMIT, what, "%s has rank %u, at most %d was expected", what, rank,
+			       TN_ARRAY_RANK);
 	for (uint32_t i = 0; i < rank; i++) {
 		made.shape[i] = shape[i];
 		empty |= shape[i] == 0;
@@ -111,7 +112,8 @@ tn_status tn_array_floats(const struct tn_array *array, uint64_t first, size_t n
 		return TN_OK;
 	}
 	if (!is_integer(array->dtype))
-		return tn_fail(err, TN_E_UNSUPPORTED, NULL, "values of dtype %s cannot be multiplied", tn_dtype_name(array->dtype));
+		return tn_fail(err, TN_E_UNSUPPORTED, NULL, "values of dtype %s cannot be multiplied",
+			       tn_dtype_name(array->dtype));
 	for (size_t i = 0; i < n; i++)
 		dst[i] = integer_at(src, array->dtype, i);
 	return TN_OK;
@@ -132,13 +134,14 @@ struct conversion {
 	const struct tn_kernels *kernels;
 	const struct tn_rows *dst, *src;
 	uint64_t rows_per_task;
-	float *scratch;          /* cols for each worker */
+	float *scratch; /* cols for each worker */
 };
 
 static tn_status convert_block(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
 {
 	const struct conversion *c = arg;
-	const struct tn_codec *from = c->kernels->codec[c->src->format.codec], *to = c->kernels->codec[c->dst->format.codec];
+	const struct tn_codec *from = c->kernels->codec[c->src->format.codec],
+			      *to = c->kernels->codec[c->dst->format.codec];
 	float *values = c->scratch + worker * c->src->cols;
 	uint64_t first = task * c->rows_per_task, end = tn_min_u64(first + c->rows_per_task, c->src->rows);
 	(void)err;
@@ -163,7 +166,9 @@ tn_status tn_rows_convert(tn_context *ctx, const struct tn_rows *dst, const stru
 		return TN_OK;
 	c.rows_per_task = tn_max_u64(1, TASK_ELEMENTS / src->cols);
 	TN_TRY(tn_alloc_array(ctx, workers * src->cols, sizeof *c.scratch, "rows", &c.scratch, err));
-	struct tn_work work = { .task_count = tn_ceil_div(src->rows, c.rows_per_task), .run = convert_block, .arg = &c };
+	struct tn_work work = { .task_count = tn_ceil_div(src->rows, c.rows_per_task),
+				.run = convert_block,
+				.arg = &c };
 	tn_status status = tn_pool_run(ctx, &work, err);
 	tn_free_array(ctx, c.scratch, workers * src->cols, sizeof *c.scratch);
 	return status;

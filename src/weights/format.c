@@ -43,8 +43,8 @@ tn_status tn_quantization_resolve(struct tn_quantization *q, struct tn_error *er
 {
 	const struct tn_codec *codec = tn_codec_of_mode(q->mode, NULL);
 	if (!codec)
-		return tn_fail(err, TN_E_ARG, q->mode, "Invalid quantization mode '%.40s'; affine, mxfp4, mxfp8 and nvfp4 exist",
-			       q->mode);
+		return tn_fail(err, TN_E_ARG, q->mode,
+			       "Invalid quantization mode '%.40s'; affine, mxfp4, mxfp8 and nvfp4 exist", q->mode);
 	q->mode = codec->name;
 	if (q->bits == TN_QUANT_DEFAULT)
 		q->bits = codec->bits[0];
@@ -72,18 +72,20 @@ static tn_status refuse(const struct tn_codec *codec, const struct tn_quantizati
 {
 	if (group_is_bad && codec->groups[1])
 		return tn_fail(err, TN_E_ARG, "group_size",
-			       "[%s] The requested group size %d is not supported. The supported group sizes are 32, 64, and 128.",
+			       "[%s] The requested group size %d is not supported. The supported group sizes are 32, "
+			       "64, and 128.",
 			       op, q->group_size);
 	if (group_is_bad)
-		return tn_fail(err, TN_E_ARG, "group_size", "[%s] %s quantization requires group size %d but got %d.", op,
-			       codec->name, codec->groups[0], q->group_size);
+		return tn_fail(err, TN_E_ARG, "group_size", "[%s] %s quantization requires group size %d but got %d.",
+			       op, codec->name, codec->groups[0], q->group_size);
 	if (codec->bits[1])
 		return tn_fail(err, TN_E_ARG, "bits",
-			       "[%s] The requested number of bits %d is not supported. The supported bits are 1, 2, 3, 4, 5, 6 and "
+			       "[%s] The requested number of bits %d is not supported. The supported bits are 1, 2, 3, "
+			       "4, 5, 6 and "
 			       "8.",
 			       op, q->bits);
-	return tn_fail(err, TN_E_ARG, "bits", "[%s] %s quantization requires bits to be %d but got %d.", op, codec->name,
-		       codec->bits[0], q->bits);
+	return tn_fail(err, TN_E_ARG, "bits", "[%s] %s quantization requires bits to be %d but got %d.", op,
+		       codec->name, codec->bits[0], q->bits);
 }
 
 tn_status tn_format_make(const struct tn_quantization *q, tn_dtype dtype, tn_flavour flavour, const char *op,

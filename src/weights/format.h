@@ -13,8 +13,8 @@ const struct tn_codec *tn_codec_info(enum tn_codec_id id);
 /* 1 when F32, F16 or BF16: what is encoded, and what decoding gives. */
 int tn_is_weight_dtype(tn_dtype dtype);
 
-/* The format of resolved parameters. `dtype` is that of the values, and of affine's scales. Errors, TN_E_ARG in the words
- * of MLX with `op` in brackets: a mode, group size or width that does not exist. */
+/* The format of resolved parameters. `dtype` is that of the values, and of affine's scales. Errors, TN_E_ARG in the
+ * words of MLX with `op` in brackets: a mode, group size or width that does not exist. */
 tn_status tn_format_make(const struct tn_quantization *q, tn_dtype dtype, tn_flavour flavour, const char *op,
 			 struct tn_format *out, struct tn_error *err);
 

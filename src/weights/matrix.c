@@ -38,7 +38,7 @@ static uint64_t row_count(const struct tn_tensor *t)
 {
 	uint64_t rows = 1;
 	for (uint32_t i = 0; i + 1 < t->rank; i++)
-		rows *= t->shape[i]; /* the product with the last size fits: the header was checked; only 0 could hide more */
+		rows *= t->shape[i]; /* fits: the product of all sizes was checked, and a 0 among them gives 0 */
 	return t->elements ? rows : 0;
 }
 
@@ -46,8 +46,8 @@ static tn_status fill_row_bytes(struct tn_matrix *m, struct tn_error *err)
 {
 	const char *name = m->part[TN_PART_WEIGHT]->name;
 	if (m->cols > SIZE_MAX / 16)
-		return tn_fail(err, TN_E_LIMIT, name, "'%.100s' has rows of %llu values, which do not fit in memory", name,
-			       (unsigned long long)m->cols);
+		return tn_fail(err, TN_E_LIMIT, name, "'%.100s' has rows of %llu values, which do not fit in memory",
+			       name, (unsigned long long)m->cols);
 	const struct tn_codec *codec = tn_codec_info(m->format.codec);
 	for (unsigned p = 0; p < TN_PART_COUNT; p++)
 		m->row_bytes[p] = codec->part_bytes(&m->format, p, (size_t)m->cols);
@@ -63,11 +63,12 @@ static tn_status dense_matrix(const struct tn_tensor *weight, struct tn_matrix *
 {
 	if (weight->dtype == TN_U32)
 		return tn_fail(err, TN_E_UNSUPPORTED, weight->name,
-			       "'%.100s' is U32, so packed, and has no `.scales` beside it; get the whole checkpoint", weight->name);
+			       "'%.100s' is U32, so packed, and has no `.scales` beside it; get the whole checkpoint",
+			       weight->name);
 	if (!is_dense_dtype(weight->dtype))
 		return tn_fail(err, TN_E_UNSUPPORTED, weight->name,
-			       "'%.100s' is %s; F32, F16, BF16, F64, F8_E4M3 or F8_E5M2 was expected of a weight", weight->name,
-			       tn_dtype_name(weight->dtype));
+			       "'%.100s' is %s; F32, F16, BF16, F64, F8_E4M3 or F8_E5M2 was expected of a weight",
+			       weight->name, tn_dtype_name(weight->dtype));
 	struct tn_matrix m = {
 		.part = { weight },
 		.format = { .codec = TN_CODEC_dense, .dtype = weight->dtype },
@@ -126,7 +127,8 @@ static tn_status choose_parameters(const tn_quant_config *config, const struct t
 	if (choice >= TN_QUANT_GLOBAL) {
 		const struct tn_codec *codec = tn_codec_of_mode(given.mode, NULL);
 		*q = given;
-		if (codec->byte_scales == (scales->dtype == TN_U8) && fits(weight, scales, given.bits, given.group_size))
+		if (codec->byte_scales == (scales->dtype == TN_U8) &&
+		    fits(weight, scales, given.bits, given.group_size))
 			return TN_OK;
 	}
 	/* an override must be right; a default speaks of most layers, and mlx-lm infers the others */
@@ -134,12 +136,14 @@ static tn_status choose_parameters(const tn_quant_config *config, const struct t
 		return TN_OK;
 	if (choice < TN_QUANT_GLOBAL)
 		return tn_fail(err, TN_E_MISMATCH, weight->name,
-			       "'%.100s' is %s with scales %s, and no configuration says in how many bits; add a `quantization` block "
+			       "'%.100s' is %s with scales %s, and no configuration says in how many bits; add a "
+			       "`quantization` block "
 			       "to config.json",
 			       weight->name, tn_shape_text(of_w, weight->shape, weight->rank),
 			       tn_shape_text(of_s, scales->shape, scales->rank));
 	return tn_fail(err, TN_E_MISMATCH, weight->name,
-		       "'%.80s' is %s with %s scales %s, which is not %s with group size %d and %d bits, as the configuration says; "
+		       "'%.80s' is %s with %s scales %s, which is not %s with group size %d and %d bits, as the "
+		       "configuration says; "
 		       "give this layer its own entry",
 		       weight->name, tn_shape_text(of_w, weight->shape, weight->rank), tn_dtype_name(scales->dtype),
 		       tn_shape_text(of_s, scales->shape, scales->rank), given.mode, given.group_size, given.bits);
@@ -150,14 +154,16 @@ static tn_status check_parts(const struct tn_matrix *m, struct tn_error *err)
 	const struct tn_tensor *w = m->part[TN_PART_WEIGHT], *s = m->part[TN_PART_SCALES], *b = m->part[TN_PART_BIASES];
 	const struct tn_codec *codec = tn_codec_info(m->format.codec);
 	if (!codec->byte_scales && !tn_is_weight_dtype(s->dtype))
-		return tn_fail(err, TN_E_UNSUPPORTED, s->name, "'%.100s' is %s; F32, F16 or BF16 was expected of scales", s->name,
+		return tn_fail(err, TN_E_UNSUPPORTED, s->name,
+			       "'%.100s' is %s; F32, F16 or BF16 was expected of scales", s->name,
 			       tn_dtype_name(s->dtype));
 	if (b && (b->dtype != s->dtype || b->rank != s->rank || memcmp(b->shape, s->shape, s->rank * sizeof *s->shape)))
 		return tn_fail(err, TN_E_UNSUPPORTED, b->name,
-			       "'%.100s' and the scales beside it differ in shape or dtype; they must be equal", b->name);
+			       "'%.100s' and the scales beside it differ in shape or dtype; they must be equal",
+			       b->name);
 	if (m->global_scale && !codec->takes_global_scale)
-		return tn_fail(err, TN_E_FORMAT, m->global_scale->name, "'%.100s' stands beside %s, and only nvfp4 has one",
-			       m->global_scale->name, codec->name);
+		return tn_fail(err, TN_E_FORMAT, m->global_scale->name,
+			       "'%.100s' stands beside %s, and only nvfp4 has one", m->global_scale->name, codec->name);
 	if (m->global_scale && (m->global_scale->dtype != TN_F32 || !m->global_scale->elements ||
 				m->rows % m->global_scale->elements != 0))
 		return tn_fail(err, TN_E_FORMAT, m->global_scale->name,
@@ -177,11 +183,12 @@ static const struct tn_tensor *sibling(const struct tn_tensor_source *source, co
 static tn_status quantized_matrix(const struct tn_tensor_source *source, const tn_quant_config *config,
 				  const struct tn_tensor *weight, struct tn_matrix *out, struct tn_error *err)
 {
-	struct tn_matrix m = { .part = { weight, sibling(source, weight, ".scales"), sibling(source, weight, ".biases") } };
+	struct tn_matrix m = { .part = { weight, sibling(source, weight, ".scales"),
+					 sibling(source, weight, ".biases") } };
 	const struct tn_tensor *scales = m.part[TN_PART_SCALES];
 	TN_TRY(choose_parameters(config, weight, scales, &m.q, err));
-	TN_TRY(tn_format_make(&m.q, scales->dtype == TN_U8 ? TN_BF16 : scales->dtype, TN_FLAVOUR_CPU, weight->name, &m.format,
-			      err));
+	TN_TRY(tn_format_make(&m.q, scales->dtype == TN_U8 ? TN_BF16 : scales->dtype, TN_FLAVOUR_CPU, weight->name,
+			      &m.format, err));
 	m.global_scale = sibling(source, weight, ".global_scale");
 	m.rows = row_count(weight);
 	m.cols = last_size(scales) * (uint64_t)m.q.group_size;

@@ -1,5 +1,5 @@
-/* Which tensors make one logical matrix, in which codec, and how many bytes of each part a row has: what a stream needs to
- * read a block of rows, decode, edit, encode and write it. */
+/* Which tensors make one logical matrix, in which codec, and how many bytes of each part a row has: what a stream needs
+ * to read a block of rows, decode, edit, encode and write it. */
 #ifndef TN_MATRIX_H
 #define TN_MATRIX_H
 
@@ -16,23 +16,23 @@ struct tn_tensor_source {
 struct tn_tensor_source tn_checkpoint_source(const tn_checkpoint *checkpoint);
 struct tn_tensor_source tn_weight_map_source(const tn_weight_map *map);
 
-/* Leading dimensions are flattened into rows, the last axis is cols; a tensor of rank 1 is one row. Part p of row r stands
- * at byte r * row_bytes[p] of part[p]. */
+/* Leading dimensions are flattened into rows, the last axis is cols; a tensor of rank 1 is one row. Part p of row r
+ * stands at byte r * row_bytes[p] of part[p]. */
 struct tn_matrix {
-	const struct tn_tensor *part[TN_PART_COUNT];   /* NULL where the codec has none */
-	const struct tn_tensor *global_scale;          /* nvfp4, or NULL */
+	const struct tn_tensor *part[TN_PART_COUNT]; /* NULL where the codec has none */
+	const struct tn_tensor *global_scale;        /* nvfp4, or NULL */
 	struct tn_format format;
 	uint64_t rows, cols;
 	size_t row_bytes[TN_PART_COUNT];
-	struct tn_quantization q;                      /* resolved; all 0 for a dense matrix */
+	struct tn_quantization q; /* resolved; all 0 for a dense matrix */
 };
 
-/* `weight` is `<layer>.weight`, or `<layer>` itself. Dense (F32, F16, BF16, F64, F8_E4M3, F8_E5M2) when it has no `.scales`
- * beside it. Else a triple: the override of the configuration holds, and must fit the shapes; without one the global
- * default holds if it fits, and if not (or if there is no configuration) the shapes decide when they leave one choice, as
- * mlx-lm 0.32.2 infers them.
- * Errors: those of tn_triple_judge; TN_E_MISMATCH when shapes and configuration do not agree; TN_E_UNSUPPORTED for a dtype
- * that is no weight, and U32 without scales. */
+/* `weight` is `<layer>.weight`, or `<layer>` itself. Dense (F32, F16, BF16, F64, F8_E4M3, F8_E5M2) when it has no
+ * `.scales` beside it. Else a triple: the override of the configuration holds, and must fit the shapes; without one the
+ * global default holds if it fits, and if not (or if there is no configuration) the shapes decide when they leave one
+ * choice, as mlx-lm 0.32.2 infers them.
+ * Errors: those of tn_triple_judge; TN_E_MISMATCH when shapes and configuration do not agree; TN_E_UNSUPPORTED for a
+ * dtype that is no weight, and U32 without scales. */
 tn_status tn_matrix_find(const struct tn_tensor_source *source, const tn_quant_config *config,
 			 const struct tn_tensor *weight, struct tn_matrix *out, struct tn_error *err);
 
@@ -43,11 +43,11 @@ tn_status tn_matrix_format_at(const struct tn_tensor_source *source, const struc
 /* The dtype of the values that MLX decodes to: of affine's scales; BF16 for the others, F32 with a global scale. */
 tn_dtype tn_matrix_dtype(const struct tn_matrix *matrix);
 
-/* What a matrix [rows, cols] becomes in another format: row_bytes of each part, and shape and dtype of its tensors. `shape`
- * and `rank` are those of the logical tensor; part_shape differs from it in the last size only. */
+/* What a matrix [rows, cols] becomes in another format: row_bytes of each part, and shape and dtype of its tensors.
+ * `shape` and `rank` are those of the logical tensor; part_shape differs from it in the last size only. */
 struct tn_part_plan {
-	size_t row_bytes;        /* 0: no such part */
-	uint64_t last;           /* last size of the part's shape */
+	size_t row_bytes; /* 0: no such part */
+	uint64_t last;    /* last size of the part's shape */
 	tn_dtype dtype;
 };
 void tn_format_parts(const struct tn_format *format, uint64_t cols, struct tn_part_plan parts[TN_PART_COUNT]);
@@ -56,9 +56,10 @@ void tn_format_parts(const struct tn_format *format, uint64_t cols, struct tn_pa
 
 typedef enum tn_triple { TN_TRIPLE_ABSENT, TN_TRIPLE_VALID } tn_triple;
 
-/* Judges `<layer>.scales` and `<layer>.biases` beside a weight, without looking at widths: the errors that tenon/weights.h
- * lists at tn_quantize_weights. `layer_length` bytes of weight->name are the layer. *q gets the resolved parameters of a
- * valid triple, unless `config` is NULL, where the mode is told by the scales alone. `op` names the caller. */
+/* Judges `<layer>.scales` and `<layer>.biases` beside a weight, without looking at widths: the errors that
+ * tenon/weights.h lists at tn_quantize_weights. `layer_length` bytes of weight->name are the layer. *q gets the
+ * resolved parameters of a valid triple, unless `config` is NULL, where the mode is told by the scales alone. `op`
+ * names the caller. */
 tn_status tn_triple_judge(const struct tn_tensor_source *source, const tn_quant_config *config,
 			  const struct tn_tensor *weight, const char *op, tn_triple *out, struct tn_quantization *q,
 			  struct tn_error *err);

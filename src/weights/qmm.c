@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Products with quantized matrices: checks and messages of mx.quantized_matmul and mx.gather_qmm (mlx/ops.cpp, MLX 0.32.4),
- * and those that MLX forgets. The portable path: rows decoded to float32, sums in float32. */
+/* Products with quantized matrices: checks and messages of mx.quantized_matmul and mx.gather_qmm (mlx/ops.cpp, MLX
+ * 0.32.4), and those that MLX forgets. The portable path: rows decoded to float32, sums in float32. */
 #include "weights/array.h"
 #include "weights/format.h"
 
@@ -15,10 +15,10 @@ struct qmm {
 	const char *op;
 	struct tn_format format;
 	const struct tn_quantized *w;
-	uint64_t rows, cols;           /* of one matrix, logical */
+	uint64_t rows, cols; /* of one matrix, logical */
 	size_t row_bytes[TN_PART_COUNT];
 	int transpose;
-	uint64_t m, k, n;              /* x [m, k] -> y [m, n] */
+	uint64_t m, k, n; /* x [m, k] -> y [m, n] */
 	tn_dtype result;
 };
 
@@ -28,19 +28,22 @@ static tn_status check_dtypes(const struct qmm *p, const struct tn_codec *codec,
 {
 	const struct tn_array *s = &p->w->scales, *b = &p->w->biases;
 	if (codec->has_biases && !b->data)
-		return tn_fail(err, TN_E_ARG, "biases", "[%s] Biases must be provided for %s quantization.", p->op, codec->name);
+		return tn_fail(err, TN_E_ARG, "biases", "[%s] Biases must be provided for %s quantization.", p->op,
+			       codec->name);
 	if (codec->byte_scales && s->dtype != TN_U8)
 		return tn_fail(err, TN_E_ARG, "scales", "[%s] Scale type must be uint8 but received type %s.", p->op,
 			       tn_mlx_dtype_name(s->dtype));
 	if (!codec->has_biases && b->data)
-		return tn_fail(err, TN_E_ARG, "biases", "[%s] Biases must be null for quantization mode '%s'.", p->op, codec->name);
+		return tn_fail(err, TN_E_ARG, "biases", "[%s] Biases must be null for quantization mode '%s'.", p->op,
+			       codec->name);
 	if (p->w->global_scale.data && !codec->takes_global_scale)
 		return tn_fail(err, TN_E_ARG, "global_scale",
 			       "[%s] Global scale is only supported for 'nvfp4' quantization mode.", p->op);
 	if (!codec->byte_scales && (!tn_dtype_is_float(s->dtype) || !tn_dtype_is_float(b->dtype)))
 		return tn_fail(err, TN_E_ARG, "scales",
-			       "[%s] Only real floating types are supported but scales.dtype() == %s and biases.dtype() == %s.", p->op,
-			       tn_mlx_dtype_name(s->dtype), tn_mlx_dtype_name(b->dtype));
+			       "[%s] Only real floating types are supported but scales.dtype() == %s and "
+			       "biases.dtype() == %s.",
+			       p->op, tn_mlx_dtype_name(s->dtype), tn_mlx_dtype_name(b->dtype));
 	return TN_OK;
 }
 
@@ -61,23 +64,27 @@ static tn_status check_weight(const struct qmm *p, const struct tn_quantization 
 	if (b->data && (b->rank != s->rank || memcmp(b->shape, s->shape, s->rank * sizeof *s->shape) != 0)) {
 		tn_shape_text(of_w, b->shape, b->rank);
 		return tn_fail(err, TN_E_ARG, "biases",
-			       "[%s] Scales and biases should have the same shape. Received scales with shape %s and biases with %s",
+			       "[%s] Scales and biases should have the same shape. Received scales with shape %s and "
+			       "biases with %s",
 			       p->op, of_s, of_w);
 	}
 	if (!same_batch(w, s))
 		return tn_fail(err, TN_E_ARG, "scales",
-			       "[%s] Weight and scales should have the same batch shape. Received weight with shape %s, scales with "
+			       "[%s] Weight and scales should have the same batch shape. Received weight with shape "
+			       "%s, scales with "
 			       "%s.",
 			       p->op, of_w, of_s);
 	if (q->bits <= 0 || q->group_size <= 0 ||
 	    w->shape[w->rank - 1] * 32 / (uint64_t)q->bits != s->shape[s->rank - 1] * (uint64_t)q->group_size)
 		return tn_fail(err, TN_E_ARG, "scales",
-			       "[%s] The shapes of the weight and scales are incompatible based on bits and group_size. w.shape() == "
+			       "[%s] The shapes of the weight and scales are incompatible based on bits and "
+			       "group_size. w.shape() == "
 			       "%s and scales.shape() == %s with group_size=%d and bits=%d",
 			       p->op, of_w, of_s, q->group_size, q->bits);
 	if (w->shape[w->rank - 2] != s->shape[s->rank - 2])
 		return tn_fail(err, TN_E_ARG, "scales",
-			       "[%s] Weight and scales should have the same number of rows. Received weight with shape %s, scales with "
+			       "[%s] Weight and scales should have the same number of rows. Received weight with shape "
+			       "%s, scales with "
 			       "%s",
 			       p->op, of_w, of_s);
 	return TN_OK;
@@ -91,11 +98,12 @@ static tn_status check_inner(const struct qmm *p, const struct tn_array *x, cons
 	if (p->k == outer)
 		return TN_OK;
 	return tn_fail(err, TN_E_ARG, "x",
-		       "[%s] Last dimension of first input with shape (..., %llu) does not match the expanded quantized matrix (%llu, "
+		       "[%s] Last dimension of first input with shape (..., %llu) does not match the expanded "
+		       "quantized matrix (%llu, "
 		       "%llu) computed from shape %s with group_size=%d, bits=%d and transpose=%s",
-		       p->op, (unsigned long long)x->shape[x->rank - 1], (unsigned long long)outer, (unsigned long long)inner,
-		       tn_shape_text(of_w, p->w->weight.shape, p->w->weight.rank), q->group_size, q->bits,
-		       p->transpose ? "true" : "false");
+		       p->op, (unsigned long long)x->shape[x->rank - 1], (unsigned long long)outer,
+		       (unsigned long long)inner, tn_shape_text(of_w, p->w->weight.shape, p->w->weight.rank),
+		       q->group_size, q->bits, p->transpose ? "true" : "false");
 }
 
 /* MLX's promotion of the floats that are products and sums here; integers give way. */
@@ -111,16 +119,16 @@ static tn_status choose_result(struct qmm *p, const struct tn_array *x, const st
 {
 	tn_dtype result = x->dtype;
 	if (x->dtype == TN_F64 || x->dtype == TN_C64)
-		return tn_fail(err, TN_E_ARG, "x", "[%s] only floating types of at most 32 bits are supported, x is %s", p->op,
-			       tn_mlx_dtype_name(x->dtype));
+		return tn_fail(err, TN_E_ARG, "x", "[%s] only floating types of at most 32 bits are supported, x is %s",
+			       p->op, tn_mlx_dtype_name(x->dtype));
 	if (!codec->byte_scales)
 		result = promote(x->dtype, p->w->scales.dtype);
 	if (!tn_is_weight_dtype(result))
-		return tn_fail(err, TN_E_ARG, "x", "[%s] Only real floating types are supported but x.dtype() == %s.", p->op,
-			       tn_mlx_dtype_name(x->dtype));
+		return tn_fail(err, TN_E_ARG, "x", "[%s] Only real floating types are supported but x.dtype() == %s.",
+			       p->op, tn_mlx_dtype_name(x->dtype));
 	if (!codec->byte_scales && p->w->biases.dtype != p->w->scales.dtype)
-		return tn_fail(err, TN_E_UNSUPPORTED, "biases", "[%s] Scales are %s and biases %s; both must be equal", p->op,
-			       tn_mlx_dtype_name(p->w->scales.dtype), tn_mlx_dtype_name(p->w->biases.dtype));
+		return tn_fail(err, TN_E_UNSUPPORTED, "biases", "[%s] Scales are %s and biases %s; both must be equal",
+			       p->op, tn_mlx_dtype_name(p->w->scales.dtype), tn_mlx_dtype_name(p->w->biases.dtype));
 	p->result = result;
 	return TN_OK;
 }
@@ -144,7 +152,8 @@ static tn_status prepare(struct qmm *p, const struct tn_array *x, const struct t
 	p->n = p->transpose ? p->rows : p->cols;
 	TN_TRY(check_inner(p, x, &resolved, err));
 	TN_TRY(choose_result(p, x, codec, err));
-	TN_TRY(tn_format_make(&resolved, codec->byte_scales ? TN_F32 : s->dtype, TN_FLAVOUR_CPU, p->op, &p->format, err));
+	TN_TRY(tn_format_make(&resolved, codec->byte_scales ? TN_F32 : s->dtype, TN_FLAVOUR_CPU, p->op, &p->format,
+			      err));
 	for (unsigned i = 0; i < TN_PART_COUNT; i++)
 		p->row_bytes[i] = tn_codec_info(p->format.codec)->part_bytes(&p->format, i, (size_t)p->cols);
 	return TN_OK;
@@ -161,8 +170,8 @@ struct product {
 	uint64_t matrix;
 	const float *x;
 	float *y;
-	uint64_t step;        /* rows, or columns, in a task */
-	float *scratch;       /* a decoded row for each worker */
+	uint64_t step;  /* rows, or columns, in a task */
+	float *scratch; /* a decoded row for each worker */
 };
 
 static void decode_part(const struct product *job, uint64_t row, uint64_t first, size_t n, float *dst)
@@ -173,7 +182,9 @@ static void decode_part(const struct product *job, uint64_t row, uint64_t first,
 	struct tn_row in;
 	for (unsigned i = 0; i < TN_PART_COUNT; i++) {
 		size_t skipped = first ? codec->part_bytes(&job->format, i, (size_t)first) : 0;
-		in.part[i] = parts[i] ? (const char *)parts[i] + (job->matrix * p->rows + row) * p->row_bytes[i] + skipped : NULL;
+		in.part[i] = parts[i] ? (const char *)parts[i] + (job->matrix * p->rows + row) * p->row_bytes[i] +
+						skipped
+				      : NULL;
 	}
 	codec->decode(dst, &in, &job->format, n);
 }
@@ -213,11 +224,17 @@ static tn_status multiply_columns(void *arg, uint64_t task, unsigned worker, str
 
 enum { TASK_ROWS = 32, TASK_COLUMNS = 256 /* whole groups of every codec */ };
 
-static tn_status multiply(tn_context *ctx, const struct qmm *p, uint64_t matrix, const float *x, float *y, float *scratch,
-			  struct tn_error *err)
+static tn_status multiply(tn_context *ctx, const struct qmm *p, uint64_t matrix, const float *x, float *y,
+			  float *scratch, struct tn_error *err)
 {
-	struct product job = { .p = p, .kernels = ctx->kernels, .format = p->format, .matrix = matrix, .x = x, .y = y,
-			       .scratch = scratch, .step = p->transpose ? TASK_ROWS : TASK_COLUMNS };
+	struct product job = { .p = p,
+			       .kernels = ctx->kernels,
+			       .format = p->format,
+			       .matrix = matrix,
+			       .x = x,
+			       .y = y,
+			       .scratch = scratch,
+			       .step = p->transpose ? TASK_ROWS : TASK_COLUMNS };
 	const struct tn_array *global = &p->w->global_scale;
 	if (global->data) {
 		uint64_t at = tn_array_elements(global) > 1 ? matrix : 0;
@@ -237,8 +254,8 @@ static tn_status multiply(tn_context *ctx, const struct qmm *p, uint64_t matrix,
 /* Which x and which matrix make result number `i`. */
 typedef void (*pick_fn)(const void *self, uint64_t i, uint64_t *x, uint64_t *matrix);
 
-static tn_status one_result(tn_context *ctx, const struct qmm *p, const struct tn_array *x, uint64_t xi, uint64_t matrix,
-			    float *xs, float *ys, float *scratch, char *dst, struct tn_error *err)
+static tn_status one_result(tn_context *ctx, const struct qmm *p, const struct tn_array *x, uint64_t xi,
+			    uint64_t matrix, float *xs, float *ys, float *scratch, char *dst, struct tn_error *err)
 {
 	struct tn_format dense = { .codec = TN_CODEC_dense, .dtype = p->result };
 	struct tn_row_out out = { .part = { dst } };
@@ -294,7 +311,8 @@ static tn_status broadcast(const uint64_t *a, uint32_t a_rank, const uint64_t *b
 	for (uint32_t i = out->rank; i-- > 0;) {
 		uint64_t m = aligned(a, a_rank, out->rank, i), n = aligned(b, b_rank, out->rank, i);
 		if (m != n && m != 1 && n != 1)
-			return tn_fail(err, TN_E_ARG, "shapes", "[broadcast_shapes] Shapes %s and %s cannot be broadcast.",
+			return tn_fail(err, TN_E_ARG, "shapes",
+				       "[broadcast_shapes] Shapes %s and %s cannot be broadcast.",
 				       tn_shape_text(of_a, a, a_rank), tn_shape_text(of_b, b, b_rank));
 		out->shape[i] = m == 1 ? n : m;
 		out->step[0][i] = m == 1 ? 0 : a_step;
@@ -333,7 +351,8 @@ static tn_status make_result(tn_context *ctx, const struct qmm *p, const uint64_
 {
 	uint64_t shape[TN_ARRAY_RANK + 2];
 	if (rank + 2 > TN_ARRAY_RANK)
-		return tn_fail(err, TN_E_LIMIT, p->op, "[%s] the result would have more than %d dimensions", p->op, TN_ARRAY_RANK);
+		return tn_fail(err, TN_E_LIMIT, p->op, "[%s] the result would have more than %d dimensions", p->op,
+			       TN_ARRAY_RANK);
 	memcpy(shape, leading, rank * sizeof *shape);
 	if (has_m)
 		shape[rank++] = p->m;
@@ -353,7 +372,8 @@ tn_status tn_quantized_matmul(tn_context *ctx, const struct tn_array *x, const s
 	TN_TRY(prepare(&p, x, q, err));
 	if (w->weight.rank > 2 && x->rank < 3)
 		return tn_fail(err, TN_E_ARG, "x",
-			       "[%s] The weight has shape %s and x %s: a stack of matrices needs an x of at least 3 dimensions (MLX "
+			       "[%s] The weight has shape %s and x %s: a stack of matrices needs an x of at least 3 "
+			       "dimensions (MLX "
 			       "would use the first matrix alone)",
 			       p.op, tn_shape_text(of_w, w->weight.shape, w->weight.rank),
 			       tn_shape_text(of_x, x->shape, x->rank));
@@ -424,11 +444,13 @@ static tn_status make_indices(const struct tn_array *given, const struct tn_arra
 	s.rank = given ? given->rank : operand->rank - 2;
 	memcpy(s.shape, from->shape, s.rank * sizeof *s.shape);
 	if (given && (tn_dtype_is_float(given->dtype) || given->dtype == TN_C64 || given->dtype == TN_F8_E8M0))
-		return tn_fail(err, TN_E_ARG, name, "[gather_qmm] Got indices with invalid dtype. Indices must be integral.");
+		return tn_fail(err, TN_E_ARG, name,
+			       "[gather_qmm] Got indices with invalid dtype. Indices must be integral.");
 	for (uint64_t i = 0, n = product_of(s.shape, s.rank); given && i < n; i++) {
 		int64_t index = index_at(&s, i);
 		if (index < 0 || (uint64_t)index >= s.limit)
-			return tn_fail(err, TN_E_ARG, name, "[gather_qmm] index %lld of %s is out of range: there are %llu matrices",
+			return tn_fail(err, TN_E_ARG, name,
+				       "[gather_qmm] index %lld of %s is out of range: there are %llu matrices",
 				       (long long)index, name, (unsigned long long)s.limit);
 	}
 	*out = s;

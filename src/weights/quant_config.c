@@ -47,7 +47,8 @@ static tn_status parameters_json(json_t *object, const struct tn_quantization *q
 {
 	TN_TRY(set_json(object, "group_size", number_or_null(q->group_size), err));
 	TN_TRY(set_json(object, "bits", number_or_null(q->bits), err));
-	TN_TRY(set_json(object, "mode", json_string(q->mode ? q->mode : "affine"), err));
+	if (q->mode)
+		TN_TRY(set_json(object, "mode", json_string(q->mode), err));
 	return q->global_scale ? set_json(object, "global_scale", json_true(), err) : TN_OK;
 }
 
@@ -59,7 +60,7 @@ tn_status tn_quant_config_create(tn_context *ctx, const struct tn_quantization *
 		struct tn_quantization known = *global;
 		TN_TRY(tn_quantization_resolve(&known, err));
 		q = *global;
-		q.mode = known.mode;
+		q.mode = global->mode ? known.mode : NULL;
 	}
 	tn_quant_config *config;
 	TN_TRY(tn_quant_config_make(ctx, &config, err));
@@ -150,7 +151,7 @@ tn_status tn_quant_config_set(tn_quant_config *config, const char *layer, const 
 		struct tn_quantization resolved = *q;
 		TN_TRY(tn_quantization_resolve(&resolved, err));
 		known = *q;
-		known.mode = resolved.mode;
+		known.mode = q->mode ? resolved.mode : NULL;
 	}
 	json_t *value = q ? json_object() : json_false();
 	tn_status status = value ? TN_OK : tn_fail_nomem(err, layer, sizeof(void *));

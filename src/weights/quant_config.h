@@ -9,19 +9,19 @@
 
 struct tn_quant_override {
 	const char *layer;
-	struct tn_quantization q;   /* as given: TN_QUANT_DEFAULT stays */
+	struct tn_quantization q; /* as given: TN_QUANT_DEFAULT stays */
 	int skip;
 };
 
 struct tn_quant_config {
 	tn_context *ctx;
-	struct tn_arena arena;      /* layer names */
+	struct tn_arena arena; /* layer names */
 	int has_global;
 	struct tn_quantization global;
-	struct tn_quant_override *overrides;  /* in the order in which they were set */
+	struct tn_quant_override *overrides; /* in the order in which they were set */
 	size_t count, capacity;
-	size_t *sorted, sorted_capacity;      /* their numbers, by layer */
-	json_t *block;              /* what it was read from, with what was set since: it is written back whole */
+	size_t *sorted, sorted_capacity; /* their numbers, by layer */
+	json_t *block;                   /* what it was read from, with what was set since: it is written back whole */
 };
 
 /* An empty configuration. */

@@ -34,9 +34,10 @@ static tn_status read_mode(const json_t *object, const char *where, const char *
 	const char *mode = value && !json_is_null(value) ? json_string_value(value) : "affine";
 	const struct tn_codec *codec = mode ? tn_codec_of_mode(mode, NULL) : NULL;
 	if (!codec)
-		return tn_fail(err, TN_E_FORMAT, where,
-			       "`mode` of '%.100s' is '%.40s'; \"affine\", \"mxfp4\", \"mxfp8\" or \"nvfp4\" was expected", where,
-			       mode ? mode : "no string");
+		return tn_fail(
+			err, TN_E_FORMAT, where,
+			"`mode` of '%.100s' is '%.40s'; \"affine\", \"mxfp4\", \"mxfp8\" or \"nvfp4\" was expected",
+			where, mode ? mode : "no string");
 	*out = codec->name;
 	return TN_OK;
 }
@@ -56,8 +57,8 @@ static tn_status read_parameters(const json_t *object, const char *where, struct
 static int is_reserved(const char *key)
 {
 	/* mlx-swift's list (BaseConfiguration.swift): what stands in the block and is no layer */
-	static const char *const keys[] = { "group_size",   "bits",         "mode",        "quant_method",
-					    "linear_class", "quantization_mode" };
+	static const char *const keys[] = { "group_size",   "bits",         "mode",
+					    "quant_method", "linear_class", "quantization_mode" };
 	for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
 		if (strcmp(keys[i], key) == 0)
 			return 1;
@@ -84,9 +85,10 @@ static tn_status add_layer(tn_quant_config *config, const char *layer, const jso
 	if (json_is_true(value))
 		return TN_OK;
 	if (!json_is_object(value))
-		return tn_fail(err, TN_E_FORMAT, layer,
-			       "per-layer quantization value at \"%.150s\" must be `false` or a quantization object, got %s",
-			       layer, kind_of(value));
+		return tn_fail(
+			err, TN_E_FORMAT, layer,
+			"per-layer quantization value at \"%.150s\" must be `false` or a quantization object, got %s",
+			layer, kind_of(value));
 	TN_TRY(read_parameters(value, layer, &q, err));
 	return tn_quant_config_add(config, layer, &q, err);
 }
@@ -95,10 +97,12 @@ static tn_status read_block(tn_quant_config *config, json_t *block, const char *
 {
 	static const char *const required[] = { "group_size", "bits" };
 	if (!json_is_object(block))
-		return tn_fail(err, TN_E_FORMAT, name, "`%s` block must be a JSON object, got %s", name, kind_of(block));
+		return tn_fail(err, TN_E_FORMAT, name, "`%s` block must be a JSON object, got %s", name,
+			       kind_of(block));
 	for (int i = 0; i < 2; i++)
 		if (!json_object_get(block, required[i]))
-			return tn_fail(err, TN_E_FORMAT, name, "`%s` block is missing required key `%s`", name, required[i]);
+			return tn_fail(err, TN_E_FORMAT, name, "`%s` block is missing required key `%s`", name,
+				       required[i]);
 	TN_TRY(read_parameters(block, name, &config->global, err));
 	config->has_global = 1;
 	const char *key;
@@ -191,7 +195,8 @@ static tn_status read_native(const json_t *object, const char *where, const stru
 	struct tn_quantization q = *base;
 	if (require_both && !(json_object_get(object, "bits") && json_object_get(object, "group_size")))
 		return tn_fail(err, TN_E_FORMAT, where,
-			       "Failed to parse quantization config JSON: '%.100s' needs `bits` and `group_size`", where);
+			       "Failed to parse quantization config JSON: '%.100s' needs `bits` and `group_size`",
+			       where);
 	TN_TRY(read_number(object, "bits", where, &q.bits, err));
 	TN_TRY(read_number(object, "group_size", where, &q.group_size, err));
 	if (q.bits == TN_QUANT_DEFAULT)

@@ -2,11 +2,13 @@
 /* What mlx_lm.convert -q does with a checkpoint: mlx-lm 0.32.2, mlx_lm/utils.py (quantize_model), mlx_lm/convert.py. */
 #include "weights/format.h"
 #include "weights/matrix.h"
+#include "weights/model_rules.h"
 #include "weights/quant_config.h"
 #include "weights/recipe.h"
 
 #include "base/error.h"
 #include "base/text.h"
+#include "store/json_doc.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,15 +16,16 @@
 
 struct tn_quant_plan {
 	tn_context *ctx;
-	struct tn_arena arena;          /* this struct, layers and their names */
+	struct tn_arena arena; /* this struct, layers and their names */
 	const tn_checkpoint *checkpoint;
-	struct tn_quant_layer *layers;  /* in the order of an mlx-lm model */
+	struct tn_quant_layer *layers; /* in the order of an mlx-lm model */
 	struct tn_quant_layer **by_name;
 	size_t count;
 	tn_quant_config *config;
 	tn_dtype dtype;
-	struct tn_quantization global;  /* resolved: of the request */
+	struct tn_quantization global; /* resolved: of the request */
 	const char *recipe;
+	const char *model_type; /* of config.json, or NULL */
 	uint32_t layer_component, layer_count;
 };
 
@@ -30,19 +33,27 @@ struct tn_quant_plan {
 
 /* Modules stand in a Python object in the order in which its class sets them. These are the names of the model files of
  * mlx-lm that share Llama's layout, in that order; others come behind them, by name. */
-static unsigned rank_of(const char *part, size_t n)
+static const char *const module_order[] = {
+	"embed_tokens", "wte", "layers", "h", "blocks", "self_attn", "linear_attn", "attn", "q_proj", "q_a_proj", "q_b_proj",
+	"k_proj", "v_proj", "kv_a_proj_with_mqa", "kv_b_proj", "qkv_proj", "o_proj", "mlp", "block_sparse_moe", "gate",
+	"switch_mlp", "gate_proj", "down_proj", "up_proj", "shared_expert", "shared_experts", "shared_expert_gate", "norm",
+	"model", "lm_head",
+};
+
+static unsigned place_of(const char *part, size_t n)
 {
-	static const char *const order[] = {
-		"embed_tokens", "wte",       "layers",    "h",         "blocks",    "self_attn", "linear_attn", "attn",
-		"q_proj",       "q_a_proj",  "q_b_proj",  "k_proj",    "v_proj",    "kv_a_proj_with_mqa", "kv_b_proj",
-		"qkv_proj",     "o_proj",    "mlp",       "block_sparse_moe", "gate", "switch_mlp", "gate_proj",
-		"down_proj",    "up_proj",   "shared_expert", "shared_experts", "shared_expert_gate", "norm", "model",
-		"lm_head",
-	};
-	for (unsigned i = 0; i < sizeof order / sizeof *order; i++)
-		if (strlen(order[i]) == n && memcmp(order[i], part, n) == 0)
-			return i;
-	return sizeof order / sizeof *order;
+	unsigned i = 0;
+	while (i < sizeof module_order / sizeof *module_order &&
+	       (strlen(module_order[i]) != n || memcmp(module_order[i], part, n) != 0))
+		i++;
+	return 2 * i;
+}
+
+/* A stack of experts (SwitchGLU) sets up_proj before down_proj. */
+static unsigned rank_of(const char *part, size_t n, int in_switch)
+{
+	unsigned place = place_of(part, n);
+	return in_switch && place == place_of("down_proj", 9) ? place_of("up_proj", 7) + 1 : place;
 }
 
 static int is_number(const char *part, size_t n)
@@ -50,13 +61,13 @@ static int is_number(const char *part, size_t n)
 	return n > 0 && n < 10 && strspn(part, "0123456789") >= n;
 }
 
-static int compare_parts(const char *a, size_t m, const char *b, size_t n)
+static int compare_parts(const char *a, size_t m, const char *b, size_t n, int in_switch)
 {
 	if (is_number(a, m) && is_number(b, n)) {
 		unsigned long x = strtoul(a, NULL, 10), y = strtoul(b, NULL, 10);
 		return x < y ? -1 : x > y;
 	}
-	unsigned x = rank_of(a, m), y = rank_of(b, n);
+	unsigned x = rank_of(a, m, in_switch), y = rank_of(b, n, in_switch);
 	if (x != y)
 		return x < y ? -1 : 1;
 	int order = memcmp(a, b, m < n ? m : n);
@@ -65,11 +76,12 @@ static int compare_parts(const char *a, size_t m, const char *b, size_t n)
 
 static int compare_paths(const char *a, const char *b)
 {
-	for (;;) {
+	for (int in_switch = 0;;) {
 		size_t m = strcspn(a, "."), n = strcspn(b, ".");
-		int order = compare_parts(a, m, b, n);
+		int order = compare_parts(a, m, b, n, in_switch);
 		if (order || !a[m] || !b[n])
 			return order ? order : !b[n] - !a[m];
+		in_switch = m == 10 && memcmp(a, "switch_mlp", m) == 0;
 		a += m + 1;
 		b += n + 1;
 	}
@@ -140,9 +152,10 @@ static tn_status resolve_request(tn_quant_plan *plan, const struct tn_quant_requ
 	if (!request->recipe)
 		return TN_OK;
 	if (tn_recipe_bits(request->recipe, "", 0, 1) == 0)
-		return tn_fail(err, TN_E_ARG, "recipe",
-			       "Invalid quant recipe %.40s (choose from 'mixed_2_6', 'mixed_3_4', 'mixed_3_6', 'mixed_4_6')",
-			       request->recipe);
+		return tn_fail(
+			err, TN_E_ARG, "recipe",
+			"Invalid quant recipe %.40s (choose from 'mixed_2_6', 'mixed_3_4', 'mixed_3_6', 'mixed_4_6')",
+			request->recipe);
 	if (strcmp(plan->global.mode, "affine") != 0)
 		return tn_fail(err, TN_E_ARG, "recipe", "Quant predicates only support 'affine' quantization.");
 	return tn_arena_text(&plan->arena, request->recipe, strlen(request->recipe), &plan->recipe, err);
@@ -164,34 +177,70 @@ static tn_status measure_layers(tn_quant_plan *plan, struct tn_error *err)
 		uint32_t index;
 		const char *path = plan->layers[i].layer;
 		if (!tn_recipe_layer_index(path, plan->layer_component, &index))
-			return tn_fail(err, TN_E_ARG, path,
-				       "'%.100s' has no layer number where '%.100s' has one, so the recipe cannot be applied", path, first);
+			return tn_fail(
+				err, TN_E_ARG, path,
+				"'%.100s' has no layer number where '%.100s' has one, so the recipe cannot be applied",
+				path, first);
 		if (strstr(path, "down_proj") && index >= plan->layer_count)
 			plan->layer_count = index + 1;
 	}
 	return TN_OK;
 }
 
-/* The parameters of one layer, and its entry in the configuration. With a recipe the entry keeps the group size as it was
- * asked for: null when it was not. */
+/* The configuration's entry for a layer, and what it means. */
+static tn_status override(tn_quant_plan *plan, struct tn_quant_layer *layer, const struct tn_quantization *entry,
+			  struct tn_error *err)
+{
+	const struct tn_tensor *w = layer->weight;
+	layer->q = *entry;
+	if (layer->q.group_size == 0)
+		layer->q.group_size = TN_QUANT_DEFAULT;
+	TN_TRY(tn_quantization_resolve(&layer->q, err));
+	if (w->shape[w->rank - 1] % (uint64_t)layer->q.group_size != 0)
+		return tn_fail(
+			err, TN_E_ARG, layer->layer,
+			"'%.100s' has %llu columns, which its own group size %d does not divide; ask for another",
+			layer->layer, (unsigned long long)w->shape[w->rank - 1], layer->q.group_size);
+	return tn_quant_config_set(plan->config, layer->layer, entry, err);
+}
+
+/* The parameters of one layer, and its entry in the configuration. With a recipe the entry keeps the group size as it
+ * was asked for: null when it was not. An entry of the model file has no mode. */
 static tn_status decide(tn_quant_plan *plan, struct tn_quant_layer *layer, const struct tn_quant_request *request,
 			int fine_grained, struct tn_error *err)
 {
+	static const struct tn_quantization eight_bits = { 64, 8, NULL, 0 };
 	const struct tn_tensor *w = layer->weight;
+	unsigned rules = plan->recipe ? TN_RULE_NONE : tn_model_rules(plan->model_type, layer->layer);
 	layer->q = plan->global;
-	layer->skipped = w->shape[w->rank - 1] % (uint64_t)plan->global.group_size != 0;
+	if (w->shape[w->rank - 1] % (uint64_t)plan->global.group_size != 0)
+		layer->skipped = 1;
+	else if (rules & TN_RULE_DENSE)
+		layer->skipped = 2;
 	if (layer->skipped)
 		return TN_OK;
 	if (plan->recipe) {
 		struct tn_quantization entry = { request->q.group_size, 0, "affine", 0 };
 		entry.bits = tn_recipe_bits(plan->recipe, layer->layer, plan->layer_component, plan->layer_count);
-		layer->q = entry;
-		if (layer->q.group_size == 0)
-			layer->q.group_size = TN_QUANT_DEFAULT;
-		TN_TRY(tn_quantization_resolve(&layer->q, err));
-		return tn_quant_config_set(plan->config, layer->layer, &entry, err);
+		return override(plan, layer, &entry, err);
 	}
+	if (rules & TN_RULE_EIGHT_BITS)
+		return override(plan, layer, &eight_bits, err);
 	return fine_grained ? tn_quant_config_set(plan->config, layer->layer, &plan->global, err) : TN_OK;
+}
+
+/* model_type of config.json; without one no rule holds. */
+static tn_status read_model_type(tn_quant_plan *plan, struct tn_error *err)
+{
+	const char *text = tn_checkpoint_config(plan->checkpoint);
+	json_t *root;
+	if (!text)
+		return TN_OK;
+	TN_TRY(tn_json_parse(plan->ctx, text, strlen(text), "config.json", &root, err));
+	const char *type = json_string_value(json_object_get(root, "model_type"));
+	tn_status status = type ? tn_arena_text(&plan->arena, type, strlen(type), &plan->model_type, err) : TN_OK;
+	json_decref(root);
+	return status;
 }
 
 static tn_status fill(tn_quant_plan *plan, const tn_quant_config *config, const struct tn_quant_request *request,
@@ -199,6 +248,7 @@ static tn_status fill(tn_quant_plan *plan, const tn_quant_config *config, const 
 {
 	plan->dtype = request->dtype;
 	TN_TRY(resolve_request(plan, request, err));
+	TN_TRY(read_model_type(plan, err));
 	TN_TRY(list_layers(plan, err));
 	TN_TRY(measure_layers(plan, err));
 	if (config)
@@ -253,7 +303,8 @@ const struct tn_quant_layer *tn_quant_plan_find(const tn_quant_plan *plan, const
 	struct tn_quant_layer key = { .layer = layer }, *wanted = &key;
 	if (plan->count == 0)
 		return NULL;
-	struct tn_quant_layer **found = bsearch(&wanted, plan->by_name, plan->count, sizeof *plan->by_name, compare_by_name);
+	struct tn_quant_layer **found = bsearch(&wanted, plan->by_name, plan->count, sizeof *plan->by_name,
+						compare_by_name);
 	return found ? *found : NULL;
 }
 

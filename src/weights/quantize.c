@@ -23,11 +23,11 @@ static tn_status check_global_scale(const struct tn_array *g, const char *op, st
 {
 	char shape[TN_SHAPE_TEXT];
 	if (g->data && tn_array_elements(g) != 1)
-		return tn_fail(err, TN_E_ARG, "global_scale", "[%s] Global scale must be a scalar but got shape %s.", op,
-			       tn_shape_text(shape, g->shape, g->rank));
+		return tn_fail(err, TN_E_ARG, "global_scale", "[%s] Global scale must be a scalar but got shape %s.",
+			       op, tn_shape_text(shape, g->shape, g->rank));
 	if (g->data && g->dtype != TN_F32)
-		return tn_fail(err, TN_E_ARG, "global_scale", "[%s] Global scale must have dtype float32 but got %s.", op,
-			       tn_mlx_dtype_name(g->dtype));
+		return tn_fail(err, TN_E_ARG, "global_scale", "[%s] Global scale must have dtype float32 but got %s.",
+			       op, tn_mlx_dtype_name(g->dtype));
 	return TN_OK;
 }
 
@@ -38,16 +38,21 @@ static tn_status check_input(const struct tn_array *w, const struct tn_quantizat
 {
 	char shape[TN_SHAPE_TEXT];
 	if (w->dtype == TN_F64)
-		return tn_fail(err, TN_E_ARG, "w", "[quantize] Only supports floating point inputs of at most 32 bits, w is float64");
+		return tn_fail(err, TN_E_ARG, "w",
+			       "[quantize] Only supports floating point inputs of at most 32 bits, w is float64");
 	if (!tn_is_weight_dtype(w->dtype))
-		return tn_fail(err, TN_E_ARG, "w", "[quantize] Only real floating types can be quantized but w has type %s.",
+		return tn_fail(err, TN_E_ARG, "w",
+			       "[quantize] Only real floating types can be quantized but w has type %s.",
 			       tn_mlx_dtype_name(w->dtype));
 	if (w->rank < 2)
-		return tn_fail(err, TN_E_ARG, "w",
-			       "[quantize] The matrix to be quantized must have at least 2 dimension but it has only %u.", w->rank);
+		return tn_fail(
+			err, TN_E_ARG, "w",
+			"[quantize] The matrix to be quantized must have at least 2 dimension but it has only %u.",
+			w->rank);
 	if (q->group_size == 0 || w->shape[w->rank - 1] % (uint64_t)(q->group_size < 0 ? 1 : q->group_size) != 0)
 		return tn_fail(err, TN_E_ARG, "group_size",
-			       "[quantize] The last dimension of the matrix needs to be divisible by the quantization group size %d. "
+			       "[quantize] The last dimension of the matrix needs to be divisible by the quantization "
+			       "group size %d. "
 			       "However the provided  matrix has shape %s",
 			       q->group_size, tn_shape_text(shape, w->shape, w->rank));
 	if (global_scale && global_scale->data && !codec->takes_global_scale)
@@ -102,7 +107,8 @@ static tn_status run_quantize(tn_context *ctx, const struct tn_array *w, const s
 }
 
 tn_status tn_quantize(tn_context *ctx, const struct tn_array *w, const struct tn_quantization *q,
-		      const struct tn_array *global_scale, tn_flavour flavour, struct tn_quantized *out, struct tn_error *err)
+		      const struct tn_array *global_scale, tn_flavour flavour, struct tn_quantized *out,
+		      struct tn_error *err)
 {
 	struct tn_quantization resolved = *q;
 	struct tn_quantized made = { 0 };
@@ -141,44 +147,51 @@ static tn_status check_mode(const struct tn_quantized *m, const struct tn_codec 
 			       "[dequantize] Only real floating types are supported but output dtype == %s.",
 			       tn_mlx_dtype_name(dtype));
 	if (codec->has_biases && !m->biases.data)
-		return tn_fail(err, TN_E_ARG, "biases", "[dequantize] Biases must be provided for %s quantization.", codec->name);
+		return tn_fail(err, TN_E_ARG, "biases", "[dequantize] Biases must be provided for %s quantization.",
+			       codec->name);
 	if (codec->byte_scales && m->scales.dtype != TN_U8)
 		return tn_fail(err, TN_E_ARG, "scales", "[dequantize] Scale type must be uint8 but received type %s.",
 			       tn_mlx_dtype_name(m->scales.dtype));
 	if (!codec->has_biases && m->biases.data)
-		return tn_fail(err, TN_E_ARG, "biases", "[dequantize] Biases must be null for quantization mode '%s'.", codec->name);
+		return tn_fail(err, TN_E_ARG, "biases", "[dequantize] Biases must be null for quantization mode '%s'.",
+			       codec->name);
 	if (m->global_scale.data && !codec->takes_global_scale)
 		return tn_fail(err, TN_E_ARG, "global_scale",
 			       "[dequantize] Global scale is only supported for 'nvfp4' quantization mode.");
 	return TN_OK;
 }
 
-static tn_status check_triple(const struct tn_quantized *m, const struct tn_quantization *q, const struct tn_codec *codec,
-			      struct tn_error *err)
+static tn_status check_triple(const struct tn_quantized *m, const struct tn_quantization *q,
+			      const struct tn_codec *codec, struct tn_error *err)
 {
 	const struct tn_array *w = &m->weight, *s = &m->scales;
 	char of_w[TN_SHAPE_TEXT], of_s[TN_SHAPE_TEXT];
 	if (q->bits <= 0)
 		return tn_fail(err, TN_E_ARG, "bits", "[dequantize] Invalid value for bits: %d", q->bits);
 	if (q->group_size <= 0)
-		return tn_fail(err, TN_E_ARG, "group_size", "[dequantize] Invalid value for group_size: %d", q->group_size);
+		return tn_fail(err, TN_E_ARG, "group_size", "[dequantize] Invalid value for group_size: %d",
+			       q->group_size);
 	if (w->dtype != TN_U32)
 		return tn_fail(err, TN_E_ARG, "w", "[dequantize] The matrix should be given as a uint32");
 	if (w->rank < 2)
-		return tn_fail(err, TN_E_ARG, "w",
-			       "[dequantize] The matrix to be dequantized must have at least 2 dimension but it has only %u.",
-			       w->rank);
+		return tn_fail(
+			err, TN_E_ARG, "w",
+			"[dequantize] The matrix to be dequantized must have at least 2 dimension but it has only %u.",
+			w->rank);
 	if (!same_leading(w, s) || (m->biases.data && !same_leading(w, &m->biases)))
-		return tn_fail(err, TN_E_ARG, "scales", "[dequantize] Shape of scales and biases does not match the matrix");
+		return tn_fail(err, TN_E_ARG, "scales",
+			       "[dequantize] Shape of scales and biases does not match the matrix");
 	tn_shape_text(of_w, w->shape, w->rank);
 	tn_shape_text(of_s, s->shape, s->rank);
 	if (w->shape[w->rank - 1] * 32 / (uint64_t)q->bits == s->shape[s->rank - 1] * (uint64_t)q->group_size)
 		return TN_OK;
 	if (codec->has_biases)
-		return tn_fail(err, TN_E_ARG, "scales",
-			       "[dequantize] Shape of scales and biases does not match the matrix given the quantization parameters. "
-			       "Provided matrix of shape %s and scales/biases of shape %s with group_size=%d and bits=%d.",
-			       of_w, of_s, q->group_size, q->bits);
+		return tn_fail(
+			err, TN_E_ARG, "scales",
+			"[dequantize] Shape of scales and biases does not match the matrix given the quantization "
+			"parameters. "
+			"Provided matrix of shape %s and scales/biases of shape %s with group_size=%d and bits=%d.",
+			of_w, of_s, q->group_size, q->bits);
 	return tn_fail(err, TN_E_ARG, "scales",
 		       "[dequantize] Shape of scales does not match the matrix given the quantization parameters. "
 		       "Provided matrix of shape %s and scales of shape %s.",
@@ -193,7 +206,8 @@ static tn_status check_biases(const struct tn_quantized *m, struct tn_error *err
 	if (!b->data)
 		return TN_OK;
 	if (b->shape[b->rank - 1] != s->shape[s->rank - 1])
-		return tn_fail(err, TN_E_ARG, "biases", "[dequantize] Scales have shape %s and biases %s; they must be equal",
+		return tn_fail(err, TN_E_ARG, "biases",
+			       "[dequantize] Scales have shape %s and biases %s; they must be equal",
 			       tn_shape_text(of_s, s->shape, s->rank), tn_shape_text(of_b, b->shape, b->rank));
 	if (!tn_is_weight_dtype(s->dtype) || b->dtype != s->dtype)
 		return tn_fail(err, TN_E_UNSUPPORTED, "biases",
@@ -218,8 +232,8 @@ static tn_status dequantize_format(const struct tn_quantized *m, const struct tn
 	TN_TRY(check_biases(m, err));
 	tn_dtype own = codec->byte_scales ? (m->global_scale.data ? TN_F32 : TN_BF16) : m->scales.dtype;
 	*result = dtype == TN_DTYPE_COUNT || (like_mlx && m->global_scale.data) ? own : dtype;
-	TN_TRY(tn_format_make(&resolved, codec->byte_scales ? *result : m->scales.dtype, TN_FLAVOUR_CPU, "dequantize", format,
-			      err));
+	TN_TRY(tn_format_make(&resolved, codec->byte_scales ? *result : m->scales.dtype, TN_FLAVOUR_CPU, "dequantize",
+			      format, err));
 	format->like_mlx = like_mlx != 0;
 	if (m->global_scale.data) {
 		format->has_global_scale = 1;

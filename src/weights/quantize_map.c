@@ -18,7 +18,7 @@ struct change {
 	tn_weight_map *map;
 	struct tn_map_entry **made;
 	size_t made_count, made_capacity;
-	const struct tn_tensor **gone;  /* of the map */
+	const struct tn_tensor **gone; /* of the map */
 	size_t gone_count, gone_capacity;
 };
 
@@ -40,10 +40,12 @@ static tn_status change_add(struct change *c, const char *weight_name, const cha
 	if (!array->data)
 		return TN_OK;
 	if (!tn_sibling_name(name, weight_name, suffix))
-		return tn_fail(err, TN_E_LIMIT, weight_name, "the name of a weight has more than %d bytes", TN_NAME_BYTES);
-	TN_TRY(tn_grow(c->map->ctx, &c->made, &c->made_capacity, c->made_count + 1, sizeof *c->made, "weight map", err));
-	TN_TRY(tn_map_entry_make(c->map->ctx, name, array->dtype, array->rank, array->shape, &data, &c->made[c->made_count],
-				 err));
+		return tn_fail(err, TN_E_LIMIT, weight_name, "the name of a weight has more than %d bytes",
+			       TN_NAME_BYTES);
+	TN_TRY(tn_grow(c->map->ctx, &c->made, &c->made_capacity, c->made_count + 1, sizeof *c->made, "weight map",
+		       err));
+	TN_TRY(tn_map_entry_make(c->map->ctx, name, array->dtype, array->rank, array->shape, &data,
+				 &c->made[c->made_count], err));
 	c->made_count++;
 	array->data = NULL;
 	return TN_OK;
@@ -57,7 +59,8 @@ static tn_status change_remove(struct change *c, const char *weight_name, const 
 		t = tn_weight_map_find(c->map, name, NULL);
 	if (!t)
 		return TN_OK;
-	TN_TRY(tn_grow(c->map->ctx, &c->gone, &c->gone_capacity, c->gone_count + 1, sizeof *c->gone, "weight map", err));
+	TN_TRY(tn_grow(c->map->ctx, &c->gone, &c->gone_capacity, c->gone_count + 1, sizeof *c->gone, "weight map",
+		       err));
 	c->gone[c->gone_count++] = t;
 	return TN_OK;
 }
@@ -77,8 +80,8 @@ static tn_status change_commit(struct change *c, struct tn_error *err)
 static tn_status view(const struct tn_tensor *t, const void *data, struct tn_array *out, struct tn_error *err)
 {
 	if (t->rank > TN_ARRAY_RANK)
-		return tn_fail(err, TN_E_LIMIT, t->name, "'%.100s' has rank %u, at most %d was expected", t->name, t->rank,
-			       TN_ARRAY_RANK);
+		return tn_fail(err, TN_E_LIMIT, t->name, "'%.100s' has rank %u, at most %d was expected", t->name,
+			       t->rank, TN_ARRAY_RANK);
 	*out = tn_array_view(t->dtype, t->rank, t->shape, data);
 	return TN_OK;
 }
@@ -86,8 +89,9 @@ static tn_status view(const struct tn_tensor *t, const void *data, struct tn_arr
 /* ---- quantize -------------------------------------------------------------------------------------------- */
 
 /* Whether the weight is to be quantized, and how. */
-static tn_status choose(const struct change *c, const tn_quant_config *config, const struct tn_quantize_options *options,
-			const struct tn_tensor *weight, struct tn_quantization *q, int *chosen, struct tn_error *err)
+static tn_status choose(const struct change *c, const tn_quant_config *config,
+			const struct tn_quantize_options *options, const struct tn_tensor *weight,
+			struct tn_quantization *q, int *chosen, struct tn_error *err)
 {
 	char layer[TN_NAME_BYTES];
 	struct tn_tensor_source source = tn_weight_map_source(c->map);
@@ -101,8 +105,9 @@ static tn_status choose(const struct change *c, const tn_quant_config *config, c
 	if (tn_quant_config_for_tensor(config, weight->name, q) < TN_QUANT_GLOBAL || weight->rank < 2)
 		return TN_OK;
 	if (q->group_size < 0)
-		return tn_fail(err, TN_E_ARG, layer, "quantize_weights: '%.100s' has group_size %d, which must not be negative",
-			       layer, q->group_size);
+		return tn_fail(err, TN_E_ARG, layer,
+			       "quantize_weights: '%.100s' has group_size %d, which must not be negative", layer,
+			       q->group_size);
 	*chosen = q->group_size > 0 && weight->shape[weight->rank - 1] % (uint64_t)q->group_size == 0;
 	return TN_OK;
 }
@@ -127,8 +132,8 @@ static tn_status quantize_one(struct change *c, const struct tn_tensor *weight, 
 }
 
 /* All judgements come before the first weight is touched. */
-static tn_status quantize_all(struct change *c, const tn_quant_config *config, const struct tn_quantize_options *options,
-			      struct tn_error *err)
+static tn_status quantize_all(struct change *c, const tn_quant_config *config,
+			      const struct tn_quantize_options *options, struct tn_error *err)
 {
 	for (int pass = 0; pass < 2; pass++)
 		for (size_t i = 0; i < c->map->count; i++) {
@@ -140,7 +145,8 @@ static tn_status quantize_all(struct change *c, const tn_quant_config *config, c
 				continue;
 			TN_TRY(choose(c, config, options, weight, &q, &chosen, err));
 			if (pass && chosen)
-				TN_TRY(quantize_one(c, weight, data, &q, options ? options->flavour : TN_FLAVOUR_CPU, err));
+				TN_TRY(quantize_one(c, weight, data, &q, options ? options->flavour : TN_FLAVOUR_CPU,
+						    err));
 		}
 	return TN_OK;
 }
@@ -168,7 +174,8 @@ static tn_status refuse_orphan(const tn_weight_map *map, const struct tn_tensor 
 		return TN_OK;
 	tn_sibling_name(name, weight->name, "");
 	return tn_fail(err, TN_E_NOTFOUND, name,
-		       "dequantize_weights: '%.100s' is packed and has `.biases`, and '%.100s.scales' is missing; get the whole "
+		       "dequantize_weights: '%.100s' is packed and has `.biases`, and '%.100s.scales' is missing; get "
+		       "the whole "
 		       "checkpoint",
 		       weight->name, name);
 }
@@ -177,12 +184,14 @@ static tn_status check_arity(const char *layer, const struct tn_quantization *q,
 {
 	const struct tn_codec *codec = tn_codec_of_mode(q->mode, NULL);
 	if (codec->has_biases && !has_biases)
-		return tn_fail(err, TN_E_NOTFOUND, layer,
-			       "dequantize_weights: '%.100s' is %s, and '%.100s.biases' is missing; get the whole checkpoint", layer,
-			       q->mode, layer);
+		return tn_fail(
+			err, TN_E_NOTFOUND, layer,
+			"dequantize_weights: '%.100s' is %s, and '%.100s.biases' is missing; get the whole checkpoint",
+			layer, q->mode, layer);
 	if (!codec->has_biases && has_biases)
 		return tn_fail(err, TN_E_FORMAT, layer,
-			       "dequantize_weights: '%.100s' is %s, which has no biases, and '%.100s.biases' stands there: left over "
+			       "dequantize_weights: '%.100s' is %s, which has no biases, and '%.100s.biases' stands "
+			       "there: left over "
 			       "from another mode?",
 			       layer, q->mode, layer);
 	return TN_OK;
@@ -211,7 +220,8 @@ static tn_status dequantize_one(struct change *c, const tn_quant_config *config,
 	tn_sibling_name(layer, weight->name, "");
 	if (tn_quant_config_for_tensor(config, weight->name, &q) < TN_QUANT_GLOBAL)
 		return tn_fail(err, TN_E_MISMATCH, layer,
-			       "dequantize_weights: the quantization parameters of '%.100s' must be resolvable (no global default "
+			       "dequantize_weights: the quantization parameters of '%.100s' must be resolvable (no "
+			       "global default "
 			       "and no per-layer override)",
 			       layer);
 	TN_TRY(part_view(c->map, weight->name, ".weight", &m.weight, err));

@@ -12,7 +12,7 @@
 
 struct tn_quantized_weight {
 	tn_context *ctx;
-	struct tn_arena arena;     /* this struct, name and shape */
+	struct tn_arena arena; /* this struct, name and shape */
 	const char *name;
 	uint32_t rank;
 	const uint64_t *shape;
@@ -52,8 +52,14 @@ static tn_status make(tn_context *ctx, const char *name, uint32_t rank, const ui
 	}
 	if (rank)
 		memcpy(own_shape, shape, rank * sizeof *shape);
-	*w = (struct tn_quantized_weight){ .ctx = ctx, .arena = arena, .name = own_name, .rank = rank, .shape = own_shape,
-					   .dtype = dtype, .bits = bits, .group_size = group_size };
+	*w = (struct tn_quantized_weight){ .ctx = ctx,
+					   .arena = arena,
+					   .name = own_name,
+					   .rank = rank,
+					   .shape = own_shape,
+					   .dtype = dtype,
+					   .bits = bits,
+					   .group_size = group_size };
 	*out = w;
 	return TN_OK;
 }
@@ -157,8 +163,8 @@ size_t tn_quantized_weight_describe(const tn_quantized_weight *w, char *dst, siz
 	int n = snprintf(dst, bytes,
 			 "QuantizedWeight { tensor_name: \"%s\", shape: [%s], dtype: %s, bits: %u, group_size: %llu, "
 			 "packed_data_bytes: %zu, scales_bytes: %zu, has_biases: %s }",
-			 w->name, shape, tn_dtype_name(w->dtype), w->bits, (unsigned long long)w->group_size, w->packed.bytes,
-			 w->scales.bytes, w->biases.data ? "true" : "false");
+			 w->name, shape, tn_dtype_name(w->dtype), w->bits, (unsigned long long)w->group_size,
+			 w->packed.bytes, w->scales.bytes, w->biases.data ? "true" : "false");
 	return n < 0 ? 0 : (size_t)n;
 }
 

@@ -50,13 +50,15 @@ static tn_status resolve(const struct judged *j, const tn_quant_config *config, 
 	}
 	switch (tn_quant_config_for_tensor(config, j->weight->name, q)) {
 	case TN_QUANT_SKIP:
-		return tn_fail(err, TN_E_FORMAT, j->layer,
-			       "%s: '%.100s' has `.scales`, and the configuration marks this layer as not quantized; remove "
-			       "'%.100s' or the `false`",
-			       j->op, j->layer, j->scales->name);
+		return tn_fail(
+			err, TN_E_FORMAT, j->layer,
+			"%s: '%.100s' has `.scales`, and the configuration marks this layer as not quantized; remove "
+			"'%.100s' or the `false`",
+			j->op, j->layer, j->scales->name);
 	case TN_QUANT_NONE:
 		return tn_fail(err, TN_E_MISMATCH, j->layer,
-			       "%s: '%.100s' has `.scales`, and the configuration has neither a global default nor an override "
+			       "%s: '%.100s' has `.scales`, and the configuration has neither a global default nor an "
+			       "override "
 			       "for it: its quantization parameters must be resolvable",
 			       j->op, j->layer);
 	default: return TN_OK;
@@ -68,11 +70,13 @@ static tn_status check_biases(const struct judged *j, const struct tn_quantizati
 	const struct tn_codec *codec = tn_codec_of_mode(q->mode, NULL);
 	if (codec->has_biases && !j->biases)
 		return tn_fail(err, TN_E_NOTFOUND, j->layer,
-			       "%s: '%.100s' is %s, and '%.100s.biases' is missing beside its `.scales`; get the whole checkpoint",
+			       "%s: '%.100s' is %s, and '%.100s.biases' is missing beside its `.scales`; get the whole "
+			       "checkpoint",
 			       j->op, j->layer, q->mode, j->layer);
 	if (!codec->has_biases && j->biases)
 		return tn_fail(err, TN_E_FORMAT, j->layer,
-			       "%s: '%.100s' is %s, which has no biases, and '%.100s' stands there: left over from another mode?",
+			       "%s: '%.100s' is %s, which has no biases, and '%.100s' stands there: left over from "
+			       "another mode?",
 			       j->op, j->layer, q->mode, j->biases->name);
 	return TN_OK;
 }
@@ -83,19 +87,21 @@ static tn_status check_shapes(const struct judged *j, struct tn_error *err)
 	char of_w[TN_SHAPE_TEXT], of_s[TN_SHAPE_TEXT];
 	if (w->dtype != TN_U32)
 		return tn_fail(err, TN_E_FORMAT, j->layer,
-			       "%s: '%.100s' stands beside `.scales` and is %s, U32 was expected: stale scales beside a dense weight",
+			       "%s: '%.100s' stands beside `.scales` and is %s, U32 was expected: stale scales beside "
+			       "a dense weight",
 			       j->op, w->name, tn_dtype_name(w->dtype));
 	if (w->rank < 2)
 		return tn_fail(err, TN_E_FORMAT, j->layer,
-			       "%s: '%.100s' stands beside `.scales` and has rank %u, at least 2 was expected", j->op, w->name,
-			       w->rank);
+			       "%s: '%.100s' stands beside `.scales` and has rank %u, at least 2 was expected", j->op,
+			       w->name, w->rank);
 	if (s->rank != w->rank)
-		return tn_fail(err, TN_E_FORMAT, j->layer, "%s: '%.100s' has rank %u, and its weight rank %u; both must be equal",
-			       j->op, s->name, s->rank, w->rank);
+		return tn_fail(err, TN_E_FORMAT, j->layer,
+			       "%s: '%.100s' has rank %u, and its weight rank %u; both must be equal", j->op, s->name,
+			       s->rank, w->rank);
 	if (memcmp(s->shape, w->shape, (w->rank - 1) * sizeof *w->shape) != 0)
 		return tn_fail(err, TN_E_FORMAT, j->layer,
-			       "%s: '%.100s' is %s and its weight %s: all sizes but the last must be equal", j->op, s->name,
-			       tn_shape_text(of_s, s->shape, s->rank), tn_shape_text(of_w, w->shape, w->rank));
+			       "%s: '%.100s' is %s and its weight %s: all sizes but the last must be equal", j->op,
+			       s->name, tn_shape_text(of_s, s->shape, s->rank), tn_shape_text(of_w, w->shape, w->rank));
 	return TN_OK;
 }
 
@@ -113,7 +119,8 @@ tn_status tn_triple_judge(const struct tn_tensor_source *source, const tn_quant_
 	j.biases = sibling(source, weight, ".biases");
 	if (!j.scales && j.biases)
 		return tn_fail(err, TN_E_NOTFOUND, layer,
-			       "%s: '%.100s' stands there without '%.100s.scales', which a quantized layer always has; remove it, or "
+			       "%s: '%.100s' stands there without '%.100s.scales', which a quantized layer always has; "
+			       "remove it, or "
 			       "get the whole checkpoint",
 			       op, j.biases->name, layer);
 	*out = j.scales ? TN_TRIPLE_VALID : TN_TRIPLE_ABSENT;

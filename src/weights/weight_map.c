@@ -89,7 +89,8 @@ static size_t position(const tn_weight_map *map, const char *name, int *found)
 
 tn_status tn_weight_map_reserve(tn_weight_map *map, size_t more, struct tn_error *err)
 {
-	return tn_grow(map->ctx, &map->entries, &map->capacity, map->count + more, sizeof *map->entries, "weight map", err);
+	return tn_grow(map->ctx, &map->entries, &map->capacity, map->count + more, sizeof *map->entries, "weight map",
+		       err);
 }
 
 void tn_weight_map_put(tn_weight_map *map, struct tn_map_entry *entry)
@@ -192,7 +193,8 @@ static tn_status load_tensor(tn_weight_map *map, const tn_checkpoint *checkpoint
 	return TN_OK;
 }
 
-tn_status tn_weight_map_load(tn_context *ctx, const tn_checkpoint *checkpoint, tn_weight_map **out, struct tn_error *err)
+tn_status tn_weight_map_load(tn_context *ctx, const tn_checkpoint *checkpoint, tn_weight_map **out,
+			     struct tn_error *err)
 {
 	tn_weight_map *map;
 	TN_TRY(tn_weight_map_create(ctx, &map, err));

@@ -14,7 +14,7 @@ struct tn_map_entry {
 
 struct tn_weight_map {
 	tn_context *ctx;
-	struct tn_map_entry **entries;  /* sorted by name */
+	struct tn_map_entry **entries; /* sorted by name */
 	size_t count, capacity;
 };
 

@@ -29,3 +29,13 @@ cp -rL examples/base mine
 try tenon fuse --model mine --adapter-path examples/adapters/pirate --save-path ./mine/ -q --force
 try tenon fuse --model mine/model.safetensors --adapter-path examples/adapters/pirate --save-path o -q
 ls -A
+echo "--- many shards with an index"
+tenon convert --hf-path examples/base --mlx-path shards --max-shard-size 1M --quiet
+ls shards
+try fuse --model shards --adapter-path examples/adapters/robot --save-path joined -q
+ls joined
+try tenon verify shards examples/adapters/robot joined
+cmp shards/model-00005-of-00006.safetensors joined/model-00005-of-00006.safetensors >/dev/null || echo "merged"
+grep -c model-00006 joined/model.safetensors.index.json
+rm shards/model-00003-of-00006.safetensors
+try tenon fuse --model shards --adapter-path examples/adapters/pirate --save-path again -q

@@ -140,7 +140,7 @@ static void base_gives_golden_logits(void **state)
 /* In float32 the only difference to PEFT is rounding; merged and live logits differ by as little. */
 static void float32_fuse_gives_golden_logits(void **state)
 {
-	static const char *const voices[] = { "pirate" };
+	static const char *const voices[] = { "pirate", "robot" };
 	char wide[64], out[64], variant[64];
 	(void)state;
 	snprintf(wide, sizeof wide, "%s/wide", work);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Kernels of every codec: every instruction set gives the bits of the portable one, at any alignment, without touching a
- * byte outside its rows. And the flavours against the worked examples of MLX's GPU sources. */
+/* Kernels of every codec: every instruction set gives the bits of the portable one, at any alignment, without touching
+ * a byte outside its rows. And the flavours against the worked examples of MLX's GPU sources. */
 #include "support.h"
 
 #include "base/half.h"
@@ -51,8 +51,10 @@ static void for_formats(format_fn check)
 			for (int g = 0; g < 4 && codec->groups[g]; g++)
 				for (int d = 0; d < 3; d++)
 					for (uint8_t variant = 0; variant < 6; variant++) {
-						struct tn_format f = { .codec = (enum tn_codec_id)id, .dtype = dtypes[d],
-								       .bits = codec->bits[b], .group = codec->groups[g] };
+						struct tn_format f = { .codec = (enum tn_codec_id)id,
+								       .dtype = dtypes[d],
+								       .bits = codec->bits[b],
+								       .group = codec->groups[g] };
 						f.flavour = variant % 3;
 						f.like_mlx = variant >= 3;
 						check(&f);
@@ -102,8 +104,8 @@ static size_t encode_edged(const struct tn_codec *codec, const struct tn_format 
 	return at;
 }
 
-static void decode_edged(const struct tn_codec *codec, const struct tn_format *f, const unsigned char *bytes, size_t cols,
-			 float *out)
+static void decode_edged(const struct tn_codec *codec, const struct tn_format *f, const unsigned char *bytes,
+			 size_t cols, float *out)
 {
 	struct tn_row row = { { 0 } };
 	struct edged parts[TN_PART_COUNT], dst = edged_new(cols * sizeof *out);
@@ -140,8 +142,8 @@ static void check_isas(const struct tn_format *f)
 				 portable->name, k->isa, f->bits, f->group, f->flavour);
 		decode_edged(k->codec[f->codec], f, bytes, cols, y);
 		if (memcmp(first, y, cols * sizeof *y) != 0)
-			fail_msg("%s (%s): b%u g%u decodes to other bits than the portable kernel", portable->name, k->isa,
-				 f->bits, f->group);
+			fail_msg("%s (%s): b%u g%u decodes to other bits than the portable kernel", portable->name,
+				 k->isa, f->bits, f->group);
 	}
 }
 
@@ -234,7 +236,7 @@ static float sample(const char *group, int i)
 static const struct example {
 	const char *mode, *group;
 	tn_flavour flavour;
-	uint32_t scale;           /* bits of the F32 scale, or the byte */
+	uint32_t scale; /* bits of the F32 scale, or the byte */
 	uint32_t words[8];
 } examples[] = {
 	{ "affine", "zero", TN_FLAVOUR_METAL, 0xb3d6bf95, { 0 } },
@@ -252,11 +254,20 @@ static const struct example {
 	{ "mxfp4", "minbig", TN_FLAVOUR_CUDA, 0x7d, { 0xae3ae2be, 0xd49d4ae4, 0xe0c50d48, 0x2ce2ce1c } },
 	{ "mxfp4", "maxbig", TN_FLAVOUR_METAL, 0x7d, { 0x4a63a62b, 0x864964a6, 0xc5075074, 0x62c62c51 } },
 	{ "mxfp8", "zero", TN_FLAVOUR_CUDA, 0, { 0 } },
-	{ "mxfp8", "pos", TN_FLAVOUR_CUDA, 0x77,
+	{ "mxfp8",
+	  "pos",
+	  TN_FLAVOUR_CUDA,
+	  0x77,
 	  { 0x6c78736b, 0x746d7874, 0x79746e79, 0x7079756f, 0x76707a76, 0x6876717a, 0x72697772, 0x78726a78 } },
-	{ "mxfp8", "neg", TN_FLAVOUR_METAL, 0x77,
+	{ "mxfp8",
+	  "neg",
+	  TN_FLAVOUR_METAL,
+	  0x77,
 	  { 0xecf8f3eb, 0xf4edf8f4, 0xf9f4eef9, 0xf0f9f5ef, 0xf6f0faf6, 0xe8f6f1fa, 0xf2e9f7f2, 0xf8f2eaf8 } },
-	{ "mxfp8", "maxbig", TN_FLAVOUR_CUDA, 0x77,
+	{ "mxfp8",
+	  "maxbig",
+	  TN_FLAVOUR_CUDA,
+	  0x77,
 	  { 0xea786aec, 0x6ee8786c, 0x7a70e479, 0xd87a71e0, 0x73007a72, 0xf174587b, 0x64f07560, 0x7768ee76 } },
 	{ "nvfp4", "zero", TN_FLAVOUR_METAL, 0, { 0 } },
 	{ "nvfp4", "zero", TN_FLAVOUR_CUDA, 0, { 0x77777777, 0x77777777 } },
@@ -280,8 +291,8 @@ static void check_example(const struct example *e)
 	uint32_t scale = 0;
 	memcpy(&scale, got.scales.data, affine ? 4 : 1);
 	if (scale != e->scale || memcmp(got.weight.data, e->words, got.weight.bytes) != 0)
-		fail_msg("%s %s flavour %d: scale %x, first word %08x; expected %x, %08x", e->mode, e->group, (int)e->flavour,
-			 scale, *(uint32_t *)got.weight.data, e->scale, e->words[0]);
+		fail_msg("%s %s flavour %d: scale %x, first word %08x; expected %x, %08x", e->mode, e->group,
+			 (int)e->flavour, scale, *(uint32_t *)got.weight.data, e->scale, e->words[0]);
 	tn_quantized_release(test_context(), &got);
 }
 
@@ -304,13 +315,16 @@ static void codes_are_a_little_endian_bit_stream(void **state)
 		{ 4, { 0x76543210, 0xfedcba98, 0x76543210, 0xfedcba98 } },
 		{ 5, { 0x8a418820, 0xc5a92839, 0xca307b9a, 0x38bdab49, 0xffbbcdeb } },
 		{ 6, { 0x440c2040, 0xa2481c61, 0x3ce34c2c, 0x544d2450, 0xa6585d65, 0x7de75c6d } },
-		{ 8, { 0x03020100, 0x07060504, 0x0b0a0908, 0x0f0e0d0c, 0x13121110, 0x17161514, 0x1b1a1918, 0x1f1e1d1c } },
+		{ 8,
+		  { 0x03020100, 0x07060504, 0x0b0a0908, 0x0f0e0d0c, 0x13121110, 0x17161514, 0x1b1a1918, 0x1f1e1d1c } },
 	};
 	const float one = 1, zero = 0;
 	(void)state;
 	for (size_t i = 0; i < sizeof streams / sizeof *streams; i++) {
 		float y[32];
-		struct tn_format f = { .codec = TN_CODEC_affine, .dtype = TN_F32, .bits = streams[i].bits, .group = 32 };
+		struct tn_format f = {
+			.codec = TN_CODEC_affine, .dtype = TN_F32, .bits = streams[i].bits, .group = 32
+		};
 		struct tn_row row = { { streams[i].words, &one, &zero } };
 		tn_codec_info(TN_CODEC_affine)->decode(y, &row, &f, 32);
 		for (int k = 0; k < 32; k++)

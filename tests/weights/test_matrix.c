@@ -3,6 +3,7 @@
 #include "support.h"
 
 #include "weights/matrix.h"
+#include "weights/model_rules.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -98,8 +99,8 @@ static void what_leaves_one_choice_is_inferred(void **state)
 		const char *mode;
 		int32_t bits, group_size;
 	} layers[] = {
-		{ 10, 1, TN_F32, "affine", 5, 64 },   { 4, 1, TN_U8, "mxfp4", 4, 32 },  { 8, 1, TN_U8, "mxfp8", 8, 32 },
-		{ 4, 2, TN_U8, "nvfp4", 4, 16 },      { 3, 1, TN_BF16, "affine", 3, 32 },
+		{ 10, 1, TN_F32, "affine", 5, 64 }, { 4, 1, TN_U8, "mxfp4", 4, 32 },    { 8, 1, TN_U8, "mxfp8", 8, 32 },
+		{ 4, 2, TN_U8, "nvfp4", 4, 16 },    { 3, 1, TN_BF16, "affine", 3, 32 },
 	};
 	(void)state;
 	tn_quant_config *config = config_new(128, 8, NULL);
@@ -170,7 +171,8 @@ static void recipes_give_more_bits_to_these_layers(void **state)
 		for (uint32_t i = 0; i < models[m].count; i++) {
 			char path[64];
 			snprintf(path, sizeof path, "model.layers.%u.mlp.down_proj", i);
-			assert_int_equal(tn_recipe_bits("mixed_2_6", path, 2, models[m].count), models[m].more[i] == '1' ? 6 : 2);
+			assert_int_equal(tn_recipe_bits("mixed_2_6", path, 2, models[m].count),
+					 models[m].more[i] == '1' ? 6 : 2);
 			snprintf(path, sizeof path, "model.layers.%u.self_attn.q_proj", i);
 			assert_int_equal(tn_recipe_bits("mixed_3_4", path, 2, models[m].count), 3);
 		}
@@ -178,6 +180,19 @@ static void recipes_give_more_bits_to_these_layers(void **state)
 	assert_int_equal(tn_recipe_bits("mixed_3_6", "model.embed_tokens", 2, 32), 3);
 	assert_int_equal(tn_recipe_bits("mixed_3_4", "model.layers.0.attn.qkv_proj", 2, 32), 4);
 	assert_int_equal(tn_recipe_bits("mixed_5_6", "lm_head", 2, 32), 0);
+}
+
+/* src/weights/model_rules.def */
+static void model_files_of_mlx_lm_have_their_say(void **state)
+{
+	(void)state;
+	assert_int_equal(tn_model_rules("granite", "model.layers.3.mlp.down_proj"), TN_RULE_EIGHT_BITS);
+	assert_int_equal(tn_model_rules("granite", "model.layers.3.mlp.up_proj"), TN_RULE_NONE);
+	assert_int_equal(tn_model_rules("llama", "model.layers.3.mlp.down_proj"), TN_RULE_NONE);
+	assert_int_equal(tn_model_rules("bailing_hybrid", "model.layers.0.attention.embed_q"), TN_RULE_DENSE);
+	assert_int_equal(tn_model_rules(NULL, "lm_head"), TN_RULE_NONE);
+	assert_true(tn_model_keeps_dtype("kimi_k2", "model.layers.1.mlp.gate.e_score_correction_bias"));
+	assert_false(tn_model_keeps_dtype("llama", "model.layers.1.mlp.gate.e_score_correction_bias"));
 }
 
 int main(void)
@@ -190,6 +205,7 @@ int main(void)
 		cmocka_unit_test(bad_parts_are_named),
 		cmocka_unit_test(each_expert_may_have_a_global_scale),
 		cmocka_unit_test(recipes_give_more_bits_to_these_layers),
+		cmocka_unit_test(model_files_of_mlx_lm_have_their_say),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -47,8 +47,9 @@ static void quantization_parses_mode_explicit(void **state)
 static void quantization_parses_per_layer_overrides(void **state)
 {
 	(void)state;
-	tn_quant_config *c = config_parse("{\"quantization\": {\"group_size\": 64, \"bits\": 8, \"model.embed_tokens\": "
-					  "{\"group_size\": 32, \"bits\": 4}, \"model.layers.0.self_attn.q_norm\": false}}");
+	tn_quant_config *c = config_parse(
+		"{\"quantization\": {\"group_size\": 64, \"bits\": 8, \"model.embed_tokens\": "
+		"{\"group_size\": 32, \"bits\": 4}, \"model.layers.0.self_attn.q_norm\": false}}");
 	assert_int_equal(tn_quant_config_count(c), 2);
 	expect(c, "model.embed_tokens", TN_QUANT_LAYER, 32, 4, "affine");
 	expect(c, "model.layers.0.self_attn.q_norm", TN_QUANT_SKIP, 0, 0, NULL);
@@ -59,8 +60,9 @@ static void quantization_parses_per_layer_overrides(void **state)
 static void quantization_ignores_legacy_hf_keys(void **state)
 {
 	(void)state;
-	tn_quant_config *c = config_parse("{\"quantization\": {\"group_size\": 64, \"bits\": 4, \"quant_method\": \"x\", "
-					  "\"linear_class\": \"y\", \"quantization_mode\": \"z\"}}");
+	tn_quant_config *c = config_parse(
+		"{\"quantization\": {\"group_size\": 64, \"bits\": 4, \"quant_method\": \"x\", "
+		"\"linear_class\": \"y\", \"quantization_mode\": \"z\"}}");
 	assert_int_equal(tn_quant_config_count(c), 0);
 	tn_quant_config_destroy(c);
 }
@@ -87,13 +89,15 @@ static void quantization_invalid_json_errors(void **state)
 static void quantization_missing_bits_errors(void **state)
 {
 	(void)state;
-	fails(TN_E_FORMAT, "`quantization` block is missing required key `bits`", "{\"quantization\": {\"group_size\": 64}}");
+	fails(TN_E_FORMAT, "`quantization` block is missing required key `bits`",
+	      "{\"quantization\": {\"group_size\": 64}}");
 }
 
 static void quantization_missing_group_size_errors(void **state)
 {
 	(void)state;
-	fails(TN_E_FORMAT, "`quantization` block is missing required key `group_size`", "{\"quantization\": {\"bits\": 4}}");
+	fails(TN_E_FORMAT, "`quantization` block is missing required key `group_size`",
+	      "{\"quantization\": {\"bits\": 4}}");
 }
 
 static void quantization_both_present_ok(void **state)
@@ -166,8 +170,9 @@ static void per_layer_ref_exposes_override_map(void **state)
 static void null_means_the_default_of_the_mode(void **state)
 {
 	(void)state;
-	tn_quant_config *c = config_parse("{\"quantization\": {\"group_size\": 64, \"bits\": 4, \"a\": {\"group_size\": null, "
-					  "\"bits\": 6}, \"b\": {\"mode\": \"nvfp4\"}}}");
+	tn_quant_config *c = config_parse(
+		"{\"quantization\": {\"group_size\": 64, \"bits\": 4, \"a\": {\"group_size\": null, "
+		"\"bits\": 6}, \"b\": {\"mode\": \"nvfp4\"}}}");
 	expect(c, "a", TN_QUANT_LAYER, 64, 6, "affine");
 	expect(c, "b", TN_QUANT_LAYER, 16, 4, "nvfp4");
 	tn_quant_config_destroy(c);
@@ -182,7 +187,8 @@ static void quantization_config_is_read_when_it_is_mlx(void **state)
 	c = config_parse("{\"text_config\": {\"quantization_config\": {\"quant_method\": \"mxfp4\"}}}");
 	expect(c, "a", TN_QUANT_GLOBAL, 32, 4, "mxfp4");
 	tn_quant_config_destroy(c);
-	assert_null(config_parse("{\"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 128}}"));
+	assert_null(config_parse(
+		"{\"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 128}}"));
 	fails(TN_E_FORMAT, "`mode` of 'quantization' is 'int4'",
 	      "{\"quantization\": {\"group_size\": 64, \"bits\": 4, \"mode\": \"int4\"}}");
 	fails(TN_E_FORMAT, "`bits` of 'a' must be a whole number",
@@ -192,21 +198,23 @@ static void quantization_config_is_read_when_it_is_mlx(void **state)
 static void written_as_mlx_lm_writes_it(void **state)
 {
 	struct tn_buffer text;
-	const struct tn_quantization q = { TN_QUANT_DEFAULT, 6, NULL, 0 };
+	const struct tn_quantization q = { TN_QUANT_DEFAULT, 6, "affine", 0 };
 	(void)state;
-	tn_quant_config *c = config_new(64, 4, NULL);
+	tn_quant_config *c = config_new(64, 4, "affine");
 	OK(tn_quant_config_set(c, "z.v_proj", &q, err));
 	OK(tn_quant_config_set(c, "a", NULL, err));
-	OK(tn_quant_config_write(test_context(), "{\"b\": 1e-05, \"_name_or_path\": \"x\", \"a\": \"\\u00e9\"}", c, &text, err));
-#define BLOCK                                                                                              \
-	"{\n        \"group_size\": 64,\n        \"bits\": 4,\n        \"mode\": \"affine\",\n"             \
-	"        \"z.v_proj\": {\n            \"group_size\": null,\n            \"bits\": 6,\n"           \
+	OK(tn_quant_config_write(test_context(), "{\"b\": 1e-05, \"_name_or_path\": \"x\", \"a\": \"\\u00e9\"}", c,
+				 &text, err));
+#define BLOCK                                                                                                          \
+	"{\n        \"group_size\": 64,\n        \"bits\": 4,\n        \"mode\": \"affine\",\n"                        \
+	"        \"z.v_proj\": {\n            \"group_size\": null,\n            \"bits\": 6,\n"                       \
 	"            \"mode\": \"affine\"\n        },\n        \"a\": false\n    }"
 	assert_string_equal(text.data, "{\n    \"a\": \"\\u00e9\",\n    \"b\": 1e-05,\n    \"quantization\": " BLOCK
 				       ",\n    \"quantization_config\": " BLOCK "\n}");
 	assert_int_equal(text.bytes, strlen(text.data) + 1);
 	tn_buffer_release(test_context(), &text);
-	OK(tn_quant_config_write(test_context(), "{\"quantization\": {}, \"quantization_config\": {}}", NULL, &text, err));
+	OK(tn_quant_config_write(test_context(), "{\"quantization\": {}, \"quantization_config\": {}}", NULL, &text,
+				 err));
 	assert_string_equal(text.data, "{}");
 	tn_buffer_release(test_context(), &text);
 	tn_quant_config_destroy(c);
@@ -216,9 +224,12 @@ static void what_was_read_is_written_back_whole(void **state)
 {
 	struct tn_buffer text;
 	(void)state;
-	tn_quant_config *c = config_parse("{\"quantization\": {\"bits\": 4, \"group_size\": 64, \"quant_method\": \"m\", \"a\": true}}");
+	tn_quant_config *c = config_parse(
+		"{\"quantization\": {\"bits\": 4, \"group_size\": 64, \"quant_method\": \"m\", \"a\": true}}");
 	OK(tn_quant_config_write(test_context(), "{}", c, &text, err));
-	assert_true(contains(text.data, "\"bits\": 4,\n        \"group_size\": 64,\n        \"quant_method\": \"m\",\n        \"a\": true"));
+	assert_true(contains(
+		text.data,
+		"\"bits\": 4,\n        \"group_size\": 64,\n        \"quant_method\": \"m\",\n        \"a\": true"));
 	tn_buffer_release(test_context(), &text);
 	tn_quant_config_destroy(c);
 }
@@ -243,8 +254,9 @@ static void test_quant_config_defaults(void **state)
 static void test_quant_config_with_per_tensor(void **state)
 {
 	(void)state;
-	tn_quant_config *c = native("{\"bits\": 4, \"group_size\": 64, \"per_tensor\": {\"model.layers.0.self_attn.v_proj.weight\": "
-				    "{\"bits\": 6, \"group_size\": 128}}}");
+	tn_quant_config *c = native(
+		"{\"bits\": 4, \"group_size\": 64, \"per_tensor\": {\"model.layers.0.self_attn.v_proj.weight\": "
+		"{\"bits\": 6, \"group_size\": 128}}}");
 	expect_tensor(c, "model.layers.0.self_attn.v_proj.weight", 6, 128);
 	expect_tensor(c, "model.layers.1.self_attn.v_proj.weight", 4, 64);
 	tn_quant_config_destroy(c);
@@ -292,10 +304,11 @@ static void test_from_model_config_json_basic(void **state)
 {
 	tn_quant_config *c;
 	(void)state;
-	OK(tn_quant_config_parse_native_model(test_context(),
-					      "{\"quantization\": {\"bits\": 4, \"group_size\": 64, \"quant_method\": \"q\", "
-					      "\"a\": {\"bits\": 8, \"group_size\": 32}, \"b\": {\"bits\": 6}, \"c\": 3}}",
-					      &c, err));
+	OK(tn_quant_config_parse_native_model(
+		test_context(),
+		"{\"quantization\": {\"bits\": 4, \"group_size\": 64, \"quant_method\": \"q\", "
+		"\"a\": {\"bits\": 8, \"group_size\": 32}, \"b\": {\"bits\": 6}, \"c\": 3}}",
+		&c, err));
 	expect_tensor(c, "a.weight", 8, 32);
 	expect_tensor(c, "b.weight", 6, 64);
 	expect_tensor(c, "c.weight", 4, 64);
@@ -306,7 +319,8 @@ static void test_from_model_config_json_no_quantization_key(void **state)
 {
 	tn_quant_config *c;
 	(void)state;
-	FAILS(TN_E_FORMAT, "No \"quantization\" key", tn_quant_config_parse_native_model(test_context(), "{}", &c, err));
+	FAILS(TN_E_FORMAT, "No \"quantization\" key",
+	      tn_quant_config_parse_native_model(test_context(), "{}", &c, err));
 	FAILS(TN_E_FORMAT, "is not an object",
 	      tn_quant_config_parse_native_model(test_context(), "{\"quantization\": 4}", &c, err));
 }

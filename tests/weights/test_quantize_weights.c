@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Quantizing and dequantizing maps of weights. The tests keep the names that they have in mlxrs (src/lm/quant/tests.rs);
- * docs/coverage-quant.md lists them all. */
+/* Quantizing and dequantizing maps of weights. The tests keep the names that they have in mlxrs
+ * (src/lm/quant/tests.rs); docs/coverage-quant.md lists them all. */
 #include "support.h"
 
 #include "base/half.h"
@@ -321,7 +321,8 @@ static void quantize_weights_affine_triple_missing_biases_errors(void **state)
 static void quantize_weights_mxfp4_triple_with_stale_biases_errors(void **state)
 {
 	(void)state;
-	refused(triple(2, 8, 2, 1), config_new(32, 4, "mxfp4"), 0, TN_E_FORMAT, "l", "has no biases, and 'l.biases' stands");
+	refused(triple(2, 8, 2, 1), config_new(32, 4, "mxfp4"), 0, TN_E_FORMAT, "l",
+		"has no biases, and 'l.biases' stands");
 }
 
 static void quantize_weights_valid_mxfp4_scales_only_triple_passes(void **state)
@@ -414,7 +415,8 @@ static void dequantize_weights_unresolvable_params_errors(void **state)
 static void dequantize_names_the_layer_when_shapes_do_not_fit(void **state)
 {
 	(void)state;
-	refused(triple(2, 8, 5, 1), config_new(64, 4, NULL), 1, TN_E_ARG, "l", "l: [dequantize] Shape of scales and biases");
+	refused(triple(2, 8, 5, 1), config_new(64, 4, NULL), 1, TN_E_ARG, "l",
+		"l: [dequantize] Shape of scales and biases");
 }
 
 /* ---- there and back -------------------------------------------------------------------------------------- */
@@ -492,8 +494,8 @@ static void quantize_then_dequantize_affine_on_grid_recovers_values(void **state
 	tn_quant_config_destroy(config);
 }
 
-/* quantize(dequantize(q)) is not q: the encoder starts from the range it finds, and the range of decoded values is another.
- * How often codes change is printed, and docs/quantization.md says why. */
+/* quantize(dequantize(q)) is not q: the encoder starts from the range it finds, and the range of decoded values is
+ * another. How often codes change is printed, and docs/quantization.md says why. */
 static void quantizing_again_is_not_the_identity(void **state)
 {
 	size_t changed = 0;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* mlx-native 0.6.6, src/weight.rs: its tests, by their names there (those of configurations are in test_quant_config.c). */
+/* mlx-native 0.6.6, src/weight.rs: its tests, by their names there (those of configurations are in
+ * test_quant_config.c). */
 #include "support.h"
 
 #include <stdio.h>
@@ -64,8 +65,8 @@ static tn_safetensors *open_file(void)
 	return file;
 }
 
-#define TWO_TENSORS                                                                                        \
-	"{\"a\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]},"                              \
+#define TWO_TENSORS                                                                                                    \
+	"{\"a\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]},"                                          \
 	"\"b\":{\"dtype\":\"U8\",\"shape\":[128],\"data_offsets\":[24,152]}}"
 
 /* ---- QuantizedWeight ------------------------------------------------------------------------------------- */
@@ -78,8 +79,8 @@ static void test_quantized_weight_construction(void **state)
 	tn_quantized_weight *w;
 	uint32_t rank;
 	(void)state;
-	OK(tn_quantized_weight_create(test_context(), "model.layers.0.self_attn.q_proj.weight", 2, shape, TN_F16, 4, 64, &packed,
-				      &scales, &scales, &w, err));
+	OK(tn_quantized_weight_create(test_context(), "model.layers.0.self_attn.q_proj.weight", 2, shape, TN_F16, 4, 64,
+				      &packed, &scales, &scales, &w, err));
 	assert_string_equal(tn_quantized_weight_name(w), "model.layers.0.self_attn.q_proj.weight");
 	assert_memory_equal(tn_quantized_weight_shape(w, &rank), shape, sizeof shape);
 	assert_int_equal(rank, 2);
@@ -101,12 +102,14 @@ static void test_quantized_weight_no_biases(void **state)
 	const struct tn_array packed = { TN_U32, 2, { 4, 2 }, bytes, 32 }, scales = { TN_F16, 2, { 4, 1 }, bytes, 8 };
 	tn_quantized_weight *w;
 	(void)state;
-	OK(tn_quantized_weight_create(test_context(), "test.weight", 2, shape, TN_BF16, 6, 32, &packed, &scales, NULL, &w, err));
+	OK(tn_quantized_weight_create(test_context(), "test.weight", 2, shape, TN_BF16, 6, 32, &packed, &scales, NULL,
+				      &w, err));
 	assert_null(tn_quantized_weight_biases(w));
 	assert_int_equal(tn_quantized_weight_bits(w), 6);
 	assert_int_equal(tn_quantized_weight_groups(w), 4);
 	tn_quantized_weight_destroy(w);
-	OK(tn_quantized_weight_create(test_context(), "test.weight", 2, shape, TN_BF16, 6, 0, &packed, &scales, NULL, &w, err));
+	OK(tn_quantized_weight_create(test_context(), "test.weight", 2, shape, TN_BF16, 6, 0, &packed, &scales, NULL,
+				      &w, err));
 	assert_int_equal(tn_quantized_weight_groups(w), 0);
 	tn_quantized_weight_destroy(w);
 }
@@ -119,12 +122,14 @@ static void test_quantized_weight_debug(void **state)
 	tn_quantized_weight *w;
 	char text[256];
 	(void)state;
-	OK(tn_quantized_weight_create(test_context(), "test.w", 1, shape, TN_F32, 4, 64, &packed, &scales, NULL, &w, err));
+	OK(tn_quantized_weight_create(test_context(), "test.w", 1, shape, TN_F32, 4, 64, &packed, &scales, NULL, &w,
+				      err));
 	size_t length = tn_quantized_weight_describe(w, text, sizeof text);
 	assert_int_equal(length, strlen(text));
 	assert_true(contains(text, "QuantizedWeight") && contains(text, "test.w") && contains(text, "shape: [64]") &&
-		    contains(text, "bits: 4") && contains(text, "group_size: 64") && contains(text, "packed_data_bytes: 16") &&
-		    contains(text, "scales_bytes: 4") && contains(text, "has_biases: false"));
+		    contains(text, "bits: 4") && contains(text, "group_size: 64") &&
+		    contains(text, "packed_data_bytes: 16") && contains(text, "scales_bytes: 4") &&
+		    contains(text, "has_biases: false"));
 	tn_quantized_weight_destroy(w);
 }
 
@@ -278,7 +283,8 @@ static void test_load_quantized_weights_no_safetensors(void **state)
 	size_t count;
 	(void)state;
 	write_file("quantization_config.json", "{}", 2);
-	FAILS(TN_E_NOTFOUND, "No .safetensors files", tn_load_quantized_weights(test_context(), folder, &weights, &count, err));
+	FAILS(TN_E_NOTFOUND, "No .safetensors files",
+	      tn_load_quantized_weights(test_context(), folder, &weights, &count, err));
 }
 
 static void test_load_quantized_weights_missing_config(void **state)
@@ -287,7 +293,8 @@ static void test_load_quantized_weights_missing_config(void **state)
 	size_t count;
 	(void)state;
 	write_safetensors(TWO_TENSORS, 152);
-	FAILS(TN_E_NOTFOUND, "quantization_config", tn_load_quantized_weights(test_context(), folder, &weights, &count, err));
+	FAILS(TN_E_NOTFOUND, "quantization_config",
+	      tn_load_quantized_weights(test_context(), folder, &weights, &count, err));
 }
 
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, enter_folder, leave_folder)

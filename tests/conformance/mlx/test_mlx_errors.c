@@ -53,8 +53,8 @@ static struct call parse(const json_t *c)
 		.x = zeros(json_object_get(c, "x")),
 		.lhs = zeros(json_object_get(c, "lhs_indices")),
 		.rhs = zeros(json_object_get(c, "rhs_indices")),
-		.w = { zeros(json_object_get(c, "w")), zeros(json_object_get(c, "scales")), zeros(json_object_get(c, "biases")),
-		       zeros(json_object_get(c, "global_scale")) },
+		.w = { zeros(json_object_get(c, "w")), zeros(json_object_get(c, "scales")),
+		       zeros(json_object_get(c, "biases")), zeros(json_object_get(c, "global_scale")) },
 		.q = { number(c, "group_size"), number(c, "bits"), json_string_value(json_object_get(c, "mode")), 0 },
 		.dtype = (tn_dtype)TN_DTYPE_COUNT,
 		.transpose = !json_is_false(json_object_get(c, "transpose")),
@@ -96,8 +96,8 @@ static tn_status run(const struct call *c, struct tn_quantized *out, struct tn_e
 		memcpy(all.shape, c->w.weight.shape, sizeof all.shape);
 		return tn_gather_qmm(ctx, &c->x, &c->w, NULL, &all, c->transpose, &c->q, &out->weight, err);
 	}
-	return tn_gather_qmm(ctx, &c->x, &c->w, c->lhs.data ? &c->lhs : NULL, c->rhs.data ? &c->rhs : NULL, c->transpose, &c->q,
-			     &out->weight, err);
+	return tn_gather_qmm(ctx, &c->x, &c->w, c->lhs.data ? &c->lhs : NULL, c->rhs.data ? &c->rhs : NULL,
+			     c->transpose, &c->q, &out->weight, err);
 }
 
 /* Where tenon refuses with other words: MLX's come from deep inside, or it ends the process, or
@@ -107,13 +107,17 @@ static int differs(const char *message, const struct tn_error *err)
 	static const struct {
 		const char *mlx, *tenon;
 	} others[] = {
-		{ "", "[quantize] The last dimension of the matrix needs to be divisible by the quantization group size 0" },
-		{ "[fast::Quantize::eval_cpu] Only supports floating point inputs", "[quantize] Only supports floating point" },
-		{ "[broadcast_shapes] Shapes (4,2,64) and (4,3,1) cannot be broadcast.", "[dequantize] Scales have shape" },
+		{ "", "[quantize] The last dimension of the matrix needs to be divisible by the quantization group "
+		      "size 0" },
+		{ "[fast::Quantize::eval_cpu] Only supports floating point inputs",
+		  "[quantize] Only supports floating point" },
+		{ "[broadcast_shapes] Shapes (4,2,64) and (4,3,1) cannot be broadcast.",
+		  "[dequantize] Scales have shape" },
 		{ "[quantized_matmul] only floating types are supported", "[quantized_matmul] only floating types" },
 		{ "SmallVector out of range.", "[quantized_matmul] x is a scalar" },
 		{ "Quantization group size must be 32, 64 or 128.",
-		  "[quantized_matmul] The requested group size 16 is not supported. The supported group sizes are 32, 64, and 128." },
+		  "[quantized_matmul] The requested group size 16 is not supported. The supported group sizes are 32, "
+		  "64, and 128." },
 	};
 	for (size_t i = 0; i < sizeof others / sizeof *others; i++)
 		if (strcmp(message, others[i].mlx) == 0 && tn_starts_with(err->msg, others[i].tenon))
@@ -124,7 +128,8 @@ static int differs(const char *message, const struct tn_error *err)
 /* Not a mistake in tenon: MLX cannot reshape an odd number of nvfp4 groups. */
 static int is_accepted(const struct call *c)
 {
-	return strcmp(c->op, "quantize") == 0 && c->q.mode && strcmp(c->q.mode, "nvfp4") == 0 && c->w.weight.shape[1] == 16;
+	return strcmp(c->op, "quantize") == 0 && c->q.mode && strcmp(c->q.mode, "nvfp4") == 0 &&
+	       c->w.weight.shape[1] == 16;
 }
 
 static void test_refused(void **state)

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Whole-model conversions of the sample by mlx_lm.convert (model/manifest.json): the same tensors, the same config.json, the
- * same bits per weight. */
+/* Whole-model conversions of the sample by mlx_lm.convert (model/manifest.json): the same tensors, the same
+ * config.json, the same bits per weight. */
 #include "vectors.h"
 
-#include "sha256.h"
 #include "store/json_doc.h"
 #include "store/json_text.h"
 #include "store/st_writer.h"
@@ -19,7 +18,7 @@ static json_t *cases;
 /* A model in the middle of a conversion. */
 struct model {
 	tn_weight_map *map;
-	tn_quant_config *config;  /* NULL: dense */
+	tn_quant_config *config; /* NULL: dense */
 	char *config_json;
 };
 
@@ -30,12 +29,12 @@ struct request {
 	struct tn_quant_request q;
 };
 
-#define OK(call)                                          \
-	do {                                              \
-		struct tn_error err_ = { 0 };             \
-		struct tn_error *err = &err_;             \
-		if ((call) != TN_OK)                      \
-			fail_msg("%s: %s", #call, err_.msg); \
+#define OK(call)                                                                                                       \
+	do {                                                                                                           \
+		struct tn_error err_ = { 0 };                                                                          \
+		struct tn_error *err = &err_;                                                                          \
+		if ((call) != TN_OK)                                                                                   \
+			fail_msg("%s: %s", #call, err_.msg);                                                           \
 	} while (0)
 
 static struct request parse_args(const json_t *args)
@@ -59,7 +58,9 @@ static struct request parse_args(const json_t *args)
 		else if (strcmp(arg, "--quant-predicate") == 0)
 			r.q.recipe = value;
 		else if (strcmp(arg, "--dtype") == 0)
-			r.q.dtype = strcmp(value, "float32") == 0 ? TN_F32 : strcmp(value, "float16") == 0 ? TN_F16 : TN_BF16;
+			r.q.dtype = strcmp(value, "float32") == 0   ? TN_F32
+				    : strcmp(value, "float16") == 0 ? TN_F16
+								    : TN_BF16;
 	}
 	return r;
 }
@@ -264,7 +265,7 @@ static void test_conversions(void **state)
 /* Refusals that are the plan's to make; the others are the command's. */
 static void test_refusals(void **state)
 {
-	static const char *const names[] = { "bad_bits_7",   "bad_group_16",     "bad_group_48",    "bad_group_256",
+	static const char *const names[] = { "bad_bits_7",       "bad_group_16",  "bad_group_48",   "bad_group_256",
 					     "bad_mxfp4_bits_8", "bad_mxfp8_g64", "bad_recipe_mode" };
 	tn_checkpoint *base;
 	(void)state;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* quantized_matmul and gather_qmm against float64 products and against MLX, which adds in the dtype of the result and is
- * therefore further from the truth. The distances are printed, in units of the last place of the result's dtype. */
+/* quantized_matmul and gather_qmm against float64 products and against MLX, which adds in the dtype of the result and
+ * is therefore further from the truth. The distances are printed, in units of the last place of the result's dtype. */
 #include "vectors.h"
 
 #include "base/file.h"
@@ -68,7 +68,7 @@ struct subject {
 	struct vector parts[3];
 	struct tn_quantized w;
 	struct tn_quantization q;
-	struct tn_array dense;    /* w in float32 */
+	struct tn_array dense; /* w in float32 */
 };
 
 static void subject_open(struct subject *s, const char *name)
@@ -117,7 +117,8 @@ static void compare(const struct subject *s, const char *what, const float *x, c
 		double magnitude, t = truth(s, x, i, transpose, &magnitude);
 		double last = ulp(t, dtype), allowed = last / 2 + 130 * 0x1p-24 * magnitude;
 		if (f64 && fabs(f64[i] - t) > 0x1p-22 * magnitude)
-			fail_msg("%s %s [%zu]: the vectors say %g, decoding says %g", s->name, what, (size_t)i, f64[i], t);
+			fail_msg("%s %s [%zu]: the vectors say %g, decoding says %g", s->name, what, (size_t)i, f64[i],
+				 t);
 		if (!(fabs((double)y[i] - t) <= allowed))
 			fail_msg("%s %s [%zu]: %g, exact is %g", s->name, what, (size_t)i, (double)y[i], t);
 		/* where terms cancel, units of the result say nothing */
@@ -146,7 +147,8 @@ static void check_product(struct subject *s, const char *direction, int m)
 	assert_int_equal(y.rank, 2);
 	assert_memory_equal(y.shape, vy.tensor->shape, 2 * sizeof *y.shape);
 	float *xs = vector_floats(&vx), *ys = floats_of(&y), *theirs = vector_floats(&vy);
-	compare(s, direction, xs, ys, theirs, vf.tensor ? vf.bytes.data : NULL, vy.tensor->elements, y.dtype, transpose);
+	compare(s, direction, xs, ys, theirs, vf.tensor ? vf.bytes.data : NULL, vy.tensor->elements, y.dtype,
+		transpose);
 	free(xs);
 	free(ys);
 	free(theirs);
@@ -202,8 +204,8 @@ static void check_gather(struct subject *s, const char *name)
 	struct tn_array x = load(s->file, &vx, "x_%s", name), lhs = load(s->file, &vl, "lhs_%s", name);
 	struct tn_array rhs = load(s->file, &vr, "rhs_%s", name);
 	load(s->file, &vy, "y_%s", name);
-	if (tn_gather_qmm(test_context(), &x, &s->w, lhs.data ? &lhs : NULL, rhs.data ? &rhs : NULL, name[0] != 'n', &s->q, &y,
-			  &err) != TN_OK)
+	if (tn_gather_qmm(test_context(), &x, &s->w, lhs.data ? &lhs : NULL, rhs.data ? &rhs : NULL, name[0] != 'n',
+			  &s->q, &y, &err) != TN_OK)
 		fail_msg("%s: %s", what, err.msg);
 	compare_loosely(what, &y, &vy);
 	if (vector_load(s->file, f64, &vf))
@@ -254,8 +256,8 @@ static void test_products(void **state)
 	(void)state;
 	for_files("", check_products);
 	for (int i = 0; i < 3; i++)
-		print_message("%s: at most %.2f ulp from the exact product, MLX on a CPU %.2f\n", tn_dtype_name(dtypes[i]),
-			      worst[dtypes[i]].ours, worst[dtypes[i]].theirs);
+		print_message("%s: at most %.2f ulp from the exact product, MLX on a CPU %.2f\n",
+			      tn_dtype_name(dtypes[i]), worst[dtypes[i]].ours, worst[dtypes[i]].theirs);
 }
 
 static void test_gathers(void **state)
@@ -266,8 +268,9 @@ static void test_gathers(void **state)
 
 static void test_shapes(void **state)
 {
-	static const char *const names[] = { "x1d",          "batch_x",      "batch_both",  "broadcast",     "first_only",
-					     "x_f32_w_bf16", "x_bf16_w_f32", "x_f16_w_bf16", "x_int32_w_f16" };
+	static const char *const names[] = { "x1d",          "batch_x",      "batch_both",
+					     "broadcast",    "first_only",   "x_f32_w_bf16",
+					     "x_bf16_w_f32", "x_f16_w_bf16", "x_int32_w_f16" };
 	const struct tn_quantization q = { 64, 4, "affine", 0 };
 	tn_safetensors *file = vectors_open("qmm", "shapes.safetensors");
 	(void)state;

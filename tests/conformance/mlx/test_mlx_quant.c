@@ -54,8 +54,8 @@ static void compare_part(const struct subject *s, unsigned part, const unsigned 
 	size_t bytes = row_bytes(s, part);
 	for (size_t i = 0; i < bytes * s->rows; i++)
 		if (got[i] != expected[i] && !both_nan(s, part, got, expected, i))
-			fail_msg("%s (%s): %s row %zu byte %zu is %02x, MLX has %02x", s->name, s->isa, part_names[part],
-				 i / bytes, i % bytes, got[i], expected[i]);
+			fail_msg("%s (%s): %s row %zu byte %zu is %02x, MLX has %02x", s->name, s->isa,
+				 part_names[part], i / bytes, i % bytes, got[i], expected[i]);
 }
 
 static void check_encode(const struct subject *s, const float *w)
@@ -100,8 +100,8 @@ static void check_like_mlx(const struct subject *s, const char *tensor)
 		decode_row(s, r, 1, expected.tensor->dtype, got);
 		for (uint64_t i = 0; i < s->cols; i++)
 			if (!same_float(got[i], want[r * s->cols + i]))
-				fail_msg("%s (%s): %s row %zu column %zu is %a, MLX has %a", s->name, s->isa, tensor, (size_t)r,
-					 (size_t)i, (double)got[i], (double)want[r * s->cols + i]);
+				fail_msg("%s (%s): %s row %zu column %zu is %a, MLX has %a", s->name, s->isa, tensor,
+					 (size_t)r, (size_t)i, (double)got[i], (double)want[r * s->cols + i]);
 	}
 	free(got);
 	free(want);
@@ -135,8 +135,8 @@ static double truth(const struct subject *s, uint64_t r, uint64_t i)
 	return s->format.has_global_scale ? scaled * (double)s->format.global_scale / 2688 : scaled;
 }
 
-/* Decoding exactly: for F32 affine the sum in double may itself be rounded, so the nearest float is asked for only up to
- * the last bit of that double. */
+/* Decoding exactly: for F32 affine the sum in double may itself be rounded, so the nearest float is asked for only up
+ * to the last bit of that double. */
 static void check_exact(const struct subject *s)
 {
 	float *got = malloc(s->cols * sizeof *got + 1);
@@ -147,8 +147,8 @@ static void check_exact(const struct subject *s)
 			double y = truth(s, r, i);
 			float low = (float)(y - fabs(y) * 0x1p-52), high = (float)(y + fabs(y) * 0x1p-52);
 			if (!same_float(got[i], (float)y) && got[i] != low && got[i] != high)
-				fail_msg("%s (%s): row %zu column %zu is %a, exact is %a", s->name, s->isa, (size_t)r, (size_t)i,
-					 (double)got[i], y);
+				fail_msg("%s (%s): row %zu column %zu is %a, exact is %a", s->name, s->isa, (size_t)r,
+					 (size_t)i, (double)got[i], y);
 		}
 	}
 	free(got);
@@ -160,10 +160,10 @@ static void check_file(const char *name, const struct tn_kernels *kernels)
 {
 	const char *kind;
 	struct subject s = { .name = name, .file = vectors_open("quant", name), .isa = kernels->isa };
-	s.format = strncmp(name, "decode_mxfp8", 12) == 0 ? vectors_format("mxfp8_b8_g32_f32", &kind)
-		 : strncmp(name, "decode_mxfp4", 12) == 0 ? vectors_format("mxfp4_b4_g32_f32", &kind)
-		 : strncmp(name, "decode_nvfp4", 12) == 0 ? vectors_format("nvfp4_b4_g16_f32", &kind)
-							   : vectors_format(name, &kind);
+	s.format = strncmp(name, "decode_mxfp8", 12) == 0   ? vectors_format("mxfp8_b8_g32_f32", &kind)
+		   : strncmp(name, "decode_mxfp4", 12) == 0 ? vectors_format("mxfp4_b4_g32_f32", &kind)
+		   : strncmp(name, "decode_nvfp4", 12) == 0 ? vectors_format("nvfp4_b4_g16_f32", &kind)
+							    : vectors_format(name, &kind);
 	s.codec = kernels->codec[s.format.codec];
 	struct vector global;
 	if (vector_load(s.file, "global_scale", &global)) {
@@ -212,19 +212,48 @@ static void check_files(const char *prefix)
 	assert_true(seen > 0);
 }
 
-static void test_affine(void **state) { (void)state; check_files("affine_"); }
-static void test_mxfp4(void **state) { (void)state; check_files("mxfp4_"); }
-static void test_mxfp8(void **state) { (void)state; check_files("mxfp8_"); }
-static void test_nvfp4(void **state) { (void)state; check_files("nvfp4_"); }
-static void test_decode_mxfp4(void **state) { (void)state; check_files("decode_mxfp4"); }
-static void test_decode_mxfp8(void **state) { (void)state; check_files("decode_mxfp8"); }
-static void test_decode_nvfp4(void **state) { (void)state; check_files("decode_nvfp4"); }
+static void test_affine(void **state)
+{
+	(void)state;
+	check_files("affine_");
+}
+static void test_mxfp4(void **state)
+{
+	(void)state;
+	check_files("mxfp4_");
+}
+static void test_mxfp8(void **state)
+{
+	(void)state;
+	check_files("mxfp8_");
+}
+static void test_nvfp4(void **state)
+{
+	(void)state;
+	check_files("nvfp4_");
+}
+static void test_decode_mxfp4(void **state)
+{
+	(void)state;
+	check_files("decode_mxfp4");
+}
+static void test_decode_mxfp8(void **state)
+{
+	(void)state;
+	check_files("decode_mxfp8");
+}
+static void test_decode_nvfp4(void **state)
+{
+	(void)state;
+	check_files("decode_nvfp4");
+}
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_affine),       cmocka_unit_test(test_mxfp4),        cmocka_unit_test(test_mxfp8),
-		cmocka_unit_test(test_nvfp4),        cmocka_unit_test(test_decode_mxfp4), cmocka_unit_test(test_decode_mxfp8),
+		cmocka_unit_test(test_affine),       cmocka_unit_test(test_mxfp4),
+		cmocka_unit_test(test_mxfp8),        cmocka_unit_test(test_nvfp4),
+		cmocka_unit_test(test_decode_mxfp4), cmocka_unit_test(test_decode_mxfp8),
 		cmocka_unit_test(test_decode_nvfp4),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
