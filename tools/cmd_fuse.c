@@ -135,8 +135,10 @@ static int print_survival(const tn_fuse *fuse)
 	for (size_t i = 0; i < groups.count; i++) {
 		char name[512];
 		const struct group *g = &groups.items[i];
-		printf("%-44s %4" PRIu64 "  %s, keeps %.0f-%.0f%%\n", group_name(g, name, sizeof name), g->count, g->detail, g->least,
-		       g->most);
+		printf("%-44s %4" PRIu64 "  %s, keeps %.0f", group_name(g, name, sizeof name), g->count, g->detail, g->least);
+		if (g->most - g->least >= 0.5)
+			printf("-%.0f", g->most);
+		printf("%% of the delta\n");
 	}
 	groups_free(&groups);
 	return 1;

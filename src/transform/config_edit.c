@@ -83,20 +83,23 @@ static int same_parameters(const struct tn_quantization *a, const struct tn_quan
 	       a->global_scale == b->global_scale;
 }
 
-/* What a step makes of a quantized weight; 0 when the configuration says that already: all but promoted ones, and an untied
- * head whose table has an entry of its own. */
+/* What a step makes of a quantized weight; 0 when the configuration says that already: all but those with more bits, and an
+ * untied head whose table has an entry of its own. */
 static int new_parameters(const struct tn_fuse *fuse, const struct tn_fuse_step *step, const tn_quant_config *config,
 			  struct tn_quantization *q)
 {
 	const struct tn_target *t = &fuse->joint->targets[step->target];
+	const struct tn_format *out = &step->form.out;
 	struct tn_quantization said;
-	if (step->action == TN_ACTION_PROMOTE) {
-		*q = (struct tn_quantization){ step->form.out.group, step->form.out.bits, "affine", 0 };
-		return 1;
-	}
-	if (!t->matrix || !t->is_new)
+	if (!t->matrix)
 		return 0;
 	*q = t->matrix->q;
+	if (step->form.by_rows && (out->codec != t->matrix->format.codec || out->bits != q->bits)) {
+		*q = (struct tn_quantization){ out->group, out->bits, "affine", 0 };
+		return 1;
+	}
+	if (!t->is_new)
+		return 0;
 	return tn_quant_config_for_tensor(config, t->name, &said) < TN_QUANT_GLOBAL || !same_parameters(q, &said);
 }
 

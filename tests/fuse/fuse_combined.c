@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #define LAYER "model.layers.0.self_attn.q_proj"
 
@@ -124,6 +125,88 @@ static void infinity_is_refused(void **state)
 	fuse_run(t, t->ctx, &job, NULL, 0);
 }
 
+/* ---- tied and quantized ---------------------------------------------------------------------------------- */
+
+enum { VOCABULARY = 1152 };
+
+static void write_peft(const char *folder, const char *config)
+{
+	char path[4200];
+	snprintf(path, sizeof path, "%s/adapter_config.json", folder);
+	tt_write_text(path, config);
+}
+
+static int verified(struct tt *t, const struct fuse_job *job)
+{
+	tn_checkpoint *from, *merged;
+	tn_adapter *adapter;
+	tn_verify *v;
+	tt_ok(t, tn_checkpoint_open(t->ctx, job->base, &from, &t->err));
+	tt_ok(t, tn_checkpoint_open(t->ctx, job->out, &merged, &t->err));
+	tt_ok(t, tn_adapter_open(t->ctx, job->adapter, &adapter, &t->err));
+	tt_ok(t, tn_verify_run(t->ctx, from, adapter, &job->options, merged, &v, &t->err));
+	int ok = tn_verify_ok(v);
+	tn_verify_free(v);
+	tn_adapter_close(adapter);
+	tn_checkpoint_close(merged);
+	tn_checkpoint_close(from);
+	return ok;
+}
+
+/* A head of its own, with scales and biases, beside a table that stays: in every form of the result. */
+static void fuse_all_forms(struct tt *t, const char *adapter)
+{
+	char out[4096], config[4200];
+	snprintf(out, sizeof out, "%s/out", t->folder);
+	snprintf(config, sizeof config, "%s/config.json", out);
+	for (int form = 0; form < 3; form++) {
+		struct fuse_job job = { .base = FUSE_EXAMPLES "/base-mlx-4bit", .adapter = adapter, .out = out,
+					.options = TN_FUSE_OPTIONS_INIT };
+		job.options.dequantize = form == 1;
+		job.options.promote_bits = form == 2 ? 8 : 0;
+		fuse_run(t, t->ctx, &job, NULL, 0);
+		assert_true(verified(t, &job));
+		size_t n;
+		char *text = (char *)tt_read_file(config, &n);
+		assert_non_null(strstr(text, "\"tie_word_embeddings\": false"));
+		assert_int_equal(strstr(text, "\"lm_head\"") != NULL, form == 2);
+		assert_int_equal(strstr(text, "quantization") != NULL, form != 1);
+		free(text);
+	}
+}
+
+static void quantized_heads_are_untied(void **state)
+{
+	struct tt *t = *state;
+	uint64_t rng = 3;
+	char lora[4096], saved[4096], path[4200];
+	static float a[4 * WIDTH], b[VOCABULARY * 4], head[VOCABULARY * WIDTH];
+	for (size_t i = 0; i < sizeof a / sizeof *a; i++)
+		a[i] = 0.1f * fuse_normal(&rng);
+	for (size_t i = 0; i < sizeof b / sizeof *b; i++)
+		b[i] = 0.1f * fuse_normal(&rng);
+	for (size_t i = 0; i < sizeof head / sizeof *head; i++)
+		head[i] = 0.1f * fuse_normal(&rng);
+	snprintf(lora, sizeof lora, "%s/lora", t->folder);
+	snprintf(saved, sizeof saved, "%s/saved", t->folder);
+	mkdir(lora, 0777);
+	mkdir(saved, 0777);
+	struct fuse_tensor factors[] = { { "base_model.model.lm_head.lora_A.weight", 4, WIDTH, a },
+					 { "base_model.model.lm_head.lora_B.weight", VOCABULARY, 4, b } };
+	snprintf(path, sizeof path, "%s/adapter_model.safetensors", lora);
+	fuse_write_tensors(t, path, factors, 2);
+	write_peft(lora, "{\"peft_type\": \"LORA\", \"r\": 4, \"lora_alpha\": 4, \"target_modules\": [\"lm_head\"]}");
+	fuse_all_forms(t, lora);
+	struct fuse_tensor whole[] = { { "base_model.model.lm_head.weight", VOCABULARY, WIDTH, head },
+				       { "base_model.model.model.layers.0.self_attn.o_proj.lora_A.weight", 4, WIDTH, a },
+				       { "base_model.model.model.layers.0.self_attn.o_proj.lora_B.weight", WIDTH, 4, b } };
+	snprintf(path, sizeof path, "%s/adapter_model.safetensors", saved);
+	fuse_write_tensors(t, path, whole, 3);
+	write_peft(saved, "{\"peft_type\": \"LORA\", \"r\": 4, \"lora_alpha\": 4, \"target_modules\": "
+			  "[\"layers.0.self_attn.o_proj\"], \"modules_to_save\": [\"lm_head\"]}");
+	fuse_all_forms(t, saved);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -131,6 +214,7 @@ int main(void)
 		TT_TEST(what_depends_on_order_is_refused),
 		TT_TEST(options_are_checked),
 		TT_TEST(infinity_is_refused),
+		TT_TEST(quantized_heads_are_untied),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
