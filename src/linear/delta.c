@@ -12,6 +12,10 @@ enum { LANES = 64 };
  * last place of a 16-bit result. */
 static const float cancelled = 0x1p-6f;
 
+/* The same where the products of the delta cancel among themselves, and W is next to nothing: in units of the largest delta
+ * of the row. On a grid W is 0 often. */
+static const float vanished = 0x1p-8f;
+
 int tn_delta_is_plain(const struct tn_delta *delta)
 {
 	return !delta->row_magnitude && !delta->column_magnitude && !delta->removed.rank;
@@ -39,16 +43,16 @@ static float edit_element(const struct tn_delta *delta, size_t row, size_t j, fl
 }
 
 /* n <= LANES elements from column j. One in hundreds is computed again, so they are looked for a block at a time. */
-static void add_block(const struct tn_delta *delta, size_t row, size_t j, size_t n, float *w, const float *d)
+static void add_block(const struct tn_delta *delta, size_t row, size_t j, size_t n, float *w, const float *d, float least)
 {
 	float sum[LANES];
 	int again = 0;
 	for (size_t l = 0; l < n; l++) {
 		sum[l] = w[j + l] + d[j + l];
-		again |= fabsf(sum[l]) < fabsf(d[j + l]) * cancelled;
+		again |= (fabsf(sum[l]) < fabsf(d[j + l]) * cancelled) | (fabsf(sum[l]) < least);
 	}
 	for (size_t l = 0; again && l < n; l++)
-		if (fabsf(sum[l]) < fabsf(d[j + l]) * cancelled)
+		if (fabsf(sum[l]) < fabsf(d[j + l]) * cancelled || fabsf(sum[l]) < least)
 			sum[l] = edit_element(delta, row, j + l, w[j + l]);
 	memcpy(w + j, sum, n * sizeof *sum);
 }
@@ -83,10 +87,12 @@ void tn_delta_product_like_mlx(const struct tn_kernels *k, const struct tn_delta
 
 void tn_delta_edit_f32(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, float *w, void *scratch)
 {
-	float *d = (float *)scratch + delta->rank;
+	float *d = (float *)scratch + delta->rank, top = 0;
 	tn_delta_product_f32(k, delta, row, d, scratch);
+	for (size_t j = 0; j < delta->cols; j++)
+		top = fabsf(d[j]) > top ? fabsf(d[j]) : top;
 	for (size_t j = 0; j < delta->cols; j += LANES)
-		add_block(delta, row, j, delta->cols - j < LANES ? delta->cols - j : LANES, w, d);
+		add_block(delta, row, j, delta->cols - j < LANES ? delta->cols - j : LANES, w, d, top * vanished);
 }
 
 static void remove_part(const struct tn_delta *delta, size_t row, double *dst)

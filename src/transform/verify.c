@@ -15,8 +15,9 @@
 
 static const double tolerance_ulp = 2;
 
-/* Below this share of a delta the adapter counts as lost. */
-static const double least_cap = 0.5;
+/* Below this share of a delta the adapter counts as lost; where the step is not even twice the delta, no rounding loses so
+ * much, and something else was merged. */
+static const double least_cap = 0.5, least_rho = 2;
 
 struct tn_verify {
 	tn_context *ctx;
@@ -409,7 +410,8 @@ static void judge_quantized(const struct finding *f, struct tn_verified_tensor *
 	else if (!f->differs)
 		out->verdict = f->sums.delta2 > 0 ? TN_VERDICT_NOT_MERGED : TN_VERDICT_MERGED;
 	else
-		out->verdict = found.cap < least_cap ? TN_VERDICT_LOST : TN_VERDICT_REQUANTIZED;
+		out->verdict = found.cap >= least_cap ? TN_VERDICT_REQUANTIZED
+						      : found.rho < least_rho ? TN_VERDICT_WRONG : TN_VERDICT_LOST;
 }
 
 static void judge(const struct run *run, size_t i, struct tn_verified_tensor *out)
