@@ -83,7 +83,8 @@ int cmd_convert(int argc, char **argv)
 	if (refuse_existing())
 		return EXIT_FAILED;
 	args.command = &command;
-	args.recipe_without_quantize = args.request.quantization.recipe && !quantize;
+	args.options_without_quantize = !quantize && (args.request.quantization.recipe || bits || group_size ||
+						     args.request.quantization.q.mode);
 	args.request.quantize = quantize;
 	args.request.dequantize = dequantize;
 	args.request.like_mlx = 1;

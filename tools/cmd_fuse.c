@@ -2,6 +2,7 @@
 #include "cli.h"
 #include "groups.h"
 #include "joining.h"
+#include "receipt.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -151,7 +152,7 @@ static void print_totals(const tn_fuse *fuse)
 		return;
 	if (!cli.quiet)
 		printf("%zu quantized weights changed: %zu by dither, %zu to nearest, %zu promoted; least kept %.1f%% (%s)\n", t.weights,
-	       t.dithered, t.nearest, t.promoted, 100 * t.least, t.least_name);
+		       t.dithered, t.nearest, t.promoted, 100 * t.least, t.least_name);
 	if (t.lost)
 		fprintf(stderr, "tenon: warning: %zu of %zu weights lost most of the adapter: of '%s' %.0f%% is left, because the step of "
 			"its grid is %.1f times the delta. %s\n", t.lost, t.weights, t.least_name, 100 * t.least, t.worst_rho,
@@ -159,33 +160,26 @@ static void print_totals(const tn_fuse *fuse)
 				  : "Use --promote-bits 8 or --dequantize");
 }
 
-static int write_to_file(void *user, const char *bytes, size_t n)
+/* The run and its receipt; 1 when all is well. */
+static int run_with_receipt(tn_fuse *fuse, struct tn_error *err)
 {
-	return fwrite(bytes, 1, n, user) != n;
-}
-
-static int write_receipt(const tn_fuse *fuse)
-{
-	struct tn_error err = { .code = TN_E_IO };
-	FILE *f = fopen(args.receipt, "w");
-	snprintf(err.msg, sizeof err.msg, "could not write '%.300s'", args.receipt);
-	if (!f)
-		return cli_fail(command.verb, &err);
-	tn_status status = tn_fuse_plan_json(fuse, write_to_file, f, &err);
-	if (fclose(f) != 0 && status == TN_OK)
-		return cli_fail(command.verb, &err);
-	return status == TN_OK ? EXIT_DONE : cli_fail(command.verb, &err);
+	struct receipt receipt;
+	if (!receipt_begin(&receipt, args.receipt, args.force, err))
+		return 0;
+	int done = tn_fuse_run(fuse, args.save_path, cli_save_flags(args.force, args.resume), err) == TN_OK &&
+		   (!args.receipt || tn_fuse_plan_json(fuse, receipt_write, &receipt, err) == TN_OK) &&
+		   receipt_end(&receipt, err);
+	receipt_abort(&receipt);
+	return done;
 }
 
 static int run(tn_fuse *fuse, const tn_checkpoint *base)
 {
 	struct tn_error err = { .code = TN_E_NOMEM, .msg = "memory ran out" };
 	double start = cli_seconds();
-	if (tn_fuse_run(fuse, args.save_path, cli_save_flags(args.force, args.resume), &err) != TN_OK)
+	if (!run_with_receipt(fuse, &err))
 		return cli_fail(command.verb, &err);
 	double seconds = cli_seconds() - start;
-	if (args.receipt && write_receipt(fuse) != EXIT_DONE)
-		return EXIT_FAILED;
 	if (cli.json)
 		return tn_fuse_plan_json(fuse, cli_write, NULL, &err) == TN_OK ? EXIT_DONE : cli_fail(command.verb, &err);
 	char bytes[CLI_NUMBER_BYTES], rate[CLI_NUMBER_BYTES];

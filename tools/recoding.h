@@ -11,7 +11,7 @@ struct recoding {
 	int dry_run, force, resume;
 	const char *receipt;       /* file for the JSON, or NULL */
 	/* said when it comes to pass: mlx_lm.convert is silent about these */
-	int recipe_without_quantize;
+	int options_without_quantize;
 };
 
 /* Runs it; the exit status. */

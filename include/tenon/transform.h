@@ -139,8 +139,10 @@ TN_API const char *tn_verdict_name(tn_verdict verdict); /* "identical", "merged"
 TN_API int tn_verdict_is_good(tn_verdict verdict);      /* the first four */
 
 /* Error against the result in double, in units in the last place of the dtype of the tensor at the true value.
- * A tensor counts as merged when every element is within two such units of the largest of |W|, |scale * B A| and the true
- * value: tools that round the delta before they add it (PEFT, mlx-lm) lose no more than that. */
+ * A tensor counts as merged when every element is within two such units of the largest of |W|, |the delta| and the true
+ * value: tools that round the delta before they add it (PEFT, mlx-lm) lose no more than that. Where W is F32 and an element
+ * is not, the sizes of the products in the delta count, and the rounding of norms (DoRA) and singular vectors (PiSSA) in
+ * float32 too: what a correct program that computes in float32 loses. */
 struct tn_verified_tensor {
 	const char *name;
 	tn_verdict verdict;
@@ -196,8 +198,9 @@ TN_API tn_status tn_doctor_json(const tn_doctor *doctor, tn_write_fn write, void
 /* A description of a safetensors file, a checkpoint folder or an adapter folder as JSON (docs/json.md). */
 TN_API tn_status tn_checkpoint_json(tn_context *ctx, const tn_checkpoint *checkpoint, tn_write_fn write, void *user,
 				    struct tn_error *err);
-TN_API tn_status tn_adapter_json(tn_context *ctx, const tn_adapter *adapter, tn_write_fn write, void *user,
-				 struct tn_error *err);
+/* With a base (NULL: none) also the hash of the tensors of it that the adapter changes, which reads them. */
+TN_API tn_status tn_adapter_json(tn_context *ctx, const tn_adapter *adapter, const tn_checkpoint *base, tn_write_fn write,
+				 void *user, struct tn_error *err);
 
 #ifdef __cplusplus
 }

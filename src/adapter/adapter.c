@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "store/gguf.h"
 
 #include <string.h>
 
@@ -17,6 +18,7 @@ const char *tn_adapter_dialect_name(tn_adapter_dialect dialect)
 {
 	static const char *const names[] = {
 		[TN_DIALECT_PEFT] = "peft", [TN_DIALECT_MLX_LM] = "mlx-lm", [TN_DIALECT_KOHYA] = "kohya",
+		[TN_DIALECT_GGUF] = "gguf",
 	};
 	return (size_t)dialect < sizeof names / sizeof *names ? names[dialect] : "unknown";
 }
@@ -79,11 +81,31 @@ static tn_status open_weights(tn_adapter *adapter, struct tn_error *err)
 	return fail_no_weights(adapter, names[first], err);
 }
 
+/* What llama.cpp checks too (src/llama-adapter.cpp). */
+static tn_status open_gguf(tn_adapter *adapter, struct tn_error *err)
+{
+	struct tn_gguf_info info;
+	struct tn_adapter_config *c = &adapter->config;
+	*c = (struct tn_adapter_config){ .dialect = TN_DIALECT_GGUF, .bias = "none", .num_layers = TN_ALL_LAYERS };
+	TN_TRY(tn_gguf_open(adapter->ctx, adapter->path, &adapter->file, &info, err));
+	if (strcmp(info.type, "adapter") != 0 || strcmp(info.adapter_type, "lora") != 0)
+		return tn_fail(err, TN_E_UNSUPPORTED, adapter->path, "'%s' has the general.type '%s' and the adapter.type '%s'; an adapter "
+			       "of the type lora was expected", adapter->path, info.type, info.adapter_type);
+	if (info.has_invocation)
+		return tn_fail(err, TN_E_UNSUPPORTED, adapter->path, "'%s' is an aLoRA (adapter.alora.invocation_tokens), which acts only "
+			       "behind its invocation tokens and cannot be merged", adapter->path);
+	c->alpha = info.alpha;
+	TN_TRY(tn_arena_text(&adapter->arena, info.architecture, strlen(info.architecture), &c->architecture, err));
+	return tn_adapter_collect(adapter, err);
+}
+
 static tn_status fill(tn_adapter *adapter, const char *path, struct tn_error *err)
 {
 	tn_path_kind kind;
 	TN_TRY(tn_arena_text(&adapter->arena, path, strlen(path), &adapter->path, err));
 	TN_TRY(tn_path_kind_of(path, &kind, err));
+	if (kind == TN_PATH_FILE && tn_ends_with(path, ".gguf"))
+		return open_gguf(adapter, err);
 	if (kind == TN_PATH_FILE && tn_ends_with(path, ".safetensors")) {
 		adapter->config = (struct tn_adapter_config){ .dialect = TN_DIALECT_KOHYA, .bias = "none", .num_layers = TN_ALL_LAYERS };
 		TN_TRY(tn_safetensors_open(adapter->ctx, path, &adapter->file, err));

@@ -110,6 +110,22 @@ static tn_status shape_mlx(struct tn_adapter_entry *e, uint64_t *a_rank, uint64_
 	return TN_OK;
 }
 
+/* token_embd of llama.cpp: A [vocabulary, rank], B [width, rank]. */
+static tn_status shape_table(struct tn_adapter_entry *e, uint64_t *a_rank, uint64_t *b_rank, struct tn_error *err)
+{
+	TN_TRY(check_dims(e->a.tensor, 2, 2, err));
+	TN_TRY(check_dims(e->b.tensor, 2, 2, err));
+	*a_rank = e->a.tensor->shape[1];
+	*b_rank = e->b.tensor->shape[1];
+	e->module.in_features = e->a.tensor->shape[0];
+	e->module.out_features = e->b.tensor->shape[0];
+	e->a.rank_stride = e->b.rank_stride = 1;
+	e->a.feature_stride = *a_rank;
+	e->b.feature_stride = *b_rank;
+	e->groups = 1;
+	return TN_OK;
+}
+
 /* ---- rank and scale -------------------------------------------------------------------------------------- */
 
 static tn_status fail_rank(const tn_adapter *adapter, const char *path, uint64_t found, double expected,
@@ -195,7 +211,10 @@ static tn_status measure(const tn_adapter *adapter, struct tn_adapter_entry *e, 
 	uint64_t a_rank = 0, b_rank = 0;
 	const char *path = e->module.path;
 	e->a_blocks = e->b_blocks = 1;
-	if (adapter->config.dialect == TN_DIALECT_MLX_LM) {
+	if (adapter->config.dialect == TN_DIALECT_GGUF && e->module.kind == TN_MODULE_EMBEDDING) {
+		TN_TRY(shape_table(e, &a_rank, &b_rank, err));
+	} else if (adapter->config.dialect == TN_DIALECT_MLX_LM ||
+		   (adapter->config.dialect == TN_DIALECT_GGUF && e->b.tensor->rank == 3)) {
 		TN_TRY(shape_mlx(e, &a_rank, &b_rank, err));
 	} else {
 		TN_TRY(shape_peft(e, &a_rank, &b_rank, err));
@@ -208,7 +227,7 @@ static tn_status measure(const tn_adapter *adapter, struct tn_adapter_entry *e, 
 			       "of another adapter, or it is transposed", path, (unsigned long long)a_rank,
 			       (unsigned long long)b_rank);
 	e->module.rank = a_rank;
-	if (adapter->config.dialect == TN_DIALECT_KOHYA)
+	if (adapter->config.dialect == TN_DIALECT_KOHYA || adapter->config.dialect == TN_DIALECT_GGUF)
 		return TN_OK;
 	TN_TRY(check_rank(adapter, path, a_rank, err));
 	return tn_effective_scale(&adapter->config, path, a_rank, &e->module.scale, err);
@@ -238,6 +257,7 @@ static tn_status pick_factors(const tn_adapter *adapter, struct group *g, struct
 		return fail_half(path, "lora_a", mlx ? "lora_b" : embedding ? "lora_embedding_B" : "lora_B", err);
 	if (!e->a.tensor)
 		return fail_half(path, "lora_b", mlx ? "lora_a" : embedding ? "lora_embedding_A" : "lora_A", err);
+	mlx |= adapter->config.dialect == TN_DIALECT_GGUF;
 	if (embedding || (mlx && e->b.tensor->rank == 2 && tn_path_is_embedding(path)))
 		e->module.kind = TN_MODULE_EMBEDDING;
 	e->magnitude = role[TN_KEY_MAGNITUDE];
@@ -336,6 +356,8 @@ static tn_status make_factors(tn_adapter *adapter, struct group *g, struct tn_ad
 	TN_TRY(check_extras(adapter, e, err));
 	if (adapter->config.dialect == TN_DIALECT_KOHYA)
 		TN_TRY(read_alpha(adapter, g->role[TN_KEY_ALPHA], &e->module, err));
+	if (adapter->config.dialect == TN_DIALECT_GGUF)
+		e->module.scale = adapter->config.alpha != 0 ? adapter->config.alpha / (double)e->module.rank : 1;
 	if (e->is_attention_output)
 		e->module.scale *= 2;
 	e->module.has_bias = e->bias != NULL;

@@ -21,7 +21,8 @@ static tn_status check_peft(const struct tn_joint *j, const struct tn_adapter_en
 	if (e->of_parameter || e->is_attention_output || c->target.kind == TN_RULE_ABSENT || c->target.kind == TN_RULE_ALL_LINEAR)
 		return TN_OK;
 	TN_TRY(tn_select_peft(c, e->module.path, tn_path_is_head(e->module.path), &selected, err));
-	if (selected)
+	/* ensure_weight_tying adapts the partner of a tied module as well */
+	if (selected || (c->tie_on_purpose && (tn_path_is_head(e->module.path) || tn_path_is_embedding(e->module.path))))
 		return TN_OK;
 	return tn_fail(err, TN_E_MISMATCH, e->module.path, "the file has factors for '%.100s', and target_modules, exclude_modules "
 		       "and layers_to_transform of adapter_config.json do not select it: PEFT would leave them out. Correct the "
@@ -86,14 +87,16 @@ static struct fronts find_fronts(const struct tn_joint *j)
 /* The module's name as the adapter would have it; 0 when the two do not begin alike. */
 static int rename_module(const struct fronts *f, const char *name, char out[LONGEST_NAME])
 {
-	size_t n = strlen(name) - strlen(".weight");
+	size_t n = strlen(name) - strlen(".weight"), bytes;
+	uint64_t number;
 	if (!f->known || n >= LONGEST_NAME)
 		return 0;
 	if (n >= f->base_bytes && memcmp(name, f->base, f->base_bytes) == 0)
 		return snprintf(out, LONGEST_NAME, "%.*s%.*s", (int)f->adapter_bytes, f->adapter, (int)(n - f->base_bytes),
 				name + f->base_bytes) < LONGEST_NAME;
 	snprintf(out, LONGEST_NAME, "%.*s", (int)n, name);
-	return 1;
+	/* a base that begins otherwise may hold more than the model that was trained: a vision tower, for example */
+	return !f->base_bytes || !tn_path_in_layer(out, &number, &bytes);
 }
 
 static tn_status is_wanted(const struct tn_joint *j, const struct tn_target *t, const char *path, int *wanted,

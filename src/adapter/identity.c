@@ -54,7 +54,7 @@ static tn_status add_tensor(struct tn_sha256 *h, const tn_adapter *adapter, cons
 static tn_status add_factors(struct tn_sha256 *h, const tn_adapter *adapter, const struct tn_adapter_entry *e,
 			     struct tn_error *err)
 {
-	static const struct tn_delta_shape plain = { 0, 1 };
+	static const struct tn_delta_shape plain = { 0, 1, 0 };
 	struct tn_delta delta;
 	struct tn_buffer memory;
 	TN_TRY(tn_adapter_load_delta(adapter, e, &plain, &delta, &memory, err));

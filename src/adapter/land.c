@@ -82,7 +82,7 @@ tn_status tn_joint_add_slot(struct tn_joint *j, const struct tn_adapter_entry *e
 			    const struct tn_delta_shape *shape, size_t target, uint64_t cols, size_t *out,
 			    struct tn_error *err)
 {
-	static const struct tn_delta_shape plain = { 0, 1 };
+	static const struct tn_delta_shape plain = { 0, 1, 0 };
 	TN_TRY(grow(j->arena, &j->slots, &j->slot_room, j->slot_count, sizeof *j->slots, err));
 	/* a base weight that the adapter brings along has lost its part already */
 	int linear = (entry->module.kind == TN_MODULE_LORA || entry->module.kind == TN_MODULE_DORA) &&
@@ -170,6 +170,14 @@ static size_t first_of(const struct tn_joint *j, const char *const *names)
 	return found;
 }
 
+static uint64_t read_count(const json_t *root, const char *key)
+{
+	const json_t *value = json_object_get(root, key);
+	if (!value)
+		value = json_object_get(json_object_get(root, "text_config"), key);
+	return json_is_integer(value) && json_integer_value(value) > 0 ? (uint64_t)json_integer_value(value) : 0;
+}
+
 /* Head and input embedding are one when there is no head, or when config.json ties what the file holds twice. */
 static tn_status read_base(struct tn_joint *j, struct tn_error *err)
 {
@@ -184,6 +192,9 @@ static tn_status read_base(struct tn_joint *j, struct tn_error *err)
 	tn_status status = TN_OK;
 	if (json_is_string(type))
 		status = tn_arena_text(j->arena, json_string_value(type), strlen(json_string_value(type)), &j->model_type, err);
+	j->heads = read_count(root, "num_attention_heads");
+	j->kv_heads = read_count(root, "num_key_value_heads");
+	j->kv_heads = j->kv_heads ? j->kv_heads : j->heads;
 	j->embedding = first_of(j, embeddings);
 	j->head = first_of(j, heads);
 	j->tied = j->embedding != TN_NO_TARGET && (j->head == TN_NO_TARGET || json_is_true(tie));
@@ -285,12 +296,28 @@ static tn_status choose_shape(const struct tn_joint *j, const struct tn_adapter_
 		by_input = 0; /* GPT-2 as mlx-lm stores it */
 	else if (!by_input && !normal_fits && other_fits && j->adapter->config.fan_in_fan_out)
 		by_input = 1;
-	*shape = (struct tn_delta_shape){ by_input, 1 };
+	*shape = (struct tn_delta_shape){ by_input, 1, 0 };
 	if (!by_input && group > 1 && rows == m->out_features && cols == m->in_features * group) {
 		shape->qalora_group = group;
 		return TN_OK;
 	}
 	return (by_input ? other_fits : normal_fits) ? TN_OK : fail_shape(m, w, rows, cols, by_input, err);
+}
+
+/* llama.cpp stores q and k of the llama family with the halves of each head interleaved. */
+static tn_status choose_heads(const struct tn_joint *j, const struct tn_adapter_entry *e, struct tn_delta_shape *shape,
+			      struct tn_error *err)
+{
+	const struct tn_adapter_config *c = &j->adapter->config;
+	const char *path = e->module.path;
+	int q = tn_path_has_ending(path, "self_attn.q_proj"), k = tn_path_has_ending(path, "self_attn.k_proj");
+	if (c->dialect != TN_DIALECT_GGUF || strcmp(c->architecture, "llama") != 0 || (!q && !k))
+		return TN_OK;
+	shape->heads = q ? j->heads : j->kv_heads;
+	if (!shape->heads || e->module.out_features % (2 * shape->heads))
+		return tn_fail(err, TN_E_MISMATCH, path, "llama.cpp interleaves the rows of '%.100s' within heads, and config.json of the "
+			       "base does not say into how many its %llu rows fall", path, (unsigned long long)e->module.out_features);
+	return TN_OK;
 }
 
 static tn_status land_bias(struct tn_joint *j, const struct tn_adapter_entry *e, size_t weight, struct tn_error *err)
@@ -347,6 +374,7 @@ static tn_status land_matrix(struct tn_joint *j, const struct tn_adapter_entry *
 			       w->name, w->rank);
 	TN_TRY(check_editable(j, e, *out, err));
 	TN_TRY(choose_shape(j, e, w, &shape, err));
+	TN_TRY(choose_heads(j, e, &shape, err));
 	uint64_t cols = w->elements / w->shape[0];
 	TN_TRY(tn_joint_add_slot(j, e, TN_SLOT_DELTA, &shape, *out, cols, &slot, err));
 	TN_TRY(tn_joint_add_landing(j, *out, slot, 0, 0, w->shape[0], err));

@@ -72,6 +72,7 @@ struct tn_joint {
 	const tn_quant_config *quant; /* of the base; NULL: none */
 	struct tn_base_names *names;
 	const char *model_type;       /* of config.json, or "" */
+	uint64_t heads, kv_heads;     /* of config.json; 0: it does not say */
 	int tied;                     /* head and input embedding are one tensor */
 	size_t embedding, head;       /* targets, or TN_NO_TARGET */
 	const size_t *entry_target;   /* of each entry, the first target it landed on */

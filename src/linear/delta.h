@@ -48,13 +48,17 @@ void tn_delta_product_like_mlx(const struct tn_kernels *k, const struct tn_delta
 /* The factor of a finished row v = W - removed + scale * B A with a row magnitude. */
 double tn_delta_row_gain(const struct tn_delta *delta, size_t row, const double *v);
 
-/* Row `row` of the result of any delta, in double: dst [cols]. *size (may be NULL) [cols] gets the size of the largest term
- * that each element is summed from. A row without any length keeps that: 0 stays 0 whatever its magnitude is. */
+/* How closely tn_delta_row_f64 looks at the terms of a sum: not at all; |W| and |the delta|; or also the sum of the sizes of
+ * the products in the delta, which takes as long as the delta again. */
+enum tn_delta_sizes { TN_SIZES_NONE, TN_SIZES_SUMS, TN_SIZES_PRODUCTS };
+
+/* Row `row` of the result of any delta, in double: dst [cols]. size [cols] (unused for TN_SIZES_NONE) gets the size of the
+ * largest term that each element is made of. A row without any length keeps that: 0 stays 0 whatever its magnitude is. */
 void tn_delta_row_f64(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, const float *w, double *dst,
-		      double *size, void *scratch);
+		      enum tn_delta_sizes sizes, double *size, void *scratch);
 
 /* The same before g: W - removed + scale * B A. For the norms that g needs. */
 void tn_delta_sum_f64(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, const float *w, double *dst,
-		      double *size, void *scratch);
+		      enum tn_delta_sizes sizes, double *size, void *scratch);
 
 #endif

@@ -89,30 +89,47 @@ static tn_status split_path(struct tn_staging *s, const char *path, struct tn_er
 	return tn_arena_printf(&s->arena, &s->retired, err, "%s/.%s.tenon-old", s->parent, name);
 }
 
-/* Everything in a folder that --force is to replace must be of a kind that a model folder has. */
+/* 1 when tenon may delete the entry of a model folder: it can be had again by running the same job again. */
+static int is_replaceable(const char *name, mode_t mode)
+{
+	if (S_ISDIR(mode))
+		return strcmp(name, TN_TEMPLATES_FOLDER) == 0;
+	tn_file_role role = tn_file_role_of(name);
+	return role == TN_ROLE_WEIGHTS || role == TN_ROLE_CONFIG || role == TN_ROLE_SIDECAR || role == TN_ROLE_DOCUMENT;
+}
+
+static tn_status check_entry(const char *folder, const char *name, int *is_model, struct tn_error *err)
+{
+	char entry[TN_PATH_BYTES];
+	struct stat st;
+	TN_TRY(tn_path_join(entry, folder, name, err));
+	if (lstat(entry, &st) != 0)
+		return tn_fail_sys(err, errno, entry, "could not examine '%s'", entry);
+	if (!is_replaceable(name, st.st_mode))
+		return tn_fail(err, TN_E_EXISTS, entry,
+			       "'%s' holds '%s', which tenon does not write; move it away, or choose another folder: replacing "
+			       "would delete it",
+			       folder, name);
+	tn_file_role role = tn_file_role_of(name);
+	*is_model |= role == TN_ROLE_WEIGHTS || role == TN_ROLE_CONFIG;
+	return TN_OK;
+}
+
+/* A folder that --force is to replace must hold a model, and nothing else. */
 static tn_status check_replaceable(tn_context *ctx, const char *path, struct tn_error *err)
 {
 	struct tn_names names;
+	int is_model = 0;
 	TN_TRY(tn_folder_list(ctx, path, &names, err));
 	tn_status status = TN_OK;
-	for (size_t i = 0; i < names.count && status == TN_OK; i++) {
-		char entry[TN_PATH_BYTES];
-		struct stat st;
-		const char *name = names.items[i];
-		status = tn_path_join(entry, path, name, err);
-		if (status != TN_OK)
-			break;
-		if (lstat(entry, &st) != 0)
-			status = tn_fail_sys(err, errno, entry, "could not examine '%s'", entry);
-		else if (S_ISDIR(st.st_mode) ? strcmp(name, TN_TEMPLATES_FOLDER) != 0
-					     : tn_file_role_of(name) == TN_ROLE_UNKNOWN ||
-						       tn_file_role_of(name) == TN_ROLE_ADAPTER)
-			status = tn_fail(err, TN_E_EXISTS, entry,
-					 "'%s' holds '%s', which is not part of a model folder; move it away, or choose "
-					 "another folder: replacing would delete it",
-					 path, name);
-	}
+	for (size_t i = 0; i < names.count && status == TN_OK; i++)
+		status = check_entry(path, names.items[i], &is_model, err);
 	tn_names_release(&names);
+	if (status == TN_OK && !is_model)
+		status = tn_fail(err, TN_E_EXISTS, path,
+				 "'%s' holds no model: neither config.json nor *.safetensors; --force replaces models only, so choose "
+				 "another folder",
+				 path);
 	return status;
 }
 

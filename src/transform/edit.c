@@ -267,7 +267,7 @@ static void edit_row(const struct tn_row_edit *e)
 		if (f->out.dtype != TN_F32 && tn_delta_is_plain(&e->loaded->delta)) {
 			tn_delta_edit_f32(k, &e->loaded->delta, e->delta_row, w, e->s.delta);
 		} else {
-			tn_delta_row_f64(k, &e->loaded->delta, e->delta_row, w, e->s.truth, NULL, e->s.delta);
+			tn_delta_row_f64(k, &e->loaded->delta, e->delta_row, w, e->s.truth, TN_SIZES_NONE, NULL, e->s.delta);
 			for (size_t i = 0; i < f->cols; i++)
 				w[i] = (float)e->s.truth[i];
 		}
@@ -329,13 +329,13 @@ tn_status tn_edit_units(const struct tn_joint *j, const struct tn_target *t, con
 
 /* ---- exact rows ------------------------------------------------------------------------------------------ */
 
-static void exact_row(const struct tn_row_edit *e)
+static void exact_row(const struct tn_row_edit *e, enum tn_delta_sizes sizes)
 {
 	const struct tn_row_scratch *s = &e->s;
 	size_t cols = e->form->cols;
 	e->kernels->codec[e->in.codec]->decode(s->w, &e->source, &e->in, cols);
 	if (!e->loaded->rows) {
-		tn_delta_row_f64(e->kernels, &e->loaded->delta, e->delta_row, s->w, s->truth, s->size, s->delta);
+		tn_delta_row_f64(e->kernels, &e->loaded->delta, e->delta_row, s->w, s->truth, sizes, s->size, s->delta);
 		return;
 	}
 	for (size_t i = 0; i < cols; i++) {
@@ -344,15 +344,37 @@ static void exact_row(const struct tn_row_edit *e)
 	}
 }
 
+/* How much more than one product's rounding a float32 computation of the whole delta may lose: sums of `rank` products, norms
+ * of rows, singular vectors. PEFT computes all of them so. */
+static double float32_slack(const struct tn_delta *d)
+{
+	return 1 + (double)d->rank / 8 + (d->row_magnitude || d->column_gain ? 4 : 0) + (d->removed.rank ? 256 : 0);
+}
+
+/* With sizes that allow for what a float32 result shows of all this. */
+static void widen_sizes(const struct tn_row_edit *e)
+{
+	double slack = e->form->out.dtype == TN_F32 && !e->loaded->rows ? float32_slack(&e->loaded->delta) : 1;
+	for (size_t i = 0; i < e->form->cols; i++)
+		e->s.size[i] *= slack;
+}
+
 static tn_status visit_span(struct walk *w, const struct tn_landing *landing, struct span span, tn_edit_visit visit,
 			    void *arg, struct tn_error *err)
 {
 	for (uint64_t row = span.begin; row < span.end; row++) {
 		TN_TRY(go_to(w, row, err));
 		w->row.delta_row = (size_t)(row - landing->target_row + landing->delta_row);
-		exact_row(&w->row);
-		struct tn_edit_truth truth = { row, w->row.s.w, w->row.s.truth, w->row.s.size, w->row.loaded, w->row.delta_row };
-		TN_TRY(visit(arg, &truth, err));
+		exact_row(&w->row, TN_SIZES_SUMS);
+		struct tn_edit_truth truth = { row, 0, w->row.s.w, w->row.s.truth, w->row.s.size, w->row.loaded, w->row.delta_row };
+		int closer = 0;
+		TN_TRY(visit(arg, &truth, &closer, err));
+		if (!closer)
+			continue;
+		exact_row(&w->row, TN_SIZES_PRODUCTS);
+		widen_sizes(&w->row);
+		truth.closely = 1;
+		TN_TRY(visit(arg, &truth, &closer, err));
 	}
 	return TN_OK;
 }

@@ -195,7 +195,7 @@ static tn_status write_output(struct run *run, struct tn_error *err)
 	const struct tn_fuse *fuse = run->fuse;
 	struct tn_block_work work = { run_block, run, "fuse" };
 	TN_TRY(count_blocks(run, err));
-	TN_TRY(tn_output_copy_sidecars(run->output, fuse->base->path, err));
+	TN_TRY(tn_output_copy_sidecars(run->output, fuse->base->path, NULL, err));
 	TN_TRY(write_config(run, err));
 	TN_TRY(finish_empty_shards(run, err));
 	TN_TRY(tn_blocks_run(fuse->ctx, &run->blocks, &work, err));

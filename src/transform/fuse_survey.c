@@ -25,10 +25,11 @@ struct survey {
 /* ---- step and delta -------------------------------------------------------------------------------------- */
 
 /* |D|^2 of a row: of what the codes have to express, so without the gain of a DoRA, which goes into the scales. */
-static tn_status add_row(void *arg, const struct tn_edit_truth *row, struct tn_error *err)
+static tn_status add_row(void *arg, const struct tn_edit_truth *row, int *closer, struct tn_error *err)
 {
 	struct tn_survival_sums *sum = arg;
 	const struct tn_delta *delta = &row->loaded->delta;
+	(void)closer;
 	(void)err;
 	if (row->loaded->rows)
 		return TN_OK;

@@ -107,21 +107,31 @@ static tn_status copy_entry(struct tn_output *o, const char *folder, const char 
 	if (kind == TN_PATH_FOLDER && strcmp(name, TN_TEMPLATES_FOLDER) == 0)
 		return copy_templates(o, path, err);
 	tn_file_role role = tn_file_role_of(name);
-	if (kind == TN_PATH_FILE && role == TN_ROLE_SIDECAR)
+	if (role == TN_ROLE_SIDECAR && kind == TN_PATH_MISSING)
+		return tn_fail(err, TN_E_NOTFOUND, path, "'%s' is a link to a file that is not there; get it, or remove the link",
+			       path);
+	if (role == TN_ROLE_SIDECAR && kind != TN_PATH_FOLDER)
 		return tn_staging_copy(o->staging, path, name, err);
 	if (role != TN_ROLE_WEIGHTS && role != TN_ROLE_CONFIG && name[0] != '.')
-		tn_logf(o->arena.ctx, TN_LOG_INFO, "'%s' stays behind: it does not belong to the new model", path);
+		tn_logf(o->arena.ctx, role == TN_ROLE_UNKNOWN ? TN_LOG_WARNING : TN_LOG_INFO,
+			"'%s' stays behind: it is not known to belong to a model", path);
 	return TN_OK;
 }
 
-tn_status tn_output_copy_sidecars(struct tn_output *o, const char *from, struct tn_error *err)
+tn_status tn_output_copy_sidecars(struct tn_output *o, const char *from, const char *except, struct tn_error *err)
 {
 	struct tn_names names;
+	int has_config = 0;
 	TN_TRY(tn_folder_list(o->arena.ctx, from, &names, err));
 	tn_status status = TN_OK;
-	for (size_t i = 0; i < names.count && status == TN_OK; i++)
-		status = copy_entry(o, from, names.items[i], err);
+	for (size_t i = 0; i < names.count && status == TN_OK; i++) {
+		has_config |= strcmp(names.items[i], "config.json") == 0;
+		if (!except || strcmp(names.items[i], except) != 0)
+			status = copy_entry(o, from, names.items[i], err);
+	}
 	tn_names_release(&names);
+	if (!has_config)
+		tn_logf(o->arena.ctx, TN_LOG_WARNING, "'%s' has no config.json, and so the new model has none", from);
 	return status;
 }
 

@@ -40,8 +40,9 @@ tn_status tn_output_put(struct tn_output *output, size_t shard, const struct tn_
 /* All bytes of a shard have been put: makes it durable and closes it. Once for each shard. */
 tn_status tn_output_finish_shard(struct tn_output *output, size_t shard, struct tn_error *err);
 
-/* Copies every sidecar of the model folder `from`: tokenizer, chat templates, generation config, code, licence. */
-tn_status tn_output_copy_sidecars(struct tn_output *output, const char *from, struct tn_error *err);
+/* Copies every sidecar of the model folder `from`: tokenizer, chat templates, generation config, code, licence; not the one
+ * called `except` (NULL: none). One that cannot be read is an error: the model would not be whole without it. */
+tn_status tn_output_copy_sidecars(struct tn_output *output, const char *from, const char *except, struct tn_error *err);
 tn_status tn_output_write(struct tn_output *output, const char *name, const void *bytes, size_t n, struct tn_error *err);
 
 /* Writes the index and puts the folder in its place; `parameters` is the number of logical ones. Frees the output when it

@@ -191,7 +191,8 @@ static tn_status write_files(struct run *run, struct tn_error *err)
 {
 	const struct tn_recode *r = run->recode;
 	struct tn_buffer config;
-	TN_TRY(tn_output_copy_sidecars(run->output, tn_checkpoint_path(r->base), err));
+	/* what that file says is in config.json, as far as it still holds */
+	TN_TRY(tn_output_copy_sidecars(run->output, tn_checkpoint_path(r->base), "quantization_config.json", err));
 	TN_TRY(tn_recode_config(r, &config, err));
 	tn_status status = TN_OK;
 	if (config.data)

@@ -15,7 +15,7 @@ static int make_wanted(const struct tn_row_edit *e)
 		tn_delta_product_f32(e->kernels, delta, e->delta_row, s->wanted, s->delta);
 		return 1;
 	}
-	tn_delta_row_f64(e->kernels, delta, e->delta_row, s->w, s->truth, NULL, s->delta);
+	tn_delta_row_f64(e->kernels, delta, e->delta_row, s->w, s->truth, TN_SIZES_NONE, NULL, s->delta);
 	for (size_t i = 0; i < e->form->cols; i++)
 		s->wanted[i] = (float)(s->truth[i] - (double)s->w[i]);
 	return 0;
@@ -88,7 +88,8 @@ static void dither(const struct tn_row_edit *e)
 	struct tn_dither_counts counts = { 0, 0 };
 	const float *d = e->s.wanted;
 	if (is_row_gain(e)) {
-		tn_delta_sum_f64(e->kernels, delta, e->delta_row, e->s.w, e->s.truth, NULL, e->s.delta);
+		tn_delta_sum_f64(e->kernels, delta, e->delta_row, e->s.w, e->s.truth, TN_SIZES_NONE, NULL,
+				 e->s.delta);
 		gain_scales(e, tn_delta_row_gain(delta, e->delta_row, e->s.truth));
 		tn_delta_product_f32(e->kernels, delta, e->delta_row, e->s.step, e->s.delta);
 		d = e->s.step;
