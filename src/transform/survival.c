@@ -91,20 +91,42 @@ static void add_directions(struct tn_survival_sums *sum, const struct tn_surviva
 	}
 }
 
+/* Sums in lanes, so that they do not wait for each other; their order is fixed. */
+enum { LANES = 8 };
+struct squares {
+	double step[LANES], delta[LANES], error[LANES];
+};
+
+static void add_squares(struct squares *sum, const struct tn_survival_row *r, float *change, size_t j, size_t n)
+{
+	for (size_t l = 0; l < n; l++) {
+		double s = (double)r->step[j + l], d = (double)r->wanted[j + l];
+		change[j + l] = r->after[j + l] - r->before[j + l];
+		double e = (double)change[j + l] - d;
+		sum->step[l] += s * s;
+		sum->delta[l] += d * d;
+		sum->error[l] += e * e;
+	}
+}
+
+static double sum_lanes(const double lanes[LANES])
+{
+	double sum = 0;
+	for (size_t l = 0; l < LANES; l++)
+		sum += lanes[l];
+	return sum;
+}
+
 void tn_survival_add_row(struct tn_survival_sums *sum, const struct tn_survival_row *r)
 {
 	size_t cols = r->delta->cols;
 	float *change = (float *)(r->scratch + 2 * r->delta->rank);
-	double step2 = 0, delta2 = 0, error2 = 0;
-	for (size_t j = 0; j < cols; j++) {
-		change[j] = r->after[j] - r->before[j];
-		double e = (double)change[j] - (double)r->wanted[j];
-		step2 += (double)r->step[j] * (double)r->step[j];
-		delta2 += (double)r->wanted[j] * (double)r->wanted[j];
-		error2 += e * e;
-	}
-	sum->step2 += step2;
-	sum->delta2 += delta2;
+	struct squares row = { { 0 }, { 0 }, { 0 } };
+	for (size_t j = 0; j < cols; j += LANES)
+		add_squares(&row, r, change, j, cols - j < LANES ? cols - j : LANES);
+	double error2 = sum_lanes(row.error);
+	sum->step2 += sum_lanes(row.step);
+	sum->delta2 += sum_lanes(row.delta);
 	sum->error2 += error2;
 	sum->codes += cols;
 	sum->not_finite |= !isfinite(error2);
