@@ -57,6 +57,19 @@ static tn_status fail_no_weights(const tn_adapter *adapter, const char *name, st
 		       "incomplete", adapter->path, name);
 }
 
+/* Two trainings in one folder: which of them is meant is for a person to say. */
+static tn_status note_unread(tn_adapter *adapter, const char *name, struct tn_error *err)
+{
+	char path[TN_PATH_BYTES];
+	tn_path_kind kind;
+	TN_TRY(tn_path_join(path, adapter->path, name, err));
+	if (tn_path_kind_of(path, &kind, NULL) != TN_OK || kind != TN_PATH_FILE)
+		return TN_OK;
+	tn_logf(adapter->ctx, TN_LOG_WARNING, "'%s' is used, and '%s' beside it is not", tn_safetensors_path(adapter->file),
+		name);
+	return tn_arena_text(&adapter->arena, name, strlen(name), &adapter->unread, err);
+}
+
 /* The name that goes with the dialect is preferred; the other one is taken only when that is absent (a link into nothing
  * counts as absent), never when something else stands there. */
 static tn_status open_weights(tn_adapter *adapter, struct tn_error *err)
@@ -76,7 +89,8 @@ static tn_status open_weights(tn_adapter *adapter, struct tn_error *err)
 		if (bytes > ADAPTER_CAP)
 			return tn_fail(err, TN_E_LIMIT, path, "'%s' has %llu bytes; no adapter has more than %llu", path,
 				       (unsigned long long)bytes, (unsigned long long)ADAPTER_CAP);
-		return tn_safetensors_open(adapter->ctx, path, &adapter->file, err);
+		TN_TRY(tn_safetensors_open(adapter->ctx, path, &adapter->file, err));
+		return i == 0 ? note_unread(adapter, names[!first], err) : TN_OK;
 	}
 	return fail_no_weights(adapter, names[first], err);
 }

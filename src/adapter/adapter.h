@@ -35,6 +35,7 @@ struct tn_adapter {
 	const char *path;
 	struct tn_adapter_config config;
 	tn_safetensors *file;
+	const char *unread;     /* weights of the other dialect's name in the folder too; NULL: none */
 	struct tn_adapter_entry *entries;   /* in the order of paths */
 	size_t count;
 };

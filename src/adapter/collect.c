@@ -395,10 +395,8 @@ static tn_status check_saved(const tn_adapter *adapter, const struct part *p, st
 	const char *dot = strrchr(name, '.');
 	snprintf(module, sizeof module, "%.*s", (int)(dot ? dot - name : 0), name);
 	fine = fine || tn_path_is_embedding(module) || tn_path_is_head(module);
-	for (size_t i = 0; i < c->saved.count && !fine; i++) {
-		TN_TRY(tn_regex_begin(c->saved_regexes[i], module, &fine, NULL, NULL, err));
-		fine = fine || tn_ends_with(module, c->saved.names[i]);
-	}
+	for (size_t i = 0; i < c->saved.count && !fine; i++)
+		TN_TRY(tn_saved_covers(c, i, module, &fine, err));
 	if (!fine)
 		return tn_fail(err, TN_E_MISMATCH, name, "'%.100s' is a whole tensor of the base, and neither modules_to_save nor bias "
 			       "speaks of it; add its module to modules_to_save if it is meant to be replaced", p->tensor->name);

@@ -156,6 +156,41 @@ static tn_status check_keys(const struct tn_joint *j, struct tn_error *err)
 	return TN_OK;
 }
 
+/* Whether the module that holds the tensor `name` is one of entry `i` of modules_to_save. */
+static tn_status holds_saved(const struct tn_joint *j, size_t i, const char *name, int *holds, struct tn_error *err)
+{
+	char module[LONGEST_NAME];
+	const char *dot = strrchr(name, '.');
+	*holds = 0;
+	if (!dot || snprintf(module, sizeof module, "%.*s", (int)(dot - name), name) >= (int)sizeof module)
+		return TN_OK;
+	return tn_saved_covers(&j->adapter->config, i, module, holds, err);
+}
+
+/* PEFT wraps what modules_to_save names, and ends with a KeyError when the file has nothing for it. What the base does
+ * not have it never wraps: "classifier" and "score", which every classifier names, for example. */
+static tn_status check_saved_are_there(const struct tn_joint *j, struct tn_error *err)
+{
+	const struct tn_adapter_config *c = &j->adapter->config;
+	for (size_t i = 0; i < c->saved.count; i++) {
+		const char *name = c->saved.names[i];
+		int in_file = 0, in_base = j->tied && j->head == TN_NO_TARGET && !c->tie_on_purpose && tn_path_is_head(name);
+		for (size_t k = 0; k < j->adapter->count && !in_file; k++)
+			if (j->adapter->entries[k].module.kind == TN_MODULE_SAVED)
+				TN_TRY(holds_saved(j, i, j->adapter->entries[k].module.path, &in_file, err));
+		for (size_t k = 0; k < j->target_count && !in_file && !in_base; k++)
+			TN_TRY(holds_saved(j, i, j->targets[k].name, &in_base, err));
+		if (in_base && !in_file)
+			return tn_fail(err, TN_E_MISMATCH, name, "modules_to_save names '%.100s', which the base has, and the "
+				       "file holds no tensor of it, so PEFT cannot load it: get the whole file, or take the name out "
+				       "of modules_to_save", name);
+		if (!in_file)
+			tn_logf(j->adapter->ctx, TN_LOG_INFO, "modules_to_save names '%s', which neither the file nor the base has",
+				name);
+	}
+	return TN_OK;
+}
+
 tn_status tn_joint_check_complete(const struct tn_joint *j, struct tn_error *err)
 {
 	struct fronts fronts = find_fronts(j);
@@ -184,5 +219,6 @@ tn_status tn_joint_check_complete(const struct tn_joint *j, struct tn_error *err
 	if (missing)
 		tn_logf(j->adapter->ctx, TN_LOG_WARNING, "'keys' names %zu modules without factors in the file, the first is '%s': they "
 			"stay as they are, as with mlx-lm", missing, first);
+	TN_TRY(check_saved_are_there(j, err));
 	return check_keys(j, err);
 }

@@ -129,25 +129,6 @@ tn_status tn_joint_edit_config(struct tn_joint *j, const char *key, int is_flag,
 	return TN_OK;
 }
 
-int tn_target_is_packed(const struct tn_target *target)
-{
-	return target->matrix && (!target->replacement || target->replacement->dtype == TN_U32);
-}
-
-const struct tn_tensor *tn_target_source(const struct tn_target *target)
-{
-	if (tn_target_is_packed(target))
-		return target->logical;
-	return target->replacement ? target->replacement : target->base;
-}
-
-tn_dtype tn_target_dtype(const struct tn_target *target)
-{
-	if (target->logical)
-		return target->logical->dtype;
-	return target->base ? target->base->dtype : target->replacement->dtype;
-}
-
 /* ---- the base -------------------------------------------------------------------------------------------- */
 
 int tn_is_conv1d(const struct tn_joint *j, const char *path)
@@ -384,6 +365,42 @@ static tn_status land_matrix(struct tn_joint *j, const struct tn_adapter_entry *
 	return e->bias ? land_bias(j, e, *out, err) : TN_OK;
 }
 
+/* Whether what stands behind the first two dimensions is the kernel of `w`, and not only of the right product. */
+static int is_kernel_of(const struct tn_tensor *w, const struct tn_tensor *a, const struct tn_tensor *b)
+{
+	int fits = a->rank == w->rank && (b->rank == 2 || b->rank == w->rank);
+	for (uint32_t i = 1; i < a->rank && fits; i++)
+		fits = a->shape[i] == w->shape[i];
+	for (uint32_t i = 2; i < b->rank && fits; i++)
+		fits = b->shape[i] == 1;
+	return fits;
+}
+
+static void write_shape(char out[96], const struct tn_tensor *t)
+{
+	size_t n = 0;
+	for (uint32_t i = 0; i < t->rank && n < 96; i++)
+		n += (size_t)snprintf(out + n, 96 - n, "%s%llu", i ? ", " : "", (unsigned long long)t->shape[i]);
+}
+
+/* Factors of more than two dimensions are those of a convolution; a stack's first one is the expert. */
+static tn_status check_kernel(const struct tn_joint *j, const struct tn_adapter_entry *e, size_t target,
+			      struct tn_error *err)
+{
+	const struct tn_tensor *w = tn_target_source(&j->targets[target]), *a = e->a.tensor, *b = e->b.tensor;
+	char odd[96], base[96];
+	int stack = e->module.kind == TN_MODULE_EXPERTS && !e->of_parameter;
+	if ((a->rank == 2 && b->rank == 2) || stack || is_kernel_of(w, a, b))
+		return TN_OK;
+	const struct tn_tensor *t = a->rank > 2 ? a : b;
+	write_shape(odd, t);
+	write_shape(base, w);
+	return tn_fail(err, TN_E_MISMATCH, t->name, "'%.100s' is [%s], and the base '%.80s' is [%s]: more than two dimensions "
+		       "are those of a convolution, A [rank, in, kernel...] and B [out, rank, 1...] on [out, in, kernel...]; "
+		       "give the base that the adapter was trained on, or save the factors with two dimensions", t->name, odd,
+		       w->name, base);
+}
+
 /* ---- all of them ----------------------------------------------------------------------------------------- */
 
 /* Replacements first: deltas land on what they leave. */
@@ -399,10 +416,11 @@ static tn_status land_entry(struct tn_joint *j, size_t i, int saved, size_t *tar
 		return tn_joint_land_tokens(j, e, &targets[i], err);
 	size_t first = j->landing_count;
 	TN_TRY(tn_joint_land_experts(j, e, &landed, err));
-	if (!landed)
-		return land_matrix(j, e, &targets[i], err);
-	targets[i] = j->landings[first].target;
-	return TN_OK;
+	if (landed)
+		targets[i] = j->landings[first].target;
+	else
+		TN_TRY(land_matrix(j, e, &targets[i], err));
+	return check_kernel(j, e, targets[i], err);
 }
 
 static int compare_landings(const void *a, const void *b)
@@ -520,46 +538,4 @@ tn_status tn_joint_make(const tn_adapter *adapter, const tn_checkpoint *base, st
 {
 	struct tn_weighted_adapter one = { adapter, 1 };
 	return tn_joint_make_all(&one, 1, base, arena, out, err);
-}
-
-/* ---- reading --------------------------------------------------------------------------------------------- */
-
-/* Whole rows through the codec. */
-static tn_status read_packed(const struct tn_joint *j, const struct tn_matrix *m, uint64_t first, uint64_t rows, float *dst,
-			     unsigned char *raw, struct tn_error *err)
-{
-	struct tn_tensor_source source = tn_checkpoint_source(j->base);
-	for (uint64_t row = first; row < first + rows; row++, dst += m->cols) {
-		struct tn_format format;
-		struct tn_row in = { { NULL } };
-		unsigned char *at = raw;
-		uint64_t end;
-		for (unsigned p = 0; p < TN_PART_COUNT; p++) {
-			if (!m->part[p])
-				continue;
-			TN_TRY(tn_checkpoint_read(j->base, m->part[p], row * m->row_bytes[p], at, m->row_bytes[p], err));
-			in.part[p] = at;
-			at += m->row_bytes[p];
-		}
-		TN_TRY(tn_matrix_format_at(&source, m, row, &format, &end, err));
-		j->ctx->kernels->codec[format.codec]->decode(dst, &in, &format, (size_t)m->cols);
-	}
-	return TN_OK;
-}
-
-tn_status tn_target_read_f32(const struct tn_joint *j, const struct tn_target *target, uint64_t first, uint64_t count,
-			     float *dst, void *raw, struct tn_error *err)
-{
-	const struct tn_tensor *t = tn_target_source(target);
-	uint64_t unit = tn_dtype_bits(t->dtype) / 8;
-	struct tn_format format = { .codec = TN_CODEC_dense, .dtype = t->dtype };
-	struct tn_row row = { { raw } };
-	if (tn_target_is_packed(target))
-		return read_packed(j, target->matrix, first / target->matrix->cols, count / target->matrix->cols, dst, raw, err);
-	if (target->replacement)
-		TN_TRY(tn_safetensors_read(target->replacer->file, t, first * unit, raw, (size_t)(count * unit), err));
-	else
-		TN_TRY(tn_checkpoint_read(j->base, t, first * unit, raw, (size_t)(count * unit), err));
-	j->ctx->kernels->codec[TN_CODEC_dense]->decode(dst, &row, &format, (size_t)count);
-	return TN_OK;
 }

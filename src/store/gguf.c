@@ -8,6 +8,7 @@
 #include <string.h>
 
 enum { LONGEST_HEADER = 64 << 20, MOST_TENSORS = 1 << 20, LONGEST_NAME = 255, ARRAY = 9, TEXT = 8 };
+enum { LEAST_TENSOR = 8 + 1 + 4 + 4 + 8 }; /* bytes of a description: a name of one, no dimension, type, offset */
 
 struct scan {
 	const unsigned char *bytes;
@@ -205,6 +206,8 @@ static tn_status parse(struct scan *s, tn_safetensors *file, struct tn_gguf_info
 		TN_TRY(take_setting(s, info, &alignment, err));
 	if (alignment == 0 || alignment > 1 << 20 || (alignment & (alignment - 1)))
 		return tn_fail(err, TN_E_FORMAT, s->where, "general.alignment of '%s' is %llu", s->where, (unsigned long long)alignment);
+	if (tensors > (s->length - s->pos) / LEAST_TENSOR) /* before memory is taken for them */
+		return fail_cut(s, err);
 	TN_TRY(tn_arena_array(&file->arena, (size_t)tensors, sizeof *h->tensors, &h->tensors, err));
 	TN_TRY(tn_arena_array(&file->arena, (size_t)tensors, sizeof *h->by_name, &h->by_name, err));
 	for (h->count = 0; h->count < tensors; h->count++)

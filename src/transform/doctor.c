@@ -66,6 +66,18 @@ static tn_status note_changes(tn_doctor *d, struct tn_error *err)
 	return TN_OK;
 }
 
+static tn_status note_unread(tn_doctor *d, struct tn_error *err)
+{
+	const char *text, *unread = d->adapter->unread;
+	if (!unread)
+		return TN_OK;
+	TN_TRY(tn_arena_printf(&d->arena, &text, err, "the folder has two files of weights: '%s' is used, as "
+			       "adapter_config.json is %s's, and '%s' is not; remove the one that is not meant",
+			       tn_safetensors_path(tn_adapter_file(d->adapter)),
+			       tn_adapter_dialect_name(tn_adapter_dialect_of(d->adapter)), unread));
+	return add(d, TN_FINDING_WARNING, unread, text, err);
+}
+
 static tn_status examine(tn_doctor *d, struct tn_error *err)
 {
 	struct tn_error found;
@@ -73,8 +85,10 @@ static tn_status examine(tn_doctor *d, struct tn_error *err)
 		TN_TRY(add_error(d, &found, err));
 	if (tn_checkpoint_open(d->ctx, d->base_path, &d->base, &found) != TN_OK)
 		TN_TRY(add_error(d, &found, err));
-	if (d->adapter)
+	if (d->adapter) {
 		TN_TRY(check_values(d, err));
+		TN_TRY(note_unread(d, err));
+	}
 	if (d->adapter && d->base && tn_fuse_plan(d->ctx, d->base, d->adapter, NULL, &d->fuse, &found) != TN_OK)
 		TN_TRY(add_error(d, &found, err));
 	if (d->fuse)

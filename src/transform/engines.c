@@ -14,12 +14,16 @@ struct check {
 	const tn_adapter *adapter;
 	tn_engine_report report;
 	void *arg;
+	int refused; /* an error was said: how to start the engine with it is no help then */
 };
 
 enum { E = TN_FINDING_ERROR, W = TN_FINDING_WARNING, N = TN_FINDING_NOTE };
 
-static tn_status say(const struct check *c, int level, const char *where, const char *message, struct tn_error *err)
+static tn_status say(struct check *c, int level, const char *where, const char *message, struct tn_error *err)
 {
+	c->refused |= level == E;
+	if (c->refused && level == N)
+		return TN_OK;
 	return c->report(c->arg, level, where, message, err);
 }
 
@@ -29,7 +33,7 @@ struct rule {
 	const char *where, *message;
 };
 
-static tn_status say_all(const struct check *c, const struct rule *rules, size_t count, struct tn_error *err)
+static tn_status say_all(struct check *c, const struct rule *rules, size_t count, struct tn_error *err)
 {
 	for (size_t i = 0; i < count; i++)
 		if (rules[i].holds)
@@ -59,7 +63,7 @@ static uint64_t largest_rank(const tn_adapter *a)
 	return rank;
 }
 
-static tn_status want_peft(const struct check *c, const char *engine, struct tn_error *err)
+static tn_status want_peft(struct check *c, const char *engine, struct tn_error *err)
 {
 	char text[256];
 	snprintf(text, sizeof text, "%s reads PEFT folders only; fuse the adapter and give %s the merged model", engine, engine);
@@ -68,7 +72,7 @@ static tn_status want_peft(const struct check *c, const char *engine, struct tn_
 
 /* ---- one program each ------------------------------------------------------------------------------------ */
 
-static tn_status check_tenon_peft(const struct check *c, struct tn_error *err)
+static tn_status check_tenon_peft(struct check *c, struct tn_error *err)
 {
 	const struct tn_adapter_config *f = &c->adapter->config;
 	int overlapping = 0;
@@ -92,7 +96,7 @@ static tn_status check_tenon_peft(const struct check *c, struct tn_error *err)
 	return SAY(c, rules, err);
 }
 
-static tn_status check_mlx(const struct check *c, struct tn_error *err)
+static tn_status check_mlx(struct check *c, struct tn_error *err)
 {
 	const struct tn_adapter_config *f = &c->adapter->config;
 	if (f->dialect != TN_DIALECT_MLX_LM)
@@ -118,7 +122,7 @@ static tn_status check_mlx(const struct check *c, struct tn_error *err)
 	return SAY(c, rules, err);
 }
 
-static tn_status check_vllm(const struct check *c, struct tn_error *err)
+static tn_status check_vllm(struct check *c, struct tn_error *err)
 {
 	const struct tn_adapter_config *f = &c->adapter->config;
 	char flags[160];
@@ -145,9 +149,11 @@ static tn_status check_vllm(const struct check *c, struct tn_error *err)
 	return SAY(c, rules, err);
 }
 
-static tn_status check_llama_cpp(const struct check *c, struct tn_error *err)
+static tn_status check_llama_cpp(struct check *c, struct tn_error *err)
 {
 	const struct tn_adapter_config *f = &c->adapter->config;
+	if (f->dialect == TN_DIALECT_GGUF)
+		return say(c, N, "", "it is in llama.cpp's own format: run with --lora FILE.gguf", err);
 	TN_TRY(want_peft(c, "llama.cpp", err));
 	const struct rule rules[] = {
 		{ f->method == TN_METHOD_DORA, E, "use_dora", "convert_lora_to_gguf.py takes lora_A and lora_B only; fuse the adapter" },
@@ -164,7 +170,7 @@ static tn_status check_llama_cpp(const struct check *c, struct tn_error *err)
 	return SAY(c, rules, err);
 }
 
-static tn_status check_ollama(const struct check *c, struct tn_error *err)
+static tn_status check_ollama(struct check *c, struct tn_error *err)
 {
 	TN_TRY(check_llama_cpp(c, err));
 	return say(c, N, "", "in a Modelfile: FROM the same base, then ADAPTER and the folder or the GGUF file; Llama, Mistral and "
@@ -173,7 +179,7 @@ static tn_status check_ollama(const struct check *c, struct tn_error *err)
 
 static const struct {
 	const char *name;
-	tn_status (*check)(const struct check *c, struct tn_error *err);
+	tn_status (*check)(struct check *c, struct tn_error *err);
 } engines[] = {
 	{ "peft", check_tenon_peft }, { "mlx", check_mlx },       { "vllm", check_vllm },
 	{ "llama.cpp", check_llama_cpp }, { "ollama", check_ollama },
@@ -190,7 +196,7 @@ int tn_engine_exists(const char *engine)
 tn_status tn_engine_check(const char *engine, const tn_adapter *adapter, tn_engine_report report, void *arg,
 			  struct tn_error *err)
 {
-	struct check c = { adapter, report, arg };
+	struct check c = { adapter, report, arg, 0 };
 	for (size_t i = 0; i < sizeof engines / sizeof *engines; i++)
 		if (strcmp(engines[i].name, engine) == 0)
 			return engines[i].check(&c, err);

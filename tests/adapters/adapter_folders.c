@@ -40,6 +40,28 @@ static void peft_load_uses_adapter_model_safetensors_filename(void **state)
 	al_ok(t, open_adapter(t, d)); /* the other name, because that one is absent */
 }
 
+/* The dialect says which of two files of weights is read; that there are two is said by both ways of opening it. */
+static void the_file_that_is_not_read_is_named(void **state)
+{
+	struct al *t = *state;
+	tn_doctor *d;
+	const struct al_tensor other = { "x", { 1 }, 1, NULL };
+	al_write_toy(al_path(t, "base"));
+	al_write_toy_adapter(al_path(t, "a"), PEFT_CONFIG, 1, 2, 0, 3);
+	al_ok(t, open_adapter(t, al_path(t, "a")));
+	assert_int_equal(t->warnings, 0);
+	al_write_st(al_path(t, "a/adapters.safetensors"), &other, 1);
+	al_ok(t, open_adapter(t, al_path(t, "a")));
+	assert_int_equal(t->warnings, 1);
+	al_ok(t, tn_doctor_run(t->ctx, al_path(t, "base"), al_path(t, "a"), NULL, &d, &t->err));
+	assert_true(tn_doctor_lands(d) && tn_doctor_ok(d));
+	assert_int_equal(tn_doctor_count(d), 1);
+	assert_int_equal(tn_doctor_at(d, 0)->level, TN_FINDING_WARNING);
+	assert_non_null(strstr(tn_doctor_at(d, 0)->message, "/adapter_model.safetensors' is used"));
+	assert_non_null(strstr(tn_doctor_at(d, 0)->message, "'adapters.safetensors' is not"));
+	tn_doctor_free(d);
+}
+
 static void locate_adapter_safetensors_falls_back_when_preferred_is_broken_symlink(void **state)
 {
 	struct al *t = *state;
@@ -218,6 +240,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		AL_TEST(peft_load_uses_adapter_model_safetensors_filename),
+		AL_TEST(the_file_that_is_not_read_is_named),
 		AL_TEST(locate_adapter_safetensors_falls_back_when_preferred_is_broken_symlink),
 		AL_TEST(locate_adapter_safetensors_rejects_non_regular_preferred_path_even_with_valid_fallback),
 		AL_TEST(locate_adapter_safetensors_rejects_non_regular_fallback_path),

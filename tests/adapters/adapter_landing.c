@@ -243,6 +243,36 @@ static void kohya_files(void **state)
 	expect_values(t, al_path(t, "out"), conv.name, (const double[]){ 2, 0, 0, 0, 2, 0 }, 6, 0);
 }
 
+/* Three dimensions whose product fits are no factors of a matrix; on a convolution of that kernel they are. */
+static void more_dimensions_only_on_a_convolution(void **state)
+{
+	struct al *t = *state;
+	static const float w[12] = { 0 };
+	static const struct {
+		struct al_tensor base, a, b;
+		tn_status status;
+		const char *shapes[2];
+	} rows[] = {
+		{ { "l.weight", { 3, 4 }, 2, w }, { PREFIX "l.lora_A.weight", { 2, 2, 2 }, 3, w },
+		  { PREFIX "l.lora_B.weight", { 3, 2 }, 2, w }, TN_E_MISMATCH, { "[2, 2, 2]", "[3, 4]" } },
+		{ { "l.weight", { 3, 4 }, 2, w }, { PREFIX "l.lora_A.weight", { 2, 4 }, 2, w },
+		  { PREFIX "l.lora_B.weight", { 3, 1, 2 }, 3, w }, TN_E_MISMATCH, { "[3, 1, 2]", "[3, 4]" } },
+		{ { "l.weight", { 3, 4, 1 }, 3, w }, { PREFIX "l.lora_A.weight", { 2, 2, 2 }, 3, w },
+		  { PREFIX "l.lora_B.weight", { 3, 2, 1 }, 3, w }, TN_E_MISMATCH, { "[2, 2, 2]", "[3, 4, 1]" } },
+		{ { "l.weight", { 3, 2, 2 }, 3, w }, { PREFIX "l.lora_A.weight", { 2, 2, 2 }, 3, w },
+		  { PREFIX "l.lora_B.weight", { 3, 2, 1 }, 3, w }, TN_OK, { NULL, NULL } },
+	};
+	for (size_t i = 0; i < COUNT(rows); i++) {
+		const struct al_tensor lora[] = { rows[i].a, rows[i].b };
+		al_write_base(al_path(t, "base%zu", i), "{}", &rows[i].base, 1);
+		al_write_adapter(al_path(t, "a%zu", i), "{\"r\":2,\"lora_alpha\":2,\"target_modules\":[\"l\"]}",
+				 "adapter_model.safetensors", lora, 2);
+		al_expect(t, al_fuse(t, al_path(t, "base%zu", i), al_path(t, "a%zu", i), al_path(t, "out%zu", i)), rows[i].status);
+		for (int k = 0; k < 2 && rows[i].shapes[k]; k++)
+			al_expect_named(t, rows[i].shapes[k]);
+	}
+}
+
 static void put(FILE *f, uint64_t value, size_t bytes)
 {
 	for (size_t i = 0; i < bytes; i++)
@@ -303,6 +333,10 @@ static void gguf_files(void **state)
 	write_gguf(al_path(t, "l.gguf"), "adapter", fixture_a_peft, b);
 	al_ok(t, al_fuse(t, al_path(t, "base"), al_path(t, "l.gguf"), al_path(t, "out")));
 	expect_values(t, al_path(t, "out"), base.name, w, 12, 0);
+	tn_doctor *d;
+	al_ok(t, tn_doctor_run(t->ctx, al_path(t, "base"), al_path(t, "l.gguf"), "llama.cpp", &d, &t->err));
+	assert_true(tn_doctor_ok(d)); /* its own format needs no PEFT folder */
+	tn_doctor_free(d);
 	write_gguf(al_path(t, "l.gguf"), "model", fixture_a_peft, b);
 	al_expect(t, al_fuse(t, al_path(t, "base"), al_path(t, "l.gguf"), al_path(t, "out")), TN_E_UNSUPPORTED);
 	write_gguf(al_path(t, "l.gguf"), "adapter", fixture_a_peft, b);
@@ -541,6 +575,7 @@ int main(void)
 		AL_TEST(experts_of_mlx_lm),
 		AL_TEST(experts_land_on_other_layouts),
 		AL_TEST(kohya_files),
+		AL_TEST(more_dimensions_only_on_a_convolution),
 		AL_TEST(gguf_files),
 		AL_TEST(prefixes_of_wrappers),
 		AL_TEST(a_vision_tower_is_left_alone),

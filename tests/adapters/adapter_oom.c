@@ -1,38 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Every allocation of opening, planning, fusing and verifying fails once: the call says so, and nothing is left behind. */
 #include "adapterlib.h"
+#include "testlib.h"
 
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 #define CASES ADAPTER_DATA "/peft"
-
-struct heap {
-	long calls, fail_at, live;
-};
-
-static void *heap_alloc(void *user, size_t bytes)
-{
-	struct heap *h = user;
-	void *p = __atomic_add_fetch(&h->calls, 1, __ATOMIC_RELAXED) == h->fail_at ? NULL : malloc(bytes);
-	__atomic_add_fetch(&h->live, p != NULL, __ATOMIC_RELAXED);
-	return p;
-}
-
-static void *heap_resize(void *user, void *ptr, size_t old_bytes, size_t bytes)
-{
-	struct heap *h = user;
-	(void)old_bytes;
-	return __atomic_add_fetch(&h->calls, 1, __ATOMIC_RELAXED) == h->fail_at ? NULL : realloc(ptr, bytes);
-}
-
-static void heap_release(void *user, void *ptr, size_t bytes)
-{
-	(void)bytes;
-	__atomic_sub_fetch(&((struct heap *)user)->live, 1, __ATOMIC_RELAXED);
-	free(ptr);
-}
 
 static tn_status whole_job(tn_context *ctx, const char *base, const char *adapter, const char *out, struct tn_error *err)
 {
@@ -75,21 +48,21 @@ static void sweep(void **state)
 		tn_status status = TN_E_NOMEM;
 		snprintf(base, sizeof base, "%s/%s", CASES, cases[i][0]);
 		snprintf(adapter, sizeof adapter, "%s/cases/%s", CASES, cases[i][1]);
-		for (long at = 1; status != TN_OK; at += at < 60 ? 1 : at / 23) {
-			struct heap heap = { 0, 0, 0 };
+		for (size_t at = 1; status != TN_OK; at += at < 60 ? 1 : at / 23) {
+			struct tt_heap heap = { 0 };
 			struct tn_options options = TN_OPTIONS_INIT;
 			tn_context *ctx;
-			options.allocator = (struct tn_allocator){ heap_alloc, heap_resize, heap_release, &heap };
+			options.allocator = tt_heap_allocator(&heap);
 			options.threads = 1;
 			assert_int_equal(tn_context_create(&options, &ctx, NULL), TN_OK);
 			heap.calls = 0;
 			heap.fail_at = at;
 			status = whole_job(ctx, base, adapter, al_path(t, "out"), &t->err);
 			if (status != TN_OK && status != TN_E_NOMEM)
-				fail_msg("%s, allocation %ld: %s", cases[i][1], at, t->err.msg);
+				fail_msg("%s, allocation %zu: %s", cases[i][1], at, t->err.msg);
 			tn_context_destroy(ctx);
-			if (heap.live != 0)
-				fail_msg("%s, allocation %ld: %ld blocks are left", cases[i][1], at, heap.live);
+			if (heap.live_blocks != 0)
+				fail_msg("%s, allocation %zu: %zu blocks are left", cases[i][1], at, heap.live_blocks);
 		}
 	}
 }
