@@ -78,7 +78,7 @@ static void what_depends_on_order_is_refused(void **state)
 	job.adapter = robot;
 	job.second = pirate;
 	fuse_refused(t, &job, TN_E_UNSUPPORTED, "is a DoRA");
-	job.options.weight = NAN;
+	job.options.weight = (double)NAN;
 	fuse_refused(t, &job, TN_E_ARG, "is not a number");
 }
 
