@@ -115,6 +115,21 @@ static int parse_count(const char *text, unsigned *out)
 	return 1;
 }
 
+static int parse_share(const char *text, double *out)
+{
+	char *end;
+	*out = strtod(text, &end);
+	return end != text && !*end && *out >= 0 && *out <= 1;
+}
+
+static int add_value(const char *text, struct cli_list *list)
+{
+	if (list->count == CLI_MOST_VALUES)
+		return 0;
+	list->values[list->count++] = text;
+	return 1;
+}
+
 /* 1 when the value fits the option. */
 static int set_value(const struct cli_option *option, const char *value)
 {
@@ -122,6 +137,8 @@ static int set_value(const struct cli_option *option, const char *value)
 	case CLI_TEXT: *(const char **)option->target = value; return 1;
 	case CLI_BYTES: return parse_bytes(value, option->target);
 	case CLI_COUNT: return parse_count(value, option->target);
+	case CLI_SHARE: return parse_share(value, option->target);
+	case CLI_LIST: return add_value(value, option->target);
 	default: return 0;
 	}
 }

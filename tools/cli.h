@@ -12,14 +12,21 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
 
 /* ---- options --------------------------------------------------------------------------------------------- */
 
-enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_BYTES, CLI_COUNT, CLI_SECTION };
+enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_BYTES, CLI_COUNT, CLI_SHARE, CLI_LIST, CLI_SECTION };
+
+/* The values of an option that may be given several times. */
+enum { CLI_MOST_VALUES = 16 };
+struct cli_list {
+	const char *values[CLI_MOST_VALUES];
+	int count;
+};
 
 struct cli_option {
 	enum cli_kind kind;
 	const char *names;        /* "--save-path", "-q, --quiet" */
 	const char *value;        /* placeholder in the help; NULL for a flag */
 	const char *help;
-	void *target;             /* int, const char *, uint64_t, unsigned */
+	void *target;             /* int, const char *, uint64_t, unsigned, double, struct cli_list */
 };
 
 struct cli_command {
@@ -36,7 +43,7 @@ struct cli_common {
 	unsigned threads;
 	uint64_t max_memory;
 	const char *isa;
-	const char *positional[4];
+	const char *positional[16];
 	int positional_count;
 };
 extern struct cli_common cli;

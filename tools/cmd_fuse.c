@@ -1,22 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli.h"
 #include "groups.h"
+#include "joining.h"
+#include "receipt.h"
 
 #include <inttypes.h>
+#include <math.h>
+#include <string.h>
 
 static struct {
-	const char *model, *adapter_path, *save_path, *upload_repo;
+	const char *model, *save_path, *upload_repo, *rounding, *promote_bits, *receipt;
+	struct cli_list adapters;
+	struct tn_fuse_options fuse;
 	int dry_run, force, resume;
-} args;
+} args = { .fuse = TN_FUSE_OPTIONS_INIT };
 
 static const struct cli_option options[] = {
 	{ CLI_TEXT, "--model", "BASE", "folder of the base model", &args.model },
-	{ CLI_TEXT, "--adapter-path", "ADAPTER", "folder of the adapter", &args.adapter_path },
+	{ CLI_LIST, "--adapter-path", "ADAPTER", "folder of the adapter, or FOLDER:WEIGHT; may be repeated", &args.adapters },
 	{ CLI_TEXT, "--save-path", "OUT", "folder to write", &args.save_path },
+	{ CLI_TEXT, "--receipt", "FILE", "also write what was done as JSON", &args.receipt },
 	{ CLI_FLAG, "--dry-run", NULL, "print what would be done, and do nothing", &args.dry_run },
 	{ CLI_FLAG, "--force", NULL, "replace OUT if it holds a model", &args.force },
 	{ CLI_FLAG, "--resume", NULL, "keep the finished shards of an interrupted run of the same job", &args.resume },
+	{ CLI_FLAG, "--allow-nonfinite", NULL, "write NaN and infinity in place of refusing them", &args.fuse.allow_nonfinite },
 	{ CLI_TEXT, "--upload-repo", "REPO", "not done by tenon; says what to run instead", &args.upload_repo },
+	{ CLI_SECTION, "", NULL, "Where the base is quantized:", NULL },
+	{ CLI_FLAG, "--dequantize, --de-quantize", NULL, "write a dense model", &args.fuse.dequantize },
+	{ CLI_TEXT, "--rounding", "R", "auto (the default), dither (keeps small deltas), nearest", &args.rounding },
+	{ CLI_TEXT, "--promote-bits", "6|8", "give changed weights so many bits", &args.promote_bits },
+	{ CLI_SHARE, "--min-survival", "X", "refuse (or promote) weights that keep less, 0 to 1", &args.fuse.min_survival },
 	{ CLI_FLAG, NULL, NULL, NULL, NULL },
 };
 
@@ -24,7 +37,7 @@ static const struct cli_command command = {
 	.verb = "fuse",
 	.usage = "--model BASE --adapter-path ADAPTER --save-path OUT",
 	.about = "Writes BASE + ADAPTER as a complete Hugging Face folder. OUT appears whole or not at all; BASE is only\n"
-		 "read. Memory stays under --max-memory for any model size.",
+		 "read. Memory stays under --max-memory for any model size. A quantized BASE stays quantized as it is.",
 	.options = options,
 };
 
@@ -35,7 +48,8 @@ static int print_plan(const tn_fuse *fuse)
 		const struct tn_planned_tensor *p = tn_fuse_at(fuse, i);
 		char detail[128];
 		if (p->module)
-			snprintf(detail, sizeof detail, "%s, rank %" PRIu64 ", scale %g", tn_action_name(p->action), p->module->rank,
+			snprintf(detail, sizeof detail, "%s%s%s%s, rank %" PRIu64 ", scale %g", tn_action_name(p->action),
+				 p->scheme ? " (" : "", p->scheme ? p->scheme : "", p->scheme ? ")" : "", p->module->rank,
 				 p->module->scale);
 		else
 			snprintf(detail, sizeof detail, "%s", tn_action_name(p->action));
@@ -64,27 +78,119 @@ static int dry_run(const tn_fuse *fuse, const tn_checkpoint *base)
 		return cli_fail(command.verb, &err);
 	char bytes[CLI_NUMBER_BYTES], buffers[CLI_NUMBER_BYTES];
 	printf("would merge %zu tensors and copy %zu: %s in %zu file%s, with %s of buffers; nothing was written\n",
-	       tn_fuse_merged_count(fuse), tn_fuse_count(fuse) - tn_fuse_merged_count(fuse),
+	       tn_fuse_merged_count(fuse), tn_fuse_copied_count(fuse),
 	       cli_bytes(bytes, tn_checkpoint_tensor_bytes(base)), tn_checkpoint_shard_count(base),
 	       tn_checkpoint_shard_count(base) == 1 ? "" : "s", cli_bytes(buffers, memory));
 	return EXIT_DONE;
 }
 
-static int run(const tn_fuse *fuse, const tn_checkpoint *base)
+/* ---- after the run --------------------------------------------------------------------------------------- */
+
+/* What is left of the adapter, over all weights that stayed quantized. */
+struct totals {
+	size_t weights, lost, dithered, nearest, promoted;
+	double least, worst_rho, noise;
+	const char *least_name;
+};
+
+static struct totals add_up(const tn_fuse *fuse)
 {
-	struct tn_error err;
+	struct totals t = { .least = HUGE_VAL };
+	for (size_t i = 0; i < tn_fuse_count(fuse); i++) {
+		const struct tn_planned_tensor *p = tn_fuse_at(fuse, i);
+		const struct tn_survival *s = p->survival;
+		if (!s)
+			continue;
+		t.weights++;
+		t.lost += s->cap < 0.5;
+		t.promoted += p->action == TN_ACTION_PROMOTE;
+		t.dithered += p->action != TN_ACTION_PROMOTE && s->rounding == TN_ROUNDING_DITHER;
+		t.nearest += p->action != TN_ACTION_PROMOTE && s->rounding == TN_ROUNDING_NEAREST;
+		t.noise = s->noise > t.noise ? s->noise : t.noise;
+		if (s->cap < t.least) {
+			t.least = s->cap;
+			t.least_name = p->tensor->name;
+			t.worst_rho = s->rho;
+		}
+	}
+	return t;
+}
+
+/* One line for each group of weights that are alike, with how much of the delta they keep. */
+static int print_survival(const tn_fuse *fuse)
+{
+	struct groups groups = { 0 };
+	for (size_t i = 0; i < tn_fuse_count(fuse); i++) {
+		const struct tn_planned_tensor *p = tn_fuse_at(fuse, i);
+		const struct tn_survival *s = p->survival;
+		char detail[160];
+		if (!s)
+			continue;
+		snprintf(detail, sizeof detail, "%s (%s), %s", tn_action_name(p->action), p->scheme, tn_rounding_name(s->rounding));
+		if (!groups_add(&groups, p->tensor->name, detail, p->tensor->elements, p->tensor->bytes)) {
+			groups_free(&groups);
+			return 0;
+		}
+		groups_note(&groups, 100 * s->cap);
+	}
+	for (size_t i = 0; i < groups.count; i++) {
+		char name[512];
+		const struct group *g = &groups.items[i];
+		printf("%-44s %4" PRIu64 "  %s, keeps %.0f", group_name(g, name, sizeof name), g->count, g->detail, g->least);
+		if (g->most - g->least >= 0.5)
+			printf("-%.0f", g->most);
+		printf("%% of the delta\n");
+	}
+	groups_free(&groups);
+	return 1;
+}
+
+static void print_totals(const tn_fuse *fuse)
+{
+	struct totals t = add_up(fuse);
+	if (!t.weights)
+		return;
+	if (!cli.quiet)
+		printf("%zu quantized weights changed: %zu by dither, %zu to nearest, %zu promoted; least kept %.1f%% (%s)\n", t.weights,
+		       t.dithered, t.nearest, t.promoted, 100 * t.least, t.least_name);
+	if (t.lost)
+		fprintf(stderr, "tenon: warning: %zu of %zu weights lost most of the adapter: of '%s' %.0f%% is left, because the step of "
+			"its grid is %.1f times the delta. %s\n", t.lost, t.weights, t.least_name, 100 * t.least, t.worst_rho,
+			t.nearest ? "Use --rounding dither, --promote-bits 8 or --dequantize"
+				  : "Use --promote-bits 8 or --dequantize");
+}
+
+/* The run and its receipt; 1 when all is well. */
+static int run_with_receipt(tn_fuse *fuse, struct tn_error *err)
+{
+	struct receipt receipt;
+	if (!receipt_begin(&receipt, args.receipt, args.force, err))
+		return 0;
+	int done = tn_fuse_run(fuse, args.save_path, cli_save_flags(args.force, args.resume), err) == TN_OK &&
+		   (!args.receipt || tn_fuse_plan_json(fuse, receipt_write, &receipt, err) == TN_OK) &&
+		   receipt_end(&receipt, err);
+	receipt_abort(&receipt);
+	return done;
+}
+
+static int run(tn_fuse *fuse, const tn_checkpoint *base)
+{
+	struct tn_error err = { .code = TN_E_NOMEM, .msg = "memory ran out" };
 	double start = cli_seconds();
-	if (tn_fuse_run(fuse, args.save_path, cli_save_flags(args.force, args.resume), &err) != TN_OK)
+	if (!run_with_receipt(fuse, &err))
 		return cli_fail(command.verb, &err);
 	double seconds = cli_seconds() - start;
 	if (cli.json)
 		return tn_fuse_plan_json(fuse, cli_write, NULL, &err) == TN_OK ? EXIT_DONE : cli_fail(command.verb, &err);
 	char bytes[CLI_NUMBER_BYTES], rate[CLI_NUMBER_BYTES];
 	uint64_t n = tn_checkpoint_tensor_bytes(base);
+	if (!cli.quiet && !print_survival(fuse))
+		return cli_fail(command.verb, &err);
 	if (!cli.quiet)
 		printf("merged %zu tensors, copied %zu: %s in %.2f s (%s/s) -> %s\n", tn_fuse_merged_count(fuse),
-		       tn_fuse_count(fuse) - tn_fuse_merged_count(fuse), cli_bytes(bytes, n), seconds,
+		       tn_fuse_copied_count(fuse), cli_bytes(bytes, n), seconds,
 		       cli_bytes(rate, seconds > 0 ? (uint64_t)((double)n / seconds) : 0), cli_safe(args.save_path));
+	print_totals(fuse);
 	return EXIT_DONE;
 }
 
@@ -92,19 +198,40 @@ static int fuse(tn_context *ctx)
 {
 	struct tn_error err;
 	tn_checkpoint *base = NULL;
-	tn_adapter *adapter = NULL;
+	struct joining joining = { .count = 0 };
 	tn_fuse *plan = NULL;
 	int status;
 	if (tn_checkpoint_open(ctx, args.model, &base, &err) != TN_OK ||
-	    tn_adapter_open(ctx, args.adapter_path, &adapter, &err) != TN_OK ||
-	    tn_fuse_plan(ctx, base, adapter, &plan, &err) != TN_OK)
+	    joining_open(ctx, &args.adapters, &joining, &args.fuse, &err) != TN_OK ||
+	    tn_fuse_plan(ctx, base, joining.adapters[0], &args.fuse, &plan, &err) != TN_OK)
 		status = cli_fail(command.verb, &err);
 	else
 		status = args.dry_run ? dry_run(plan, base) : run(plan, base);
 	tn_fuse_free(plan);
-	tn_adapter_close(adapter);
+	joining_close(&joining);
 	tn_checkpoint_close(base);
 	return status;
+}
+
+/* EXIT_DONE when the words of the options are what they can be. */
+static int read_words(void)
+{
+	static const tn_rounding roundings[] = { TN_ROUNDING_AUTO, TN_ROUNDING_DITHER, TN_ROUNDING_NEAREST };
+	int found = !args.rounding;
+	for (size_t i = 0; i < sizeof roundings / sizeof *roundings && !found; i++)
+		if (strcmp(args.rounding, tn_rounding_name(roundings[i])) == 0) {
+			args.fuse.rounding = roundings[i];
+			found = 1;
+		}
+	if (!found)
+		return cli_usage(&command, "'%s' is not a rounding: auto, dither, nearest", args.rounding);
+	if (args.promote_bits && strcmp(args.promote_bits, "6") != 0 && strcmp(args.promote_bits, "8") != 0)
+		return cli_usage(&command, "--promote-bits takes 6 or 8");
+	if (args.promote_bits)
+		args.fuse.promote_bits = args.promote_bits[0] - '0';
+	if (args.fuse.dequantize && args.promote_bits)
+		return cli_usage(&command, "--dequantize and --promote-bits exclude each other");
+	return EXIT_DONE;
 }
 
 int cmd_fuse(int argc, char **argv)
@@ -117,10 +244,12 @@ int cmd_fuse(int argc, char **argv)
 				 args.upload_repo, args.save_path ? args.save_path : "OUT");
 	if (!args.model)
 		return cli_usage(&command, "--model is missing");
-	if (!args.adapter_path)
+	if (!args.adapters.count)
 		return cli_usage(&command, "--adapter-path is missing");
 	if (!args.save_path && !args.dry_run)
 		return cli_usage(&command, "--save-path is missing");
+	if (read_words() != EXIT_DONE)
+		return EXIT_USAGE;
 	tn_context *ctx = cli_context(command.verb);
 	if (!ctx)
 		return EXIT_FAILED;

@@ -116,10 +116,19 @@ int groups_add(struct groups *groups, const char *name, const char *detail, uint
 		if (numbers[i] > group->high[i])
 			group->high[i] = numbers[i];
 	}
+	groups->last = (size_t)(group - groups->items);
 	group->count++;
 	group->parameters += parameters;
 	group->bytes += bytes;
 	return 1;
+}
+
+void groups_note(struct groups *groups, double value)
+{
+	struct group *g = &groups->items[groups->last];
+	g->least = g->noted && g->least < value ? g->least : value;
+	g->most = g->noted && g->most > value ? g->most : value;
+	g->noted = 1;
 }
 
 void groups_free(struct groups *groups)

@@ -12,6 +12,8 @@ struct group {
 	char *pattern;              /* the first name, with '#' for its numbers */
 	char *detail;
 	uint64_t count, parameters, bytes;
+	double least, most;         /* of the values that groups_note was given */
+	int noted;
 	int numbers;
 	uint64_t low[GROUP_NUMBERS], high[GROUP_NUMBERS];
 };
@@ -21,10 +23,13 @@ struct groups {
 	size_t count, capacity;
 	size_t *slots;              /* hash table of item numbers + 1 */
 	size_t slot_count;
+	size_t last;                /* the item that the last call of groups_add went to */
 };
 
 /* Adds one, its name as cli_safe shows it; 0 when memory ran out. */
 int groups_add(struct groups *groups, const char *name, const char *detail, uint64_t parameters, uint64_t bytes);
+/* A value of the last one added, for the range of its group. */
+void groups_note(struct groups *groups, double value);
 void groups_free(struct groups *groups);
 
 /* The name of a group with its ranges, in a buffer of the caller. */

@@ -69,6 +69,12 @@ TN_API uint64_t tn_adapter_parameters(const tn_adapter *adapter);
 /* 1 when `path` is a folder with an adapter_config.json. */
 TN_API int tn_adapter_is_folder(const char *path);
 
+/* One of several adapters that are applied together. `weight` is a factor beside the adapter's own scale. */
+struct tn_weighted_adapter {
+	const tn_adapter *adapter;
+	double weight;
+};
+
 /* ---- identity -------------------------------------------------------------------------------------------- */
 
 enum { TN_HASH_BYTES = 32 };

@@ -30,38 +30,82 @@ enum tn_save_flags {
 typedef struct tn_fuse tn_fuse;
 
 typedef enum tn_action {
-	TN_ACTION_COPY,     /* byte for byte; with layer_replication under further names */
-	TN_ACTION_MERGE,    /* W and factors, in the dtype of W */
-	TN_ACTION_REPLACE,  /* a tensor of the adapter in place of the base's, or some of its rows */
-	TN_ACTION_UNTIE,    /* the head gets a weight of its own, because only one of head and embedding is adapted */
-	TN_ACTION_ADD       /* a tensor that the base does not have */
+	TN_ACTION_COPY,       /* byte for byte */
+	TN_ACTION_MERGE,      /* W and factors, dense, in the dtype of W */
+	TN_ACTION_REQUANTIZE, /* W and factors, in the quantization that W has */
+	TN_ACTION_PROMOTE,    /* W and factors, quantized with more bits */
+	TN_ACTION_DEQUANTIZE, /* untouched, and dense now */
+	TN_ACTION_REPLACE,    /* a tensor of the adapter in place of the base's, or some of its rows */
+	TN_ACTION_UNTIE,      /* the head gets a weight of its own, because only one of head and embedding is adapted */
+	TN_ACTION_EXPAND,     /* a copy under another name (layer_replication) */
+	TN_ACTION_ADD         /* a tensor that the base does not have */
 } tn_action;
-TN_API const char *tn_action_name(tn_action action); /* "copied", "merged", "replaced", "untied", "added" */
+TN_API const char *tn_action_name(tn_action action); /* "copied", "merged", "requantized", "promoted", ... */
+
+/* How W + D is written on the grid of a quantized W (docs/numerics.md).
+ * dither: scales and biases stay, and codes move by floor(d / step + u), u a hash of tensor name, row and column: the mean
+ * is exact, however small D is. nearest: scales are fitted again and everything is rounded to nearest, with the formulas and
+ * roundings of mlx_lm.fuse. auto: dither wherever the step is large beside the delta: rho >= 2 at 4 bits and more, 4 at 3
+ * bits, 6 at 2 bits and less; else nearest. */
+typedef enum tn_rounding { TN_ROUNDING_AUTO, TN_ROUNDING_DITHER, TN_ROUNDING_NEAREST } tn_rounding;
+TN_API const char *tn_rounding_name(tn_rounding rounding); /* "auto", "dither", "nearest" */
+
+/* What is left of a delta D in a quantized tensor. R is the change that was written, U an orthonormal basis of the
+ * directions that the adapter reads (the rows of A). */
+struct tn_survival {
+	tn_rounding rounding;      /* that was used */
+	double rho;                /* rms(step of the grid) / rms(D) */
+	uint64_t codes, changed;   /* of the rows that D changes */
+	uint64_t clamped;          /* codes that should have gone beyond the end of the grid */
+	double cap;                /* <RU, DU> / |DU|^2: 1 is all of it, 0 nothing */
+	double cosine;             /* of RU and DU */
+	double noise;              /* |R - D|^2 over sum(step^2 / 12), the base's own quantization noise */
+};
 
 /* One tensor of the result. Belongs to the plan. */
 struct tn_planned_tensor {
 	const struct tn_tensor *tensor;            /* name, dtype and shape of the result */
 	tn_action action;
 	const struct tn_adapter_module *module;    /* of the adapter; NULL for a copy */
+	const char *scheme;                        /* "affine, 4 bits, group 64"; NULL: it is not quantized by this plan */
+	const struct tn_survival *survival;        /* after the run, of requantized and promoted weights; else NULL */
 };
 
-/* Plans to add `adapter` to `base`; both must outlive the plan. No weight is read.
+/* Start from TN_FUSE_OPTIONS_INIT. */
+struct tn_fuse_options {
+	double weight;                             /* of the adapter, beside its own scale */
+	const struct tn_weighted_adapter *more;    /* further adapters; see docs/adapters.md for what can be combined */
+	size_t more_count;
+	tn_rounding rounding;
+	int dequantize;                            /* quantized weights become dense, the untouched too */
+	int promote_bits;                          /* 6 or 8: affine with so many bits for touched weights; 0: as the base */
+	double min_survival;                       /* weights whose cap is smaller are promoted, or refused without
+	                                            * promote_bits; with it no others are promoted. 0: none are */
+	int allow_nonfinite;                       /* NaN and infinity in a result are no error */
+};
+#define TN_FUSE_OPTIONS_INIT { 1, NULL, 0, TN_ROUNDING_AUTO, 0, 0, 0, 0 }
+
+/* Plans to add `adapter` to `base`; both, and those in the options, must outlive the plan. `options` may be NULL. No weight
+ * is read but nvfp4's global scales.
  * Errors: TN_E_MISMATCH: a module of the adapter has no place on this base, named with the nearest one.
- * TN_E_UNSUPPORTED: a tensor that would be changed has a dtype that tenon does not write. */
-TN_API tn_status tn_fuse_plan(tn_context *ctx, const tn_checkpoint *base, const tn_adapter *adapter, tn_fuse **out,
-			      struct tn_error *err);
+ * TN_E_UNSUPPORTED: a tensor that would be changed has a dtype that tenon does not write; adapters that cannot be combined.
+ * TN_E_ARG: options that exclude each other. */
+TN_API tn_status tn_fuse_plan(tn_context *ctx, const tn_checkpoint *base, const tn_adapter *adapter,
+			      const struct tn_fuse_options *options, tn_fuse **out, struct tn_error *err);
 TN_API void tn_fuse_free(tn_fuse *fuse);
 
 TN_API size_t tn_fuse_count(const tn_fuse *fuse);
 /* In the order of tensor names. */
 TN_API const struct tn_planned_tensor *tn_fuse_at(const tn_fuse *fuse, size_t i);
+/* Weights that the adapter changes, and tensors that it does not. */
 TN_API size_t tn_fuse_merged_count(const tn_fuse *fuse);
+TN_API size_t tn_fuse_copied_count(const tn_fuse *fuse);
 /* Bytes that the run will read and write. */
 TN_API uint64_t tn_fuse_work_bytes(const tn_fuse *fuse);
 /* Memory that the run will use for its buffers, factors included. TN_E_NOMEM when even one thread does not fit into the
  * budget: the message says what is needed. */
 TN_API tn_status tn_fuse_memory(const tn_fuse *fuse, uint64_t *bytes, struct tn_error *err);
-/* The plan as JSON (docs/json.md). */
+/* The plan as JSON (docs/json.md); after the run the receipt. */
 TN_API tn_status tn_fuse_plan_json(const tn_fuse *fuse, tn_write_fn write, void *user, struct tn_error *err);
 
 /* Runs the plan and writes a Hugging Face folder: shards named as the base's, model.safetensors.index.json, config.json,
@@ -69,8 +113,10 @@ TN_API tn_status tn_fuse_plan_json(const tn_fuse *fuse, tn_write_fn write, void 
  * While it runs, the folder is `<parent>/.<name>.tenon-part`, with a journal of finished shards beside it; a run that is
  * killed leaves both, and the next run to the same place takes them up or clears them away.
  * Numerics: sums in float32 (in double where W is F32), one rounding to nearest even to the dtype of W.
- * Errors: TN_E_EXISTS, TN_E_IO (disk full and so on), TN_E_CANCELLED; the old state stands then. */
-TN_API tn_status tn_fuse_run(const tn_fuse *fuse, const char *save_path, unsigned flags, struct tn_error *err);
+ * A quantized base is read once or twice more where the rounding has to be chosen, and where survival is asked for.
+ * Errors: TN_E_EXISTS, TN_E_IO (disk full and so on), TN_E_CANCELLED; TN_E_MISMATCH: NaN or infinity, or too little survives.
+ * The old state stands then. */
+TN_API tn_status tn_fuse_run(tn_fuse *fuse, const char *save_path, unsigned flags, struct tn_error *err);
 
 /* ---- verify ---------------------------------------------------------------------------------------------- */
 
@@ -79,15 +125,18 @@ typedef struct tn_verify tn_verify;
 typedef enum tn_verdict {
 	TN_VERDICT_IDENTICAL,    /* should not change, and has the same bytes */
 	TN_VERDICT_MERGED,       /* holds what the adapter makes of W within two units in the last place (see below) */
+	TN_VERDICT_REQUANTIZED,  /* quantized, and holds at least half of the delta: see cap */
+	TN_VERDICT_DEQUANTIZED,  /* of a quantized base, untouched, and dense now with the same values */
 	TN_VERDICT_CHANGED,      /* should not change, and did */
 	TN_VERDICT_NOT_MERGED,   /* should change, and still is the base's */
+	TN_VERDICT_LOST,         /* quantized, and less than half of the delta survived */
 	TN_VERDICT_WRONG,        /* changed, but not to that */
 	TN_VERDICT_MISSING,      /* of base plus adapter, not in the merged checkpoint */
 	TN_VERDICT_EXTRA,        /* in the merged checkpoint, not of base plus adapter */
 	TN_VERDICT_RESHAPED      /* another shape or dtype than it should have */
 } tn_verdict;
-TN_API const char *tn_verdict_name(tn_verdict verdict); /* "identical", "merged", "changed", "not-merged", ... */
-TN_API int tn_verdict_is_good(tn_verdict verdict);      /* the first two */
+TN_API const char *tn_verdict_name(tn_verdict verdict); /* "identical", "merged", "requantized", ... */
+TN_API int tn_verdict_is_good(tn_verdict verdict);      /* the first four */
 
 /* Error against the result in double, in units in the last place of the dtype of the tensor at the true value.
  * A tensor counts as merged when every element is within two such units of the largest of |W|, |the delta| and the true
@@ -97,13 +146,16 @@ TN_API int tn_verdict_is_good(tn_verdict verdict);      /* the first two */
 struct tn_verified_tensor {
 	const char *name;
 	tn_verdict verdict;
-	double max_ulp, rms_ulp;   /* merged, not-merged and wrong; else 0. max_ulp is infinite where a value is NaN or
+	double max_ulp, rms_ulp;   /* dense ones: merged, not-merged and wrong; else 0. max_ulp is infinite where a value is NaN or
 	                            * infinite and should not be, or the other way round */
+	double rho, cap, cosine, noise;   /* of weights that are quantized in both, as in tn_survival; else 0 */
 };
 
-/* Compares `merged` with base plus adapter, row by row. The three stay the caller's; the report outlives them. */
+/* Compares `merged`, of any tool, with base plus adapter, row by row. `options` may be NULL; of it weight and further adapters
+ * count. The checkpoints stay the caller's; the report outlives them. */
 TN_API tn_status tn_verify_run(tn_context *ctx, const tn_checkpoint *base, const tn_adapter *adapter,
-			       const tn_checkpoint *merged, tn_verify **out, struct tn_error *err);
+			       const struct tn_fuse_options *options, const tn_checkpoint *merged, tn_verify **out,
+			       struct tn_error *err);
 TN_API void tn_verify_free(tn_verify *verify);
 TN_API int tn_verify_ok(const tn_verify *verify);          /* every verdict is good */
 TN_API size_t tn_verify_count(const tn_verify *verify);

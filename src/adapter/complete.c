@@ -199,7 +199,7 @@ tn_status tn_joint_check_complete(const struct tn_joint *j, struct tn_error *err
 	size_t missing = 0;
 	char first[LONGEST_NAME] = "";
 	TN_TRY(tn_arena_array(j->arena, j->target_count, 1, &has_factors, err));
-	for (size_t i = 0; i < j->landing_count; i++)
+	for (size_t i = j->own_landings; i < j->landing_count; i++)
 		has_factors[j->landings[i].target] = 1;
 	for (size_t i = 0; i < j->target_count; i++) {
 		const struct tn_target *t = &j->targets[i];

@@ -160,6 +160,8 @@ tn_status tn_adapter_load_delta(const tn_adapter *adapter, const struct tn_adapt
 		tn_buffer_release(adapter->ctx, &buffer);
 		return status;
 	}
+	tn_dtype left = (shape->rows_are_inputs ? e->a : e->b).tensor->dtype;
+	tn_dtype right = (shape->rows_are_inputs ? e->b : e->a).tensor->dtype;
 	int by_row = e->magnitude && shape->rows_are_inputs == e->magnitude_of_inputs;
 	*memory = buffer;
 	*delta = (struct tn_delta){
@@ -170,6 +172,8 @@ tn_status tn_adapter_load_delta(const tn_adapter *adapter, const struct tn_adapt
 		.rows = (size_t)(rows * e->groups),
 		.group_rows = (size_t)rows,
 		.scale = e->module.scale,
+		.left = left,
+		.product = left == right ? left : TN_F32,
 		.row_magnitude = by_row ? m : NULL,
 		.column_magnitude = e->magnitude && !by_row ? m : NULL,
 	};
@@ -191,6 +195,6 @@ tn_status tn_adapter_load_bias(const tn_adapter *adapter, const struct tn_adapte
 	}
 	*memory = buffer;
 	*delta = (struct tn_delta){ .a = values, .b = values + n, .rank = 1, .cols = n, .rows = 1, .group_rows = 1,
-				    .scale = e->module.scale };
+				    .scale = e->module.scale, .left = TN_F32, .product = TN_F32 };
 	return TN_OK;
 }

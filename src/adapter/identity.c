@@ -114,6 +114,17 @@ static tn_status add_base_tensor(struct tn_sha256 *h, const tn_checkpoint *base,
 	return TN_OK;
 }
 
+/* The tensor of a target; of a quantized one all that it is made of. */
+static tn_status add_target(struct tn_sha256 *h, const struct tn_joint *j, const struct tn_target *t, void *piece,
+			    struct tn_error *err)
+{
+	TN_TRY(add_base_tensor(h, j->base, t->base, piece, err));
+	for (unsigned p = TN_PART_SCALES; t->matrix && p < TN_PART_COUNT; p++)
+		if (t->matrix->part[p])
+			TN_TRY(add_base_tensor(h, j->base, t->matrix->part[p], piece, err));
+	return t->matrix && t->matrix->global_scale ? add_base_tensor(h, j->base, t->matrix->global_scale, piece, err) : TN_OK;
+}
+
 /* With layer_replication one tensor of the base stands behind several of the result: each counts, in the order of names. */
 static tn_status hash_targets(const struct tn_joint *j, unsigned char hash[TN_HASH_BYTES], void *piece, struct tn_error *err)
 {
@@ -122,7 +133,7 @@ static tn_status hash_targets(const struct tn_joint *j, unsigned char hash[TN_HA
 	add_text(&h, "tenon base 1");
 	for (size_t i = 0; i < j->target_count; i++)
 		if (j->targets[i].base && (j->targets[i].landing_count || j->targets[i].replacement))
-			TN_TRY(add_base_tensor(&h, j->base, j->targets[i].base, piece, err));
+			TN_TRY(add_target(&h, j, &j->targets[i], piece, err));
 	tn_sha256_finish(&h, hash);
 	return TN_OK;
 }

@@ -31,13 +31,51 @@ static tn_status grow(struct tn_arena *arena, void *array, size_t *room, size_t 
 	return TN_OK;
 }
 
+/* The matrix that a packed weight is, and what it looks like unpacked. */
+static tn_status find_matrix_of(struct tn_joint *j, struct tn_target *t, struct tn_error *err)
+{
+	struct tn_tensor_source source = tn_checkpoint_source(j->base);
+	struct tn_matrix *m;
+	struct tn_tensor *logical;
+	uint64_t *shape;
+	if (!tn_ends_with(t->base->name, ".weight") || !tn_is_triple(j->base, t->base))
+		return TN_OK;
+	TN_TRY(tn_arena_alloc(j->arena, sizeof *m, &m, err));
+	TN_TRY(tn_matrix_find(&source, j->quant, t->base, m, err));
+	TN_TRY(tn_arena_alloc(j->arena, sizeof *logical, &logical, err));
+	TN_TRY(tn_arena_array(j->arena, t->base->rank, sizeof *shape, &shape, err));
+	memcpy(shape, t->base->shape, t->base->rank * sizeof *shape);
+	shape[t->base->rank - 1] = m->cols;
+	*logical = *t->base;
+	logical->shape = shape;
+	logical->dtype = tn_matrix_dtype(m);
+	logical->elements = m->rows * m->cols;
+	logical->bytes = logical->elements * tn_dtype_bits(logical->dtype) / 8;
+	t->matrix = m;
+	t->logical = logical;
+	return TN_OK;
+}
+
 tn_status tn_joint_add_target(struct tn_joint *j, const char *name, const struct tn_tensor *base, size_t *out,
 			      struct tn_error *err)
 {
 	TN_TRY(grow(j->arena, &j->targets, &j->target_room, j->target_count, sizeof *j->targets, err));
-	j->targets[j->target_count] = (struct tn_target){ .name = name, .base = base };
+	struct tn_target target = { .name = name, .base = base };
+	if (base)
+		TN_TRY(find_matrix_of(j, &target, err));
+	j->targets[j->target_count] = target;
 	*out = j->target_count++;
 	return TN_OK;
+}
+
+/* Of what is not a product of factors there is no part. */
+static tn_status check_weight(const struct tn_slot *slot, struct tn_error *err)
+{
+	if (slot->weight == 1 || (slot->kind != TN_SLOT_TOKENS && slot->change == TN_BASE_AS_IS))
+		return TN_OK;
+	return tn_fail(err, TN_E_UNSUPPORTED, slot->entry->module.path, "'%.100s' %s, and that cannot be done by a weight of %g; "
+		       "give the adapter the weight 1", slot->entry->module.path, slot->kind == TN_SLOT_TOKENS ? "replaces rows"
+		       : "was trained beside a part that it took out of the base", slot->weight);
 }
 
 tn_status tn_joint_add_slot(struct tn_joint *j, const struct tn_adapter_entry *entry, tn_slot_kind kind,
@@ -50,9 +88,12 @@ tn_status tn_joint_add_slot(struct tn_joint *j, const struct tn_adapter_entry *e
 	int linear = (entry->module.kind == TN_MODULE_LORA || entry->module.kind == TN_MODULE_DORA) &&
 		     !j->targets[target].replacement;
 	j->slots[j->slot_count] = (struct tn_slot){
-		entry, kind, shape ? *shape : plain, target, cols,
-		kind == TN_SLOT_DELTA && linear ? j->adapter->config.base_change : TN_BASE_AS_IS,
+		.adapter = j->adapter, .entry = entry, .weight = j->weight,
+		.rank = kind == TN_SLOT_DELTA ? entry->module.rank : 1,
+		.kind = kind, .shape = shape ? *shape : plain, .target = target, .cols = cols,
+		.change = kind == TN_SLOT_DELTA && linear ? j->adapter->config.base_change : TN_BASE_AS_IS,
 	};
+	TN_TRY(check_weight(&j->slots[j->slot_count], err));
 	*out = j->slot_count++;
 	return TN_OK;
 }
@@ -61,6 +102,10 @@ tn_status tn_joint_add_landing(struct tn_joint *j, size_t target, size_t slot, u
 			       uint64_t rows, struct tn_error *err)
 {
 	struct tn_target *t = &j->targets[target];
+	if (t->matrix && t->matrix->cols != j->slots[slot].cols)
+		return tn_fail(err, TN_E_UNSUPPORTED, j->slots[slot].entry->module.path, "'%.100s' changes rows of %llu, and '%.100s' is "
+			       "quantized along rows of %llu", j->slots[slot].entry->module.path,
+			       (unsigned long long)j->slots[slot].cols, t->name, (unsigned long long)t->matrix->cols);
 	if (t->cols && t->cols != j->slots[slot].cols)
 		return tn_fail(err, TN_E_MISMATCH, j->slots[slot].entry->module.path, "'%.100s' changes '%.100s' by rows of %llu, and "
 			       "another module by rows of %llu", j->slots[slot].entry->module.path, t->name,
@@ -82,16 +127,6 @@ tn_status tn_joint_edit_config(struct tn_joint *j, const char *key, int is_flag,
 		}
 	j->edits[j->edit_count++] = (struct tn_config_edit){ key, is_flag, value };
 	return TN_OK;
-}
-
-const struct tn_tensor *tn_target_source(const struct tn_target *target)
-{
-	return target->replacement ? target->replacement : target->base;
-}
-
-tn_dtype tn_target_dtype(const struct tn_target *target)
-{
-	return target->base ? target->base->dtype : target->replacement->dtype;
 }
 
 /* ---- the base -------------------------------------------------------------------------------------------- */
@@ -133,7 +168,7 @@ static tn_status read_base(struct tn_joint *j, struct tn_error *err)
 	json_t *root = NULL;
 	j->model_type = "";
 	if (j->base->config)
-		TN_TRY(tn_json_parse(j->base->ctx, j->base->config, strlen(j->base->config), "config.json", &root, err));
+		TN_TRY(tn_checkpoint_parse_config(j->base, &root, err));
 	const json_t *type = json_object_get(root, "model_type"), *tie = json_object_get(root, "tie_word_embeddings");
 	tn_status status = TN_OK;
 	if (json_is_string(type))
@@ -160,6 +195,26 @@ static tn_status list_targets(struct tn_joint *j, struct tn_error *err)
 	return TN_OK;
 }
 
+/* A quantized table has its scales and biases copied with it. */
+static tn_status untie_parts(struct tn_joint *j, const char *head, struct tn_error *err)
+{
+	static const char *const suffixes[] = { ".scales", ".biases", ".global_scale" };
+	const struct tn_matrix *m = j->targets[j->embedding].matrix;
+	if (!m)
+		return TN_OK;
+	const struct tn_tensor *parts[] = { m->part[TN_PART_SCALES], m->part[TN_PART_BIASES], m->global_scale };
+	for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+		const char *name;
+		size_t at;
+		if (!parts[i])
+			continue;
+		TN_TRY(tn_arena_printf(j->arena, &name, err, "%.*s%s", (int)tn_layer_length(head), head, suffixes[i]));
+		TN_TRY(tn_joint_add_target(j, name, parts[i], &at, err));
+		j->targets[at].is_new = 1;
+	}
+	return TN_OK;
+}
+
 tn_status tn_joint_untie(struct tn_joint *j, const char *head_path, size_t *head, struct tn_error *err)
 {
 	if (j->head == TN_NO_TARGET) {
@@ -173,6 +228,7 @@ tn_status tn_joint_untie(struct tn_joint *j, const char *head_path, size_t *head
 		const struct tn_tensor *base = embedding->base;
 		TN_TRY(tn_joint_add_target(j, name, base, &j->head, err));
 		j->targets[j->head].is_new = 1;
+		TN_TRY(untie_parts(j, name, err));
 	}
 	*head = j->head;
 	return tn_joint_edit_config(j, "tie_word_embeddings", 1, 0, err);
@@ -372,7 +428,9 @@ static int compare_landings(const void *a, const void *b)
 	const struct tn_landing *x = a, *y = b;
 	if (x->target != y->target)
 		return x->target < y->target ? -1 : 1;
-	return (x->target_row > y->target_row) - (x->target_row < y->target_row);
+	if (x->target_row != y->target_row)
+		return x->target_row < y->target_row ? -1 : 1;
+	return (x->slot > y->slot) - (x->slot < y->slot);
 }
 
 struct pair_of_target {
@@ -383,18 +441,6 @@ struct pair_of_target {
 static int compare_targets(const void *a, const void *b)
 {
 	return strcmp(((const struct pair_of_target *)a)->name, ((const struct pair_of_target *)b)->name);
-}
-
-static tn_status check_overlap(const struct tn_joint *j, struct tn_error *err)
-{
-	for (size_t i = 1; i < j->landing_count; i++) {
-		const struct tn_landing *a = &j->landings[i - 1], *b = &j->landings[i];
-		if (a->target == b->target && a->target_row + a->rows > b->target_row)
-			return tn_fail(err, TN_E_MISMATCH, j->targets[a->target].name, "'%.100s' and '%.100s' both change '%.100s'",
-				       j->slots[a->slot].entry->module.path, j->slots[b->slot].entry->module.path,
-				       j->targets[a->target].name);
-	}
-	return TN_OK;
 }
 
 /* Targets into the order of names, landings behind them. */
@@ -418,25 +464,29 @@ static tn_status sort_joint(struct tn_joint *j, struct tn_error *err)
 				       targets[i].name);
 	}
 	j->targets = targets;
+	j->embedding = j->embedding == TN_NO_TARGET ? TN_NO_TARGET : moved[j->embedding];
+	j->head = j->head == TN_NO_TARGET ? TN_NO_TARGET : moved[j->head];
 	for (size_t i = 0; i < j->slot_count; i++)
 		j->slots[i].target = moved[j->slots[i].target];
 	for (size_t i = 0; i < j->landing_count; i++)
 		j->landings[i].target = moved[j->landings[i].target];
 	if (j->landing_count > 1)
 		qsort(j->landings, j->landing_count, sizeof *j->landings, compare_landings);
+	TN_TRY(tn_joint_stack(j, err));
 	for (size_t i = j->landing_count; i-- > 0;) {
 		targets[j->landings[i].target].first_landing = i;
 		targets[j->landings[i].target].landing_count++;
 	}
-	return check_overlap(j, err);
+	return TN_OK;
 }
 
-static tn_status make(struct tn_joint *j, struct tn_error *err)
+/* All modules of one adapter. */
+static tn_status land_adapter(struct tn_joint *j, const struct tn_weighted_adapter *adapter, struct tn_error *err)
 {
 	size_t *targets;
-	TN_TRY(list_targets(j, err));
-	TN_TRY(tn_joint_index(j, err));
-	TN_TRY(read_base(j, err));
+	j->adapter = adapter->adapter;
+	j->weight = adapter->weight;
+	j->own_landings = j->landing_count;
 	TN_TRY(tn_arena_array(j->arena, j->adapter->count, sizeof *targets, &targets, err));
 	j->entry_target = targets;
 	for (int saved = 1; saved >= 0; saved--)
@@ -444,37 +494,48 @@ static tn_status make(struct tn_joint *j, struct tn_error *err)
 			TN_TRY(land_entry(j, i, saved, targets, err));
 	TN_TRY(tn_joint_check_selection(j, err));
 	TN_TRY(tn_joint_check_complete(j, err));
-	TN_TRY(tn_joint_settle_ties(j, err));
+	return tn_joint_settle_ties(j, err);
+}
+
+static tn_status make(struct tn_joint *j, const struct tn_weighted_adapter *adapters, size_t count, struct tn_error *err)
+{
+	j->adapter = adapters[0].adapter;
+	for (size_t i = 0; i < count && count > 1; i++)
+		if (adapters[i].adapter->config.replication_count)
+			return tn_fail(err, TN_E_UNSUPPORTED, adapters[i].adapter->path, "'%.200s' repeats layers (layer_replication), which "
+				       "cannot be combined with other adapters; fuse it alone", adapters[i].adapter->path);
+	TN_TRY(list_targets(j, err));
+	TN_TRY(tn_joint_index(j, err));
+	TN_TRY(read_base(j, err));
+	for (size_t i = 0; i < count; i++)
+		TN_TRY(land_adapter(j, &adapters[i], err));
 	return sort_joint(j, err);
+}
+
+tn_status tn_joint_make_all(const struct tn_weighted_adapter *adapters, size_t count, const tn_checkpoint *base,
+			    struct tn_arena *arena, struct tn_joint **out, struct tn_error *err)
+{
+	struct tn_joint *j;
+	tn_quant_config *quant = NULL;
+	TN_TRY(tn_arena_alloc(arena, sizeof *j, &j, err));
+	j->ctx = base->ctx;
+	j->base = base;
+	j->arena = arena;
+	j->embedding = j->head = TN_NO_TARGET;
+	if (base->config)
+		TN_TRY(tn_quant_config_parse(base->ctx, base->config, &quant, err));
+	j->quant = quant;
+	tn_status status = make(j, adapters, count, err);
+	j->quant = NULL;
+	tn_quant_config_destroy(quant);
+	if (status == TN_OK)
+		*out = j;
+	return status;
 }
 
 tn_status tn_joint_make(const tn_adapter *adapter, const tn_checkpoint *base, struct tn_arena *arena,
 			struct tn_joint **out, struct tn_error *err)
 {
-	struct tn_joint *j;
-	TN_TRY(tn_arena_alloc(arena, sizeof *j, &j, err));
-	j->adapter = adapter;
-	j->base = base;
-	j->arena = arena;
-	j->embedding = j->head = TN_NO_TARGET;
-	TN_TRY(make(j, err));
-	*out = j;
-	return TN_OK;
-}
-
-/* ---- reading --------------------------------------------------------------------------------------------- */
-
-tn_status tn_target_read_f32(const struct tn_joint *j, const struct tn_target *target, uint64_t first, uint64_t count,
-			     float *dst, void *raw, struct tn_error *err)
-{
-	const struct tn_tensor *t = tn_target_source(target);
-	uint64_t unit = tn_dtype_bits(t->dtype) / 8;
-	struct tn_format format = { .codec = TN_CODEC_dense, .dtype = t->dtype };
-	struct tn_row row = { { raw } };
-	if (target->replacement)
-		TN_TRY(tn_safetensors_read(j->adapter->file, t, first * unit, raw, (size_t)(count * unit), err));
-	else
-		TN_TRY(tn_checkpoint_read(j->base, t, first * unit, raw, (size_t)(count * unit), err));
-	j->adapter->ctx->kernels->codec[TN_CODEC_dense]->decode(dst, &row, &format, (size_t)count);
-	return TN_OK;
+	struct tn_weighted_adapter one = { adapter, 1 };
+	return tn_joint_make_all(&one, 1, base, arena, out, err);
 }

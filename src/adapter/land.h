@@ -4,12 +4,16 @@
 
 #include "adapter/adapter.h"
 #include "store/checkpoint.h"
+#include "weights/matrix.h"
 
 /* One tensor of the result. */
 struct tn_target {
 	const char *name;
 	const struct tn_tensor *base;         /* its bytes; NULL for a tensor that only the adapter has */
-	const struct tn_tensor *replacement;  /* of the adapter's file: stands in for the base's; NULL: none */
+	const struct tn_matrix *matrix;       /* base is the packed weight of a triple; NULL: it is not */
+	const struct tn_tensor *logical;      /* with a matrix: shape and dtype of the values that it stands for */
+	const struct tn_tensor *replacement;  /* of an adapter's file: stands in for the base's; NULL: none */
+	const tn_adapter *replacer;           /* whose file that is */
 	int is_new;                           /* the base has no tensor of that name */
 	int is_saved;                         /* replaced through modules_to_save: this module alone, not what is tied to it */
 	uint64_t cols;                        /* of the rows that landings count; 0: no landing */
@@ -20,7 +24,12 @@ typedef enum tn_slot_kind { TN_SLOT_DELTA, TN_SLOT_BIAS, TN_SLOT_TOKENS } tn_slo
 
 /* What has to be in memory for some landings. */
 struct tn_slot {
+	const tn_adapter *adapter;
 	const struct tn_adapter_entry *entry;
+	double weight;           /* of the adapter, beside the scale of the entry */
+	uint64_t rank;
+	const size_t *stacked;   /* slots whose factors are stacked to make this one; NULL: none */
+	size_t stacked_count;
 	tn_slot_kind kind;
 	struct tn_delta_shape shape;
 	size_t target;           /* the first target it lands on: norms and removed parts are computed over its rows */
@@ -45,7 +54,7 @@ enum { TN_MOST_EDITS = 4 };
 struct tn_base_names;
 
 struct tn_joint {
-	const tn_adapter *adapter;
+	tn_context *ctx;
 	const tn_checkpoint *base;
 	struct tn_arena *arena;
 	struct tn_target *targets;    /* in the order of names once the joint is made */
@@ -57,6 +66,10 @@ struct tn_joint {
 	struct tn_config_edit edits[TN_MOST_EDITS];
 	size_t edit_count;
 	/* while it is being made */
+	const tn_adapter *adapter;    /* the one whose modules are landing */
+	double weight;
+	size_t own_landings;          /* the first of its landings */
+	const tn_quant_config *quant; /* of the base; NULL: none */
 	struct tn_base_names *names;
 	const char *model_type;       /* of config.json, or "" */
 	uint64_t heads, kv_heads;     /* of config.json; 0: it does not say */
@@ -73,12 +86,21 @@ struct tn_joint {
 tn_status tn_joint_make(const tn_adapter *adapter, const tn_checkpoint *base, struct tn_arena *arena,
 			struct tn_joint **out, struct tn_error *err);
 
-/* dtype and shape of a target's bytes before they are edited, and of the result. */
-const struct tn_tensor *tn_target_source(const struct tn_target *target);
-/* The dtype of the result: the base's, that of the adapter's tensor where the base has none. */
-tn_dtype tn_target_dtype(const struct tn_target *target);
+/* The same for several adapters, one after the other. Plain factors that change the same rows are stacked, so that the order
+ * does not matter; everything else that meets on one row is refused, because the result would depend on the order: DoRA and
+ * initialisations that changed the base, replaced rows and tensors. */
+tn_status tn_joint_make_all(const struct tn_weighted_adapter *adapters, size_t count, const tn_checkpoint *base,
+			    struct tn_arena *arena, struct tn_joint **out, struct tn_error *err);
 
-/* Elements [first, first + count) of a target's source as float32. `raw` is scratch of count * 8 bytes. */
+/* Logical shape and dtype of a target's values before they are edited. */
+const struct tn_tensor *tn_target_source(const struct tn_target *target);
+/* The dtype of the result's values: the base's, that of the adapter's tensor where the base has none. */
+tn_dtype tn_target_dtype(const struct tn_target *target);
+/* 1 where the values are those of the packed triple, and not of a dense replacement. */
+int tn_target_is_packed(const struct tn_target *target);
+
+/* Elements [first, first + count) of a target's source as float32; whole rows of a packed one. `raw` is scratch of
+ * count * 8 bytes. */
 tn_status tn_target_read_f32(const struct tn_joint *joint, const struct tn_target *target, uint64_t first, uint64_t count,
 			     float *dst, void *raw, struct tn_error *err);
 
@@ -99,6 +121,8 @@ tn_status tn_joint_add_landing(struct tn_joint *joint, size_t target, size_t slo
 tn_status tn_joint_edit_config(struct tn_joint *joint, const char *key, int is_flag, uint64_t value,
 			       struct tn_error *err);
 
+/* Landings on the same rows become one landing of stacked factors, or the error says why they cannot. */
+tn_status tn_joint_stack(struct tn_joint *joint, struct tn_error *err);
 tn_status tn_joint_index(struct tn_joint *joint, struct tn_error *err);
 tn_status tn_joint_replicate(struct tn_joint *joint, struct tn_error *err);
 /* Lands an entry on expert tensors; *landed is 0 when the base has no experts of that name. */

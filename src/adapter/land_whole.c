@@ -41,11 +41,12 @@ static tn_status is_saved_module(const struct tn_adapter_config *c, const char *
 static tn_status check_replacement(struct tn_joint *j, const struct tn_target *t, const struct tn_tensor *new,
 				   const char *module, struct tn_error *err)
 {
-	const struct tn_tensor *old = t->base;
+	int peft = j->adapter->config.dialect == TN_DIALECT_PEFT;
+	/* PEFT trains beside a dense copy, which is quantized now; mlx-lm trains the packed tensors themselves */
+	const struct tn_tensor *old = t->logical && peft && new->dtype != TN_U32 ? t->logical : t->base;
 	int floats = tn_dtype_is_float(old->dtype) && tn_dtype_is_float(new->dtype);
 	int resized = old->rank == 2 && new->rank == 2 && old->shape[1] == new->shape[1] && new->shape[0] > 0 &&
-		      (tn_path_is_embedding(module) || tn_path_is_head(module)) &&
-		      j->adapter->config.dialect == TN_DIALECT_PEFT;
+		      (tn_path_is_embedding(module) || tn_path_is_head(module)) && peft;
 	if (old->dtype != new->dtype && (!floats || (old->dtype != TN_F32 && old->dtype != TN_F16 && old->dtype != TN_BF16)))
 		return tn_fail(err, TN_E_MISMATCH, new->name, "'%.100s' has the dtype %s, and the base's '%.100s' %s", new->name,
 			       tn_dtype_name(new->dtype), t->name, tn_dtype_name(old->dtype));
@@ -90,7 +91,11 @@ tn_status tn_joint_land_saved(struct tn_joint *j, const struct tn_adapter_entry 
 			       e->values->name, t->name);
 	if (t->base)
 		TN_TRY(check_replacement(j, t, e->values, module, err));
+	if (j->weight != 1)
+		return tn_fail(err, TN_E_UNSUPPORTED, name, "'%.100s' replaces a whole tensor, and that cannot be done by a weight of %g; "
+			       "give the adapter the weight 1", name, j->weight);
 	t->replacement = e->values;
+	t->replacer = j->adapter;
 	t->is_saved = saved;
 	return TN_OK;
 }
@@ -147,10 +152,12 @@ static int has_delta(const struct tn_joint *j, size_t target)
 static tn_status share_with_head(struct tn_joint *j, size_t head, struct tn_error *err)
 {
 	struct tn_target *from = &j->targets[j->embedding], *to = &j->targets[head];
-	if (!to->replacement && from->replacement && !from->is_saved)
+	if (!to->replacement && from->replacement && !from->is_saved) {
 		to->replacement = from->replacement;
+		to->replacer = from->replacer;
+	}
 	size_t count = j->landing_count;
-	for (size_t i = 0; i < count; i++) {
+	for (size_t i = j->own_landings; i < count; i++) {
 		size_t slot = j->landings[i].slot;
 		if (j->landings[i].target == j->embedding && j->slots[slot].kind == TN_SLOT_TOKENS && !has_delta(j, head))
 			TN_TRY(tn_joint_add_landing(j, head, slot, j->landings[i].target_row, j->landings[i].delta_row,

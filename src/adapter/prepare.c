@@ -64,7 +64,7 @@ static tn_status add_squares(const struct matrix *m, const struct tn_delta *delt
 	float *w = (float *)(rest + m->cols + delta->rank);
 	for (size_t i = 0; i < m->rows; i++) {
 		TN_TRY(read_row(m, i, w, w + m->cols, err));
-		tn_delta_sum_f64(m->joint->adapter->ctx->kernels, delta, i, w, v, TN_SIZES_NONE, NULL, rest);
+		tn_delta_sum_f64(m->joint->ctx->kernels, delta, i, w, v, TN_SIZES_NONE, NULL, rest);
 		for (size_t c = 0; c < m->cols; c++)
 			sum[c] += v[c] * v[c];
 	}
@@ -74,7 +74,7 @@ static tn_status add_squares(const struct matrix *m, const struct tn_delta *delt
 static tn_status measure_columns(const struct matrix *m, struct tn_delta *delta, double *gain, struct tn_error *err)
 {
 	struct tn_buffer scratch;
-	tn_context *ctx = m->joint->adapter->ctx;
+	tn_context *ctx = m->joint->ctx;
 	size_t bytes = m->cols * (2 * sizeof(double) + 12) + delta->rank * sizeof(double) + 64;
 	TN_TRY(tn_buffer_alloc(ctx, bytes, "norms of columns", &scratch, err));
 	memset(gain, 0, m->cols * sizeof *gain);
@@ -122,7 +122,7 @@ static tn_status split_svd(const struct matrix *m, int smallest, double *b, doub
 static tn_status remove_triplets(const struct matrix *m, int smallest, double *b, double *a, struct tn_error *err)
 {
 	struct tn_buffer work;
-	tn_context *ctx = m->joint->adapter->ctx;
+	tn_context *ctx = m->joint->ctx;
 	uint64_t low = tn_min_u64(m->rows, m->cols), lwork = svd_work(m->rows, m->cols);
 	if (lwork > INT32_MAX)
 		return tn_fail(err, TN_E_LIMIT, m->target->name, "'%.100s' is too large to be taken apart", m->target->name);
@@ -166,7 +166,7 @@ static tn_status orthogonalise(const struct matrix *m, double *q, struct tn_erro
 static tn_status remove_columns(const struct matrix *m, double scale, double *b, double *a, struct tn_error *err)
 {
 	struct tn_buffer memory;
-	tn_context *ctx = m->joint->adapter->ctx;
+	tn_context *ctx = m->joint->ctx;
 	TN_TRY(tn_buffer_alloc(ctx, m->cols * 12, m->target->name, &memory, err));
 	float *row = memory.data;
 	tn_status status = TN_OK;
@@ -213,9 +213,9 @@ tn_status tn_prepare(const struct tn_joint *j, const struct tn_slot *slot, struc
 		return TN_OK;
 	m.rank = (size_t)tn_min_u64(slot->entry->module.rank, small_side(j, slot));
 	tn_prepare_bytes(j, slot, &stays, &works);
-	TN_TRY(tn_buffer_alloc(j->adapter->ctx, (size_t)stays, m.target->name, memory, err));
+	TN_TRY(tn_buffer_alloc(j->ctx, (size_t)stays, m.target->name, memory, err));
 	tn_status status = prepare(&m, slot, delta, memory->data, err);
 	if (status != TN_OK)
-		tn_buffer_release(j->adapter->ctx, memory);
+		tn_buffer_release(j->ctx, memory);
 	return status;
 }

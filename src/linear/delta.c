@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "linear/delta.h"
 
+#include "base/half.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -9,6 +11,10 @@ enum { LANES = 64 };
 /* Where W and the delta cancel to less than this share of the delta, the error of the float32 sum would be seen in the
  * last place of a 16-bit result. */
 static const float cancelled = 0x1p-6f;
+
+/* The same where the products of the delta cancel among themselves, and W is next to nothing: in units of the largest delta
+ * of the row. On a grid W is 0 often. */
+static const float vanished = 0x1p-8f;
 
 int tn_delta_is_plain(const struct tn_delta *delta)
 {
@@ -37,28 +43,56 @@ static float edit_element(const struct tn_delta *delta, size_t row, size_t j, fl
 }
 
 /* n <= LANES elements from column j. One in hundreds is computed again, so they are looked for a block at a time. */
-static void add_block(const struct tn_delta *delta, size_t row, size_t j, size_t n, float *w, const float *d)
+static void add_block(const struct tn_delta *delta, size_t row, size_t j, size_t n, float *w, const float *d, float least)
 {
 	float sum[LANES];
 	int again = 0;
 	for (size_t l = 0; l < n; l++) {
 		sum[l] = w[j + l] + d[j + l];
-		again |= fabsf(sum[l]) < fabsf(d[j + l]) * cancelled;
+		again |= (fabsf(sum[l]) < fabsf(d[j + l]) * cancelled) | (fabsf(sum[l]) < least);
 	}
 	for (size_t l = 0; again && l < n; l++)
-		if (fabsf(sum[l]) < fabsf(d[j + l]) * cancelled)
+		if (fabsf(sum[l]) < fabsf(d[j + l]) * cancelled || fabsf(sum[l]) < least)
 			sum[l] = edit_element(delta, row, j + l, w[j + l]);
 	memcpy(w + j, sum, n * sizeof *sum);
 }
 
-void tn_delta_edit_f32(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, float *w, void *scratch)
+void tn_delta_product_f32(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, float *d, void *scratch)
 {
-	float *b = scratch, *d = b + delta->rank;
+	float *b = scratch;
 	for (size_t i = 0; i < delta->rank; i++)
 		b[i] = (float)(delta->scale * (double)delta->b[row * delta->rank + i]);
 	k->lowrank_f32(d, factor_a(delta, row), b, delta->rank, delta->cols);
+}
+
+static float round_to(float x, tn_dtype dtype)
+{
+	if (dtype == TN_BF16)
+		return tn_f32_from_bf16(tn_bf16_from_f32(x));
+	return dtype == TN_F16 ? tn_f32_from_f16(tn_f16_from_f32(x)) : x;
+}
+
+void tn_delta_product_like_mlx(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, float *d,
+			       void *scratch)
+{
+	float *b = scratch, scale = round_to((float)delta->scale, delta->left);
+	for (size_t i = 0; i < delta->rank; i++)
+		b[i] = round_to(scale * delta->b[row * delta->rank + i], delta->left);
+	k->lowrank_f32(d, factor_a(delta, row), b, delta->rank, delta->cols);
+	if (delta->product == TN_F32)
+		return;
+	for (size_t j = 0; j < delta->cols; j++)
+		d[j] = round_to(d[j], delta->product);
+}
+
+void tn_delta_edit_f32(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, float *w, void *scratch)
+{
+	float *d = (float *)scratch + delta->rank, top = 0;
+	tn_delta_product_f32(k, delta, row, d, scratch);
+	for (size_t j = 0; j < delta->cols; j++)
+		top = fabsf(d[j]) > top ? fabsf(d[j]) : top;
 	for (size_t j = 0; j < delta->cols; j += LANES)
-		add_block(delta, row, j, delta->cols - j < LANES ? delta->cols - j : LANES, w, d);
+		add_block(delta, row, j, delta->cols - j < LANES ? delta->cols - j : LANES, w, d, top * vanished);
 }
 
 static void remove_part(const struct tn_delta *delta, size_t row, double *dst)
@@ -103,7 +137,7 @@ void tn_delta_sum_f64(const struct tn_kernels *k, const struct tn_delta *delta, 
 		add_products(delta, row, b, size, d);
 }
 
-static double row_gain(const struct tn_delta *delta, size_t row, const double *v)
+double tn_delta_row_gain(const struct tn_delta *delta, size_t row, const double *v)
 {
 	double sum = 0;
 	for (size_t j = 0; j < delta->cols; j++)
@@ -117,7 +151,7 @@ void tn_delta_row_f64(const struct tn_kernels *k, const struct tn_delta *delta, 
 	tn_delta_sum_f64(k, delta, row, w, dst, sizes, size, scratch);
 	if (!delta->row_magnitude && !delta->column_gain)
 		return;
-	double gain = delta->row_magnitude ? row_gain(delta, row, dst) : 1;
+	double gain = delta->row_magnitude ? tn_delta_row_gain(delta, row, dst) : 1;
 	for (size_t j = 0; j < delta->cols; j++) {
 		double g = delta->column_gain ? delta->column_gain[j] : gain;
 		dst[j] *= g;

@@ -19,6 +19,7 @@ struct tn_delta {
 	size_t rank, cols, rows;
 	size_t group_rows;            /* rows / groups */
 	double scale;
+	tn_dtype left, product;       /* dtypes in which MLX holds scale * B, and the product with A */
 	const float *row_magnitude;   /* [rows]: g is that over the norm of the edited row */
 	const float *column_magnitude; /* [cols]: needs column_gain before rows can be edited */
 	const double *column_gain;    /* [cols]: magnitude over the norm of the edited column */
@@ -35,6 +36,17 @@ size_t tn_delta_scratch_bytes(size_t rank, size_t cols);
  * double where W and the delta nearly cancel; for results that are rounded to 16 bits or quantized. Before that rounding
  * the error is below 0.02 units in the last place of BF16, 0.13 of F16. */
 void tn_delta_edit_f32(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, float *w, void *scratch);
+
+/* Row `row` of scale * B A alone: d [cols], sums in float32. */
+void tn_delta_product_f32(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, float *d, void *scratch);
+
+/* The same with the roundings of mlx_lm.fuse 0.32.2: the scale and scale * B in the dtype of B, the product in that of the
+ * factors. */
+void tn_delta_product_like_mlx(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, float *d,
+			       void *scratch);
+
+/* The factor of a finished row v = W - removed + scale * B A with a row magnitude. */
+double tn_delta_row_gain(const struct tn_delta *delta, size_t row, const double *v);
 
 /* How closely tn_delta_row_f64 looks at the terms of a sum: not at all; |W| and |the delta|; or also the sum of the sizes of
  * the products in the delta, which takes as long as the delta again. */

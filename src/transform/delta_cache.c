@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "transform/survival.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -12,7 +13,7 @@ struct cached {
 	int loaded;
 	uint64_t takes_left;
 	struct tn_loaded contents;
-	struct tn_buffer memory, prepared;
+	struct tn_buffer memory, prepared, basis;
 };
 
 struct tn_delta_cache {
@@ -30,7 +31,7 @@ tn_status tn_delta_cache_create(const struct tn_joint *joint, const uint64_t *ta
 				struct tn_error *err)
 {
 	struct tn_delta_cache *cache;
-	TN_TRY(tn_alloc_array(joint->adapter->ctx, 1, cache_bytes(joint->slot_count), "factors", &cache, err));
+	TN_TRY(tn_alloc_array(joint->ctx, 1, cache_bytes(joint->slot_count), "factors", &cache, err));
 	cache->joint = joint;
 	cache->count = joint->slot_count;
 	for (size_t i = 0; i < cache->count; i++) {
@@ -43,8 +44,9 @@ tn_status tn_delta_cache_create(const struct tn_joint *joint, const uint64_t *ta
 
 static void unload(struct tn_delta_cache *cache, struct cached *slot)
 {
-	tn_buffer_release(cache->joint->adapter->ctx, &slot->prepared);
-	tn_buffer_release(cache->joint->adapter->ctx, &slot->memory);
+	tn_buffer_release(cache->joint->ctx, &slot->basis);
+	tn_buffer_release(cache->joint->ctx, &slot->prepared);
+	tn_buffer_release(cache->joint->ctx, &slot->memory);
 	slot->loaded = 0;
 }
 
@@ -56,7 +58,7 @@ void tn_delta_cache_free(struct tn_delta_cache *cache)
 		unload(cache, &cache->slots[i]);
 		pthread_mutex_destroy(&cache->slots[i].lock);
 	}
-	tn_free(cache->joint->adapter->ctx, cache, cache_bytes(cache->count));
+	tn_free(cache->joint->ctx, cache, cache_bytes(cache->count));
 }
 
 static tn_status load_rows(const tn_adapter *adapter, const struct tn_adapter_entry *entry, struct cached *slot,
@@ -68,16 +70,94 @@ static tn_status load_rows(const tn_adapter *adapter, const struct tn_adapter_en
 	return tn_adapter_load_f32(adapter, entry->values, slot->memory.data, err);
 }
 
+static tn_status load_one(const struct tn_slot *from, struct tn_delta *delta, struct tn_buffer *memory,
+			  struct tn_error *err)
+{
+	if (from->kind == TN_SLOT_BIAS)
+		TN_TRY(tn_adapter_load_bias(from->adapter, from->entry, delta, memory, err));
+	else
+		TN_TRY(tn_adapter_load_delta(from->adapter, from->entry, &from->shape, delta, memory, err));
+	delta->scale *= from->weight;
+	return TN_OK;
+}
+
+/* The factors of one slot into its place among the `rank` of the stack. */
+static void put_stacked(const struct tn_delta *part, size_t rank, size_t first, float *a, float *b)
+{
+	size_t groups = part->rows / part->group_rows;
+	for (size_t g = 0; g < groups; g++)
+		memcpy(a + (g * rank + first) * part->cols, part->a + g * part->rank * part->cols,
+		       part->rank * part->cols * sizeof *a);
+	for (size_t row = 0; row < part->rows; row++)
+		for (size_t k = 0; k < part->rank; k++)
+			b[row * rank + first + k] = (float)(part->scale * (double)part->b[row * part->rank + k]);
+}
+
+static tn_status load_stacked(const struct tn_joint *joint, const struct tn_slot *from, struct cached *slot,
+			      struct tn_error *err)
+{
+	struct tn_delta *delta = &slot->contents.delta;
+	float *a = NULL, *b = NULL;
+	size_t first = 0, rank = (size_t)from->rank;
+	for (size_t i = 0; i < from->stacked_count; i++) {
+		struct tn_delta part;
+		struct tn_buffer memory;
+		TN_TRY(load_one(&joint->slots[from->stacked[i]], &part, &memory, err));
+		tn_status status = TN_OK;
+		if (i == 0) {
+			size_t groups = part.rows / part.group_rows;
+			status = tn_buffer_alloc(joint->ctx, rank * (groups * part.cols + part.rows) * sizeof(float), "factors",
+						 &slot->memory, err);
+			a = slot->memory.data;
+			b = a + groups * rank * part.cols;
+			*delta = part;
+		}
+		if (status == TN_OK)
+			put_stacked(&part, rank, first, a, b);
+		tn_buffer_release(joint->ctx, &memory);
+		if (status != TN_OK)
+			return status;
+		first += part.rank;
+	}
+	delta->a = a;
+	delta->b = b;
+	delta->rank = rank;
+	delta->scale = 1;
+	delta->left = delta->product = TN_F32;
+	return TN_OK;
+}
+
+static int wants_basis(const struct tn_joint *joint, const struct tn_slot *slot)
+{
+	return joint->targets[slot->target].matrix && slot->kind == TN_SLOT_DELTA;
+}
+
+static tn_status load_basis(const struct tn_joint *joint, const struct tn_slot *from, struct cached *slot,
+			    struct tn_error *err)
+{
+	const struct tn_delta *d = &slot->contents.delta;
+	size_t groups = d->rows / d->group_rows, n = d->rank * d->rank;
+	if (!wants_basis(joint, from))
+		return TN_OK;
+	TN_TRY(tn_buffer_alloc(joint->ctx, groups * n * sizeof(double), "factors", &slot->basis, err));
+	double *basis = slot->basis.data;
+	for (size_t g = 0; g < groups; g++)
+		tn_basis_make(joint->ctx->kernels, d->a + g * d->rank * d->cols, d->rank, d->cols, basis + g * n);
+	slot->contents.basis = basis;
+	return TN_OK;
+}
+
 static tn_status load(const struct tn_joint *joint, const struct tn_slot *from, struct cached *slot, struct tn_error *err)
 {
-	const tn_adapter *adapter = joint->adapter;
 	struct tn_delta *delta = &slot->contents.delta;
 	if (from->kind == TN_SLOT_TOKENS)
-		return load_rows(adapter, from->entry, slot, err);
-	if (from->kind == TN_SLOT_BIAS)
-		return tn_adapter_load_bias(adapter, from->entry, delta, &slot->memory, err);
-	TN_TRY(tn_adapter_load_delta(adapter, from->entry, &from->shape, delta, &slot->memory, err));
-	return tn_prepare(joint, from, delta, &slot->prepared, err);
+		return load_rows(from->adapter, from->entry, slot, err);
+	if (from->stacked)
+		TN_TRY(load_stacked(joint, from, slot, err));
+	else
+		TN_TRY(load_one(from, delta, &slot->memory, err));
+	TN_TRY(load_basis(joint, from, slot, err));
+	return from->kind == TN_SLOT_DELTA ? tn_prepare(joint, from, delta, &slot->prepared, err) : TN_OK;
 }
 
 tn_status tn_delta_cache_take(struct tn_delta_cache *cache, size_t i, const struct tn_loaded **out, struct tn_error *err)
@@ -107,15 +187,26 @@ void tn_delta_cache_return(struct tn_delta_cache *cache, size_t i)
 	pthread_mutex_unlock(&slot->lock);
 }
 
-uint64_t tn_delta_cache_bytes(const struct tn_joint *joint, const struct tn_slot *slot)
+static uint64_t factor_bytes(const struct tn_slot *slot)
 {
 	const struct tn_adapter_entry *entry = slot->entry;
-	uint64_t stays, works;
-	if (slot->kind == TN_SLOT_TOKENS)
-		return entry->values->elements * 3 * sizeof(float);
 	if (slot->kind == TN_SLOT_BIAS)
 		return entry->bias->elements * 3 * sizeof(float) + 256;
+	return tn_adapter_delta_bytes(entry, &slot->shape) + tn_adapter_delta_extra_bytes(entry) + 512;
+}
+
+uint64_t tn_delta_cache_bytes(const struct tn_joint *joint, const struct tn_slot *slot)
+{
+	uint64_t stays, works, bytes = 0;
+	if (slot->kind == TN_SLOT_TOKENS)
+		return slot->entry->values->elements * 3 * sizeof(float);
+	for (size_t i = 0; i < slot->stacked_count; i++)
+		bytes += 2 * factor_bytes(&joint->slots[slot->stacked[i]]);
+	if (wants_basis(joint, slot))
+		bytes += slot->entry->groups * slot->rank * slot->rank * sizeof(double);
+	if (slot->kind == TN_SLOT_BIAS || slot->stacked)
+		return bytes + (slot->stacked ? 0 : factor_bytes(slot));
 	tn_prepare_bytes(joint, slot, &stays, &works);
-	return tn_adapter_delta_bytes(entry, &slot->shape) + stays +
-	       tn_max_u64(works, tn_adapter_delta_extra_bytes(entry)) + 512;
+	return bytes + tn_adapter_delta_bytes(slot->entry, &slot->shape) + stays +
+	       tn_max_u64(works, tn_adapter_delta_extra_bytes(slot->entry)) + 512;
 }

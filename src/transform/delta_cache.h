@@ -11,6 +11,7 @@ struct tn_delta_cache;
 struct tn_loaded {
 	struct tn_delta delta;   /* TN_SLOT_DELTA, TN_SLOT_BIAS */
 	const float *rows;       /* TN_SLOT_TOKENS */
+	const double *basis;     /* of a delta on a quantized target: [groups, rank, rank], see transform/survival.h */
 };
 
 /* takes[i] is how often slot i will be taken. */

@@ -89,7 +89,7 @@ static tn_status examine(tn_doctor *d, struct tn_error *err)
 		TN_TRY(check_values(d, err));
 		TN_TRY(note_unread(d, err));
 	}
-	if (d->adapter && d->base && tn_fuse_plan(d->ctx, d->base, d->adapter, &d->fuse, &found) != TN_OK)
+	if (d->adapter && d->base && tn_fuse_plan(d->ctx, d->base, d->adapter, NULL, &d->fuse, &found) != TN_OK)
 		TN_TRY(add_error(d, &found, err));
 	if (d->fuse)
 		TN_TRY(note_changes(d, err));

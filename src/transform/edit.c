@@ -4,148 +4,343 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "kernels/kernels.h"
-#include "store/safetensors.h"
+#include "store/checkpoint.h"
+#include "weights/format.h"
 
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
-struct tn_edit_form tn_edit_form_of(const struct tn_joint *j, const struct tn_target *t)
+/* ---- forms ----------------------------------------------------------------------------------------------- */
+
+/* A seed of its own for every tensor: FNV-1a of the name. */
+static uint64_t seed_of(const char *name)
 {
-	const struct tn_tensor *source = tn_target_source(t);
-	tn_dtype dtype = tn_target_dtype(t);
-	struct tn_edit_form f = { source->bytes, 1, 1, source->dtype != dtype, 64 };
-	if (!t->landing_count && !f.converts)
-		return f;
-	uint64_t width = t->landing_count ? t->cols : 1, rank = 0;
-	for (size_t i = 0; i < t->landing_count; i++) {
-		const struct tn_slot *slot = &j->slots[j->landings[t->first_landing + i].slot];
-		rank = tn_max_u64(rank, slot->kind == TN_SLOT_DELTA ? slot->entry->module.rank : 1);
-	}
-	f.units = source->elements / width;
-	f.source_bytes = width * tn_dtype_bits(source->dtype) / 8;
-	f.result_bytes = width * tn_dtype_bits(dtype) / 8;
-	f.row_bytes = tn_delta_scratch_bytes((size_t)rank, (size_t)width) + width * (sizeof(float) + 2 * sizeof(double)) + 512;
-	return f;
+	uint64_t hash = 0xCBF29CE484222325u;
+	for (; *name; name++)
+		hash = (hash ^ (unsigned char)*name) * 0x100000001B3u;
+	return hash;
 }
 
-tn_status tn_edit_read(const struct tn_joint *j, const struct tn_target *t, const struct tn_edit_form *f, uint64_t first,
-		       uint64_t count, void *dst, struct tn_error *err)
+int tn_edit_can_promote(const struct tn_target *t, int bits)
+{
+	if (!t->matrix || t->matrix->cols % 32 != 0)
+		return 0;
+	int affine = !tn_codec_info(t->matrix->format.codec)->byte_scales;
+	return affine ? t->matrix->format.bits < bits : t->matrix->format.bits <= bits;
+}
+
+static tn_status choose_out(const struct tn_target *t, const struct tn_edit_choice *choice, struct tn_format *out,
+			    struct tn_error *err)
+{
+	tn_dtype dtype = tn_target_dtype(t);
+	*out = (struct tn_format){ .codec = TN_CODEC_dense, .dtype = dtype };
+	if (!t->matrix || choice->dequantize)
+		return TN_OK;
+	*out = t->matrix->format;
+	if (!choice->promote_bits || !tn_edit_can_promote(t, choice->promote_bits))
+		return TN_OK;
+	int affine = !tn_codec_info(t->matrix->format.codec)->byte_scales;
+	struct tn_quantization q = { affine ? t->matrix->q.group_size : t->matrix->cols % 64 ? 32 : 64, choice->promote_bits,
+				     "affine", 0 };
+	return tn_format_make(&q, dtype, TN_FLAVOUR_CPU, "fuse", out, err);
+}
+
+static int compare_name(const void *name, const void *target)
+{
+	return strcmp(name, ((const struct tn_target *)target)->name);
+}
+
+/* The triple of a target, with the parts that an adapter brought along. */
+static void store_packed(const struct tn_joint *j, const struct tn_target *t, struct tn_edit_form *f)
+{
+	static const char *const suffixes[TN_PART_COUNT] = { ".weight", ".scales", ".biases" };
+	f->in = *t->matrix;
+	for (unsigned p = 0; p < TN_PART_COUNT; p++) {
+		char name[TN_NAME_BYTES];
+		f->stored[p] = (struct tn_stored){ t->matrix->part[p], NULL };
+		if (!f->stored[p].tensor || !tn_sibling_name(name, t->name, suffixes[p]))
+			continue;
+		const struct tn_target *part = bsearch(name, j->targets, j->target_count, sizeof *part, compare_name);
+		if (part && part->replacement)
+			f->stored[p] = (struct tn_stored){ part->replacement, part->replacer->file };
+	}
+}
+
+static uint64_t largest_rank(const struct tn_joint *j, const struct tn_target *t)
+{
+	uint64_t rank = 0;
+	for (size_t i = 0; i < t->landing_count; i++)
+		rank = tn_max_u64(rank, j->slots[j->landings[t->first_landing + i].slot].rank);
+	return rank;
+}
+
+/* A tensor that is only copied: of its own bytes, whatever they mean. */
+static tn_status make_copy(const struct tn_target *t, struct tn_arena *arena, struct tn_edit_form *f,
+			   struct tn_tensor *outputs[TN_PART_COUNT], struct tn_error *err)
+{
+	const struct tn_tensor *source = t->replacement ? t->replacement : t->base;
+	*f = (struct tn_edit_form){ .units = source->bytes, .cols = 1, .scratch_bytes = TN_PARTS_PADDING,
+				    .stored = { { source, t->replacement ? t->replacer->file : NULL } } };
+	f->source_bytes[TN_PART_WEIGHT] = f->result[TN_PART_WEIGHT].row_bytes = 1;
+	TN_TRY(tn_arena_alloc(arena, sizeof(struct tn_tensor), &outputs[TN_PART_WEIGHT], err));
+	*outputs[TN_PART_WEIGHT] = *source;
+	outputs[TN_PART_WEIGHT]->name = t->name;
+	return TN_OK;
+}
+
+static tn_status describe_dense(const struct tn_target *t, struct tn_arena *arena, struct tn_edit_form *f,
+				struct tn_tensor **out, struct tn_error *err)
+{
+	struct tn_tensor *tensor;
+	TN_TRY(tn_arena_alloc(arena, sizeof *tensor, &tensor, err));
+	*tensor = *tn_target_source(t);
+	tensor->name = t->name;
+	tensor->dtype = f->out.dtype;
+	tensor->bytes = tensor->elements * tn_dtype_bits(tensor->dtype) / 8;
+	f->result[TN_PART_WEIGHT].row_bytes = f->cols * tn_dtype_bits(tensor->dtype) / 8;
+	*out = tensor;
+	return TN_OK;
+}
+
+static void describe_source(const struct tn_joint *j, const struct tn_target *t, struct tn_edit_form *f)
 {
 	const struct tn_tensor *source = tn_target_source(t);
-	size_t bytes = (size_t)(count * f->source_bytes);
-	if (t->replacement)
-		return tn_safetensors_read(j->adapter->file, source, first * f->source_bytes, dst, bytes, err);
-	return tn_checkpoint_read(j->base, source, first * f->source_bytes, dst, bytes, err);
+	if (tn_target_is_packed(t)) {
+		store_packed(j, t, f);
+	} else {
+		f->in = tn_parts_dense(source, t->landing_count ? t->cols : source->rank ? source->shape[source->rank - 1] : 1);
+		f->stored[TN_PART_WEIGHT] = (struct tn_stored){ source, t->replacement ? t->replacer->file : NULL };
+	}
+	f->units = f->in.rows;
+	f->cols = (size_t)f->in.cols;
+	memcpy(f->source_bytes, f->in.row_bytes, sizeof f->source_bytes);
+}
+
+tn_status tn_edit_form_make(const struct tn_joint *j, const struct tn_target *t, const struct tn_edit_choice *choice,
+			    struct tn_arena *arena, struct tn_edit_form *f, struct tn_tensor *outputs[TN_PART_COUNT],
+			    struct tn_error *err)
+{
+	const struct tn_tensor *source = tn_target_source(t);
+	int packed = tn_target_is_packed(t), unpacks = packed && choice->dequantize;
+	if (!t->landing_count && !unpacks && (packed || (!t->matrix && source->dtype == tn_target_dtype(t))))
+		return make_copy(t, arena, f, outputs, err);
+	*f = (struct tn_edit_form){ .by_rows = 1, .rounding = choice->rounding, .seed = seed_of(t->name) };
+	describe_source(j, t, f);
+	TN_TRY(choose_out(t, choice, &f->out, err));
+	int dense_out = f->out.codec == TN_CODEC_dense;
+	f->apart = !dense_out || packed || source->dtype != f->out.dtype;
+	f->is_measured = packed && !dense_out;
+	f->scratch_bytes = tn_delta_scratch_bytes((size_t)largest_rank(j, t), f->cols) + 2 * TN_PARTS_PADDING + 512 +
+			   f->cols * (2 * sizeof(double) + 4 * sizeof(float)) + 3 * largest_rank(j, t) * sizeof(double);
+	if (dense_out)
+		return describe_dense(t, arena, f, &outputs[TN_PART_WEIGHT], err);
+	return tn_parts_describe(arena, t->name, source, f->units, f->cols, &f->out, f->result, outputs, err);
+}
+
+uint64_t tn_edit_unit_bytes(const struct tn_edit_form *f)
+{
+	uint64_t bytes = 0;
+	for (unsigned p = 0; p < TN_PART_COUNT; p++)
+		bytes += f->source_bytes[p] + (f->apart ? f->result[p].row_bytes : 0);
+	return bytes;
+}
+
+void tn_edit_place(const struct tn_edit_form *f, uint64_t first, uint64_t count, void *scratch, struct tn_edit_block *b)
+{
+	size_t bytes[TN_PART_COUNT];
+	b->first = first;
+	b->count = count;
+	for (unsigned p = 0; p < TN_PART_COUNT; p++)
+		bytes[p] = f->result[p].row_bytes;
+	b->scratch = tn_parts_place(scratch, count, f->source_bytes, b->in);
+	if (f->apart)
+		b->scratch = tn_parts_place(b->scratch, count, bytes, b->out);
+	else
+		memcpy(b->out, b->in, sizeof b->out);
+}
+
+tn_status tn_edit_read(const struct tn_joint *j, const struct tn_edit_form *f, const struct tn_edit_block *b,
+		       struct tn_error *err)
+{
+	return tn_parts_read(j->base, f->stored, f->source_bytes, b->first, b->count, b->in, err);
 }
 
 /* ---- rows ------------------------------------------------------------------------------------------------ */
 
-/* Scratch of one row. */
-struct row_scratch {
-	double *truth, *size;
-	float *w;
-	void *delta;
-};
-
-static struct row_scratch split_scratch(void *scratch, size_t cols)
+static struct tn_row_scratch split_scratch(void *scratch, size_t cols)
 {
-	struct row_scratch s;
+	struct tn_row_scratch s;
 	s.truth = scratch;
 	s.size = s.truth + cols;
 	s.w = (float *)(s.size + cols);
-	s.delta = (unsigned char *)scratch + tn_align_up(cols * (2 * sizeof(double) + sizeof(float)), 64);
+	s.after = s.w + cols;
+	s.wanted = s.after + cols;
+	s.step = s.wanted + cols;
+	s.delta = (unsigned char *)scratch + tn_align_up(cols * (2 * sizeof(double) + 4 * sizeof(float)), 64);
 	return s;
 }
 
-static void decode(const struct tn_joint *j, tn_dtype dtype, const unsigned char *bytes, float *dst, size_t n)
-{
-	struct tn_format format = { .codec = TN_CODEC_dense, .dtype = dtype };
-	struct tn_row row = { { bytes } };
-	j->adapter->ctx->kernels->codec[TN_CODEC_dense]->decode(dst, &row, &format, n);
-}
-
-static void encode(const struct tn_joint *j, tn_dtype dtype, const float *src, unsigned char *bytes, size_t n)
-{
-	struct tn_format format = { .codec = TN_CODEC_dense, .dtype = dtype };
-	struct tn_row_out row = { { bytes } };
-	j->adapter->ctx->kernels->codec[TN_CODEC_dense]->encode(&row, src, &format, n);
-}
-
-/* s->w holds the row of the source, and gets that of the result. Sums in double where the result shows it. */
-static void edit_row(const struct tn_joint *j, const struct tn_loaded *loaded, tn_dtype dtype, size_t row, size_t cols,
-		     const struct row_scratch *s)
-{
-	const struct tn_kernels *k = j->adapter->ctx->kernels;
-	if (loaded->rows) {
-		memcpy(s->w, loaded->rows + row * cols, cols * sizeof *s->w);
-	} else if (dtype != TN_F32 && tn_delta_is_plain(&loaded->delta)) {
-		tn_delta_edit_f32(k, &loaded->delta, row, s->w, s->delta);
-	} else {
-		tn_delta_row_f64(k, &loaded->delta, row, s->w, s->truth, TN_SIZES_NONE, NULL, s->delta);
-		for (size_t i = 0; i < cols; i++)
-			s->w[i] = (float)s->truth[i];
-	}
-}
-
-/* The rows of [first, first + count) that a landing changes. */
-struct span {
-	uint64_t begin, end;
+/* A walk over the rows of a block. */
+struct walk {
+	const struct tn_joint *joint;
+	const struct tn_edit_block *block;
+	struct tn_row_edit row;
+	uint64_t format_end;           /* the formats in `row` hold up to here */
 };
 
-static struct span meet(const struct tn_landing *landing, uint64_t first, uint64_t count)
+static struct walk begin_walk(const struct tn_joint *j, const struct tn_edit_form *f, const struct tn_edit_block *b)
 {
-	struct span s = { tn_max_u64(landing->target_row, first),
-			  tn_min_u64(landing->target_row + landing->rows, first + count) };
-	return s;
+	struct walk w = { .joint = j, .block = b, .format_end = f->in.global_scale ? b->first : UINT64_MAX };
+	w.row.kernels = j->ctx->kernels;
+	w.row.form = f;
+	w.row.in = f->in.format;
+	w.row.out = f->out;
+	w.row.s = split_scratch(b->scratch, f->cols);
+	return w;
 }
 
-/* All units, in pieces that fit the scratch. */
-static void convert(const struct tn_joint *j, const struct tn_target *t, const struct tn_edit_form *f, uint64_t count,
-		    const unsigned char *source, unsigned char *result, void *scratch)
+/* Points at a row. An encoder that keeps the scheme keeps the global scale too. */
+static tn_status go_to(struct walk *w, uint64_t row, struct tn_error *err)
 {
-	uint64_t width = t->landing_count ? t->cols : 1, step = t->landing_count ? 1 : 64;
-	float *w = scratch;
-	for (uint64_t i = 0; i < count; i += step) {
-		size_t n = (size_t)(tn_min_u64(step, count - i) * width);
-		decode(j, tn_target_source(t)->dtype, source + i * f->source_bytes, w, n);
-		encode(j, tn_target_dtype(t), w, result + i * f->result_bytes, n);
+	const struct tn_edit_form *f = w->row.form;
+	size_t at = (size_t)(row - w->block->first);
+	if (row >= w->format_end) {
+		struct tn_tensor_source source = tn_checkpoint_source(w->joint->base);
+		TN_TRY(tn_matrix_format_at(&source, &f->in, row, &w->row.in, &w->format_end, err));
+		w->row.out = f->out.codec == f->in.format.codec ? w->row.in : f->out;
 	}
-}
-
-tn_status tn_edit_units(const struct tn_joint *j, const struct tn_target *t, const struct tn_edit_form *f,
-			struct tn_delta_cache *cache, uint64_t first, uint64_t count, unsigned char *source,
-			unsigned char *result, void *scratch, struct tn_error *err)
-{
-	struct row_scratch s = split_scratch(scratch, (size_t)t->cols);
-	if (f->converts)
-		convert(j, t, f, count, source, result, scratch);
-	for (size_t i = 0; i < t->landing_count; i++) {
-		const struct tn_landing *landing = &j->landings[t->first_landing + i];
-		struct span span = meet(landing, first, count);
-		const struct tn_loaded *loaded;
-		if (span.begin >= span.end)
-			continue;
-		TN_TRY(tn_delta_cache_take(cache, landing->slot, &loaded, err));
-		for (uint64_t row = span.begin; row < span.end; row++) {
-			decode(j, tn_target_source(t)->dtype, source + (row - first) * f->source_bytes, s.w, (size_t)t->cols);
-			edit_row(j, loaded, tn_target_dtype(t), (size_t)(row - landing->target_row + landing->delta_row),
-				 (size_t)t->cols, &s);
-			encode(j, tn_target_dtype(t), s.w, result + (row - first) * f->result_bytes, (size_t)t->cols);
-		}
-		tn_delta_cache_return(cache, landing->slot);
+	w->row.row = row;
+	for (unsigned p = 0; p < TN_PART_COUNT; p++) {
+		w->row.source.part[p] = f->source_bytes[p] ? w->block->in[p] + at * f->source_bytes[p] : NULL;
+		w->row.result.part[p] = f->result[p].row_bytes ? w->block->out[p] + at * f->result[p].row_bytes : NULL;
 	}
 	return TN_OK;
 }
 
-static void exact_row(const struct tn_joint *j, const struct tn_loaded *loaded, size_t row, size_t cols,
-		      enum tn_delta_sizes sizes, const struct row_scratch *s)
+static int same_format(const struct tn_edit_form *f)
 {
-	if (!loaded->rows) {
-		tn_delta_row_f64(j->adapter->ctx->kernels, &loaded->delta, row, s->w, s->truth, sizes, s->size, s->delta);
+	const struct tn_format *a = &f->in.format, *b = &f->out;
+	return a->codec == b->codec && a->bits == b->bits && a->group == b->group && a->dtype == b->dtype;
+}
+
+/* Rows that nothing lands on. */
+static tn_status pass_rows(struct walk *w, uint64_t begin, uint64_t end, struct tn_error *err)
+{
+	const struct tn_edit_form *f = w->row.form;
+	const struct tn_kernels *k = w->row.kernels;
+	size_t at = (size_t)(begin - w->block->first), rows = (size_t)(end - begin);
+	if (!f->apart)
+		return TN_OK;
+	if (same_format(f)) {
+		for (unsigned p = 0; p < TN_PART_COUNT && begin < end; p++)
+			memcpy(w->block->out[p] + at * f->source_bytes[p], w->block->in[p] + at * f->source_bytes[p],
+			       rows * f->source_bytes[p]);
+		return TN_OK;
+	}
+	for (uint64_t row = begin; row < end; row++) {
+		TN_TRY(go_to(w, row, err));
+		k->codec[w->row.in.codec]->decode(w->row.s.w, &w->row.source, &w->row.in, f->cols);
+		k->codec[w->row.out.codec]->encode(&w->row.result, w->row.s.w, &w->row.out, f->cols);
+	}
+	return TN_OK;
+}
+
+/* The smallest magnitude that the dtype rounds to infinity. */
+static float beyond(tn_dtype dtype)
+{
+	return dtype == TN_F16 ? 65520.0f : dtype == TN_BF16 ? 0x1.FFp127f : INFINITY;
+}
+
+/* Into a dense result, or anew into a grid. Sums in double where the result shows it. */
+static void edit_row(const struct tn_row_edit *e)
+{
+	const struct tn_edit_form *f = e->form;
+	const struct tn_kernels *k = e->kernels;
+	float *w = e->s.w, limit = beyond(f->out.codec == TN_CODEC_dense ? f->out.dtype : TN_F32);
+	int bad = 0;
+	if (e->loaded->rows) {
+		memcpy(w, e->loaded->rows + e->delta_row * f->cols, f->cols * sizeof *w);
+	} else {
+		k->codec[e->in.codec]->decode(w, &e->source, &e->in, f->cols);
+		if (f->out.dtype != TN_F32 && tn_delta_is_plain(&e->loaded->delta)) {
+			tn_delta_edit_f32(k, &e->loaded->delta, e->delta_row, w, e->s.delta);
+		} else {
+			tn_delta_row_f64(k, &e->loaded->delta, e->delta_row, w, e->s.truth, TN_SIZES_NONE, NULL, e->s.delta);
+			for (size_t i = 0; i < f->cols; i++)
+				w[i] = (float)e->s.truth[i];
+		}
+	}
+	for (size_t i = 0; i < f->cols; i++)
+		bad |= !(fabsf(w[i]) < limit);
+	e->sum->not_finite |= bad;
+	k->codec[e->out.codec]->encode(&e->result, w, &e->out, f->cols);
+}
+
+/* The rows of the block that a landing changes. */
+struct span {
+	uint64_t begin, end;
+};
+
+static struct span meet(const struct tn_landing *landing, const struct tn_edit_block *b)
+{
+	struct span s = { tn_max_u64(landing->target_row, b->first),
+			  tn_min_u64(landing->target_row + landing->rows, b->first + b->count) };
+	return s;
+}
+
+static tn_status edit_span(struct walk *w, const struct tn_landing *landing, struct span span, struct tn_error *err)
+{
+	for (uint64_t row = span.begin; row < span.end; row++) {
+		TN_TRY(go_to(w, row, err));
+		w->row.delta_row = (size_t)(row - landing->target_row + landing->delta_row);
+		if (w->row.form->is_measured && !w->row.loaded->rows)
+			tn_requantize_row(&w->row);
+		else
+			edit_row(&w->row);
+	}
+	return TN_OK;
+}
+
+tn_status tn_edit_units(const struct tn_joint *j, const struct tn_target *t, const struct tn_edit_form *f,
+			struct tn_delta_cache *cache, const struct tn_edit_block *b, struct tn_survival_sums *sum,
+			struct tn_error *err)
+{
+	struct walk w = begin_walk(j, f, b);
+	uint64_t next = b->first;
+	w.row.sum = sum;
+	if (!f->by_rows)
+		return TN_OK;
+	for (size_t i = 0; i < t->landing_count; i++) {
+		const struct tn_landing *landing = &j->landings[t->first_landing + i];
+		struct span span = meet(landing, b);
+		if (span.begin >= span.end)
+			continue;
+		TN_TRY(pass_rows(&w, next, span.begin, err));
+		TN_TRY(tn_delta_cache_take(cache, landing->slot, &w.row.loaded, err));
+		tn_status status = edit_span(&w, landing, span, err);
+		tn_delta_cache_return(cache, landing->slot);
+		TN_TRY(status);
+		next = span.end;
+	}
+	return pass_rows(&w, next, b->first + b->count, err);
+}
+
+/* ---- exact rows ------------------------------------------------------------------------------------------ */
+
+static void exact_row(const struct tn_row_edit *e, enum tn_delta_sizes sizes)
+{
+	const struct tn_row_scratch *s = &e->s;
+	size_t cols = e->form->cols;
+	e->kernels->codec[e->in.codec]->decode(s->w, &e->source, &e->in, cols);
+	if (!e->loaded->rows) {
+		tn_delta_row_f64(e->kernels, &e->loaded->delta, e->delta_row, s->w, s->truth, sizes, s->size, s->delta);
 		return;
 	}
 	for (size_t i = 0; i < cols; i++) {
-		s->truth[i] = (double)loaded->rows[row * cols + i];
-		s->size[i] = s->truth[i] < 0 ? -s->truth[i] : s->truth[i];
+		s->truth[i] = (double)e->loaded->rows[e->delta_row * cols + i];
+		s->size[i] = fabs(s->truth[i]);
 	}
 }
 
@@ -157,36 +352,47 @@ static double float32_slack(const struct tn_delta *d)
 }
 
 /* With sizes that allow for what a float32 result shows of all this. */
-static void widen_sizes(const struct tn_loaded *loaded, tn_dtype dtype, size_t cols, double *size)
+static void widen_sizes(const struct tn_row_edit *e)
 {
-	double slack = dtype == TN_F32 && !loaded->rows ? float32_slack(&loaded->delta) : 1;
-	for (size_t i = 0; i < cols; i++)
-		size[i] *= slack;
+	double slack = e->form->out.dtype == TN_F32 && !e->loaded->rows ? float32_slack(&e->loaded->delta) : 1;
+	for (size_t i = 0; i < e->form->cols; i++)
+		e->s.size[i] *= slack;
+}
+
+static tn_status visit_span(struct walk *w, const struct tn_landing *landing, struct span span, tn_edit_visit visit,
+			    void *arg, struct tn_error *err)
+{
+	for (uint64_t row = span.begin; row < span.end; row++) {
+		TN_TRY(go_to(w, row, err));
+		w->row.delta_row = (size_t)(row - landing->target_row + landing->delta_row);
+		exact_row(&w->row, TN_SIZES_SUMS);
+		struct tn_edit_truth truth = { row, 0, w->row.s.w, w->row.s.truth, w->row.s.size, w->row.loaded, w->row.delta_row };
+		int closer = 0;
+		TN_TRY(visit(arg, &truth, &closer, err));
+		if (!closer)
+			continue;
+		exact_row(&w->row, TN_SIZES_PRODUCTS);
+		widen_sizes(&w->row);
+		truth.closely = 1;
+		TN_TRY(visit(arg, &truth, &closer, err));
+	}
+	return TN_OK;
 }
 
 tn_status tn_edit_truths(const struct tn_joint *j, const struct tn_target *t, const struct tn_edit_form *f,
-			 struct tn_delta_cache *cache, uint64_t first, uint64_t count, const unsigned char *source,
-			 void *scratch, tn_edit_visit visit, void *arg, struct tn_error *err)
+			 struct tn_delta_cache *cache, const struct tn_edit_block *b, tn_edit_visit visit, void *arg,
+			 struct tn_error *err)
 {
-	struct row_scratch s = split_scratch(scratch, (size_t)t->cols);
+	struct walk w = begin_walk(j, f, b);
 	for (size_t i = 0; i < t->landing_count; i++) {
 		const struct tn_landing *landing = &j->landings[t->first_landing + i];
-		struct span span = meet(landing, first, count);
-		const struct tn_loaded *loaded;
+		struct span span = meet(landing, b);
 		if (span.begin >= span.end)
 			continue;
-		TN_TRY(tn_delta_cache_take(cache, landing->slot, &loaded, err));
-		for (uint64_t row = span.begin; row < span.end; row++) {
-			decode(j, tn_target_source(t)->dtype, source + (row - first) * f->source_bytes, s.w, (size_t)t->cols);
-			size_t delta_row = (size_t)(row - landing->target_row + landing->delta_row);
-			exact_row(j, loaded, delta_row, (size_t)t->cols, TN_SIZES_SUMS, &s);
-			if (!visit(arg, row, 0, s.truth, s.size))
-				continue;
-			exact_row(j, loaded, delta_row, (size_t)t->cols, TN_SIZES_PRODUCTS, &s);
-			widen_sizes(loaded, tn_target_dtype(t), (size_t)t->cols, s.size);
-			visit(arg, row, 1, s.truth, s.size);
-		}
+		TN_TRY(tn_delta_cache_take(cache, landing->slot, &w.row.loaded, err));
+		tn_status status = visit_span(&w, landing, span, visit, arg, err);
 		tn_delta_cache_return(cache, landing->slot);
+		TN_TRY(status);
 	}
 	return TN_OK;
 }

@@ -3,36 +3,105 @@
 #define TN_EDIT_H
 
 #include "transform/delta_cache.h"
+#include "transform/parts.h"
+#include "transform/survival.h"
 
-/* How a target is cut: a unit is a row where something lands, an element where a replacement changes its dtype, else a
- * byte. */
+/* What is to become of a quantized target. */
+struct tn_edit_choice {
+	int dequantize;
+	int promote_bits;        /* affine with that many bits in place of its own scheme; 0: its own */
+	tn_rounding rounding;
+};
+
+/* How a target is cut: a unit is a row where something is computed, else a byte. */
 struct tn_edit_form {
 	uint64_t units;
-	uint64_t source_bytes, result_bytes;   /* of a unit */
-	int converts;                          /* source and result have different dtypes */
-	uint64_t row_bytes;                    /* scratch beside the units */
+	size_t cols;                           /* elements of a row */
+	int by_rows;
+	int apart;                             /* results are in other memory than the source; else they replace it */
+	int is_measured;                       /* survival is added up: quantized before and after, and changed by a delta */
+	struct tn_matrix in;                   /* by rows: how the source lies */
+	struct tn_stored stored[TN_PART_COUNT];
+	size_t source_bytes[TN_PART_COUNT];    /* of a unit */
+	struct tn_format out;
+	struct tn_part_plan result[TN_PART_COUNT]; /* of a unit */
+	tn_rounding rounding;
+	uint64_t seed;
+	uint64_t scratch_bytes;                /* beside the units */
 };
-struct tn_edit_form tn_edit_form_of(const struct tn_joint *joint, const struct tn_target *target);
 
-/* Bytes of the source for `count` units from `first`. */
-tn_status tn_edit_read(const struct tn_joint *joint, const struct tn_target *target, const struct tn_edit_form *form,
-		       uint64_t first, uint64_t count, void *dst, struct tn_error *err);
+/* The form of a target, and the tensors that it becomes. */
+tn_status tn_edit_form_make(const struct tn_joint *joint, const struct tn_target *target,
+			    const struct tn_edit_choice *choice, struct tn_arena *arena, struct tn_edit_form *form,
+			    struct tn_tensor *outputs[TN_PART_COUNT], struct tn_error *err);
+/* 1 where the scheme of a quantized target can be made finer to that many bits. */
+int tn_edit_can_promote(const struct tn_target *target, int bits);
 
-/* Units of the result from those of the source; the two may be the same memory unless the form converts. */
+/* Bytes of a unit in the block buffers. */
+uint64_t tn_edit_unit_bytes(const struct tn_edit_form *form);
+
+/* A run of units in memory. */
+struct tn_edit_block {
+	uint64_t first, count;
+	unsigned char *in[TN_PART_COUNT], *out[TN_PART_COUNT];
+	void *scratch;
+};
+/* Splits scratch of tn_edit_unit_bytes * count + form->scratch_bytes. */
+void tn_edit_place(const struct tn_edit_form *form, uint64_t first, uint64_t count, void *scratch,
+		   struct tn_edit_block *block);
+tn_status tn_edit_read(const struct tn_joint *joint, const struct tn_edit_form *form, const struct tn_edit_block *block,
+		       struct tn_error *err);
+
+/* Units of the result from those of the source. What the rows lose is added to *sum. */
 tn_status tn_edit_units(const struct tn_joint *joint, const struct tn_target *target, const struct tn_edit_form *form,
-			struct tn_delta_cache *cache, uint64_t first, uint64_t count, unsigned char *source,
-			unsigned char *result, void *scratch, struct tn_error *err);
+			struct tn_delta_cache *cache, const struct tn_edit_block *block, struct tn_survival_sums *sum,
+			struct tn_error *err);
 
-/* Calls `visit` for every unit that a landing changes, with the exact result in double [cols], and the size of the largest
- * term of each element: of W and the delta. When it returns nonzero it is called again for that unit, with `closely` set
- * and the products in the delta counted too, as often as a program that computes in float32 rounds them. */
-typedef int (*tn_edit_visit)(void *arg, uint64_t unit, int closely, const double *truth, const double *size);
+/* One row that a landing changes: its number, the source, the exact result in double, and the size of the largest term of
+ * each element. All [cols]. */
+struct tn_edit_truth {
+	uint64_t unit;
+	int closely;                   /* size counts the products in the delta too, as often as a program that computes in
+	                                * float32 rounds them; else W and the delta */
+	const float *source;
+	const double *truth, *size;
+	const struct tn_loaded *loaded;
+	size_t delta_row;
+};
+/* Calls `visit` for every such row of the block. When it sets *closer it is called again for that row, closely. */
+typedef tn_status (*tn_edit_visit)(void *arg, const struct tn_edit_truth *row, int *closer, struct tn_error *err);
 tn_status tn_edit_truths(const struct tn_joint *joint, const struct tn_target *target, const struct tn_edit_form *form,
-			 struct tn_delta_cache *cache, uint64_t first, uint64_t count, const unsigned char *source,
-			 void *scratch, tn_edit_visit visit, void *arg, struct tn_error *err);
+			 struct tn_delta_cache *cache, const struct tn_edit_block *block, tn_edit_visit visit, void *arg,
+			 struct tn_error *err);
 
 /* How often blocks of `units` units take each slot: added to takes [slot_count]. */
 void tn_edit_count_takes(const struct tn_joint *joint, const struct tn_target *target, uint64_t units_per_block,
 			 uint64_t *takes);
+
+/* ---- one row --------------------------------------------------------------------------------------------- */
+
+/* Scratch of one row. */
+struct tn_row_scratch {
+	double *truth, *size;
+	float *w, *after, *wanted, *step;
+	void *delta;
+};
+
+/* A row between its source and its result. */
+struct tn_row_edit {
+	const struct tn_kernels *kernels;
+	const struct tn_edit_form *form;
+	const struct tn_loaded *loaded;
+	size_t delta_row;
+	uint64_t row;                  /* of the target */
+	struct tn_format in, out;      /* with the global scale of this row */
+	struct tn_row source;
+	struct tn_row_out result;
+	struct tn_row_scratch s;
+	struct tn_survival_sums *sum;
+};
+
+/* Source and result quantized: moves codes, refits or encodes anew, and measures what it did. */
+void tn_requantize_row(const struct tn_row_edit *edit);
 
 #endif

@@ -8,30 +8,59 @@
 #include "transform/blocks.h"
 #include "transform/edit.h"
 
-/* One tensor of the result in the order of the input's bytes; item i of the blocks. */
+/* What becomes of one target, in the order of the input's bytes; item i of the blocks. Scales and biases of a triple that is
+ * worked on belong to its weight. */
 struct tn_fuse_step {
 	size_t target;              /* in the joint */
-	const struct tn_tensor *result;
+	uint32_t shard;
+	uint64_t offset;            /* of the source: for the order */
+	struct tn_tensor *outputs[TN_PART_COUNT];
+	tn_action action;
 	struct tn_edit_form form;
+	const char *scheme;
+	struct tn_survival *survival;   /* once it is known */
 };
 
 struct tn_fuse {
 	tn_context *ctx;
 	struct tn_arena arena;      /* holds this struct too */
 	const tn_checkpoint *base;
-	const tn_adapter *adapter;
+	const tn_adapter *adapter;  /* the first */
+	const struct tn_weighted_adapter *adapters;
+	size_t adapter_count;
+	struct tn_fuse_options options;
 	struct tn_joint *joint;
-	struct tn_planned_tensor *planned;   /* in the order of names, as the joint's targets */
-	struct tn_fuse_step *steps;          /* in the order of shards and offsets */
-	size_t count, changed_count;
+	struct tn_edit_choice *choices;      /* of every target */
+	struct tn_planned_tensor *planned;   /* in the order of names */
+	struct tn_fuse_step *steps;
+	const struct tn_fuse_step **step_of; /* of every target; NULL: it belongs to another one's step */
+	size_t count, step_count, changed_count;
 };
 
-/* Cuts the steps into blocks for this context's budget. blocks->items comes from the arena. With `compare` the work of a
- * verification is cut: the merged rows take room beside the base's. */
-tn_status tn_fuse_cut(const struct tn_fuse *fuse, int compare, struct tn_arena *arena, struct tn_blocks *blocks,
-		      struct tn_error *err);
+/* Makes steps and planned tensors from the choices, again. */
+tn_status tn_fuse_make_steps(struct tn_fuse *fuse, struct tn_error *err);
 
-/* The base's config.json with what the adapter changes in it; empty when the base has none. */
+/* Memory of a step beside the form's: what a verification needs. */
+struct tn_fuse_extra {
+	uint64_t unit_bytes, fixed_bytes;
+};
+/* Cuts the steps into blocks for this context's budget. blocks->items comes from the arena. `extra` [step_count] may be
+ * NULL. */
+tn_status tn_fuse_cut(const struct tn_fuse *fuse, const struct tn_fuse_extra *extra, const char *what,
+		      struct tn_arena *arena, struct tn_blocks *blocks, struct tn_error *err);
+
+/* Before the run: chooses the rounding of every requantized weight where that is left to the numbers, and promotes or
+ * refuses those that lose too much. The steps are made anew when that changes them. */
+tn_status tn_fuse_survey(struct tn_fuse *fuse, struct tn_error *err);
+
+/* The step's sums as its survival. */
+tn_status tn_fuse_report(struct tn_fuse *fuse, struct tn_fuse_step *step, const struct tn_survival_sums *sum,
+			 struct tn_error *err);
+/* TN_E_MISMATCH when the sums hold NaN or infinity and the options do not allow it. */
+tn_status tn_fuse_check_finite(const struct tn_fuse *fuse, const struct tn_fuse_step *step,
+			       const struct tn_survival_sums *sum, struct tn_error *err);
+
+/* The base's config.json with what the fuse changes in it; empty when the base has none. */
 tn_status tn_fuse_config(const struct tn_fuse *fuse, struct tn_text *out, struct tn_error *err);
 
 #endif

@@ -2,20 +2,32 @@
 #include "transform/fuse.h"
 
 #include "base/error.h"
-#include "store/json_out.h"
 #include "transform/delta_cache.h"
+#include "weights/format.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 const char *tn_action_name(tn_action action)
 {
 	static const char *const names[] = {
-		[TN_ACTION_COPY] = "copied",   [TN_ACTION_MERGE] = "merged", [TN_ACTION_REPLACE] = "replaced",
-		[TN_ACTION_UNTIE] = "untied", [TN_ACTION_ADD] = "added",
+		[TN_ACTION_COPY] = "copied",           [TN_ACTION_MERGE] = "merged",
+		[TN_ACTION_REQUANTIZE] = "requantized", [TN_ACTION_PROMOTE] = "promoted",
+		[TN_ACTION_DEQUANTIZE] = "dequantized", [TN_ACTION_REPLACE] = "replaced",
+		[TN_ACTION_UNTIE] = "untied",          [TN_ACTION_EXPAND] = "expanded",
+		[TN_ACTION_ADD] = "added",
 	};
 	return (size_t)action < sizeof names / sizeof *names ? names[action] : "unknown";
 }
+
+const char *tn_rounding_name(tn_rounding rounding)
+{
+	static const char *const names[] = { "auto", "dither", "nearest" };
+	return (size_t)rounding < sizeof names / sizeof *names ? names[rounding] : "unknown";
+}
+
+/* ---- one step -------------------------------------------------------------------------------------------- */
 
 /* The first landing that says more than the others. */
 static const struct tn_slot *leading_slot(const struct tn_joint *j, const struct tn_target *t)
@@ -29,79 +41,193 @@ static const struct tn_slot *leading_slot(const struct tn_joint *j, const struct
 	return lead;
 }
 
-static const struct tn_adapter_module *saved_module(const struct tn_joint *j, const struct tn_tensor *values)
+static const struct tn_adapter_module *saved_module(const struct tn_target *t)
 {
-	for (size_t i = 0; i < j->adapter->count; i++)
-		if (j->adapter->entries[i].values == values)
-			return &j->adapter->entries[i].module;
+	for (size_t i = 0; i < t->replacer->count; i++)
+		if (t->replacer->entries[i].values == t->replacement)
+			return &t->replacer->entries[i].module;
 	return NULL;
 }
 
-static struct tn_planned_tensor plan_target(const struct tn_fuse *fuse, size_t i, const struct tn_tensor *result)
+static tn_action action_of(const struct tn_fuse *fuse, const struct tn_target *t, const struct tn_edit_form *f)
 {
-	const struct tn_joint *j = fuse->joint;
-	const struct tn_target *t = &j->targets[i];
-	const struct tn_slot *slot = leading_slot(j, t);
-	struct tn_planned_tensor p = { result, TN_ACTION_COPY, slot ? &slot->entry->module : NULL };
-	if (slot && slot->kind != TN_SLOT_TOKENS)
-		p.action = TN_ACTION_MERGE;
-	else if (!t->base)
-		p.action = TN_ACTION_ADD;
-	else if (slot || t->replacement)
-		p.action = TN_ACTION_REPLACE;
-	else if (t->is_new && !fuse->adapter->config.replication_count)
-		p.action = TN_ACTION_UNTIE;
-	if (!slot && t->replacement)
-		p.module = saved_module(j, t->replacement);
-	return p;
-}
-
-/* Name, dtype and shape of a target's result; shard and offset of what it is read from. */
-static tn_status describe_result(struct tn_fuse *fuse, const struct tn_target *t, struct tn_tensor **out,
-				 struct tn_error *err)
-{
-	const struct tn_tensor *source = tn_target_source(t);
-	struct tn_tensor *result;
-	TN_TRY(tn_arena_alloc(&fuse->arena, sizeof *result, &result, err));
-	*result = *source;
-	result->name = t->name;
-	result->dtype = tn_target_dtype(t);
-	result->bytes = result->elements * tn_dtype_bits(result->dtype) / 8;
-	result->shard = t->base ? t->base->shard : 0;
-	result->offset = t->base ? t->base->offset : 0;
-	*out = result;
-	return TN_OK;
-}
-
-static tn_status plan_tensors(struct tn_fuse *fuse, struct tn_error *err)
-{
-	fuse->count = fuse->joint->target_count;
-	TN_TRY(tn_arena_array(&fuse->arena, fuse->count, sizeof *fuse->planned, &fuse->planned, err));
-	TN_TRY(tn_arena_array(&fuse->arena, fuse->count, sizeof *fuse->steps, &fuse->steps, err));
-	for (size_t i = 0; i < fuse->count; i++) {
-		struct tn_tensor *result;
-		const struct tn_target *t = &fuse->joint->targets[i];
-		TN_TRY(describe_result(fuse, t, &result, err));
-		fuse->planned[i] = plan_target(fuse, i, result);
-		fuse->steps[i] = (struct tn_fuse_step){ i, result, tn_edit_form_of(fuse->joint, t) };
-		fuse->changed_count += fuse->planned[i].action != TN_ACTION_COPY;
+	const struct tn_slot *slot = leading_slot(fuse->joint, t);
+	int packed_out = f->out.codec != TN_CODEC_dense;
+	if (slot && slot->kind != TN_SLOT_TOKENS) {
+		if (!packed_out)
+			return TN_ACTION_MERGE;
+		return f->out.bits == t->matrix->format.bits && f->out.codec == t->matrix->format.codec ? TN_ACTION_REQUANTIZE
+													 : TN_ACTION_PROMOTE;
 	}
+	if (!t->base)
+		return TN_ACTION_ADD;
+	if (slot || t->replacement)
+		return TN_ACTION_REPLACE;
+	if (f->by_rows)
+		return TN_ACTION_DEQUANTIZE;
+	if (t->is_new)
+		return fuse->adapter->config.replication_count ? TN_ACTION_EXPAND : TN_ACTION_UNTIE;
+	return TN_ACTION_COPY;
+}
+
+static tn_status make_step(struct tn_fuse *fuse, size_t target, struct tn_fuse_step *step, struct tn_error *err)
+{
+	const struct tn_target *t = &fuse->joint->targets[target];
+	*step = (struct tn_fuse_step){ .target = target };
+	TN_TRY(tn_edit_form_make(fuse->joint, t, &fuse->choices[target], &fuse->arena, &step->form, step->outputs, err));
+	step->action = action_of(fuse, t, &step->form);
+	step->shard = t->base ? t->base->shard : 0;
+	step->offset = t->base ? t->base->offset : 0;
+	if (step->form.by_rows && t->matrix)
+		TN_TRY(tn_parts_text(&fuse->arena, &step->form.out, &step->scheme, err));
 	return TN_OK;
+}
+
+/* ---- all steps ------------------------------------------------------------------------------------------- */
+
+static int compare_names(const void *name, const void *target)
+{
+	return strcmp(name, ((const struct tn_target *)target)->name);
+}
+
+/* Scales, biases and global scales of weights that are worked on: marked in `taken` [targets]. The global scale stays beside
+ * a result that needs it. */
+static void take_parts(const struct tn_fuse *fuse, const struct tn_fuse_step *step, unsigned char *taken)
+{
+	static const char *const suffixes[] = { ".scales", ".biases", ".global_scale" };
+	const struct tn_joint *j = fuse->joint;
+	const struct tn_target *t = &j->targets[step->target];
+	int keeps_global = t->matrix && step->form.out.codec == t->matrix->format.codec;
+	for (size_t i = 0; i < 3 && t->matrix && step->form.by_rows; i++) {
+		char name[TN_NAME_BYTES];
+		if ((i == 2 && keeps_global) || !tn_sibling_name(name, t->name, suffixes[i]))
+			continue;
+		const struct tn_target *part = bsearch(name, j->targets, j->target_count, sizeof *part, compare_names);
+		if (part)
+			taken[(size_t)(part - j->targets)] = 1;
+	}
 }
 
 static int compare_steps(const void *a, const void *b)
 {
-	const struct tn_tensor *x = ((const struct tn_fuse_step *)a)->result, *y = ((const struct tn_fuse_step *)b)->result;
+	const struct tn_fuse_step *x = a, *y = b;
 	if (x->shard != y->shard)
 		return x->shard < y->shard ? -1 : 1;
 	if (x->offset != y->offset)
 		return x->offset < y->offset ? -1 : 1;
-	return strcmp(x->name, y->name);
+	return strcmp(x->outputs[TN_PART_WEIGHT]->name, y->outputs[TN_PART_WEIGHT]->name);
 }
 
-tn_status tn_fuse_plan(tn_context *ctx, const tn_checkpoint *base, const tn_adapter *adapter, tn_fuse **out,
-		       struct tn_error *err)
+static int compare_planned(const void *a, const void *b)
 {
+	return strcmp(((const struct tn_planned_tensor *)a)->tensor->name, ((const struct tn_planned_tensor *)b)->tensor->name);
+}
+
+static int is_change(tn_action action)
+{
+	return action != TN_ACTION_COPY && action != TN_ACTION_EXPAND && action != TN_ACTION_DEQUANTIZE;
+}
+
+/* Steps and their tensors by name. */
+static tn_status list_planned(struct tn_fuse *fuse, struct tn_error *err)
+{
+	fuse->count = fuse->changed_count = 0;
+	TN_TRY(tn_arena_array(&fuse->arena, fuse->step_count * TN_PART_COUNT, sizeof *fuse->planned, &fuse->planned, err));
+	for (size_t i = 0; i < fuse->step_count; i++) {
+		const struct tn_fuse_step *step = &fuse->steps[i];
+		const struct tn_target *t = &fuse->joint->targets[step->target];
+		const struct tn_slot *slot = leading_slot(fuse->joint, t);
+		const struct tn_adapter_module *module = slot ? &slot->entry->module : t->replacement ? saved_module(t) : NULL;
+		for (unsigned p = 0; p < TN_PART_COUNT; p++) {
+			if (!step->outputs[p])
+				continue;
+			step->outputs[p]->shard = step->shard;
+			fuse->planned[fuse->count++] = (struct tn_planned_tensor){
+				step->outputs[p], step->action, module, step->scheme, p == TN_PART_WEIGHT ? step->survival : NULL,
+			};
+		}
+		fuse->changed_count += (size_t)is_change(step->action);
+	}
+	if (fuse->count > 1)
+		qsort(fuse->planned, fuse->count, sizeof *fuse->planned, compare_planned);
+	return TN_OK;
+}
+
+tn_status tn_fuse_make_steps(struct tn_fuse *fuse, struct tn_error *err)
+{
+	const struct tn_joint *j = fuse->joint;
+	unsigned char *taken;
+	size_t n = 0;
+	TN_TRY(tn_arena_array(&fuse->arena, j->target_count, sizeof *fuse->steps, &fuse->steps, err));
+	TN_TRY(tn_arena_array(&fuse->arena, j->target_count, 1, &taken, err));
+	for (size_t i = 0; i < j->target_count; i++) {
+		TN_TRY(make_step(fuse, i, &fuse->steps[i], err));
+		take_parts(fuse, &fuse->steps[i], taken);
+	}
+	for (size_t i = 0; i < j->target_count; i++)
+		if (!taken[i])
+			fuse->steps[n++] = fuse->steps[i];
+	fuse->step_count = n;
+	if (n > 1)
+		qsort(fuse->steps, n, sizeof *fuse->steps, compare_steps);
+	TN_TRY(tn_arena_array(&fuse->arena, j->target_count, sizeof *fuse->step_of, &fuse->step_of, err));
+	for (size_t i = 0; i < n; i++)
+		fuse->step_of[fuse->steps[i].target] = &fuse->steps[i];
+	return list_planned(fuse, err);
+}
+
+/* ---- planning -------------------------------------------------------------------------------------------- */
+
+static tn_status check_options(const struct tn_fuse_options *o, struct tn_error *err)
+{
+	if (o->promote_bits != 0 && o->promote_bits != 6 && o->promote_bits != 8)
+		return tn_fail(err, TN_E_ARG, "promote_bits", "touched weights can be promoted to 6 or 8 bits, and %d was asked for",
+			       o->promote_bits);
+	if (o->dequantize && o->promote_bits)
+		return tn_fail(err, TN_E_ARG, "dequantize", "a model can be left dense, or its touched weights be promoted, not both");
+	if (!(o->min_survival >= 0 && o->min_survival <= 1))
+		return tn_fail(err, TN_E_ARG, "min_survival", "a share between 0 and 1 was expected, and %g was given", o->min_survival);
+	return TN_OK;
+}
+
+static tn_status list_adapters(struct tn_fuse *fuse, struct tn_error *err)
+{
+	struct tn_weighted_adapter *all;
+	size_t count = 1 + fuse->options.more_count;
+	TN_TRY(tn_arena_array(&fuse->arena, count, sizeof *all, &all, err));
+	all[0] = (struct tn_weighted_adapter){ fuse->adapter, fuse->options.weight };
+	for (size_t i = 1; i < count; i++)
+		all[i] = fuse->options.more[i - 1];
+	for (size_t i = 0; i < count; i++) {
+		for (size_t k = 0; k < i; k++)
+			if (all[i].adapter == all[k].adapter)
+				return tn_fail(err, TN_E_ARG, all[i].adapter->path, "'%.200s' is there twice; add the weights up",
+					       all[i].adapter->path);
+		if (!isfinite(all[i].weight))
+			return tn_fail(err, TN_E_ARG, all[i].adapter->path, "the weight of '%.200s' is not a number",
+				       all[i].adapter->path);
+	}
+	fuse->adapters = all;
+	fuse->adapter_count = count;
+	return TN_OK;
+}
+
+static tn_status plan(struct tn_fuse *fuse, struct tn_error *err)
+{
+	const struct tn_fuse_options *o = &fuse->options;
+	TN_TRY(check_options(o, err));
+	TN_TRY(list_adapters(fuse, err));
+	TN_TRY(tn_joint_make_all(fuse->adapters, fuse->adapter_count, fuse->base, &fuse->arena, &fuse->joint, err));
+	TN_TRY(tn_arena_array(&fuse->arena, fuse->joint->target_count, sizeof *fuse->choices, &fuse->choices, err));
+	for (size_t i = 0; i < fuse->joint->target_count; i++)
+		fuse->choices[i] = (struct tn_edit_choice){ o->dequantize, o->min_survival > 0 ? 0 : o->promote_bits, o->rounding };
+	return tn_fuse_make_steps(fuse, err);
+}
+
+tn_status tn_fuse_plan(tn_context *ctx, const tn_checkpoint *base, const tn_adapter *adapter,
+		       const struct tn_fuse_options *options, tn_fuse **out, struct tn_error *err)
+{
+	static const struct tn_fuse_options defaults = TN_FUSE_OPTIONS_INIT;
 	struct tn_arena arena;
 	tn_fuse *fuse;
 	tn_arena_init(&arena, ctx);
@@ -110,15 +236,12 @@ tn_status tn_fuse_plan(tn_context *ctx, const tn_checkpoint *base, const tn_adap
 	fuse->arena = arena;
 	fuse->base = base;
 	fuse->adapter = adapter;
-	tn_status status = tn_joint_make(adapter, base, &fuse->arena, &fuse->joint, err);
-	if (status == TN_OK)
-		status = plan_tensors(fuse, err);
+	fuse->options = options ? *options : defaults;
+	tn_status status = plan(fuse, err);
 	if (status != TN_OK) {
 		tn_fuse_free(fuse);
 		return status;
 	}
-	if (fuse->count > 1)
-		qsort(fuse->steps, fuse->count, sizeof *fuse->steps, compare_steps);
 	*out = fuse;
 	return TN_OK;
 }
@@ -146,13 +269,39 @@ size_t tn_fuse_merged_count(const tn_fuse *fuse)
 	return fuse->changed_count;
 }
 
+size_t tn_fuse_copied_count(const tn_fuse *fuse)
+{
+	return fuse->step_count - fuse->changed_count;
+}
+
+tn_status tn_fuse_report(struct tn_fuse *fuse, struct tn_fuse_step *step, const struct tn_survival_sums *sum,
+			 struct tn_error *err)
+{
+	struct tn_planned_tensor key = { .tensor = step->outputs[TN_PART_WEIGHT] };
+	struct tn_planned_tensor *p = bsearch(&key, fuse->planned, fuse->count, sizeof *p, compare_planned);
+	TN_TRY(tn_arena_alloc(&fuse->arena, sizeof *step->survival, &step->survival, err));
+	*step->survival = tn_survival_of(sum, step->action == TN_ACTION_PROMOTE ? TN_ROUNDING_NEAREST : step->form.rounding);
+	p->survival = step->survival;
+	return TN_OK;
+}
+
+static uint64_t step_bytes(const struct tn_edit_form *f)
+{
+	uint64_t unit = 0;
+	for (unsigned p = 0; p < TN_PART_COUNT; p++)
+		unit += f->source_bytes[p] + f->result[p].row_bytes;
+	return unit * f->units;
+}
+
 uint64_t tn_fuse_work_bytes(const tn_fuse *fuse)
 {
 	uint64_t bytes = 0;
-	for (size_t i = 0; i < fuse->count; i++)
-		bytes += tn_target_source(&fuse->joint->targets[i])->bytes + fuse->planned[i].tensor->bytes;
+	for (size_t i = 0; i < fuse->step_count; i++)
+		bytes += step_bytes(&fuse->steps[i].form);
 	return bytes;
 }
+
+/* ---- blocks ---------------------------------------------------------------------------------------------- */
 
 /* Slots stay in memory from the first item that takes them to the last: what lives beside each item. */
 static tn_status add_slots(const struct tn_fuse *fuse, struct tn_arena *arena, struct tn_block_item *items,
@@ -162,7 +311,7 @@ static tn_status add_slots(const struct tn_fuse *fuse, struct tn_arena *arena, s
 	size_t *first, *last;
 	TN_TRY(tn_arena_array(arena, j->slot_count, sizeof *first, &first, err));
 	TN_TRY(tn_arena_array(arena, j->slot_count, sizeof *last, &last, err));
-	for (size_t i = 0; i < fuse->count; i++) {
+	for (size_t i = 0; i < fuse->step_count; i++) {
 		const struct tn_target *t = &j->targets[fuse->steps[i].target];
 		for (size_t l = 0; l < t->landing_count; l++) {
 			size_t slot = j->landings[t->first_landing + l].slot;
@@ -178,22 +327,22 @@ static tn_status add_slots(const struct tn_fuse *fuse, struct tn_arena *arena, s
 	return TN_OK;
 }
 
-tn_status tn_fuse_cut(const struct tn_fuse *fuse, int compare, struct tn_arena *arena, struct tn_blocks *blocks,
-		      struct tn_error *err)
+tn_status tn_fuse_cut(const struct tn_fuse *fuse, const struct tn_fuse_extra *extra, const char *what,
+		      struct tn_arena *arena, struct tn_blocks *blocks, struct tn_error *err)
 {
-	blocks->item_count = fuse->count;
-	TN_TRY(tn_arena_array(arena, fuse->count, sizeof *blocks->items, &blocks->items, err));
-	for (size_t i = 0; i < fuse->count; i++) {
+	blocks->item_count = fuse->step_count;
+	TN_TRY(tn_arena_array(arena, fuse->step_count, sizeof *blocks->items, &blocks->items, err));
+	for (size_t i = 0; i < fuse->step_count; i++) {
 		const struct tn_edit_form *f = &fuse->steps[i].form;
 		blocks->items[i] = (struct tn_block_item){
 			.units = f->units,
-			.unit_bytes = f->source_bytes + (f->converts || compare ? f->result_bytes : 0) * (compare ? 2 : 1),
-			.fixed_bytes = f->row_bytes + 320 + (compare ? 2 * f->result_bytes : 0),
-			.work_bytes = f->units * (f->source_bytes + f->result_bytes),
+			.unit_bytes = tn_edit_unit_bytes(f) + (extra ? extra[i].unit_bytes : 0),
+			.fixed_bytes = f->scratch_bytes + 2 * TN_PARTS_PADDING + (extra ? extra[i].fixed_bytes : 0),
+			.work_bytes = step_bytes(f),
 		};
 	}
 	TN_TRY(add_slots(fuse, arena, blocks->items, err));
-	return tn_blocks_cut(fuse->ctx, blocks, compare ? "verify" : "fuse", err);
+	return tn_blocks_cut(fuse->ctx, blocks, what, err);
 }
 
 tn_status tn_fuse_memory(const tn_fuse *fuse, uint64_t *bytes, struct tn_error *err)
@@ -201,83 +350,9 @@ tn_status tn_fuse_memory(const tn_fuse *fuse, uint64_t *bytes, struct tn_error *
 	struct tn_arena arena;
 	struct tn_blocks blocks;
 	tn_arena_init(&arena, fuse->ctx);
-	tn_status status = tn_fuse_cut(fuse, 0, &arena, &blocks, err);
+	tn_status status = tn_fuse_cut(fuse, NULL, "fuse", &arena, &blocks, err);
 	if (status == TN_OK)
 		*bytes = blocks.memory_bytes;
 	tn_arena_release(&arena);
 	return status;
-}
-
-static void planned_json(struct tn_json_out *out, const struct tn_fuse *fuse, const struct tn_planned_tensor *p)
-{
-	tn_json_out_begin_line(out, '{');
-	tn_json_out_key(out, "name");
-	tn_json_out_string(out, p->tensor->name);
-	tn_json_out_key(out, "action");
-	tn_json_out_string(out, tn_action_name(p->action));
-	tn_json_out_key(out, "dtype");
-	tn_json_out_string(out, tn_dtype_name(p->tensor->dtype));
-	tn_json_out_key(out, "shape");
-	tn_json_out_begin(out, '[');
-	for (uint32_t i = 0; i < p->tensor->rank; i++)
-		tn_json_out_u64(out, p->tensor->shape[i]);
-	tn_json_out_end(out, ']');
-	tn_json_out_key(out, "bytes");
-	tn_json_out_u64(out, p->tensor->bytes);
-	tn_json_out_key(out, "shard");
-	tn_json_out_string(out, tn_checkpoint_shard_name(fuse->base, p->tensor->shard));
-	if (p->module) {
-		tn_json_out_key(out, "module");
-		tn_json_out_string(out, p->module->path);
-		tn_json_out_key(out, "kind");
-		tn_json_out_string(out, tn_module_kind_name(p->module->kind));
-		tn_json_out_key(out, "rank");
-		tn_json_out_u64(out, p->module->rank);
-		tn_json_out_key(out, "scale");
-		tn_json_out_double(out, p->module->scale);
-	}
-	tn_json_out_end(out, '}');
-}
-
-tn_status tn_fuse_plan_json(const tn_fuse *fuse, tn_write_fn write, void *user, struct tn_error *err)
-{
-	uint64_t memory;
-	TN_TRY(tn_fuse_memory(fuse, &memory, err));
-	struct tn_json_out out;
-	tn_json_out_init(&out, fuse->ctx, write, user);
-	tn_json_out_begin(&out, '{');
-	tn_json_out_key(&out, "base");
-	tn_json_out_string(&out, tn_checkpoint_path(fuse->base));
-	tn_json_out_key(&out, "adapter");
-	tn_json_out_string(&out, tn_adapter_path(fuse->adapter));
-	tn_json_out_key(&out, "dialect");
-	tn_json_out_string(&out, tn_adapter_dialect_name(tn_adapter_dialect_of(fuse->adapter)));
-	tn_json_out_key(&out, "bytes");
-	tn_json_out_u64(&out, tn_checkpoint_tensor_bytes(fuse->base));
-	tn_json_out_key(&out, "shards");
-	tn_json_out_u64(&out, tn_checkpoint_shard_count(fuse->base));
-	tn_json_out_key(&out, "memory_bytes");
-	tn_json_out_u64(&out, memory);
-	tn_json_out_key(&out, "merged");
-	tn_json_out_u64(&out, fuse->changed_count);
-	tn_json_out_key(&out, "copied");
-	tn_json_out_u64(&out, fuse->count - fuse->changed_count);
-	tn_json_out_key(&out, "config");
-	tn_json_out_begin(&out, '{');
-	for (size_t i = 0; i < fuse->joint->edit_count; i++) {
-		const struct tn_config_edit *edit = &fuse->joint->edits[i];
-		tn_json_out_key(&out, edit->key);
-		if (edit->is_flag)
-			tn_json_out_bool(&out, edit->value != 0);
-		else
-			tn_json_out_u64(&out, edit->value);
-	}
-	tn_json_out_end(&out, '}');
-	tn_json_out_key(&out, "tensors");
-	tn_json_out_begin(&out, '[');
-	for (size_t i = 0; i < fuse->count; i++)
-		planned_json(&out, fuse, &fuse->planned[i]);
-	tn_json_out_end(&out, ']');
-	tn_json_out_end(&out, '}');
-	return tn_json_out_finish(&out, err);
 }

@@ -14,12 +14,12 @@
 #include <string.h>
 
 struct run {
-	const struct tn_fuse *fuse;
+	struct tn_fuse *fuse;
 	struct tn_arena arena;
 	struct tn_blocks blocks;
 	struct tn_output_shard *shards;
-	struct tn_tensor **outputs;           /* of step i */
 	_Atomic uint64_t *shard_blocks_left;
+	struct tn_survival_sums *sums;        /* of every block */
 	struct tn_delta_cache *deltas;
 	struct tn_output *output;
 };
@@ -31,10 +31,20 @@ static int is_hole(const struct run *run, const struct tn_fuse_step *step, const
 {
 	const struct tn_target *target = &run->fuse->joint->targets[step->target];
 	const struct tn_tensor *t = target->base;
-	if (!run->shards[step->result->shard].sparse || target->landing_count || target->replacement || !t)
+	if (!run->shards[step->shard].sparse || step->form.by_rows || target->replacement || !t)
 		return 0;
-	return tn_tensor_is_hole(run->fuse->base->shards[t->shard], t, block->first * step->form.source_bytes,
-				 block->count * step->form.source_bytes);
+	return tn_tensor_is_hole(run->fuse->base->shards[t->shard], t, block->first, block->count);
+}
+
+tn_status tn_fuse_check_finite(const struct tn_fuse *fuse, const struct tn_fuse_step *step,
+			       const struct tn_survival_sums *sum, struct tn_error *err)
+{
+	const char *name = fuse->joint->targets[step->target].name;
+	if (!sum->not_finite || fuse->options.allow_nonfinite)
+		return TN_OK;
+	return tn_fail(err, TN_E_MISMATCH, name, "'%.120s' would hold NaN or infinity: the base does already, or the sum with the "
+		       "adapter is too large for %s; --allow-nonfinite writes it all the same", name,
+		       tn_dtype_name(step->form.out.dtype));
 }
 
 static tn_status run_block(void *arg, const struct tn_block *block, void *scratch, struct tn_error *err)
@@ -42,28 +52,36 @@ static tn_status run_block(void *arg, const struct tn_block *block, void *scratc
 	struct run *run = arg;
 	const struct tn_fuse_step *step = &run->fuse->steps[block->item];
 	const struct tn_joint *joint = run->fuse->joint;
-	const struct tn_target *target = &joint->targets[step->target];
 	const struct tn_edit_form *f = &step->form;
-	uint32_t shard = step->result->shard;
-	size_t source_bytes = tn_align_up((size_t)(block->count * f->source_bytes), 64);
-	size_t result_bytes = (size_t)(block->count * f->result_bytes);
-	unsigned char *source = scratch, *result = f->converts ? source + source_bytes : source;
-	unsigned char *rest = source + source_bytes + (f->converts ? tn_align_up(result_bytes, 64) : 0);
-	if (tn_output_has_shard(run->output, shard))
+	struct tn_survival_sums *sum = &run->sums[block->number];
+	struct tn_edit_block b;
+	if (tn_output_has_shard(run->output, step->shard))
 		return TN_OK;
 	if (!is_hole(run, step, block)) {
-		TN_TRY(tn_edit_read(joint, target, f, block->first, block->count, source, err));
-		if (target->landing_count || f->converts)
-			TN_TRY(tn_edit_units(joint, target, f, run->deltas, block->first, block->count, source, result, rest, err));
-		TN_TRY(tn_output_put(run->output, shard, run->outputs[block->item], block->first * f->result_bytes, result,
-				     result_bytes, err));
+		tn_edit_place(f, block->first, block->count, scratch, &b);
+		TN_TRY(tn_edit_read(joint, f, &b, err));
+		TN_TRY(tn_edit_units(joint, &joint->targets[step->target], f, run->deltas, &b, sum, err));
+		TN_TRY(tn_fuse_check_finite(run->fuse, step, sum, err));
+		TN_TRY(tn_parts_write(run->output, step->shard, step->outputs, f->result, block->first, block->count, b.out, err));
 	}
-	if (atomic_fetch_sub(&run->shard_blocks_left[shard], 1) == 1)
-		return tn_output_finish_shard(run->output, shard, err);
+	if (atomic_fetch_sub(&run->shard_blocks_left[step->shard], 1) == 1)
+		return tn_output_finish_shard(run->output, step->shard, err);
 	return TN_OK;
 }
 
 /* ---- preparing ------------------------------------------------------------------------------------------- */
+
+/* Their data is in PyTorch's layout once nothing is quantized in MLX's. */
+static void describe_metadata(const struct run *run, struct tn_output_shard *shard, const struct tn_st_header *header)
+{
+	static const struct tn_st_metadata pt = { "format", "pt" };
+	int was_quantized = 0;
+	for (size_t i = 0; i < run->fuse->joint->target_count; i++)
+		was_quantized |= run->fuse->joint->targets[i].matrix != NULL;
+	int dense = was_quantized && run->fuse->options.dequantize;
+	shard->metadata = dense ? &pt : header->metadata;
+	shard->metadata_count = dense ? 1 : header->metadata_count;
+}
 
 /* The output has the shards of the input; new tensors stand beside what they are made from. Where the input has holes, it
  * has them too. */
@@ -72,22 +90,19 @@ static tn_status describe_shards(struct run *run, struct tn_error *err)
 	const tn_checkpoint *base = run->fuse->base;
 	size_t n = base->shard_count;
 	TN_TRY(tn_arena_array(&run->arena, n, sizeof *run->shards, &run->shards, err));
-	TN_TRY(tn_arena_array(&run->arena, run->fuse->count, sizeof(struct tn_tensor *), &run->outputs, err));
 	for (size_t i = 0, step = 0; i < n; i++) {
 		struct tn_output_shard *shard = &run->shards[i];
-		const struct tn_st_header *header = &base->shards[i]->header;
 		size_t first = step;
-		while (step < run->fuse->count && run->fuse->steps[step].result->shard == i)
+		while (step < run->fuse->step_count && run->fuse->steps[step].shard == i)
 			step++;
-		*shard = (struct tn_output_shard){ base->shard_names[i], NULL, step - first, header->metadata,
-						   header->metadata_count, tn_file_is_sparse(&base->shards[i]->file) };
-		TN_TRY(tn_arena_array(&run->arena, shard->count, sizeof(struct tn_tensor *), &shard->tensors, err));
-		for (size_t k = 0; k < shard->count; k++) {
-			struct tn_tensor *copy;
-			TN_TRY(tn_arena_alloc(&run->arena, sizeof *copy, &copy, err));
-			*copy = *run->fuse->steps[first + k].result;
-			shard->tensors[k] = run->outputs[first + k] = copy;
-		}
+		*shard = (struct tn_output_shard){ .name = base->shard_names[i], .sparse = tn_file_is_sparse(&base->shards[i]->file) };
+		describe_metadata(run, shard, &base->shards[i]->header);
+		TN_TRY(tn_arena_array(&run->arena, (step - first) * TN_PART_COUNT, sizeof(struct tn_tensor *), &shard->tensors,
+				      err));
+		for (size_t k = first; k < step; k++)
+			for (unsigned p = 0; p < TN_PART_COUNT; p++)
+				if (run->fuse->steps[k].outputs[p])
+					shard->tensors[shard->count++] = run->fuse->steps[k].outputs[p];
 	}
 	return TN_OK;
 }
@@ -100,11 +115,12 @@ static tn_status count_blocks(struct run *run, struct tn_error *err)
 	TN_TRY(tn_arena_array(&run->arena, fuse->base->shard_count, sizeof *run->shard_blocks_left, &run->shard_blocks_left,
 			      err));
 	TN_TRY(tn_arena_array(&run->arena, fuse->joint->slot_count, sizeof *takes, &takes, err));
-	for (size_t i = 0; i < fuse->count; i++) {
+	TN_TRY(tn_arena_array(&run->arena, (size_t)run->blocks.block_count, sizeof *run->sums, &run->sums, err));
+	for (size_t i = 0; i < fuse->step_count; i++) {
 		const struct tn_block_item *item = &run->blocks.items[i];
-		if (tn_output_has_shard(run->output, fuse->steps[i].result->shard))
+		if (tn_output_has_shard(run->output, fuse->steps[i].shard))
 			continue;
-		run->shard_blocks_left[fuse->steps[i].result->shard] += tn_ceil_div(item->units, item->units_per_block);
+		run->shard_blocks_left[fuse->steps[i].shard] += tn_ceil_div(item->units, item->units_per_block);
 		tn_edit_count_takes(fuse->joint, &fuse->joint->targets[fuse->steps[i].target], item->units_per_block, takes);
 	}
 	return tn_delta_cache_create(fuse->joint, takes, &run->deltas, err);
@@ -125,15 +141,40 @@ static tn_status check_save_path(const struct tn_fuse *fuse, const char *save_pa
 		return tn_fail(err, TN_E_ARG, fuse->base->path,
 			       "'%s' is a file; a fuse writes a whole model folder and needs one as its base", fuse->base->path);
 	TN_TRY(tn_output_check_path(save_path, fuse->base->path, err));
-	return tn_output_check_path(save_path, fuse->adapter->path, err);
+	for (size_t i = 0; i < fuse->adapter_count; i++)
+		TN_TRY(tn_output_check_path(save_path, fuse->adapters[i].adapter->path, err));
+	return TN_OK;
 }
 
+/* Logical ones: of a packed weight its values, of what stands beside it none. */
 static uint64_t parameters_of(const struct tn_fuse *fuse)
 {
 	uint64_t n = 0;
-	for (size_t i = 0; i < fuse->count; i++)
-		n += fuse->steps[i].result->elements;
+	for (size_t i = 0; i < fuse->step_count; i++) {
+		const struct tn_fuse_step *step = &fuse->steps[i];
+		const struct tn_target *t = &fuse->joint->targets[step->target];
+		if (step->form.by_rows)
+			n += step->form.units * step->form.cols;
+		else if (t->matrix)
+			n += t->matrix->rows * t->matrix->cols;
+		else if (!t->base || !tn_is_triple_part(fuse->base, t->base))
+			n += step->outputs[TN_PART_WEIGHT]->elements;
+	}
 	return n;
+}
+
+/* Sums are added in the order of blocks, whatever thread did them. */
+static tn_status report(struct run *run, struct tn_error *err)
+{
+	for (size_t i = 0; i < run->fuse->step_count; i++) {
+		const struct tn_block_item *item = &run->blocks.items[i];
+		struct tn_survival_sums sum = { 0 };
+		for (uint64_t b = 0; b < tn_ceil_div(item->units, item->units_per_block); b++)
+			tn_survival_add(&sum, &run->sums[item->first_block + b]);
+		if (run->fuse->steps[i].form.is_measured && sum.codes)
+			TN_TRY(tn_fuse_report(run->fuse, &run->fuse->steps[i], &sum, err));
+	}
+	return TN_OK;
 }
 
 /* ---- running --------------------------------------------------------------------------------------------- */
@@ -158,6 +199,7 @@ static tn_status write_output(struct run *run, struct tn_error *err)
 	TN_TRY(write_config(run, err));
 	TN_TRY(finish_empty_shards(run, err));
 	TN_TRY(tn_blocks_run(fuse->ctx, &run->blocks, &work, err));
+	TN_TRY(report(run, err));
 	return tn_output_commit(run->output, parameters_of(fuse), TN_INDEX_TRANSFORMERS, err);
 }
 
@@ -167,17 +209,25 @@ static struct tn_output_place place_of(const struct tn_fuse *fuse, const char *s
 	struct tn_sha256 id;
 	tn_plan_id_begin(&id, "fuse");
 	tn_plan_id_add_checkpoint(&id, fuse->base);
-	tn_plan_id_add_adapter(&id, fuse->adapter);
+	for (size_t i = 0; i < fuse->adapter_count; i++) {
+		tn_plan_id_add_adapter(&id, fuse->adapters[i].adapter);
+		tn_plan_id_add(&id, &fuse->adapters[i].weight, sizeof fuse->adapters[i].weight);
+	}
+	const struct tn_fuse_options *o = &fuse->options;
+	const int options[] = { (int)o->rounding, o->dequantize, o->promote_bits, o->allow_nonfinite };
+	tn_plan_id_add(&id, options, sizeof options);
+	tn_plan_id_add(&id, &o->min_survival, sizeof o->min_survival);
 	tn_sha256_finish(&id, place.plan_id);
 	return place;
 }
 
 static tn_status run_fuse(struct run *run, const char *save_path, unsigned flags, struct tn_error *err)
 {
-	const struct tn_fuse *fuse = run->fuse;
+	struct tn_fuse *fuse = run->fuse;
 	struct tn_output_place place = place_of(fuse, save_path, flags);
 	TN_TRY(check_save_path(fuse, save_path, err));
-	TN_TRY(tn_fuse_cut(fuse, 0, &run->arena, &run->blocks, err));
+	TN_TRY(tn_fuse_survey(fuse, err));
+	TN_TRY(tn_fuse_cut(fuse, NULL, "fuse", &run->arena, &run->blocks, err));
 	TN_TRY(describe_shards(run, err));
 	TN_TRY(tn_output_begin(fuse->ctx, &place, run->shards, fuse->base->shard_count, &run->output, err));
 	tn_status status = write_output(run, err);
@@ -186,7 +236,7 @@ static tn_status run_fuse(struct run *run, const char *save_path, unsigned flags
 	return status;
 }
 
-tn_status tn_fuse_run(const tn_fuse *fuse, const char *save_path, unsigned flags, struct tn_error *err)
+tn_status tn_fuse_run(tn_fuse *fuse, const char *save_path, unsigned flags, struct tn_error *err)
 {
 	struct run run = { .fuse = fuse };
 	tn_arena_init(&run.arena, fuse->ctx);

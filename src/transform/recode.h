@@ -5,7 +5,10 @@
 #include "tenon/recode.h"
 #include "transform/blocks.h"
 #include "transform/output.h"
+#include "transform/parts.h"
 #include "weights/matrix.h"
+
+#include <jansson.h>
 
 /* One tensor or triple. */
 struct tn_recode_step {
@@ -36,6 +39,9 @@ struct tn_recode {
 
 /* The text of the output's config.json in *out, which the caller releases; *out stays empty when the base has none. */
 tn_status tn_recode_config(const struct tn_recode *recode, struct tn_buffer *out, struct tn_error *err);
+
+/* Removes what says that a model is quantized, also inside text_config. */
+void tn_config_forget_quantization(json_t *config);
 
 /* Lays the outputs of the steps into shards. */
 tn_status tn_recode_shards(struct tn_recode *recode, struct tn_error *err);

@@ -168,17 +168,23 @@ static int name_dtype(json_t *config, tn_dtype dtype)
 	return failed;
 }
 
-/* The base's own, without what says that it is quantized, and with the dtype that the weights have now. */
-static tn_status dense_config(const struct tn_recode *r, json_t *config, struct tn_buffer *out, struct tn_error *err)
+void tn_config_forget_quantization(json_t *config)
 {
 	static const char *const keys[] = { "quantization", "quantization_config" };
-	struct tn_text text;
 	json_t *inner = json_object_get(config, "text_config");
 	for (size_t i = 0; i < 2; i++) {
 		json_object_del(config, keys[i]);
 		if (inner)
 			json_object_del(inner, keys[i]);
 	}
+}
+
+/* The base's own, without what says that it is quantized, and with the dtype that the weights have now. */
+static tn_status dense_config(const struct tn_recode *r, json_t *config, struct tn_buffer *out, struct tn_error *err)
+{
+	struct tn_text text;
+	json_t *inner = json_object_get(config, "text_config");
+	tn_config_forget_quantization(config);
 	if (r->request.dtype != (tn_dtype)TN_DTYPE_COUNT &&
 	    (name_dtype(config, r->request.dtype) || (inner && name_dtype(inner, r->request.dtype))))
 		return tn_fail_nomem(err, "config.json", 0);

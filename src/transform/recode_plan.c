@@ -19,57 +19,16 @@ const char *tn_recode_action_name(tn_recode_action action)
 
 /* ---- one step -------------------------------------------------------------------------------------------- */
 
-static tn_status describe(struct tn_recode *r, const struct tn_format *format, const char **out, struct tn_error *err)
-{
-	const struct tn_codec *codec = tn_codec_info(format->codec);
-	if (format->codec == TN_CODEC_dense)
-		*out = tn_dtype_name(format->dtype);
-	else
-		return tn_arena_printf(&r->arena, out, err, "%s, %u bit%s, group %u", codec->name, format->bits,
-				       format->bits == 1 ? "" : "s", format->group);
-	return TN_OK;
-}
-
-static tn_status add_output(struct tn_recode *r, struct tn_recode_step *step, unsigned part, const char *name,
-			    struct tn_error *err)
-{
-	const struct tn_tensor *t = step->info.tensor;
-	const struct tn_part_plan *plan = &step->out_parts[part];
-	struct tn_tensor *out;
-	uint64_t *shape;
-	TN_TRY(tn_arena_alloc(&r->arena, sizeof *out, &out, err));
-	TN_TRY(tn_arena_array(&r->arena, t->rank, sizeof *shape, &shape, err));
-	memcpy(shape, t->shape, t->rank * sizeof *shape);
-	if (t->rank)
-		shape[t->rank - 1] = plan->last;
-	out->name = name;
-	out->dtype = plan->dtype;
-	out->rank = t->rank;
-	out->shape = shape;
-	out->elements = step->in.rows * plan->last;
-	out->bytes = step->in.rows * plan->row_bytes;
-	step->outputs[part] = out;
-	step->info.bytes_after += out->bytes;
-	return TN_OK;
-}
-
-/* Outputs of a step that encodes: `<layer>.weight`, `.scales`, `.biases`. */
+/* Outputs of a step that encodes. */
 static tn_status add_outputs(struct tn_recode *r, struct tn_recode_step *step, struct tn_error *err)
 {
-	static const char *const suffixes[TN_PART_COUNT] = { NULL, ".scales", ".biases" };
-	const char *name = step->info.tensor->name;
-	tn_format_parts(&step->out, step->in.cols, step->out_parts);
-	for (unsigned part = 0; part < TN_PART_COUNT; part++) {
-		const char *part_name = name;
-		if (step->out_parts[part].row_bytes == 0 && part != TN_PART_WEIGHT)
-			continue;
-		if (part != TN_PART_WEIGHT)
-			TN_TRY(tn_arena_printf(&r->arena, &part_name, err, "%.*s%s", (int)tn_layer_length(name), name,
-					       suffixes[part]));
-		TN_TRY(add_output(r, step, part, part_name, err));
-	}
-	TN_TRY(describe(r, &step->in.format, &step->info.from, err));
-	return describe(r, &step->out, &step->info.to, err);
+	const struct tn_tensor *t = step->info.tensor;
+	TN_TRY(tn_parts_describe(&r->arena, t->name, t, step->in.rows, step->in.cols, &step->out, step->out_parts,
+				 step->outputs, err));
+	for (unsigned part = 0; part < TN_PART_COUNT; part++)
+		step->info.bytes_after += step->outputs[part] ? step->outputs[part]->bytes : 0;
+	TN_TRY(tn_parts_text(&r->arena, &step->in.format, &step->info.from, err));
+	return tn_parts_text(&r->arena, &step->out, &step->info.to, err);
 }
 
 static tn_status plan_copy(struct tn_recode *r, struct tn_recode_step *step, struct tn_error *err)
@@ -97,14 +56,9 @@ static int is_castable(const struct tn_recode *r, const struct tn_tensor *t)
 	}
 }
 
-/* Any tensor as rows of its last axis. */
-static struct tn_matrix as_dense(const struct tn_tensor *t, tn_dtype dtype)
+static uint64_t last_size(const struct tn_tensor *t)
 {
-	struct tn_matrix m = { .part = { t }, .format = { .codec = TN_CODEC_dense, .dtype = dtype } };
-	m.cols = t->rank ? t->shape[t->rank - 1] : 1;
-	m.rows = m.cols ? t->elements / m.cols : 0;
-	m.row_bytes[TN_PART_WEIGHT] = (size_t)(m.cols * tn_dtype_bits(t->dtype) / 8);
-	return m;
+	return t->rank ? t->shape[t->rank - 1] : 1;
 }
 
 static tn_status plan_cast(struct tn_recode *r, struct tn_recode_step *step, struct tn_error *err)
@@ -114,7 +68,7 @@ static tn_status plan_cast(struct tn_recode *r, struct tn_recode_step *step, str
 		return plan_copy(r, step, err);
 	step->info.action = TN_RECODE_CAST;
 	step->info.bytes_before = t->bytes;
-	step->in = as_dense(t, t->dtype);
+	step->in = tn_parts_dense(t, last_size(t));
 	step->out = (struct tn_format){ .codec = TN_CODEC_dense, .dtype = r->request.dtype };
 	return add_outputs(r, step, err);
 }
@@ -125,7 +79,7 @@ static tn_status plan_quantize(struct tn_recode *r, struct tn_recode_step *step,
 	const struct tn_tensor *t = step->info.tensor;
 	step->info.action = TN_RECODE_QUANTIZE;
 	step->info.bytes_before = t->bytes;
-	step->in = as_dense(t, t->dtype);
+	step->in = tn_parts_dense(t, last_size(t));
 	step->round_to = r->request.dtype == TN_DTYPE_COUNT ? t->dtype : r->request.dtype;
 	TN_TRY(tn_format_make(&layer->q, step->round_to, r->request.flavour, "quantize", &step->out, err));
 	return add_outputs(r, step, err);
@@ -138,9 +92,7 @@ static tn_dtype dense_dtype(const struct tn_recode *r, const struct tn_matrix *m
 	int affine = !tn_codec_info(m->format.codec)->byte_scales;
 	if (r->request.dtype != TN_DTYPE_COUNT && (affine || !r->request.like_mlx))
 		return r->request.dtype;
-	if (affine)
-		return m->part[TN_PART_SCALES]->dtype;
-	return m->global_scale ? TN_F32 : TN_BF16;
+	return tn_matrix_dtype(m);
 }
 
 static tn_status plan_dequantize(struct tn_recode *r, struct tn_recode_step *step, const struct tn_matrix *m,
@@ -222,14 +174,14 @@ static tn_status count_parameters(struct tn_recode *r, struct tn_error *err)
 
 /* What convert reads there. Given no dtype it takes torch_dtype of config.json, or else dtype of its text_config, if that is one of
  * the three (mlx-lm 0.32.2, convert.py; a `dtype` at the top is not asked). */
-static tn_status read_config(struct tn_recode *r, const char *config, struct tn_error *err)
+static tn_status read_config(struct tn_recode *r, struct tn_error *err)
 {
 	static const struct {
 		const char *name;
 		tn_dtype dtype;
 	} names[] = { { "float32", TN_F32 }, { "float16", TN_F16 }, { "bfloat16", TN_BF16 } };
 	json_t *root;
-	TN_TRY(tn_json_parse(r->ctx, config, strlen(config), "config.json", &root, err));
+	TN_TRY(tn_checkpoint_parse_config(r->base, &root, err));
 	const char *name = json_string_value(json_object_get(root, "torch_dtype"));
 	if (!json_object_get(root, "torch_dtype"))
 		name = json_string_value(json_object_get(json_object_get(root, "text_config"), "dtype"));
@@ -251,7 +203,7 @@ static tn_status fill(struct tn_recode *r, struct tn_error *err)
 		return tn_fail(err, TN_E_ARG, tn_checkpoint_path(r->base), "'%s' is a file; a whole model folder is converted",
 			       tn_checkpoint_path(r->base));
 	if (config && r->request.mlx_folder)
-		TN_TRY(read_config(r, config, err));
+		TN_TRY(read_config(r, err));
 	if (config)
 		TN_TRY(tn_quant_config_parse(r->ctx, config, &r->config, err));
 	if (r->request.quantize) {

@@ -35,15 +35,19 @@ static uint64_t scale_count(const struct tn_recode_step *step)
 	return step->in.format.group ? step->in.cols / step->in.format.group : 0;
 }
 
+static void out_row_bytes(const struct tn_recode_step *step, size_t bytes[TN_PART_COUNT])
+{
+	for (unsigned part = 0; part < TN_PART_COUNT; part++)
+		bytes[part] = step->out_parts[part].row_bytes;
+}
+
 static struct parts split_scratch(const struct tn_recode_step *step, uint64_t rows, unsigned char *scratch)
 {
 	struct parts p = { .row = NULL };
-	for (unsigned part = 0; part < TN_PART_COUNT; part++) {
-		p.in[part] = scratch;
-		scratch += tn_align_up((size_t)rows * step->in.row_bytes[part], 64);
-		p.out[part] = scratch;
-		scratch += tn_align_up((size_t)rows * step->out_parts[part].row_bytes, 64);
-	}
+	size_t bytes[TN_PART_COUNT];
+	out_row_bytes(step, bytes);
+	scratch = tn_parts_place(scratch, rows, step->in.row_bytes, p.in);
+	scratch = tn_parts_place(scratch, rows, bytes, p.out);
 	p.row = (float *)(void *)scratch;
 	scratch += tn_align_up((size_t)step->in.cols * sizeof(float), 64);
 	for (unsigned part = TN_PART_SCALES; part < TN_PART_COUNT; part++) {
@@ -61,27 +65,10 @@ static uint64_t fixed_scratch(const struct tn_recode_step *step)
 static tn_status read_parts(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
 			    const struct parts *p, struct tn_error *err)
 {
-	for (unsigned part = 0; part < TN_PART_COUNT; part++) {
-		size_t row_bytes = step->in.row_bytes[part];
-		if (!step->in.part[part] || !row_bytes)
-			continue;
-		TN_TRY(tn_checkpoint_read(run->recode->base, step->in.part[part], block->first * row_bytes, p->in[part],
-					  (size_t)block->count * row_bytes, err));
-	}
-	return TN_OK;
-}
-
-static tn_status write_parts(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
-			     const struct parts *p, struct tn_error *err)
-{
-	for (unsigned part = 0; part < TN_PART_COUNT; part++) {
-		size_t row_bytes = step->out_parts[part].row_bytes;
-		if (!step->outputs[part])
-			continue;
-		TN_TRY(tn_output_put(run->output, step->shard, step->outputs[part], block->first * row_bytes, p->out[part],
-				     (size_t)block->count * row_bytes, err));
-	}
-	return TN_OK;
+	struct tn_stored stored[TN_PART_COUNT];
+	for (unsigned part = 0; part < TN_PART_COUNT; part++)
+		stored[part] = (struct tn_stored){ step->in.part[part], NULL };
+	return tn_parts_read(run->recode->base, stored, step->in.row_bytes, block->first, block->count, p->in, err);
 }
 
 /* mlx-lm casts scales and biases before it dequantizes. */
@@ -154,7 +141,7 @@ static tn_status recode_block(const struct run *run, const struct tn_recode_step
 	struct parts p = split_scratch(step, block->count, scratch);
 	TN_TRY(read_parts(run, step, block, &p, err));
 	TN_TRY(recode_rows(run, step, block, &p, err));
-	return write_parts(run, step, block, &p, err);
+	return tn_parts_write(run->output, step->shard, step->outputs, step->out_parts, block->first, block->count, p.out, err);
 }
 
 static tn_status run_block(void *arg, const struct tn_block *block, void *scratch, struct tn_error *err)

@@ -235,6 +235,13 @@ tn_status tn_matrix_format_at(const struct tn_tensor_source *source, const struc
 	return TN_OK;
 }
 
+tn_dtype tn_matrix_dtype(const struct tn_matrix *matrix)
+{
+	if (!tn_codec_info(matrix->format.codec)->byte_scales)
+		return matrix->format.dtype;
+	return matrix->global_scale ? TN_F32 : TN_BF16;
+}
+
 void tn_format_parts(const struct tn_format *format, uint64_t cols, struct tn_part_plan parts[TN_PART_COUNT])
 {
 	const struct tn_codec *codec = tn_codec_info(format->codec);

@@ -40,6 +40,9 @@ tn_status tn_matrix_find(const struct tn_tensor_source *source, const tn_quant_c
 tn_status tn_matrix_format_at(const struct tn_tensor_source *source, const struct tn_matrix *matrix, uint64_t row,
 			      struct tn_format *format, uint64_t *end, struct tn_error *err);
 
+/* The dtype of the values that MLX decodes to: of affine's scales; BF16 for the others, F32 with a global scale. */
+tn_dtype tn_matrix_dtype(const struct tn_matrix *matrix);
+
 /* What a matrix [rows, cols] becomes in another format: row_bytes of each part, and shape and dtype of its tensors.
  * `shape` and `rank` are those of the logical tensor; part_shape differs from it in the last size only. */
 struct tn_part_plan {

@@ -89,7 +89,7 @@ static void verify_case(struct al *t, const char *name, const char *base, const 
 	al_ok(t, tn_checkpoint_open(t->ctx, base, &b, &t->err));
 	al_ok(t, tn_checkpoint_open(t->ctx, out, &m, &t->err));
 	al_ok(t, tn_adapter_open(t->ctx, adapter, &a, &t->err));
-	al_ok(t, tn_verify_run(t->ctx, b, a, m, &v, &t->err));
+	al_ok(t, tn_verify_run(t->ctx, b, a, NULL, m, &v, &t->err));
 	if (!tn_verify_ok(v))
 		fail_msg("%s does not verify", name);
 	for (size_t i = 0; i < tn_verify_count(v); i++)

@@ -75,7 +75,7 @@ static void toy_row(void **state)
 		tn_fuse *fuse;
 		al_ok(t, tn_checkpoint_open(t->ctx, al_path(t, "base"), &base, &t->err));
 		al_ok(t, tn_adapter_open(t->ctx, al_path(t, "a"), &a, &t->err));
-		al_ok(t, tn_fuse_plan(t->ctx, base, a, &fuse, &t->err));
+		al_ok(t, tn_fuse_plan(t->ctx, base, a, NULL, &fuse, &t->err));
 		assert_int_equal(tn_fuse_merged_count(fuse), c->merged);
 		tn_fuse_free(fuse);
 		tn_adapter_close(a);

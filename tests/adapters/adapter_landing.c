@@ -433,10 +433,10 @@ static void verify_tells_right_from_wrong(void **state)
 		al_ok(t, tn_checkpoint_open(t->ctx, al_path(t, "base"), &base, &t->err));
 		al_ok(t, tn_checkpoint_open(t->ctx, al_path(t, "out"), &merged, &t->err));
 		al_ok(t, tn_adapter_open(t->ctx, al_path(t, i ? "b" : "a"), &a, &t->err));
-		al_ok(t, tn_verify_run(t->ctx, base, a, merged, &v, &t->err));
+		al_ok(t, tn_verify_run(t->ctx, base, a, NULL, merged, &v, &t->err));
 		assert_int_equal(tn_verify_ok(v), i == 0);
 		tn_verify_free(v);
-		al_ok(t, tn_verify_run(t->ctx, base, a, base, &v, &t->err));
+		al_ok(t, tn_verify_run(t->ctx, base, a, NULL, base, &v, &t->err));
 		assert_false(tn_verify_ok(v));
 		tn_verify_free(v);
 		tn_adapter_close(a);

@@ -20,13 +20,13 @@ static tn_status whole_job(tn_context *ctx, const char *base, const char *adapte
 	if (status == TN_OK)
 		status = tn_adapter_hash(a, hash, err);
 	if (status == TN_OK)
-		status = tn_fuse_plan(ctx, b, a, &fuse, err);
+		status = tn_fuse_plan(ctx, b, a, NULL, &fuse, err);
 	if (status == TN_OK)
 		status = tn_fuse_run(fuse, out, 1, err);
 	if (status == TN_OK)
 		status = tn_checkpoint_open(ctx, out, &m, err);
 	if (status == TN_OK)
-		status = tn_verify_run(ctx, b, a, m, &v, err);
+		status = tn_verify_run(ctx, b, a, NULL, m, &v, err);
 	tn_verify_free(v);
 	tn_checkpoint_close(m);
 	tn_fuse_free(fuse);

@@ -184,7 +184,7 @@ tn_status al_fuse(struct al *t, const char *base, const char *adapter, const cha
 	if (status == TN_OK)
 		status = tn_adapter_open(t->ctx, adapter, &a, &t->err);
 	if (status == TN_OK)
-		status = tn_fuse_plan(t->ctx, b, a, &fuse, &t->err);
+		status = tn_fuse_plan(t->ctx, b, a, NULL, &fuse, &t->err);
 	if (status == TN_OK)
 		status = tn_fuse_run(fuse, out, 1, &t->err);
 	tn_fuse_free(fuse);

@@ -74,7 +74,7 @@ static tn_status run_fuse(tn_context *ctx, const char *folder, struct tn_error *
 	if (status == TN_OK)
 		status = tn_adapter_open(ctx, lora_path, &lora, err);
 	if (status == TN_OK)
-		status = tn_fuse_plan(ctx, base, lora, &plan, err);
+		status = tn_fuse_plan(ctx, base, lora, NULL, &plan, err);
 	if (status == TN_OK)
 		status = tn_fuse_plan_json(plan, swallow, NULL, err);
 	if (status == TN_OK)
@@ -106,7 +106,7 @@ static tn_status run_verify(tn_context *ctx, const char *folder, struct tn_error
 	if (status == TN_OK)
 		status = tn_checkpoint_json(ctx, base, swallow, NULL, err);
 	if (status == TN_OK)
-		status = tn_verify_run(ctx, base, lora, merged, &report, err);
+		status = tn_verify_run(ctx, base, lora, NULL, merged, &report, err);
 	if (status == TN_OK)
 		status = tn_verify_json(report, swallow, NULL, err);
 	tn_verify_free(report);
@@ -176,3 +176,50 @@ static tn_status run_dequantize(tn_context *ctx, const char *folder, struct tn_e
 }
 
 const struct oom_scenario oom_dequantize = { "dequantize", a_quantized_model, run_dequantize, 0 };
+
+/* Two adapters into a quantized model, in more bits; then the verification of a model that was not merged. */
+static tn_status join_packed(tn_context *ctx, const char *folder, const tn_checkpoint *base, tn_adapter *const lora[2],
+			     struct tn_error *err)
+{
+	char out[512];
+	tn_fuse *plan = NULL;
+	tn_verify *report = NULL;
+	struct tn_weighted_adapter more = { lora[1], 0.5 };
+	struct tn_fuse_options options = TN_FUSE_OPTIONS_INIT;
+	path_in(out, folder, "out");
+	options.more = &more;
+	options.more_count = 1;
+	tn_status status = tn_verify_run(ctx, base, lora[0], &options, base, &report, err);
+	if (status == TN_OK)
+		status = tn_verify_json(report, swallow, NULL, err);
+	options.promote_bits = 8;
+	if (status == TN_OK)
+		status = tn_fuse_plan(ctx, base, lora[0], &options, &plan, err);
+	if (status == TN_OK)
+		status = tn_fuse_plan_json(plan, swallow, NULL, err);
+	if (status == TN_OK)
+		status = tn_fuse_run(plan, out, 0, err);
+	tn_fuse_free(plan);
+	tn_verify_free(report);
+	return status;
+}
+
+static tn_status run_fuse_packed(tn_context *ctx, const char *folder, struct tn_error *err)
+{
+	char base_path[512], lora_path[512];
+	tn_checkpoint *base = NULL;
+	tn_adapter *lora[2] = { NULL, NULL };
+	path_in(base_path, folder, "packed");
+	path_in(lora_path, folder, "lora");
+	tn_status status = tn_checkpoint_open(ctx, base_path, &base, err);
+	for (int i = 0; i < 2 && status == TN_OK; i++)
+		status = tn_adapter_open(ctx, lora_path, &lora[i], err);
+	if (status == TN_OK)
+		status = join_packed(ctx, folder, base, lora, err);
+	tn_adapter_close(lora[1]);
+	tn_adapter_close(lora[0]);
+	tn_checkpoint_close(base);
+	return status;
+}
+
+const struct oom_scenario oom_fuse_packed = { "fuse into a quantized model", a_quantized_model, run_fuse_packed, 0 };

@@ -76,7 +76,7 @@ static void fuse(const char *base_path, const char *adapter_path, const char *ou
 	tn_fuse *plan;
 	must(tn_checkpoint_open(ctx, base_path, &base, &err), &err);
 	must(tn_adapter_open(ctx, adapter_path, &adapter, &err), &err);
-	must(tn_fuse_plan(ctx, base, adapter, &plan, &err), &err);
+	must(tn_fuse_plan(ctx, base, adapter, NULL, &plan, &err), &err);
 	must(tn_fuse_run(plan, out, 0, &err), &err);
 	tn_fuse_free(plan);
 	tn_adapter_close(adapter);

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A row of a quantized matrix and its delta, written on a grid again. Why codes are moved by chance and not to the nearest,
+ * and what is measured: docs/numerics.md, "Requantizing". */
+#include "transform/edit.h"
+
+#include "kernels/quant.h"
+#include "weights/format.h"
+
+/* The product alone in s.wanted; true when that is all there is to the delta. */
+static int make_wanted(const struct tn_row_edit *e)
+{
+	const struct tn_delta *delta = &e->loaded->delta;
+	const struct tn_row_scratch *s = &e->s;
+	if (tn_delta_is_plain(delta)) {
+		tn_delta_product_f32(e->kernels, delta, e->delta_row, s->wanted, s->delta);
+		return 1;
+	}
+	tn_delta_row_f64(e->kernels, delta, e->delta_row, s->w, s->truth, TN_SIZES_NONE, NULL, s->delta);
+	for (size_t i = 0; i < e->form->cols; i++)
+		s->wanted[i] = (float)(s->truth[i] - (double)s->w[i]);
+	return 0;
+}
+
+/* ---- nearest --------------------------------------------------------------------------------------------- */
+
+/* The sum as mlx_lm.fuse rounds it, in the dtype that MLX dequantizes to; of deltas that are not plain the exact result,
+ * rounded once. */
+static void sum_like_mlx(const struct tn_row_edit *e, int plain, float *dst)
+{
+	const struct tn_row_scratch *s = &e->s;
+	struct tn_format in = e->in;
+	tn_dtype dtype = tn_codec_info(in.codec)->byte_scales ? in.has_global_scale ? TN_F32 : TN_BF16 : in.dtype;
+	if (!plain) {
+		for (size_t i = 0; i < e->form->cols; i++)
+			dst[i] = round_to((float)s->truth[i], dtype);
+		return;
+	}
+	in.like_mlx = 1;
+	in.dtype = dtype;
+	e->kernels->codec[in.codec]->decode(dst, &e->source, &in, e->form->cols);
+	tn_delta_product_like_mlx(e->kernels, &e->loaded->delta, e->delta_row, s->step, s->delta);
+	for (size_t i = 0; i < e->form->cols; i++)
+		dst[i] = round_to(dst[i] + round_to(s->step[i], dtype), dtype);
+}
+
+static void refit(const struct tn_row_edit *e, int plain)
+{
+	sum_like_mlx(e, plain, e->s.after);
+	e->kernels->codec[e->out.codec]->encode(&e->result, e->s.after, &e->out, e->form->cols);
+	e->sum->moved += tn_survival_count_codes(e->source.part[TN_PART_WEIGHT], e->result.part[TN_PART_WEIGHT],
+						 e->form->cols, e->in.bits);
+}
+
+/* ---- dither ---------------------------------------------------------------------------------------------- */
+
+static void copy_scales(const struct tn_row_edit *e)
+{
+	for (unsigned p = TN_PART_SCALES; p < TN_PART_COUNT; p++)
+		if (e->result.part[p])
+			memcpy(e->result.part[p], e->source.part[p], e->form->source_bytes[p]);
+}
+
+/* The gain of a row goes into its scales and biases. */
+static void gain_scales(const struct tn_row_edit *e, double gain)
+{
+	const struct tn_codec *dense = e->kernels->codec[TN_CODEC_dense];
+	struct tn_format format = { .codec = TN_CODEC_dense, .dtype = e->in.dtype };
+	size_t n = e->form->cols / e->in.group;
+	for (unsigned p = TN_PART_SCALES; p < TN_PART_COUNT; p++) {
+		struct tn_row in = { { e->source.part[p] } };
+		struct tn_row_out out = { { e->result.part[p] } };
+		dense->decode(e->s.after, &in, &format, n);
+		for (size_t i = 0; i < n; i++)
+			e->s.after[i] = (float)(gain * (double)e->s.after[i]);
+		dense->encode(&out, e->s.after, &format, n);
+	}
+}
+
+static int is_row_gain(const struct tn_row_edit *e)
+{
+	const struct tn_delta *d = &e->loaded->delta;
+	return d->row_magnitude && !d->column_gain && !d->removed.rank && !tn_codec_info(e->in.codec)->byte_scales;
+}
+
+static void dither(const struct tn_row_edit *e)
+{
+	const struct tn_delta *delta = &e->loaded->delta;
+	struct tn_dither_counts counts = { 0, 0 };
+	const float *d = e->s.wanted;
+	if (is_row_gain(e)) {
+		tn_delta_sum_f64(e->kernels, delta, e->delta_row, e->s.w, e->s.truth, TN_SIZES_NONE, NULL,
+				 e->s.delta);
+		gain_scales(e, tn_delta_row_gain(delta, e->delta_row, e->s.truth));
+		tn_delta_product_f32(e->kernels, delta, e->delta_row, e->s.step, e->s.delta);
+		d = e->s.step;
+	} else {
+		copy_scales(e);
+	}
+	e->kernels->codec[e->in.codec]->dither(e->result.part[TN_PART_WEIGHT], &e->source, d, &e->in, e->form->cols,
+					       e->form->seed, e->row, &counts);
+	e->sum->moved += counts.moved;
+	e->sum->clamped += counts.clamped;
+}
+
+/* ---- anew ------------------------------------------------------------------------------------------------ */
+
+/* On another grid. */
+static void encode_sum(const struct tn_row_edit *e, int plain)
+{
+	const struct tn_row_scratch *s = &e->s;
+	for (size_t i = 0; i < e->form->cols; i++)
+		s->after[i] = plain ? s->w[i] + s->wanted[i] : (float)s->truth[i];
+	e->kernels->codec[e->out.codec]->encode(&e->result, s->after, &e->out, e->form->cols);
+	e->sum->moved += e->form->cols;
+}
+
+static int same_grid(const struct tn_row_edit *e)
+{
+	return e->in.codec == e->out.codec && e->in.bits == e->out.bits && e->in.group == e->out.group;
+}
+
+static void measure(const struct tn_row_edit *e, int plain)
+{
+	const struct tn_row_scratch *s = &e->s;
+	struct tn_row result = { { e->result.part[0], e->result.part[1], e->result.part[2] } };
+	struct tn_survival_row row = {
+		e->kernels, &e->loaded->delta, e->loaded->basis, e->delta_row, plain, s->w, s->after, s->wanted, s->step, s->delta,
+	};
+	e->kernels->codec[e->out.codec]->decode(s->after, &result, &e->out, e->form->cols);
+	e->kernels->codec[e->in.codec]->step(s->step, &e->source, &e->in, e->form->cols);
+	tn_survival_add_row(e->sum, &row);
+}
+
+void tn_requantize_row(const struct tn_row_edit *e)
+{
+	e->kernels->codec[e->in.codec]->decode(e->s.w, &e->source, &e->in, e->form->cols);
+	int plain = make_wanted(e);
+	if (!same_grid(e))
+		encode_sum(e, plain);
+	else if (e->form->rounding == TN_ROUNDING_NEAREST)
+		refit(e, plain);
+	else
+		dither(e);
+	measure(e, plain);
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What a verification found: to look at, and as JSON. */
+#include "transform/verify.h"
+
+#include "store/json_out.h"
+
+const char *tn_verdict_name(tn_verdict verdict)
+{
+	static const char *const names[] = {
+		[TN_VERDICT_IDENTICAL] = "identical",     [TN_VERDICT_MERGED] = "merged",
+		[TN_VERDICT_REQUANTIZED] = "requantized", [TN_VERDICT_DEQUANTIZED] = "dequantized",
+		[TN_VERDICT_CHANGED] = "changed",         [TN_VERDICT_NOT_MERGED] = "not-merged",
+		[TN_VERDICT_LOST] = "lost",               [TN_VERDICT_WRONG] = "wrong",
+		[TN_VERDICT_MISSING] = "missing",         [TN_VERDICT_EXTRA] = "extra",
+		[TN_VERDICT_RESHAPED] = "reshaped",
+	};
+	return (size_t)verdict < sizeof names / sizeof *names ? names[verdict] : "unknown";
+}
+
+int tn_verdict_is_good(tn_verdict verdict)
+{
+	return verdict == TN_VERDICT_IDENTICAL || verdict == TN_VERDICT_MERGED || verdict == TN_VERDICT_REQUANTIZED ||
+	       verdict == TN_VERDICT_DEQUANTIZED;
+}
+
+void tn_verify_free(tn_verify *v)
+{
+	if (!v)
+		return;
+	struct tn_arena arena = v->arena;
+	tn_arena_release(&arena);
+}
+
+int tn_verify_ok(const tn_verify *v)
+{
+	return v->ok;
+}
+
+size_t tn_verify_count(const tn_verify *v)
+{
+	return v->count;
+}
+
+const struct tn_verified_tensor *tn_verify_at(const tn_verify *v, size_t i)
+{
+	return i < v->count ? &v->tensors[i] : NULL;
+}
+
+static void survival_json(struct tn_json_out *out, const struct tn_verified_tensor *t)
+{
+	tn_json_out_key(out, "rho");
+	tn_json_out_double(out, t->rho);
+	tn_json_out_key(out, "cap");
+	tn_json_out_double(out, t->cap);
+	tn_json_out_key(out, "cosine");
+	tn_json_out_double(out, t->cosine);
+	tn_json_out_key(out, "noise");
+	tn_json_out_double(out, t->noise);
+}
+
+tn_status tn_verify_json(const tn_verify *v, tn_write_fn write, void *user, struct tn_error *err)
+{
+	struct tn_json_out out;
+	tn_json_out_init(&out, v->ctx, write, user);
+	tn_json_out_begin(&out, '{');
+	tn_json_out_key(&out, "ok");
+	tn_json_out_bool(&out, v->ok);
+	tn_json_out_key(&out, "tensors");
+	tn_json_out_begin(&out, '[');
+	for (size_t i = 0; i < v->count; i++) {
+		const struct tn_verified_tensor *t = &v->tensors[i];
+		tn_json_out_begin_line(&out, '{');
+		tn_json_out_key(&out, "name");
+		tn_json_out_string(&out, t->name);
+		tn_json_out_key(&out, "status");
+		tn_json_out_string(&out, tn_verdict_name(t->verdict));
+		tn_json_out_key(&out, "max_ulp");
+		tn_json_out_double(&out, t->max_ulp);
+		tn_json_out_key(&out, "rms_ulp");
+		tn_json_out_double(&out, t->rms_ulp);
+		if (t->rho > 0)
+			survival_json(&out, t);
+		tn_json_out_end(&out, '}');
+	}
+	tn_json_out_end(&out, ']');
+	tn_json_out_end(&out, '}');
+	return tn_json_out_finish(&out, err);
+}

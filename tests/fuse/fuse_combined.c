@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Several adapters in one fuse, and numbers that are not finite. */
+#include "fuselib.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define LAYER "model.layers.0.self_attn.q_proj"
+
+static const char *const base = FUSE_EXAMPLES "/base", *const pirate = FUSE_EXAMPLES "/adapters/pirate";
+static const char *const whisper = FUSE_EXAMPLES "/adapters/whisper", *const robot = FUSE_EXAMPLES "/adapters/robot";
+
+enum { WIDTH = 192, RANK = 8 };
+
+/* scale * B A from the two files, whose layouts differ. */
+static double element(const double *a, const double *b, size_t i, size_t j, int mlx)
+{
+	double sum = 0;
+	for (size_t k = 0; k < RANK; k++)
+		sum += mlx ? b[k * WIDTH + i] * a[j * RANK + k] : b[i * RANK + k] * a[k * WIDTH + j];
+	return sum;
+}
+
+static void weights_add_up(void **state)
+{
+	struct tt *t = *state;
+	char out[4096], turned[4096];
+	size_t n;
+	snprintf(out, sizeof out, "%s/out", t->folder);
+	snprintf(turned, sizeof turned, "%s/turned", t->folder);
+	struct fuse_job job = { .base = base, .adapter = pirate, .second = whisper, .out = out, .second_weight = 0.3,
+				.options = TN_FUSE_OPTIONS_INIT };
+	job.options.weight = 0.7;
+	fuse_run(t, t->ctx, &job, NULL, 0);
+	struct fuse_job other = { .base = base, .adapter = whisper, .second = pirate, .out = turned, .second_weight = 0.7,
+				  .options = TN_FUSE_OPTIONS_INIT };
+	other.options.weight = 0.3;
+	fuse_run(t, t->ctx, &other, NULL, 0);
+	const char *peft_file = FUSE_EXAMPLES "/adapters/pirate/adapter_model.safetensors";
+	const char *mlx_file = FUSE_EXAMPLES "/adapters/whisper/adapters.safetensors";
+	double *w = fuse_values(t, base, LAYER ".weight", &n), *got = fuse_values(t, out, LAYER ".weight", &n);
+	double *swapped = fuse_values(t, turned, LAYER ".weight", &n);
+	double *pa = fuse_file_values(t, peft_file, "base_model.model." LAYER ".lora_A.weight", &n);
+	double *pb = fuse_file_values(t, peft_file, "base_model.model." LAYER ".lora_B.weight", &n);
+	double *ma = fuse_file_values(t, mlx_file, LAYER ".lora_a", &n), *mb = fuse_file_values(t, mlx_file, LAYER ".lora_b", &n);
+	tn_adapter *peft;
+	tt_ok(t, tn_adapter_open(t->ctx, pirate, &peft, &t->err));
+	double scale = tn_adapter_at(peft, 0)->scale;
+	assert_int_equal(tn_adapter_at(peft, 0)->rank, RANK);
+	tn_adapter_close(peft);
+	for (size_t i = 0; i < WIDTH; i++)
+		for (size_t j = 0; j < WIDTH; j++) {
+			double truth = w[i * WIDTH + j] + 0.7 * scale * element(pa, pb, i, j, 0) + 0.3 * 10 * element(ma, mb, i, j, 1);
+			double ulp = ldexp(1, (int)floor(log2(fmax(fabs(truth), 1e-30))) - 7);
+			assert_true(fabs(got[i * WIDTH + j] - truth) <= 0.52 * ulp);
+			assert_true(fabs(swapped[i * WIDTH + j] - truth) <= 0.52 * ulp);
+		}
+	free(w);
+	free(got);
+	free(swapped);
+	free(pa);
+	free(pb);
+	free(ma);
+	free(mb);
+}
+
+static void what_depends_on_order_is_refused(void **state)
+{
+	struct tt *t = *state;
+	char out[4096];
+	snprintf(out, sizeof out, "%s/out", t->folder);
+	struct fuse_job job = { .base = base, .adapter = pirate, .second = robot, .out = out, .second_weight = 1,
+				.options = TN_FUSE_OPTIONS_INIT };
+	fuse_refused(t, &job, TN_E_UNSUPPORTED, "is a DoRA");
+	job.adapter = robot;
+	job.second = pirate;
+	fuse_refused(t, &job, TN_E_UNSUPPORTED, "is a DoRA");
+	job.options.weight = (double)NAN;
+	fuse_refused(t, &job, TN_E_ARG, "is not a number");
+}
+
+static void options_are_checked(void **state)
+{
+	struct tt *t = *state;
+	char out[4096];
+	snprintf(out, sizeof out, "%s/out", t->folder);
+	struct fuse_job job = { .base = base, .adapter = pirate, .out = out, .options = TN_FUSE_OPTIONS_INIT };
+	job.options.promote_bits = 5;
+	fuse_refused(t, &job, TN_E_ARG, "6 or 8");
+	job.options.promote_bits = 8;
+	job.options.dequantize = 1;
+	fuse_refused(t, &job, TN_E_ARG, "not both");
+	job.options = (struct tn_fuse_options)TN_FUSE_OPTIONS_INIT;
+	job.options.min_survival = 2;
+	fuse_refused(t, &job, TN_E_ARG, "between 0 and 1");
+}
+
+/* 1e3 * 1e3 is beyond F16, and well inside BF16. */
+static void infinity_is_refused(void **state)
+{
+	struct tt *t = *state;
+	char half[4096], brain[4096], adapter[4096], out[4096];
+	float w[64], a[8], b[8];
+	snprintf(half, sizeof half, "%s/half", t->folder);
+	snprintf(brain, sizeof brain, "%s/brain", t->folder);
+	snprintf(adapter, sizeof adapter, "%s/adapter", t->folder);
+	snprintf(out, sizeof out, "%s/out", t->folder);
+	for (int i = 0; i < 64; i++)
+		w[i] = 1;
+	for (int i = 0; i < 8; i++)
+		a[i] = b[i] = 1000;
+	struct fuse_tensor tensor = { "model.layers.0.mlp.up_proj.weight", 8, 8, w };
+	fuse_write_model(t, half, &tensor, 1, TN_F16);
+	fuse_write_model(t, brain, &tensor, 1, TN_BF16);
+	fuse_write_adapter(t, adapter, a, b, 8, 1, 8, 1);
+	struct fuse_job job = { .base = half, .adapter = adapter, .out = out, .options = TN_FUSE_OPTIONS_INIT };
+	fuse_refused(t, &job, TN_E_MISMATCH, "model.layers.0.mlp.up_proj.weight");
+	job.options.allow_nonfinite = 1;
+	fuse_run(t, t->ctx, &job, NULL, 0);
+	job.options.allow_nonfinite = 0;
+	job.base = brain;
+	fuse_run(t, t->ctx, &job, NULL, 0);
+}
+
+/* ---- tied and quantized ---------------------------------------------------------------------------------- */
+
+enum { VOCABULARY = 1152 };
+
+static void write_peft(const char *folder, const char *config)
+{
+	char path[4200];
+	snprintf(path, sizeof path, "%s/adapter_config.json", folder);
+	tt_write_text(path, config);
+}
+
+static int verified(struct tt *t, const struct fuse_job *job)
+{
+	tn_checkpoint *from, *merged;
+	tn_adapter *adapter;
+	tn_verify *v;
+	tt_ok(t, tn_checkpoint_open(t->ctx, job->base, &from, &t->err));
+	tt_ok(t, tn_checkpoint_open(t->ctx, job->out, &merged, &t->err));
+	tt_ok(t, tn_adapter_open(t->ctx, job->adapter, &adapter, &t->err));
+	tt_ok(t, tn_verify_run(t->ctx, from, adapter, &job->options, merged, &v, &t->err));
+	int ok = tn_verify_ok(v);
+	tn_verify_free(v);
+	tn_adapter_close(adapter);
+	tn_checkpoint_close(merged);
+	tn_checkpoint_close(from);
+	return ok;
+}
+
+/* A head of its own, with scales and biases, beside a table that stays: in every form of the result. */
+static void fuse_all_forms(struct tt *t, const char *adapter)
+{
+	char out[4096], config[4200];
+	snprintf(out, sizeof out, "%s/out", t->folder);
+	snprintf(config, sizeof config, "%s/config.json", out);
+	for (int form = 0; form < 3; form++) {
+		struct fuse_job job = { .base = FUSE_EXAMPLES "/base-mlx-4bit", .adapter = adapter, .out = out,
+					.options = TN_FUSE_OPTIONS_INIT };
+		job.options.dequantize = form == 1;
+		job.options.promote_bits = form == 2 ? 8 : 0;
+		fuse_run(t, t->ctx, &job, NULL, 0);
+		assert_true(verified(t, &job));
+		size_t n;
+		char *text = (char *)tt_read_file(config, &n);
+		assert_non_null(strstr(text, "\"tie_word_embeddings\": false"));
+		assert_int_equal(strstr(text, "\"lm_head\"") != NULL, form == 2);
+		assert_int_equal(strstr(text, "quantization") != NULL, form != 1);
+		free(text);
+	}
+}
+
+static void quantized_heads_are_untied(void **state)
+{
+	struct tt *t = *state;
+	uint64_t rng = 3;
+	char lora[4096], saved[4096], path[4200];
+	static float a[4 * WIDTH], b[VOCABULARY * 4], head[VOCABULARY * WIDTH];
+	for (size_t i = 0; i < sizeof a / sizeof *a; i++)
+		a[i] = 0.1f * fuse_normal(&rng);
+	for (size_t i = 0; i < sizeof b / sizeof *b; i++)
+		b[i] = 0.1f * fuse_normal(&rng);
+	for (size_t i = 0; i < sizeof head / sizeof *head; i++)
+		head[i] = 0.1f * fuse_normal(&rng);
+	snprintf(lora, sizeof lora, "%s/lora", t->folder);
+	snprintf(saved, sizeof saved, "%s/saved", t->folder);
+	mkdir(lora, 0777);
+	mkdir(saved, 0777);
+	struct fuse_tensor factors[] = { { "base_model.model.lm_head.lora_A.weight", 4, WIDTH, a },
+					 { "base_model.model.lm_head.lora_B.weight", VOCABULARY, 4, b } };
+	snprintf(path, sizeof path, "%s/adapter_model.safetensors", lora);
+	fuse_write_tensors(t, path, factors, 2);
+	write_peft(lora, "{\"peft_type\": \"LORA\", \"r\": 4, \"lora_alpha\": 4, \"target_modules\": [\"lm_head\"]}");
+	fuse_all_forms(t, lora);
+	struct fuse_tensor whole[] = { { "base_model.model.lm_head.weight", VOCABULARY, WIDTH, head },
+				       { "base_model.model.model.layers.0.self_attn.o_proj.lora_A.weight", 4, WIDTH, a },
+				       { "base_model.model.model.layers.0.self_attn.o_proj.lora_B.weight", WIDTH, 4, b } };
+	snprintf(path, sizeof path, "%s/adapter_model.safetensors", saved);
+	fuse_write_tensors(t, path, whole, 3);
+	write_peft(saved, "{\"peft_type\": \"LORA\", \"r\": 4, \"lora_alpha\": 4, \"target_modules\": "
+			  "[\"layers.0.self_attn.o_proj\"], \"modules_to_save\": [\"lm_head\"]}");
+	fuse_all_forms(t, saved);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TT_TEST(weights_add_up),
+		TT_TEST(what_depends_on_order_is_refused),
+		TT_TEST(options_are_checked),
+		TT_TEST(infinity_is_refused),
+		TT_TEST(quantized_heads_are_untied),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
