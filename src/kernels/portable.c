@@ -71,6 +71,20 @@ static void axpy_f32(float *y, float a, const float *x, size_t n)
 		y[i] += a * x[i];
 }
 
+/* of unpack.c */
+void TN_ISA_NAME(tn_unpack_codes)(uint8_t *dst, const struct tn_packed *src, size_t skip, size_t rows, size_t cols);
+void TN_ISA_NAME(tn_grid_f32)(float *dst, const uint8_t *codes, size_t n, const struct tn_grid *grid);
+
+static void unpack_codes(uint8_t *dst, const struct tn_packed *src, size_t skip, size_t rows, size_t cols)
+{
+	TN_ISA_NAME(tn_unpack_codes)(dst, src, skip, rows, cols);
+}
+
+static void grid_f32(float *dst, const uint8_t *codes, size_t n, const struct tn_grid *grid)
+{
+	TN_ISA_NAME(tn_grid_f32)(dst, codes, n, grid);
+}
+
 #define CODEC(name) extern const struct tn_codec TN_ISA_NAME(tn_codec_##name);
 #include "kernels/codecs.def"
 #undef CODEC

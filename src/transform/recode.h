@@ -5,6 +5,7 @@
 #include "tenon/recode.h"
 #include "transform/blocks.h"
 #include "transform/output.h"
+#include "weights/foreign.h"
 #include "weights/matrix.h"
 
 /* One tensor or triple. */
@@ -25,6 +26,7 @@ struct tn_recode {
 	const tn_checkpoint *base;
 	struct tn_recode_request request;
 	tn_quant_config *config;           /* of the base; NULL when it has none */
+	struct tn_foreign_set *foreign;    /* of the base */
 	const char *model_type;            /* for an mlx folder, or NULL */
 	tn_quant_plan *quant_plan;         /* with quantize */
 	struct tn_recode_step *steps;

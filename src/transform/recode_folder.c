@@ -146,10 +146,10 @@ static tn_status mlx_config(const struct tn_recode *r, const json_t *config, str
 /* The base's own, without what says that it is quantized. */
 static tn_status dense_config(const struct tn_recode *r, json_t *config, struct tn_buffer *out, struct tn_error *err)
 {
-	static const char *const keys[] = { "quantization", "quantization_config" };
+	static const char *const keys[] = { "quantization", "quantization_config", "compression_config" };
 	struct tn_text text;
 	json_t *inner = json_object_get(config, "text_config");
-	for (size_t i = 0; i < 2; i++) {
+	for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
 		json_object_del(config, keys[i]);
 		if (inner)
 			json_object_del(inner, keys[i]);

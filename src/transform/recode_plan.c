@@ -68,8 +68,26 @@ static tn_status add_outputs(struct tn_recode *r, struct tn_recode_step *step, s
 					       suffixes[part]));
 		TN_TRY(add_output(r, step, part, part_name, err));
 	}
-	TN_TRY(describe(r, &step->in.format, &step->info.from, err));
-	return describe(r, &step->out, &step->info.to, err);
+	TN_TRY(describe(r, &step->out, &step->info.to, err));
+	const struct tn_foreign *f = step->in.foreign;
+	if (f)
+		return tn_arena_printf(&r->arena, &step->info.from, err, "%s, %u bits, group %llu", f->scheme, f->bits,
+				       (unsigned long long)f->group);
+	return describe(r, &step->in.format, &step->info.from, err);
+}
+
+static tn_status plan_foreign(struct tn_recode *r, struct tn_recode_step *step, struct tn_foreign *f, struct tn_error *err)
+{
+	TN_TRY(tn_foreign_settle(r->foreign, f, err));
+	step->info.tensor = &f->weight;
+	step->info.action = TN_RECODE_DEQUANTIZE;
+	step->info.bytes_before = f->weight.bytes;
+	step->in = (struct tn_matrix){ .foreign = f, .rows = f->rows, .cols = f->cols };
+	step->scales_as = (tn_dtype)TN_DTYPE_COUNT;
+	step->out = (struct tn_format){ .codec = TN_CODEC_dense, .dtype = f->dtype };
+	if (r->request.dtype != TN_DTYPE_COUNT)
+		step->out.dtype = r->request.dtype;
+	return add_outputs(r, step, err);
 }
 
 static tn_status plan_copy(struct tn_recode *r, struct tn_recode_step *step, struct tn_error *err)
@@ -202,10 +220,15 @@ static tn_status plan_steps(struct tn_recode *r, struct tn_error *err)
 	TN_TRY(tn_arena_array(&r->arena, n, sizeof *r->steps, &r->steps, err));
 	for (size_t i = 0; i < n; i++) {
 		const struct tn_tensor *t = tn_checkpoint_at(r->base, i);
-		if (r->request.dequantize && tn_is_triple_part(r->base, t))
+		struct tn_foreign *f;
+		tn_foreign_role role = tn_foreign_set_at(r->foreign, i, &f);
+		if (r->request.dequantize && (role == TN_FOREIGN_PART || tn_is_triple_part(r->base, t)))
 			continue;
 		struct tn_recode_step *step = &r->steps[r->count++];
-		TN_TRY(plan_step(r, t, step, err));
+		if (r->request.dequantize && f)
+			TN_TRY(plan_foreign(r, step, f, err));
+		else
+			TN_TRY(plan_step(r, t, step, err));
 		r->bytes_after += step->info.bytes_after;
 	}
 	return TN_OK;
@@ -254,6 +277,7 @@ static tn_status fill(struct tn_recode *r, struct tn_error *err)
 		TN_TRY(read_config(r, config, err));
 	if (config)
 		TN_TRY(tn_quant_config_parse(r->ctx, config, &r->config, err));
+	TN_TRY(tn_foreign_set_create(r->ctx, r->base, &r->foreign, err));
 	if (r->request.quantize) {
 		r->request.quantization.dtype = r->request.dtype;
 		TN_TRY(tn_quant_plan_create(r->ctx, r->base, r->config, &r->request.quantization, &r->quant_plan, err));
@@ -288,6 +312,7 @@ void tn_recode_free(tn_recode *r)
 	if (!r)
 		return;
 	tn_quant_plan_destroy(r->quant_plan);
+	tn_foreign_set_destroy(r->foreign);
 	tn_quant_config_destroy(r->config);
 	struct tn_arena arena = r->arena;
 	tn_arena_release(&arena);

@@ -156,12 +156,33 @@ static tn_status recode_block(const struct run *run, const struct tn_recode_step
 	return write_parts(run, step, block, &p, err);
 }
 
+/* Rows of another library's matrix are decoded all at once, then encoded. */
+static tn_status foreign_block(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
+			       void *scratch, struct tn_error *err)
+{
+	const struct tn_kernels *k = run->recode->ctx->kernels;
+	struct tn_tensor_source source = tn_checkpoint_source(run->recode->base);
+	struct parts p = split_scratch(step, block->count, scratch);
+	size_t cols = (size_t)step->in.cols;
+	unsigned char *rest = (unsigned char *)p.row + tn_align_up((size_t)block->count * cols * sizeof(float), 64);
+	TN_TRY(tn_foreign_read(k, &source, step->in.foreign, block->first, block->count, rest, p.row, err));
+	for (uint64_t i = 0; i < block->count; i++) {
+		struct tn_row_out out;
+		for (unsigned part = 0; part < TN_PART_COUNT; part++)
+			out.part[part] = step->outputs[part] ? p.out[part] + i * step->out_parts[part].row_bytes : NULL;
+		k->codec[step->out.codec]->encode(&out, p.row + i * cols, &step->out, cols);
+	}
+	return write_parts(run, step, block, &p, err);
+}
+
 static tn_status run_block(void *arg, const struct tn_block *block, void *scratch, struct tn_error *err)
 {
 	struct run *run = arg;
 	const struct tn_recode_step *step = &run->recode->steps[block->item];
 	if (step->info.action == TN_RECODE_COPY)
 		TN_TRY(copy_block(run, step, block, scratch, err));
+	else if (step->in.foreign)
+		TN_TRY(foreign_block(run, step, block, scratch, err));
 	else
 		TN_TRY(recode_block(run, step, block, scratch, err));
 	if (atomic_fetch_sub(&run->shard_blocks_left[step->shard], 1) == 1)
@@ -178,7 +199,12 @@ static struct tn_block_item block_item(const struct tn_recode_step *step)
 		return (struct tn_block_item){ step->info.bytes_before, 1, 0, 0, work, 0, 0 };
 	for (unsigned part = 0; part < TN_PART_COUNT; part++)
 		unit += step->in.row_bytes[part] + step->out_parts[part].row_bytes;
-	return (struct tn_block_item){ step->in.rows, unit, fixed_scratch(step), 0, work, 0, 0 };
+	uint64_t fixed = fixed_scratch(step);
+	if (step->in.foreign) {
+		unit += step->in.cols * sizeof(float) + tn_foreign_row_bytes(step->in.foreign);
+		fixed += tn_foreign_fixed_bytes(step->in.foreign);
+	}
+	return (struct tn_block_item){ step->in.rows, unit, fixed, 0, work, 0, 0 };
 }
 
 static tn_status cut(struct run *run, struct tn_error *err)

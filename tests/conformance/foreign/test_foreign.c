@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Checkpoints that other libraries wrote (foreign.tar.xz): what `dequantize --dtype float32` makes of each is exactly the
+ * weight that its library means; of the damaged ones nothing is made, and the error names the tensor or key. */
+#include "tenon/recode.h"
+
+#include <stdarg.h>
+#include <stddef.h>
+#include <setjmp.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static json_t *manifest;
+static char work[] = "/tmp/tenon-foreign-XXXXXX";
+static char warned[1024]; /* the last warning */
+
+static void remember(void *user, tn_log_level level, const char *message)
+{
+	(void)user;
+	if (level == TN_LOG_WARNING)
+		snprintf(warned, sizeof warned, "%s", message);
+}
+
+static tn_context *context(unsigned threads, uint64_t budget, const char *isa)
+{
+	struct tn_options options = TN_OPTIONS_INIT;
+	tn_context *ctx;
+	options.log = remember;
+	options.threads = threads;
+	options.memory_budget_bytes = budget;
+	options.isa = isa;
+	return tn_context_create(&options, &ctx, NULL) == TN_OK ? ctx : NULL;
+}
+
+/* ---- one folder ------------------------------------------------------------------------------------------ */
+
+static tn_status dequantize(tn_context *ctx, const char *folder, const char *out, struct tn_error *err)
+{
+	struct tn_recode_request request = TN_RECODE_REQUEST_INIT;
+	char path[1024];
+	tn_checkpoint *base;
+	tn_recode *plan = NULL;
+	request.dequantize = 1;
+	request.dtype = TN_F32;
+	warned[0] = '\0';
+	snprintf(path, sizeof path, "%s/%s", TN_TEST_VECTORS, folder);
+	tn_status status = tn_checkpoint_open(ctx, path, &base, err);
+	if (status != TN_OK)
+		return status;
+	status = tn_recode_plan(ctx, base, &request, &plan, err);
+	if (status == TN_OK)
+		status = tn_recode_run(plan, out, 1, err);
+	tn_recode_free(plan);
+	tn_checkpoint_close(base);
+	return status;
+}
+
+static tn_safetensors *open_file(tn_context *ctx, const char *folder, const char *name)
+{
+	char path[1024];
+	struct tn_error err;
+	tn_safetensors *file = NULL;
+	snprintf(path, sizeof path, "%s/%s", folder, name);
+	if (tn_safetensors_open(ctx, path, &file, &err) != TN_OK)
+		fail_msg("%s", err.msg);
+	return file;
+}
+
+static void compare(tn_context *ctx, const char *folder, const tn_safetensors *got, const tn_safetensors *want,
+		    const char *module)
+{
+	char name[512];
+	struct tn_buffer a, b;
+	const struct tn_tensor *t, *u;
+	struct tn_error err;
+	snprintf(name, sizeof name, "%s.weight", module);
+	assert_int_equal(tn_safetensors_load(want, name, &b, &u, &err), TN_OK);
+	const char *stored = tn_safetensors_find(got, name) ? name : module; /* stacked FP8 experts have no .weight */
+	if (tn_safetensors_load(got, stored, &a, &t, &err) != TN_OK)
+		fail_msg("%s: %s", folder, err.msg);
+	if (t->dtype != TN_F32 || t->rank != u->rank || memcmp(t->shape, u->shape, t->rank * sizeof *t->shape) != 0)
+		fail_msg("%s: another dtype or shape of '%s'", folder, name);
+	const float *x = a.data, *y = b.data;
+	for (size_t i = 0; i < t->elements; i++)
+		if (x[i] != y[i] && !(isnan(x[i]) && isnan(y[i])))
+			fail_msg("%s: value %zu of '%s' is %.9g, %.9g was expected", folder, i, name, (double)x[i], (double)y[i]);
+	tn_buffer_release(ctx, &a);
+	tn_buffer_release(ctx, &b);
+}
+
+/* What is no part of a module is there as it was, and nothing else is. */
+static void check_rest(tn_context *ctx, const json_t *entry, const tn_safetensors *got)
+{
+	const json_t *modules = json_object_get(entry, "modules");
+	char path[1024];
+	size_t kept = 0;
+	snprintf(path, sizeof path, "%s/%s", TN_TEST_VECTORS, json_string_value(json_object_get(entry, "folder")));
+	tn_safetensors *base = open_file(ctx, path, "model.safetensors");
+	for (size_t i = 0; i < tn_safetensors_count(base); i++) {
+		const struct tn_tensor *t = tn_safetensors_at(base, i), *found = tn_safetensors_find(got, t->name);
+		size_t n = strlen(t->name);
+		int is_bias = n > 5 && strcmp(t->name + n - 4, "bias") == 0;
+		int is_plain = strstr(t->name, "norm.weight") || strstr(t->name, "embed_tokens") || strstr(t->name, "lm_head");
+		kept += is_bias || is_plain;
+		if ((is_bias || is_plain) && (!found || found->elements != t->elements))
+			fail_msg("%s: '%s' is lost", path, t->name);
+	}
+	if (tn_safetensors_count(got) != kept + json_object_size(modules))
+		fail_msg("%s: %zu tensors, %zu were expected", path, tn_safetensors_count(got), kept + json_object_size(modules));
+	tn_safetensors_close(base);
+}
+
+static void check_config(const char *folder, const char *out)
+{
+	static const char *const others[] = { "quantize_config.json", "quant_config.json", "hf_quant_config.json" };
+	char path[1024];
+	snprintf(path, sizeof path, "%s/config.json", out);
+	json_t *config = json_load_file(path, 0, NULL);
+	assert_non_null(config);
+	if (json_object_get(config, "quantization_config") || !json_object_get(config, "model_type"))
+		fail_msg("%s: config.json still speaks of a quantization", folder);
+	json_decref(config);
+	for (size_t i = 0; i < 3; i++) {
+		snprintf(path, sizeof path, "%s/%s", out, others[i]);
+		if (access(path, F_OK) == 0)
+			fail_msg("%s: %s was copied", folder, others[i]);
+	}
+}
+
+/* `folder` must give what stands in the expect file of `entry`. */
+static void check_folder(tn_context *ctx, const json_t *entry, const char *folder)
+{
+	const char *module, *own = json_string_value(json_object_get(entry, "folder"));
+	char out[64], expected[1024];
+	const json_t *value;
+	struct tn_error err;
+	snprintf(out, sizeof out, "%s/out", work);
+	snprintf(expected, sizeof expected, "%s/%s", TN_TEST_VECTORS, own);
+	if (dequantize(ctx, folder, out, &err) != TN_OK)
+		fail_msg("%s: %s", folder, err.msg);
+	tn_safetensors *got = open_file(ctx, out, "model.safetensors"), *want = open_file(ctx, expected, "expect.safetensors");
+	json_object_foreach(json_object_get(entry, "modules"), module, value)
+		compare(ctx, folder, got, want, module);
+	check_rest(ctx, entry, got);
+	check_config(folder, out);
+	tn_safetensors_close(got);
+	tn_safetensors_close(want);
+}
+
+/* ---- tests ----------------------------------------------------------------------------------------------- */
+
+static void check_all(tn_context *ctx)
+{
+	const json_t *entry, *folders = json_object_get(manifest, "folders");
+	size_t i;
+	json_array_foreach(folders, i, entry)
+		check_folder(ctx, entry, json_string_value(json_object_get(entry, "folder")));
+	assert_int_equal(json_array_size(folders), 113);
+	tn_context_destroy(ctx);
+}
+
+static void every_format_decodes_exactly(void **state)
+{
+	(void)state;
+	check_all(context(1, 0, NULL));
+}
+
+/* The least memory that is enough cuts blocks of a few rows. */
+static void small_blocks_and_threads_change_nothing(void **state)
+{
+	const json_t *entry;
+	struct tn_error err;
+	char out[64];
+	size_t i;
+	(void)state;
+	snprintf(out, sizeof out, "%s/out", work);
+	json_array_foreach(json_object_get(manifest, "folders"), i, entry) {
+		const char *folder = json_string_value(json_object_get(entry, "folder"));
+		tn_status status = TN_E_NOMEM;
+		for (uint64_t budget = 2048; status == TN_E_NOMEM; budget += budget / 4) {
+			tn_context *ctx = context(3, budget, NULL);
+			status = dequantize(ctx, folder, out, &err);
+			if (status == TN_OK)
+				check_folder(ctx, entry, folder);
+			tn_context_destroy(ctx);
+		}
+		if (status != TN_OK)
+			fail_msg("%s: %s", folder, err.msg);
+	}
+}
+
+static void plain_c_gives_the_same(void **state)
+{
+	(void)state;
+	check_all(context(1, 0, "portable"));
+}
+
+static const json_t *entry_of(const char *folder)
+{
+	const json_t *entry;
+	size_t i;
+	json_array_foreach(json_object_get(manifest, "folders"), i, entry)
+		if (strcmp(json_string_value(json_object_get(entry, "folder")), folder) == 0)
+			return entry;
+	fail_msg("%s is no folder", folder);
+	return NULL;
+}
+
+/* Damage that need not be refused: what is done instead. The others must be. */
+static const struct {
+	const char *name;
+	int same_as_base;      /* decoded like the sound one */
+	const char *warning;   /* and said */
+} tolerated[] = {
+	{ "bad/gptq_g_idx_negative", 1, NULL },  /* counted from the end, as torch does */
+	{ "bad/gptq_v1_marked_v2_sym", 1, "labelled GPTQ v2" },
+	{ "bad/gptq_v2_marked_v1_sym", 1, "labelled GPTQ v1" },
+	{ "bad/gptq_v1_marked_v2_asym", 0, NULL }, /* cannot be seen */
+	{ "bad/bnb_shape_swapped", 0, NULL },      /* cannot be seen */
+	{ "bad/gptq_scales_nan", 0, NULL },        /* NaN in, NaN out */
+	{ "bad/gptq_autogptq_zero_of_0", 0, "zero points of 0" },
+	{ "bad/bnb_no_config", 1, NULL },          /* the names of the tensors say it */
+};
+
+static void check_damaged(tn_context *ctx, const json_t *bad)
+{
+	const char *folder = json_string_value(json_object_get(bad, "folder"));
+	char out[64];
+	struct tn_error err = { .code = TN_OK };
+	snprintf(out, sizeof out, "%s/out", work);
+	for (size_t i = 0; i < sizeof tolerated / sizeof *tolerated; i++) {
+		if (strcmp(folder, tolerated[i].name) != 0)
+			continue;
+		assert_int_equal(dequantize(ctx, folder, out, &err), TN_OK);
+		if (tolerated[i].warning && !strstr(warned, tolerated[i].warning))
+			fail_msg("%s: said \"%s\"", folder, warned);
+		if (tolerated[i].same_as_base)
+			check_folder(ctx, entry_of(json_string_value(json_object_get(bad, "base"))), folder);
+		return;
+	}
+	tn_status status = dequantize(ctx, folder, out, &err);
+	if (status != TN_E_FORMAT && status != TN_E_MISMATCH && status != TN_E_NOTFOUND && status != TN_E_UNSUPPORTED &&
+	    status != TN_E_LIMIT)
+		fail_msg("%s: %s: %s", folder, tn_status_name(status), err.msg);
+	if (!err.where[0] || !(strchr(err.msg, '\'') || strchr(err.msg, '`')))
+		fail_msg("%s: names nothing: %s", folder, err.msg);
+}
+
+static void damaged_ones_are_refused(void **state)
+{
+	const json_t *bad, *all = json_object_get(manifest, "bad");
+	tn_context *ctx = context(1, 0, NULL);
+	size_t i;
+	(void)state;
+	json_array_foreach(all, i, bad)
+		check_damaged(ctx, bad);
+	assert_int_equal(json_array_size(all), 77);
+	tn_context_destroy(ctx);
+}
+
+static int set_up(void **state)
+{
+	(void)state;
+	manifest = json_load_file(TN_TEST_VECTORS "/manifest.json", 0, NULL);
+	return manifest && mkdtemp(work) ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+	char command[128];
+	(void)state;
+	json_decref(manifest);
+	snprintf(command, sizeof command, "rm -rf '%s'", work);
+	return system(command);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(every_format_decodes_exactly),
+		cmocka_unit_test(small_blocks_and_threads_change_nothing),
+		cmocka_unit_test(plain_c_gives_the_same),
+		cmocka_unit_test(damaged_ones_are_refused),
+	};
+	return cmocka_run_group_tests(tests, set_up, tear_down);
+}
