@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Checkpoints that other libraries wrote (foreign.tar.xz): what `dequantize --dtype float32` makes of each is exactly the
  * weight that its library means; of the damaged ones nothing is made, and the error names the tensor or key. */
+#include "tenon/foreign.h"
 #include "tenon/recode.h"
 
 #include <stdarg.h>
@@ -265,6 +266,59 @@ static void damaged_ones_are_refused(void **state)
 	tn_context_destroy(ctx);
 }
 
+/* What mlx-lm makes of a gemm checkpoint on load; of group_size -1 tenon takes the size that the shapes say. */
+static void check_mlx(tn_context *ctx, const char *folder, const char *module)
+{
+	static const char *const suffixes[] = { "weight", "scales", "biases" };
+	struct tn_awq_config config = TN_AWQ_CONFIG_INIT;
+	char path[1024], name[512];
+	struct tn_error err;
+	tn_weight_map *map;
+	tn_checkpoint *c;
+	snprintf(path, sizeof path, "%s/%s", TN_TEST_VECTORS, folder);
+	assert_int_equal(tn_checkpoint_open(ctx, path, &c, &err), TN_OK);
+	assert_int_equal(tn_weight_map_load(ctx, c, &map, &err), TN_OK);
+	snprintf(name, sizeof name, "%s.qweight", module);
+	uint64_t columns = tn_weight_map_find(map, name, NULL)->shape[0];
+	snprintf(name, sizeof name, "%s.scales", module);
+	config.group_size = (int64_t)(columns / tn_weight_map_find(map, name, NULL)->shape[0]);
+	if (tn_transform_awq_weights(map, &config, NULL, &err) != TN_OK)
+		fail_msg("%s: %s", folder, err.msg);
+	tn_safetensors *want = open_file(ctx, path, "expect.safetensors");
+	for (int i = 0; i < 3; i++) {
+		struct tn_buffer expected;
+		const void *got;
+		snprintf(name, sizeof name, "%s.mlx.%s", module, suffixes[i]);
+		assert_int_equal(tn_safetensors_load(want, name, &expected, NULL, &err), TN_OK);
+		snprintf(name, sizeof name, "%s.%s", module, suffixes[i]);
+		assert_int_equal(tn_weight_map_find(map, name, &got)->bytes, expected.bytes);
+		assert_memory_equal(got, expected.data, expected.bytes);
+		tn_buffer_release(ctx, &expected);
+	}
+	tn_safetensors_close(want);
+	tn_weight_map_destroy(map);
+	tn_checkpoint_close(c);
+}
+
+static void awq_gemm_becomes_what_mlx_lm_makes_of_it(void **state)
+{
+	tn_context *ctx = context(1, 0, NULL);
+	const json_t *entry, *value;
+	const char *module;
+	size_t i, seen = 0;
+	(void)state;
+	json_array_foreach(json_object_get(manifest, "folders"), i, entry) {
+		const char *folder = json_string_value(json_object_get(entry, "folder"));
+		if (strncmp(folder, "awq_gemm_", 9) != 0)
+			continue;
+		seen++;
+		json_object_foreach(json_object_get(entry, "modules"), module, value)
+			check_mlx(ctx, folder, module);
+	}
+	assert_int_equal(seen, 4);
+	tn_context_destroy(ctx);
+}
+
 static int set_up(void **state)
 {
 	(void)state;
@@ -288,6 +342,7 @@ int main(void)
 		cmocka_unit_test(small_blocks_and_threads_change_nothing),
 		cmocka_unit_test(plain_c_gives_the_same),
 		cmocka_unit_test(damaged_ones_are_refused),
+		cmocka_unit_test(awq_gemm_becomes_what_mlx_lm_makes_of_it),
 	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }
