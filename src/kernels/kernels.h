@@ -114,7 +114,8 @@ struct tn_grid {
  * dot_f32: sum of a[i] * b[i] in 16 lanes, lane i % 16, added pairwise at the end.
  * axpy_f32: y[i] += a * x[i].
  * unpack_codes: dst [rows][cols], one code in each byte; `skip` rows (TN_PACK_HIGH_FIRST: codes) stand before the first.
- * grid_f32: dst[n], what n codes mean. */
+ * grid_f32: dst[n], what n codes mean.
+ * pack_codes: n codes as a dense bit stream, first code lowest; n * bits is a multiple of 8. */
 struct tn_kernels {
 	const char *isa;
 #define KERNEL(ret, name, args) ret (*name) args;

@@ -134,8 +134,11 @@ static tn_status to_buffer(tn_context *ctx, struct tn_text *text, struct tn_buff
 static tn_status mlx_config(const struct tn_recode *r, const json_t *config, struct tn_buffer *out, struct tn_error *err)
 {
 	struct tn_text text;
-	const tn_quant_config *quant = r->request.dequantize ? NULL : r->quant_plan ? tn_quant_plan_config(r->quant_plan)
-										     : r->config;
+	const tn_quant_config *quant = r->made ? r->made : r->config;
+	if (r->request.dequantize)
+		quant = NULL;
+	else if (r->quant_plan)
+		quant = tn_quant_plan_config(r->quant_plan);
 	tn_status status = write_json(r->ctx, config, -1, &text, err);
 	if (status == TN_OK)
 		status = tn_quant_config_write(r->ctx, text.data, quant, out, err);

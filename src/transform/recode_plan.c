@@ -13,7 +13,7 @@
 
 const char *tn_recode_action_name(tn_recode_action action)
 {
-	static const char *const names[] = { "copied", "cast", "quantized", "dequantized" };
+	static const char *const names[] = { "copied", "cast", "quantized", "dequantized", "repacked", "requantized" };
 	return (size_t)action < sizeof names / sizeof *names ? names[action] : "unknown";
 }
 
@@ -78,15 +78,7 @@ static tn_status add_outputs(struct tn_recode *r, struct tn_recode_step *step, s
 
 static tn_status plan_foreign(struct tn_recode *r, struct tn_recode_step *step, struct tn_foreign *f, struct tn_error *err)
 {
-	TN_TRY(tn_foreign_settle(r->foreign, f, err));
-	step->info.tensor = &f->weight;
-	step->info.action = TN_RECODE_DEQUANTIZE;
-	step->info.bytes_before = f->weight.bytes;
-	step->in = (struct tn_matrix){ .foreign = f, .rows = f->rows, .cols = f->cols };
-	step->scales_as = (tn_dtype)TN_DTYPE_COUNT;
-	step->out = (struct tn_format){ .codec = TN_CODEC_dense, .dtype = f->dtype };
-	if (r->request.dtype != TN_DTYPE_COUNT)
-		step->out.dtype = r->request.dtype;
+	TN_TRY(tn_recode_foreign(r, step, f, err));
 	return add_outputs(r, step, err);
 }
 
@@ -222,10 +214,10 @@ static tn_status plan_steps(struct tn_recode *r, struct tn_error *err)
 		const struct tn_tensor *t = tn_checkpoint_at(r->base, i);
 		struct tn_foreign *f;
 		tn_foreign_role role = tn_foreign_set_at(r->foreign, i, &f);
-		if (r->request.dequantize && (role == TN_FOREIGN_PART || tn_is_triple_part(r->base, t)))
+		if (role == TN_FOREIGN_PART || (r->request.dequantize && tn_is_triple_part(r->base, t)))
 			continue;
 		struct tn_recode_step *step = &r->steps[r->count++];
-		if (r->request.dequantize && f)
+		if (f)
 			TN_TRY(plan_foreign(r, step, f, err));
 		else
 			TN_TRY(plan_step(r, t, step, err));
@@ -278,6 +270,7 @@ static tn_status fill(struct tn_recode *r, struct tn_error *err)
 	if (config)
 		TN_TRY(tn_quant_config_parse(r->ctx, config, &r->config, err));
 	TN_TRY(tn_foreign_set_create(r->ctx, r->base, &r->foreign, err));
+	TN_TRY(tn_recode_check_foreign(r, err));
 	if (r->request.quantize) {
 		r->request.quantization.dtype = r->request.dtype;
 		TN_TRY(tn_quant_plan_create(r->ctx, r->base, r->config, &r->request.quantization, &r->quant_plan, err));
@@ -298,6 +291,7 @@ tn_status tn_recode_plan(tn_context *ctx, const tn_checkpoint *base, const struc
 	r->arena = arena;
 	r->base = base;
 	r->request = *request;
+	r->asked = request->dtype;
 	tn_status status = fill(r, err);
 	if (status != TN_OK) {
 		tn_recode_free(r);
@@ -312,6 +306,7 @@ void tn_recode_free(tn_recode *r)
 	if (!r)
 		return;
 	tn_quant_plan_destroy(r->quant_plan);
+	tn_quant_config_destroy(r->made);
 	tn_foreign_set_destroy(r->foreign);
 	tn_quant_config_destroy(r->config);
 	struct tn_arena arena = r->arena;
@@ -390,7 +385,7 @@ tn_status tn_recode_plan_json(const tn_recode *r, tn_write_fn write, void *user,
 	tn_json_out_double(&out, tn_recode_bits_per_weight(r));
 	tn_json_out_key(&out, "shards");
 	tn_json_out_u64(&out, r->shard_count);
-	for (int action = TN_RECODE_COPY; action <= TN_RECODE_DEQUANTIZE; action++) {
+	for (int action = TN_RECODE_COPY; action <= TN_RECODE_REQUANTIZE; action++) {
 		tn_json_out_key(&out, tn_recode_action_name((tn_recode_action)action));
 		tn_json_out_u64(&out, tn_recode_count_of(r, (tn_recode_action)action));
 	}

@@ -11,6 +11,13 @@
 #include "weights/foreign_config.h"
 #include "weights/matrix.h"
 
+/* What a code stands for. */
+enum tn_element {
+	TN_ELEMENT_TABLE, TN_ELEMENT_UNSIGNED, TN_ELEMENT_I8, TN_ELEMENT_E4M3, TN_ELEMENT_E5M2, TN_ELEMENT_E2M1, TN_ELEMENT_E2M3,
+	TN_ELEMENT_CENTRED,  /* + bits: code - 2^(bits - 1) */
+	TN_ELEMENT_COUNT = TN_ELEMENT_CENTRED + 9
+};
+
 /* How a part stands against the rows of W: a cell serves `cell_rows` rows (flat: values). */
 struct tn_slab {
 	const struct tn_tensor *tensor;      /* NULL: there is no such part */
@@ -54,6 +61,8 @@ struct tn_foreign {
 	enum tn_foreign_zeros zeros;
 	struct tn_slab part[TN_FOREIGN_PARTS];
 	const float *table;         /* [256] */
+	uint8_t element;            /* enum tn_element; TN_ELEMENT_TABLE for one of the file's own */
+	uint8_t zeros_centred;      /* all zero points are 2^(bits - 1) */
 	const uint32_t *group_of;   /* [cols], or NULL */
 	uint32_t zero_word;         /* added to each word of zero points: GPTQ v1 stores z - 1 */
 	uint8_t zero_plus;          /* the same for each zero point, modulo 2^bits */
@@ -86,5 +95,13 @@ uint64_t tn_foreign_fixed_bytes(const struct tn_foreign *f);
 tn_status tn_foreign_read(const struct tn_kernels *kernels, const struct tn_tensor_source *source,
 			  const struct tn_foreign *f, uint64_t first, uint64_t count, void *scratch, float *dst,
 			  struct tn_error *err);
+
+/* What the module is in MLX's terms without loss: 1 and *q, with the dtype of scales and biases in *dtype, when it is. */
+int tn_foreign_as_mlx(const struct tn_foreign *f, struct tn_quantization *q, tn_dtype *dtype);
+/* The rows in that form: the parts of MLX's triple, scales and biases of `format->dtype`. TN_E_UNSUPPORTED when that dtype does
+ * not hold a bias exactly and `exact` is asked for. Scratch as for tn_foreign_read. */
+tn_status tn_foreign_read_mlx(const struct tn_kernels *kernels, const struct tn_tensor_source *source,
+			      const struct tn_foreign *f, const struct tn_format *format, int exact, uint64_t first,
+			      uint64_t count, void *scratch, const struct tn_row_out *rows, struct tn_error *err);
 
 #endif

@@ -178,6 +178,7 @@ tn_status tn_module_table(struct tn_module *m, unsigned element, struct tn_error
 		finder->tables[element] = table;
 	}
 	m->f->table = finder->tables[element];
+	m->f->element = (uint8_t)element;
 	return TN_OK;
 }
 
@@ -377,6 +378,7 @@ tn_status tn_foreign_settle(const struct tn_foreign_set *set, struct tn_foreign 
 		tn_logf(finder->ctx, TN_LOG_WARNING, "'%s' is labelled GPTQ %s, and its zero points are those of %s: read as that",
 			t->name, right ? "v2" : "v1", right ? "v1" : "v2");
 	f->zero_word = right;
+	f->zeros_centred = (uint8_t)(right ? all_v1 : all_v2);
 	if (finder->config.sym == 0 && right && any_ones)
 		tn_logf(finder->ctx, TN_LOG_WARNING, "'%s' has zero points of 0; AutoGPTQ's packer spoils the other zero points of "
 			"such a word", t->name);

@@ -4,13 +4,6 @@
 
 #include "weights/foreign.h"
 
-/* What a code stands for. */
-enum tn_element {
-	TN_ELEMENT_UNSIGNED, TN_ELEMENT_I8, TN_ELEMENT_E4M3, TN_ELEMENT_E5M2, TN_ELEMENT_E2M1, TN_ELEMENT_E2M3,
-	TN_ELEMENT_CENTRED,  /* + bits: code - 2^(bits - 1) */
-	TN_ELEMENT_COUNT = TN_ELEMENT_CENTRED + 9
-};
-
 struct tn_finder {
 	tn_context *ctx;
 	struct tn_arena *arena;

@@ -244,7 +244,7 @@ static void gptq_zeros(struct tn_module *m, const struct tn_tensor *zeros)
 	static const uint32_t words[9] = { [2] = 0x55555555u, [4] = 0x11111111u, [8] = 0x01010101u };
 	struct tn_foreign *f = m->f;
 	const struct tn_foreign_config *c = &m->finder->config;
-	uint64_t cell_rows = 32 % f->bits == 0 ? 32 / f->bits : 32;
+	uint64_t cell_rows = 32u % f->bits == 0 ? 32u / f->bits : 32u;
 	int planes = c->format == TN_GPTQ_P && cell_rows == 32;
 	f->packing = planes ? TN_PACK_PLANES : TN_PACK_COLUMNS;
 	f->zeros = planes ? TN_ZEROS_COLUMN_PLANES : TN_ZEROS_COLUMN_STREAM;

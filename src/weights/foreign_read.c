@@ -254,9 +254,15 @@ static void decode(const struct tn_kernels *k, const struct tn_foreign *f, uint6
 	}
 }
 
-tn_status tn_foreign_read(const struct tn_kernels *kernels, const struct tn_tensor_source *source,
-			  const struct tn_foreign *f, uint64_t first, uint64_t count, void *scratch, float *dst,
-			  struct tn_error *err)
+/* Codes, scales and zero points of a block of rows, spread. */
+struct spread {
+	uint8_t *codes;
+	const float *scales, *zeros; /* zeros NULL: none */
+};
+
+static tn_status read_spread(const struct tn_kernels *kernels, const struct tn_tensor_source *source,
+			     const struct tn_foreign *f, uint64_t first, uint64_t count, void *scratch, struct spread *out,
+			     struct tn_error *err)
 {
 	struct piece piece[TN_FOREIGN_PARTS] = { { 0 } };
 	unsigned char *next = scratch;
@@ -268,12 +274,113 @@ tn_status tn_foreign_read(const struct tn_kernels *kernels, const struct tn_tens
 	const struct piece *from = &piece[TN_FOREIGN_CODES];
 	struct tn_packed packed = { f->packing, f->bits, from->bytes, from->stride };
 	size_t skip = (size_t)((s->flat ? first * f->cols : first) - from->first_cell * s->cell_rows);
-	uint8_t *codes = next;
-	kernels->unpack_codes(codes, &packed, skip, n, (size_t)f->cols);
-	float *scales = (float *)(void *)(codes + tn_align_up(n * (size_t)f->cols, 64));
+	out->codes = next;
+	kernels->unpack_codes(out->codes, &packed, skip, n, (size_t)f->cols);
+	float *scales = (float *)(void *)(next + tn_align_up(n * (size_t)f->cols, 64));
 	float *zeros = scales + spread_scales(f, &piece[TN_FOREIGN_SCALES], &piece[TN_FOREIGN_NESTED], first, n, scales);
+	out->scales = scales;
+	out->zeros = f->zeros != TN_ZEROS_NONE ? zeros : NULL;
 	if (f->zeros != TN_ZEROS_NONE)
 		spread_zeros(f, &piece[TN_FOREIGN_ZEROS], first, n, zeros);
-	decode(kernels, f, first, n, codes, scales, f->zeros != TN_ZEROS_NONE ? zeros : NULL, dst);
+	return TN_OK;
+}
+
+tn_status tn_foreign_read(const struct tn_kernels *kernels, const struct tn_tensor_source *source,
+			  const struct tn_foreign *f, uint64_t first, uint64_t count, void *scratch, float *dst,
+			  struct tn_error *err)
+{
+	struct spread s;
+	TN_TRY(read_spread(kernels, source, f, first, count, scratch, &s, err));
+	decode(kernels, f, first, (size_t)count, s.codes, s.scales, s.zeros, dst);
+	return TN_OK;
+}
+
+/* ---- as MLX has them ------------------------------------------------------------------------------------- */
+
+/* The largest group of MLX that does not straddle one of the module. */
+static int32_t group_of_mlx(const struct tn_foreign *f)
+{
+	uint64_t whole = f->group >= f->cols ? f->cols : f->group;
+	for (int32_t g = 128; g >= 32; g /= 2)
+		if (whole % (uint64_t)g == 0 && f->cols % (uint64_t)g == 0)
+			return g;
+	return 0;
+}
+
+int tn_foreign_as_mlx(const struct tn_foreign *f, struct tn_quantization *q, tn_dtype *dtype)
+{
+	tn_dtype scales = f->part[TN_FOREIGN_SCALES].tensor->dtype;
+	int power = scales == TN_U8 || scales == TN_F8_E8M0, integer = f->element == TN_ELEMENT_UNSIGNED ||
+		f->element == TN_ELEMENT_I8 || f->element >= TN_ELEMENT_CENTRED;
+	*q = (struct tn_quantization){ 32, f->bits, NULL, 0 };
+	*dtype = TN_BF16;
+	if (f->group_of || f->scales == TN_SCALES_FLAT || f->global != TN_GLOBAL_NONE || f->factor != 1.0f || f->cols % 32 != 0)
+		return 0;
+	if (power && f->group == 32 && (f->element == TN_ELEMENT_E2M1 || f->element == TN_ELEMENT_E4M3)) {
+		q->mode = f->element == TN_ELEMENT_E2M1 ? "mxfp4" : "mxfp8";
+		return 1;
+	}
+	q->mode = "affine";
+	q->group_size = group_of_mlx(f);
+	/* -zero * scale is exact in the dtype of the scale when the zero point is a power of two */
+	int exact = f->zeros == TN_ZEROS_NONE || f->zeros_centred ||
+		    (f->zeros == TN_ZEROS_COLUMN_FLOAT && f->part[TN_FOREIGN_ZEROS].tensor->dtype == scales);
+	*dtype = exact ? scales : TN_F32;
+	if (!exact && scales == TN_F32)
+		return 0;
+	return integer && !power && scales != TN_F8_E4M3 && q->group_size && f->bits != 7;
+}
+
+static void store_value(void *dst, size_t i, tn_dtype dtype, float x)
+{
+	uint16_t h = dtype == TN_BF16 ? tn_bf16_from_f32(x) : tn_f16_from_f32(x);
+	if (dtype == TN_F32)
+		memcpy((unsigned char *)dst + i * sizeof x, &x, sizeof x);
+	else
+		memcpy((unsigned char *)dst + i * sizeof h, &h, sizeof h);
+}
+
+/* Scales and biases of one row; 0 when a bias or scale is not exact in that dtype. */
+static int store_affine(const struct tn_foreign *f, const struct tn_format *format, const float *scales, const float *zeros,
+			void *scale_dst, void *bias_dst)
+{
+	float centre = f->element == TN_ELEMENT_I8 ? 128 : -f->table[0];
+	int exact = 1;
+	for (size_t j = 0; j < f->cols / format->group; j++) {
+		size_t g = j * format->group / (size_t)f->group;
+		float zero = zeros ? zeros[g] : 0, bias = f->zeros == TN_ZEROS_COLUMN_FLOAT ? zero : -(zero + centre) * scales[g];
+		store_value(scale_dst, j, format->dtype, scales[g]);
+		store_value(bias_dst, j, format->dtype, bias);
+		exact &= scale_at(bias_dst, j, format->dtype) == bias && scale_at(scale_dst, j, format->dtype) == scales[g];
+	}
+	return exact;
+}
+
+/* Scale bytes are the exponents. */
+static void store_powers(const float *scales, size_t n, unsigned char *dst)
+{
+	for (size_t g = 0; g < n; g++)
+		dst[g] = (unsigned char)(tn_f32_bits(scales[g]) >> 23);
+}
+
+tn_status tn_foreign_read_mlx(const struct tn_kernels *kernels, const struct tn_tensor_source *source,
+			      const struct tn_foreign *f, const struct tn_format *format, int exact, uint64_t first,
+			      uint64_t count, void *scratch, const struct tn_row_out *rows, struct tn_error *err)
+{
+	struct spread s;
+	size_t cols = (size_t)f->cols, groups = (size_t)f->groups;
+	TN_TRY(read_spread(kernels, source, f, first, count, scratch, &s, err));
+	for (size_t r = 0; r < count; r++) {
+		uint8_t *codes = s.codes + r * cols;
+		const float *scales = s.scales + r * groups, *zeros = s.zeros ? s.zeros + r * groups : NULL;
+		for (size_t i = 0; f->element == TN_ELEMENT_I8 && i < cols; i++)
+			codes[i] ^= 0x80;
+		kernels->pack_codes(rows[r].part[TN_PART_WEIGHT], codes, cols, f->bits);
+		if (!rows[r].part[TN_PART_BIASES])
+			store_powers(scales, groups, rows[r].part[TN_PART_SCALES]);
+		else if (!store_affine(f, format, scales, zeros, rows[r].part[TN_PART_SCALES], rows[r].part[TN_PART_BIASES]) && exact)
+			return tn_fail(err, TN_E_UNSUPPORTED, f->weight.name, "'%.120s' has a scale whose bias %s does not hold exactly; "
+				       "ask for --dtype float32", f->weight.name, tn_dtype_name(format->dtype));
+	}
 	return TN_OK;
 }

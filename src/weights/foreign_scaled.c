@@ -156,7 +156,7 @@ static tn_status int_zeros(struct tn_module *m, const struct tn_ct_group *g, str
 		return i8_zeros(m, t, err);
 	}
 	TN_TRY(tn_expect_dtype(t, TN_WORDS, "I32 or I8", err));
-	uint64_t per = f->words_padded || 32 % f->bits == 0 ? 32 / f->bits : 32;
+	uint64_t per = f->words_padded || 32u % f->bits == 0 ? 32u / f->bits : 32u;
 	uint64_t words = per == 32 ? tn_ceil_div(f->rows * f->bits, 32) : tn_ceil_div(f->rows, per);
 	TN_TRY(tn_expect_shape(t, 2, words, f->groups, err));
 	f->zeros = TN_ZEROS_DOWN_STREAM;
