@@ -93,15 +93,19 @@ static void unpack_columns(uint8_t *dst, const struct tn_packed *src, size_t ski
 	}
 }
 
-/* Stored row k has the codes of all outputs at input k, eight to a word. */
+/* Stored row k has the codes of all outputs at input k, eight to a word: each word is read once for the outputs in it. */
 static void unpack_awq(uint8_t *dst, const struct tn_packed *src, size_t skip, size_t rows, size_t cols)
 {
-	for (size_t n = 0; n < rows; n++) {
+	for (size_t n = 0, count; n < rows; n += count) {
+		size_t in_word = (skip + n) % 8;
 		const unsigned char *word = src->bytes + (skip + n) / 8 * 4;
-		unsigned shift = 4u * awq_nibble[(skip + n) % 8];
 		uint8_t *out = dst + n * cols;
-		for (size_t k = 0; k < cols; k++)
-			out[k] = (uint8_t)(word_at(word + k * src->stride, 0) >> shift & 15u);
+		count = 8 - in_word < rows - n ? 8 - in_word : rows - n;
+		for (size_t k = 0; k < cols; k++) {
+			uint32_t codes = word_at(word + k * src->stride, 0);
+			for (size_t i = 0; i < count; i++)
+				out[i * cols + k] = (uint8_t)(codes >> 4 * awq_nibble[in_word + i] & 15u);
+		}
 	}
 }
 

@@ -141,9 +141,15 @@ tn_status tn_weight_list_create(tn_context *ctx, const tn_checkpoint *checkpoint
 	list->arena = arena;
 	tn_quant_config *config = config_of(ctx, checkpoint);
 	struct tn_error judged;
-	if (tn_foreign_set_create(ctx, checkpoint, &list->foreign, &judged) != TN_OK)
-		tn_logf(ctx, TN_LOG_WARNING, "%s", judged.msg);
-	tn_status status = fill(list, checkpoint, config, err);
+	tn_status status = tn_foreign_set_create(ctx, checkpoint, &list->foreign, &judged);
+	if (status == TN_E_NOMEM) {
+		if (err)
+			*err = judged;
+	} else {
+		if (status != TN_OK)
+			tn_logf(ctx, TN_LOG_WARNING, "%s", judged.msg);
+		status = fill(list, checkpoint, config, err);
+	}
 	tn_quant_config_destroy(config);
 	if (status != TN_OK) {
 		tn_weight_list_destroy(list);

@@ -381,6 +381,66 @@ static void awq_gemm_becomes_what_mlx_lm_makes_of_it(void **state)
 	tn_context_destroy(ctx);
 }
 
+/* ---- memory that ends ------------------------------------------------------------------------------------ */
+
+struct heap {
+	long left;       /* allocations that succeed */
+	long held;
+};
+
+static void *take(void *user, size_t bytes)
+{
+	struct heap *heap = user;
+	if (heap->left-- <= 0)
+		return NULL;
+	heap->held++;
+	return malloc(bytes);
+}
+
+static void *resize(void *user, void *ptr, size_t old_bytes, size_t new_bytes)
+{
+	struct heap *heap = user;
+	(void)old_bytes;
+	return heap->left-- > 0 ? realloc(ptr, new_bytes) : NULL;
+}
+
+static void give(void *user, void *ptr, size_t bytes)
+{
+	(void)bytes;
+	((struct heap *)user)->held--;
+	free(ptr);
+}
+
+/* The n-th allocation fails, for every n: nothing is held then, and the status is TN_E_NOMEM. */
+static void every_allocation_may_fail(void **state)
+{
+	static const char *const folders[] = { "gptq_gqm_v1_b4_g32_asym_act", "bnb_nf4_b64_dq_u8_bf16_33x65", "ct_pack_int4_g32_asym",
+					       "awq_gemm_g128", "gptoss_mxfp4" };
+	char out[64];
+	struct tn_error err;
+	(void)state;
+	snprintf(out, sizeof out, "%s/out", work);
+	for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) {
+		tn_status status = TN_E_NOMEM;
+		for (long n = 0; status == TN_E_NOMEM; n++) {
+			struct heap heap = { n, 0 };
+			struct tn_options options = TN_OPTIONS_INIT;
+			tn_context *ctx;
+			options.threads = 1;
+			options.allocator = (struct tn_allocator){ take, resize, give, &heap };
+			status = tn_context_create(&options, &ctx, &err);
+			if (status != TN_OK)
+				continue;
+			status = dequantize(ctx, folders[i], out, &err);
+			tn_context_destroy(ctx);
+			if (heap.held != 0)
+				fail_msg("%s: %ld pieces are held after allocation %ld failed", folders[i], heap.held, n);
+		}
+		if (status != TN_OK)
+			fail_msg("%s: %s", folders[i], err.msg);
+	}
+}
+
 static int set_up(void **state)
 {
 	(void)state;
@@ -405,6 +465,7 @@ int main(void)
 		cmocka_unit_test(plain_c_gives_the_same),
 		cmocka_unit_test(damaged_ones_are_refused),
 		cmocka_unit_test(mlx_form_has_the_same_values),
+		cmocka_unit_test(every_allocation_may_fail),
 		cmocka_unit_test(awq_gemm_becomes_what_mlx_lm_makes_of_it),
 	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);
