@@ -87,7 +87,7 @@ typedef enum tn_foreign_role { TN_FOREIGN_PLAIN, TN_FOREIGN_MODULE, TN_FOREIGN_P
 tn_foreign_role tn_foreign_set_at(const struct tn_foreign_set *set, size_t i, struct tn_foreign **module);
 
 /* What needs more than headers: GPTQ zero points that contradict the label. Called once before decoding. */
-tn_status tn_foreign_settle(const struct tn_foreign_set *set, struct tn_foreign *module, struct tn_error *err);
+tn_status tn_foreign_settle(struct tn_foreign_set *set, struct tn_foreign *module, struct tn_error *err);
 
 /* Reads and decodes rows [first, first + count) to dst [count][cols], within scratch of row_bytes * count + fixed_bytes. */
 uint64_t tn_foreign_row_bytes(const struct tn_foreign *f);

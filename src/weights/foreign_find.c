@@ -352,9 +352,9 @@ tn_foreign_role tn_foreign_set_at(const struct tn_foreign_set *set, size_t i, st
 
 /* GPTQ files have been labelled v1 and v2 wrongly. Symmetric ones have zero points of 2^(bits - 1), so what is stored tells
  * the version; in the others a v1 field of all ones is a zero point of 0, which some writers spoil their neighbours with. */
-tn_status tn_foreign_settle(const struct tn_foreign_set *set, struct tn_foreign *f, struct tn_error *err)
+tn_status tn_foreign_settle(struct tn_foreign_set *set, struct tn_foreign *f, struct tn_error *err)
 {
-	const struct tn_finder *finder = &set->finder;
+	struct tn_finder *finder = &set->finder;
 	const struct tn_tensor *t = f->part[TN_FOREIGN_ZEROS].tensor;
 	static const uint32_t each[9] = { [2] = 0x55555555u, [4] = 0x11111111u, [8] = 0x01010101u };
 	uint32_t step = each[f->bits], ones = (1u << f->bits) - 1, v1 = step * (ones / 2);
@@ -374,12 +374,12 @@ tn_status tn_foreign_settle(const struct tn_foreign_set *set, struct tn_foreign 
 	tn_buffer_release(finder->ctx, &words);
 	TN_TRY(status);
 	uint32_t right = finder->config.sym == 1 && all_v1 ? step : finder->config.sym == 1 && all_v2 ? 0 : f->zero_word;
-	if (right != f->zero_word)
+	if (right != f->zero_word && !finder->said_label++)
 		tn_logf(finder->ctx, TN_LOG_WARNING, "'%s' is labelled GPTQ %s, and its zero points are those of %s: read as that",
 			t->name, right ? "v2" : "v1", right ? "v1" : "v2");
 	f->zero_word = right;
 	f->zeros_centred = (uint8_t)(right ? all_v1 : all_v2);
-	if (finder->config.sym == 0 && right && any_ones)
+	if (finder->config.sym == 0 && right && any_ones && !finder->said_zero++)
 		tn_logf(finder->ctx, TN_LOG_WARNING, "'%s' has zero points of 0; AutoGPTQ's packer spoils the other zero points of "
 			"such a word", t->name);
 	return TN_OK;

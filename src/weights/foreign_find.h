@@ -14,6 +14,7 @@ struct tn_finder {
 	struct tn_foreign **modules;   /* of each tensor that holds codes */
 	const float *tables[TN_ELEMENT_COUNT];
 	size_t count;                  /* modules */
+	int said_label, said_zero;     /* warnings are given once */
 };
 
 /* A module being put together: `layer` is the name of its tensors without their suffix. */

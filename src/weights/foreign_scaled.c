@@ -347,6 +347,8 @@ tn_status tn_find_scale_inv(struct tn_finder *finder, const struct tn_tensor *t,
 {
 	struct tn_module m;
 	const struct tn_tensor *codes = find_named(finder, t->name, strlen(t->name) - strlen("_scale_inv"), "");
+	if (!codes && finder->config.method != TN_METHOD_FP8)
+		return TN_OK; /* something else of that name */
 	if (!codes)
 		return tn_fail(err, TN_E_NOTFOUND, t->name, "'%.120s' stands there without its weight; get the whole checkpoint",
 			       t->name);
