@@ -1,5 +1,5 @@
 # Thin names for what CMake presets do. Missing Debian packages are installed first (scripts/setup.sh).
-.PHONY: all demo test check install clean setup-build setup-test
+.PHONY: all demo test check bench install clean setup-build setup-test
 .NOTPARALLEL:
 PREFIX ?= /usr/local
 
@@ -19,6 +19,14 @@ test: setup-test
 CHECKS ?= test
 check: setup-test
 	@sh scripts/check.sh $(CHECKS)
+
+# Ratios to a copy, to memcpy and, where PYTHON has them, to mlx-lm and PEFT (bench/README.md): about five minutes.
+PYTHON ?= python3
+bench: all
+	@cmake --build build --target bench
+	@build/bench/codecs
+	@sh bench/fuse.sh
+	@$(PYTHON) bench/peers.py
 
 install: all
 	cmake --install build --prefix $(PREFIX)

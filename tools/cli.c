@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -75,35 +76,30 @@ static void print_help(const struct cli_command *command)
 
 int cli_usage(const struct cli_command *command, const char *fmt, ...)
 {
+	char message[4096];
 	va_list args;
-	fprintf(stderr, "tenon %s: ", command->verb);
 	va_start(args, fmt);
-	vfprintf(stderr, fmt, args);
+	vsnprintf(message, sizeof message, fmt, args);
 	va_end(args);
-	fprintf(stderr, "\nusage: tenon %s %s\nTry 'tenon %s --help'.\n", command->verb, command->usage, command->verb);
+	fprintf(stderr, "tenon %s: %s\nusage: tenon %s %s\nTry 'tenon %s --help'.\n", command->verb, cli_safe(message),
+		command->verb, command->usage, command->verb);
 	return EXIT_USAGE;
 }
 
-/* "256M", "2G", "1.5GiB": powers of 1024. */
+/* "256M", "2G", "1.5GiB": digits, perhaps a fraction, and a power of 1024. */
 static int parse_bytes(const char *text, uint64_t *out)
 {
-	char *end;
-	double n = strtod(text, &end);
-	static const char units[] = "KMGT";
-	const char *unit = *end ? strchr(units, *end & ~0x20) : NULL;
-	if (end == text || !(n >= 0) || (*end && !unit && strcmp(end, "B") != 0))
+	static const char digits[] = "0123456789", units[] = "KMGT";
+	size_t whole = strspn(text, digits), fraction = text[whole] == '.' ? 1 + strspn(text + whole + 1, digits) : 0;
+	const char *unit = text + whole + fraction, *found = *unit ? strchr(units, *unit & ~0x20) : NULL;
+	if (whole == 0 || fraction == 1)
 		return 0;
-	if (unit) {
-		for (const char *u = units; u <= unit; u++)
-			n *= 1024;
-		end++;
-		if (*end == 'i')
-			end++;
-		if (*end == 'B' || *end == 'b')
-			end++;
-		if (*end)
-			return 0;
-	}
+	double n = strtod(text, NULL);
+	for (const char *u = units; found && u <= found; u++)
+		n *= 1024;
+	const char *rest = found ? unit + 1 : unit;
+	if (*rest && strcasecmp(rest, "B") != 0 && (!found || strcasecmp(rest, "iB") != 0))
+		return 0;
 	if (!(n >= 1 && n < 9e18))
 		return 0;
 	*out = (uint64_t)n;
@@ -112,9 +108,8 @@ static int parse_bytes(const char *text, uint64_t *out)
 
 static int parse_count(const char *text, unsigned *out)
 {
-	char *end;
-	unsigned long n = strtoul(text, &end, 10);
-	if (end == text || *end || text[0] == '-' || n == 0 || n > 1024)
+	unsigned long n = strtoul(text, NULL, 10);
+	if (text[strspn(text, "0123456789")] || n == 0 || n > 1024)
 		return 0;
 	*out = (unsigned)n;
 	return 1;
@@ -154,9 +149,21 @@ static int take_option(const struct cli_command *command, int argc, char **argv,
 	if (!equals && *i + 1 >= argc)
 		return cli_usage(command, "'%s' needs a value, %s", arg, option->value);
 	const char *value = equals ? equals + 1 : argv[++*i];
-	if (!set_value(option, value))
+	if (!*value || !set_value(option, value))
 		return cli_usage(command, "'%s' is not a value for '%.*s' (%s)", value, (int)n, arg, option->help);
 	return -1;
+}
+
+/* The library knows which kernels there are. */
+static int check_isa(const struct cli_command *command)
+{
+	struct tn_options options = TN_OPTIONS_INIT;
+	struct tn_error err;
+	tn_context *ctx = NULL;
+	options.isa = cli.isa;
+	tn_status status = cli.isa ? tn_context_create(&options, &ctx, &err) : TN_OK;
+	tn_context_destroy(ctx);
+	return status == TN_E_ARG ? cli_usage(command, "%s", err.msg) : -1;
 }
 
 int cli_parse(const struct cli_command *command, int argc, char **argv, int *exit_status)
@@ -181,7 +188,8 @@ int cli_parse(const struct cli_command *command, int argc, char **argv, int *exi
 					 command->positional_min == 1 ? " is" : "s are", cli.positional_count);
 		return 0;
 	}
-	return 1;
+	*exit_status = check_isa(command);
+	return *exit_status < 0;
 }
 
 /* ---- progress, interrupts, log --------------------------------------------------------------------------- */
@@ -245,7 +253,7 @@ static void on_log(void *user, tn_log_level level, const char *message)
 	if (level < TN_LOG_WARNING && !cli.verbose)
 		return;
 	erase_bar();
-	fprintf(stderr, "tenon: %s%s\n", level == TN_LOG_WARNING ? "warning: " : "", message);
+	fprintf(stderr, "tenon: %s%s\n", level == TN_LOG_WARNING ? "warning: " : "", cli_safe(message));
 }
 
 tn_context *cli_context(const char *verb)
@@ -274,35 +282,26 @@ tn_context *cli_context(const char *verb)
 
 /* ---- output ---------------------------------------------------------------------------------------------- */
 
+unsigned cli_save_flags(int force, int resume)
+{
+	return (force ? (unsigned)TN_SAVE_FORCE : 0) | (resume ? (unsigned)TN_SAVE_RESUME : 0);
+}
+
 int cli_write(void *user, const char *bytes, size_t n)
 {
 	(void)user;
 	return fwrite(bytes, 1, n, stdout) != n;
 }
 
-static void print_json_text(const char *s)
-{
-	putchar('"');
-	for (; *s; s++) {
-		if (*s == '"' || *s == '\\')
-			printf("\\%c", *s);
-		else if ((unsigned char)*s < 0x20)
-			printf("\\u%04x", (unsigned)(unsigned char)*s);
-		else
-			putchar(*s);
-	}
-	putchar('"');
-}
-
 int cli_fail(const char *verb, const struct tn_error *err)
 {
 	erase_bar();
-	fprintf(stderr, "tenon %s: %s\n", verb, err->msg);
+	fprintf(stderr, "tenon %s: %s\n", verb, cli_safe(err->msg));
 	if (cli.json) {
 		printf("{\n  \"ok\": false,\n  \"error\": {\"code\": \"%s\", \"where\": ", tn_status_name(err->code));
-		print_json_text(err->where);
+		cli_print_json_text(err->where);
 		printf(", \"message\": ");
-		print_json_text(err->msg);
+		cli_print_json_text(err->msg);
 		printf("}\n}\n");
 	}
 	return err->code == TN_E_CANCELLED ? EXIT_INTERRUPTED : EXIT_FAILED;

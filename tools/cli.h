@@ -55,7 +55,17 @@ tn_context *cli_context(const char *verb);
 /* Prints the error (as JSON too with --json) and returns the exit status for it. */
 int cli_fail(const char *verb, const struct tn_error *err);
 
+/* Of --force and --resume for the jobs that write a folder. */
+unsigned cli_save_flags(int force, int resume);
+
 /* ---- output ---------------------------------------------------------------------------------------------- */
+
+/* The text with control characters, and bytes that are no UTF-8, as \xNN: whatever comes from a file or a path goes through
+ * this on its way to people. The text itself when it is plain, else valid for three further calls. */
+const char *cli_safe(const char *text);
+
+/* To stdout as a string of JSON; what is no UTF-8 becomes U+FFFD. */
+void cli_print_json_text(const char *text);
 
 /* For the library's JSON writers: to stdout. */
 int cli_write(void *user, const char *bytes, size_t n);

@@ -25,6 +25,7 @@ static const struct cli_option options[] = {
 	{ CLI_BYTES, "--max-shard-size", "SIZE", "most bytes of tensors in one file (default 5G)", &args.request.shard_bytes },
 	{ CLI_TEXT, "--receipt", "FILE", "also write what was done as JSON", &args.receipt },
 	{ CLI_FLAG, "--dry-run", NULL, "print what would be done, and do nothing", &args.dry_run },
+	{ CLI_FLAG, "--resume", NULL, "keep the finished shards of an interrupted run of the same job", &args.resume },
 	{ CLI_TEXT, "--upload-repo", "REPO", "not done by tenon; says what to run instead", &upload_repo },
 	{ CLI_FLAG, "--trust-remote-code", NULL, "accepted; tenon runs no code of models", &trust_remote_code },
 	{ CLI_FLAG, NULL, NULL, NULL, NULL },
@@ -41,22 +42,21 @@ static const struct cli_command command = {
 static int check(void)
 {
 	struct tn_quantization *q = &args.request.quantization.q;
-	const char *recipe = args.request.quantization.recipe;
 	if (upload_repo)
 		return cli_usage(&command, "tenon does not upload; convert first, then run: huggingface-cli upload %s %s", upload_repo,
 				 args.save_path);
 	if (!args.model)
 		return cli_usage(&command, "--hf-path is missing");
 	if (!recoding_number(bits, &q->bits) || !recoding_number(group_size, &q->group_size))
-		return cli_usage(&command, "--q-bits and --q-group-size take whole numbers");
+		return cli_usage(&command, "--q-bits and --q-group-size take whole numbers from 1");
 	if (!recoding_mode(q->mode))
 		return cli_usage(&command, "'%s' is not a mode: affine, mxfp4, mxfp8, nvfp4", q->mode);
 	if (!recoding_dtype(dtype, &args.request.dtype))
 		return cli_usage(&command, "'%s' is not a dtype: float32, float16, bfloat16", dtype);
 	if (to && strcmp(to, "mlx") != 0 && strcmp(to, "dense") != 0)
 		return cli_usage(&command, "'%s' is no target: mlx, dense", to);
-	if (recipe && tn_recipe_bits(recipe, "", 0, 1) == 0)
-		return cli_usage(&command, "'%s' is not a recipe: mixed_2_6, mixed_3_4, mixed_3_6, mixed_4_6", recipe);
+	if (quantize && dequantize)
+		return cli_usage(&command, "Choose either quantize or dequantize, not both.");
 	return -1;
 }
 
@@ -87,7 +87,8 @@ int cmd_convert(int argc, char **argv)
 	if (refuse_existing())
 		return EXIT_FAILED;
 	args.command = &command;
-	args.recipe_without_quantize = args.request.quantization.recipe && !quantize;
+	args.options_without_quantize = !quantize && !args.request.requantize &&
+					(args.request.quantization.recipe || bits || group_size || args.request.quantization.q.mode);
 	args.request.quantize = quantize;
 	args.request.to_mlx = to && strcmp(to, "mlx") == 0;
 	args.request.dequantize = dequantize || (to && !args.request.to_mlx);

@@ -14,6 +14,7 @@ static const struct cli_option options[] = {
 	{ CLI_TEXT, "--receipt", "FILE", "also write what was done as JSON", &args.receipt },
 	{ CLI_FLAG, "--dry-run", NULL, "print what would be done, and do nothing", &args.dry_run },
 	{ CLI_FLAG, "--force", NULL, "replace OUT if it holds a model", &args.force },
+	{ CLI_FLAG, "--resume", NULL, "keep the finished shards of an interrupted run of the same job", &args.resume },
 	{ CLI_FLAG, NULL, NULL, NULL, NULL },
 };
 

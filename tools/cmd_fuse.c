@@ -6,7 +6,7 @@
 
 static struct {
 	const char *model, *adapter_path, *save_path, *upload_repo;
-	int dry_run, force;
+	int dry_run, force, resume;
 } args;
 
 static const struct cli_option options[] = {
@@ -15,6 +15,7 @@ static const struct cli_option options[] = {
 	{ CLI_TEXT, "--save-path", "OUT", "folder to write", &args.save_path },
 	{ CLI_FLAG, "--dry-run", NULL, "print what would be done, and do nothing", &args.dry_run },
 	{ CLI_FLAG, "--force", NULL, "replace OUT if it holds a model", &args.force },
+	{ CLI_FLAG, "--resume", NULL, "keep the finished shards of an interrupted run of the same job", &args.resume },
 	{ CLI_TEXT, "--upload-repo", "REPO", "not done by tenon; says what to run instead", &args.upload_repo },
 	{ CLI_FLAG, NULL, NULL, NULL, NULL },
 };
@@ -73,7 +74,7 @@ static int run(const tn_fuse *fuse, const tn_checkpoint *base)
 {
 	struct tn_error err;
 	double start = cli_seconds();
-	if (tn_fuse_run(fuse, args.save_path, args.force, &err) != TN_OK)
+	if (tn_fuse_run(fuse, args.save_path, cli_save_flags(args.force, args.resume), &err) != TN_OK)
 		return cli_fail(command.verb, &err);
 	double seconds = cli_seconds() - start;
 	if (cli.json)
@@ -83,7 +84,7 @@ static int run(const tn_fuse *fuse, const tn_checkpoint *base)
 	if (!cli.quiet)
 		printf("merged %zu tensors, copied %zu: %s in %.2f s (%s/s) -> %s\n", tn_fuse_merged_count(fuse),
 		       tn_fuse_count(fuse) - tn_fuse_merged_count(fuse), cli_bytes(bytes, n), seconds,
-		       cli_bytes(rate, seconds > 0 ? (uint64_t)((double)n / seconds) : 0), args.save_path);
+		       cli_bytes(rate, seconds > 0 ? (uint64_t)((double)n / seconds) : 0), cli_safe(args.save_path));
 	return EXIT_DONE;
 }
 

@@ -5,11 +5,16 @@
 #include <inttypes.h>
 #include <string.h>
 
-static const struct cli_option options[] = { { CLI_FLAG, NULL, NULL, NULL, NULL } };
+static const char *base_path;
+
+static const struct cli_option options[] = {
+	{ CLI_TEXT, "--model", "BASE", "of an adapter: also hash the tensors of BASE that it changes", &base_path },
+	{ CLI_FLAG, NULL, NULL, NULL, NULL },
+};
 
 static const struct cli_command command = {
 	.verb = "inspect",
-	.usage = "PATH [--json]",
+	.usage = "PATH [--model BASE] [--json]",
 	.about = "Shows what a safetensors file, a checkpoint folder or an adapter folder holds. Reads headers only, so it\n"
 		 "takes no longer for a terabyte. Repeated layers are folded into one line.",
 	.options = options,
@@ -64,13 +69,21 @@ static int print_checkpoint(const tn_checkpoint *c, const tn_weight_list *list)
 		}
 	}
 	char n[CLI_NUMBER_BYTES], b[CLI_NUMBER_BYTES];
-	printf("%s %s\n", tn_checkpoint_is_folder(c) ? "checkpoint" : "file", tn_checkpoint_path(c));
+	printf("%s %s\n", tn_checkpoint_is_folder(c) ? "checkpoint" : "file", cli_safe(tn_checkpoint_path(c)));
 	printf("%zu tensor%s in %zu file%s, %s parameters, %s, %.2f bits per weight\n", count, count == 1 ? "" : "s", shards,
 	       shards == 1 ? "" : "s", cli_count(n, parameters), cli_bytes(b, bytes),
 	       parameters ? 8.0 * (double)bytes / (double)parameters : 0.0);
 	print_groups(&groups, "tensors", "dtype    shape");
 	groups_free(&groups);
 	return 1;
+}
+
+static void print_hash(const char *what, const unsigned char hash[TN_HASH_BYTES])
+{
+	printf("%s ", what);
+	for (int i = 0; i < TN_HASH_BYTES; i++)
+		printf("%02x", hash[i]);
+	printf("\n");
 }
 
 static int print_adapter(const tn_adapter *a)
@@ -83,18 +96,21 @@ static int print_adapter(const tn_adapter *a)
 	for (size_t i = 0; i < tn_adapter_count(a); i++) {
 		const struct tn_adapter_module *m = tn_adapter_at(a, i);
 		char detail[256];
-		uint64_t elements = m->rank * (m->in_features + m->out_features);
-		snprintf(detail, sizeof detail, "%-5s rank %-4" PRIu64 " scale %-8g", tn_module_kind_name(m->kind), m->rank,
+		uint64_t elements = m->parameters, all = tn_adapter_parameters(a);
+		snprintf(detail, sizeof detail, "%-9s rank %-4" PRIu64 " scale %-8g", tn_module_kind_name(m->kind), m->rank,
 			 m->scale);
-		if (!groups_add(&groups, m->path, detail, elements, bytes * elements / tn_adapter_parameters(a))) {
+		if (!groups_add(&groups, m->path, detail, elements, all ? (uint64_t)((double)bytes * (double)elements / (double)all) : 0)) {
 			groups_free(&groups);
 			return 0;
 		}
 	}
 	char n[CLI_NUMBER_BYTES], b[CLI_NUMBER_BYTES];
-	printf("adapter %s\n", tn_adapter_path(a));
+	printf("adapter %s\n", cli_safe(tn_adapter_path(a)));
 	printf("%s dialect, %zu modules, %s parameters, %s\n", tn_adapter_dialect_name(tn_adapter_dialect_of(a)),
 	       tn_adapter_count(a), cli_count(n, tn_adapter_parameters(a)), cli_bytes(b, bytes));
+	unsigned char hash[TN_HASH_BYTES];
+	if (tn_adapter_hash(a, hash, NULL) == TN_OK)
+		print_hash("hash", hash);
 	print_groups(&groups, "modules", "kind, rank, effective scale");
 	groups_free(&groups);
 	return 1;
@@ -125,17 +141,33 @@ static int inspect_checkpoint(tn_context *ctx, const char *path)
 	return status;
 }
 
+static int show_adapter(tn_context *ctx, const tn_adapter *a, const tn_checkpoint *base)
+{
+	struct tn_error err;
+	unsigned char hash[TN_HASH_BYTES];
+	if (cli.json)
+		return tn_adapter_json(ctx, a, base, cli_write, NULL, &err) == TN_OK ? EXIT_DONE : cli_fail("inspect", &err);
+	if (base && tn_adapter_base_hash(a, base, hash, &err) != TN_OK)
+		return cli_fail("inspect", &err);
+	if (!print_adapter(a))
+		return out_of_memory();
+	if (base)
+		print_hash("\nhash of the base's tensors", hash);
+	return EXIT_DONE;
+}
+
 static int inspect_adapter(tn_context *ctx, const char *path)
 {
 	struct tn_error err;
-	tn_adapter *a;
-	int status = EXIT_DONE;
-	if (tn_adapter_open(ctx, path, &a, &err) != TN_OK)
-		return cli_fail("inspect", &err);
-	if (cli.json)
-		status = tn_adapter_json(ctx, a, cli_write, NULL, &err) == TN_OK ? EXIT_DONE : cli_fail("inspect", &err);
-	else if (!print_adapter(a))
-		status = out_of_memory();
+	tn_adapter *a = NULL;
+	tn_checkpoint *base = NULL;
+	int status;
+	if (tn_adapter_open(ctx, path, &a, &err) != TN_OK ||
+	    (base_path && tn_checkpoint_open(ctx, base_path, &base, &err) != TN_OK))
+		status = cli_fail("inspect", &err);
+	else
+		status = show_adapter(ctx, a, base);
+	tn_checkpoint_close(base);
 	tn_adapter_close(a);
 	return status;
 }
@@ -143,13 +175,16 @@ static int inspect_adapter(tn_context *ctx, const char *path)
 int cmd_inspect(int argc, char **argv)
 {
 	int status;
+	base_path = NULL;
 	if (!cli_parse(&command, argc, argv, &status))
 		return status;
 	tn_context *ctx = cli_context(command.verb);
 	if (!ctx)
 		return EXIT_FAILED;
 	const char *path = cli.positional[0];
-	status = tn_adapter_is_folder(path) ? inspect_adapter(ctx, path) : inspect_checkpoint(ctx, path);
+	size_t n = strlen(path);
+	int gguf = n > 5 && strcmp(path + n - 5, ".gguf") == 0;
+	status = gguf || tn_adapter_is_folder(path) ? inspect_adapter(ctx, path) : inspect_checkpoint(ctx, path);
 	tn_context_destroy(ctx);
 	return status;
 }

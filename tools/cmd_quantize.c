@@ -17,6 +17,7 @@ static const struct cli_option options[] = {
 	{ CLI_TEXT, "--receipt", "FILE", "also write what was done as JSON", &args.receipt },
 	{ CLI_FLAG, "--dry-run", NULL, "print what would be done, and do nothing", &args.dry_run },
 	{ CLI_FLAG, "--force", NULL, "replace OUT if it holds a model", &args.force },
+	{ CLI_FLAG, "--resume", NULL, "keep the finished shards of an interrupted run of the same job", &args.resume },
 	{ CLI_FLAG, NULL, NULL, NULL, NULL },
 };
 
@@ -41,7 +42,7 @@ int cmd_quantize(int argc, char **argv)
 	if (!args.save_path && !args.dry_run)
 		return cli_usage(&command, "--save-path is missing");
 	if (!recoding_number(bits, &q->bits) || !recoding_number(group_size, &q->group_size))
-		return cli_usage(&command, "--q-bits and --q-group-size take whole numbers");
+		return cli_usage(&command, "--q-bits and --q-group-size take whole numbers from 1");
 	if (!recoding_mode(q->mode))
 		return cli_usage(&command, "'%s' is not a mode: affine, mxfp4, mxfp8, nvfp4", q->mode);
 	if (!recoding_dtype(dtype, &args.request.dtype))

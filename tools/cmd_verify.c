@@ -28,13 +28,13 @@ static void print_report(const tn_verify *v)
 		}
 		if (!tn_verdict_is_good(t->verdict)) {
 			bad++;
-			printf("%-11s %s", tn_verdict_name(t->verdict), t->name);
+			printf("%-11s %s", tn_verdict_name(t->verdict), cli_safe(t->name));
 			if (t->max_ulp > 0)
 				printf("  (max %.3g ulp, rms %.3g ulp)", t->max_ulp, t->rms_ulp);
 			printf("\n");
 		} else if (cli.verbose) {
-			printf("%-11s %s  (max %.3g ulp, rms %.3g ulp)\n", tn_verdict_name(t->verdict), t->name, t->max_ulp,
-			       t->rms_ulp);
+			printf("%-11s %s  (max %.3g ulp, rms %.3g ulp)\n", tn_verdict_name(t->verdict), cli_safe(t->name),
+			       t->max_ulp, t->rms_ulp);
 		}
 	}
 	if (!cli.quiet)

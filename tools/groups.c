@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "groups.h"
 
+#include "cli.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,7 +97,7 @@ int groups_add(struct groups *groups, const char *name, const char *detail, uint
 {
 	char pattern[LONGEST_NAME];
 	uint64_t numbers[GROUP_NUMBERS];
-	int count = make_pattern(name, pattern, numbers);
+	int count = make_pattern(cli_safe(name), pattern, numbers);
 	if (!make_room(groups))
 		return 0;
 	size_t *slot = find_slot(groups, pattern, detail);

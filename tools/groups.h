@@ -23,7 +23,7 @@ struct groups {
 	size_t slot_count;
 };
 
-/* Adds one; 0 when memory ran out. */
+/* Adds one, its name as cli_safe shows it; 0 when memory ran out. */
 int groups_add(struct groups *groups, const char *name, const char *detail, uint64_t parameters, uint64_t bytes);
 void groups_free(struct groups *groups);
 

@@ -45,13 +45,26 @@ static int close_stdout(int status)
 	return status;
 }
 
+static int run_verb(int argc, char **argv)
+{
+	for (int i = 0; i < COMMAND_COUNT; i++)
+		if (strcmp(argv[0], commands[i].verb) == 0)
+			return close_stdout(commands[i].run(argc, argv));
+	fprintf(stderr, "tenon: there is no verb '%s'\n", cli_safe(argv[0]));
+	print_overview(stderr);
+	return EXIT_USAGE;
+}
+
 int main(int argc, char **argv)
 {
+	static char help[] = "--help";
 	raise_file_limit();
 	if (argc < 2) {
 		print_overview(stderr);
 		return EXIT_USAGE;
 	}
+	if (strcmp(argv[1], "help") == 0 && argc > 2)
+		return run_verb(2, (char *[]){ argv[2], help, NULL });
 	if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
 		print_overview(stdout);
 		return close_stdout(EXIT_DONE);
@@ -60,10 +73,5 @@ int main(int argc, char **argv)
 		printf("tenon %s\n", tn_version());
 		return close_stdout(EXIT_DONE);
 	}
-	for (int i = 0; i < COMMAND_COUNT; i++)
-		if (strcmp(argv[1], commands[i].verb) == 0)
-			return close_stdout(commands[i].run(argc - 1, argv + 1));
-	fprintf(stderr, "tenon: there is no verb '%s'\n", argv[1]);
-	print_overview(stderr);
-	return EXIT_USAGE;
+	return run_verb(argc - 1, argv + 1);
 }

@@ -2,6 +2,7 @@
 #include "recoding.h"
 
 #include "groups.h"
+#include "receipt.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -25,11 +26,10 @@ int recoding_dtype(const char *name, tn_dtype *out)
 
 int recoding_number(const char *text, int32_t *out)
 {
-	char *end;
 	if (!text)
 		return 1;
-	long n = strtol(text, &end, 10);
-	if (end == text || *end || n < -1000000 || n > 1000000)
+	long n = strtol(text, NULL, 10);
+	if (text[strspn(text, "0123456789")] || n < 1 || n > 1000000)
 		return 0;
 	*out = (int32_t)n;
 	return 1;
@@ -86,36 +86,15 @@ static int print_plan(const tn_recode *r)
 static void warn(const struct recoding *c, const tn_recode *r)
 {
 	size_t quantized = tn_recode_count_of(r, TN_RECODE_QUANTIZE);
-	if (c->recipe_without_quantize)
-		fprintf(stderr, "tenon: warning: a recipe does nothing without -q\n");
-	if (c->request.quantize && quantized == 0)
+	if (c->options_without_quantize)
+		fprintf(stderr, "tenon: warning: --q-bits, --q-group-size, --q-mode and recipes do nothing without -q\n");
+	if (c->request.quantize && quantized == 0 && c->request.mlx_folder)
 		fprintf(stderr, "tenon: warning: no layer was quantized: none is dense with a width that the group size divides\n");
 	for (size_t i = 0; c->request.quantize && quantized && i < tn_recode_count(r); i++) {
 		const struct tn_recoded *t = tn_recode_at(r, i);
 		if (t->why_not)
-			fprintf(stderr, "tenon: warning: '%s' stays %s: %s\n", t->tensor->name, t->to, t->why_not);
+			fprintf(stderr, "tenon: warning: '%s' stays %s: %s\n", cli_safe(t->tensor->name), t->to, cli_safe(t->why_not));
 	}
-}
-
-static int write_to_file(void *user, const char *bytes, size_t n)
-{
-	return fwrite(bytes, 1, n, user) != n;
-}
-
-static int write_receipt(const struct recoding *c, const tn_recode *r)
-{
-	struct tn_error err = { .code = TN_E_IO };
-	FILE *f = fopen(c->receipt, "w");
-	if (!f) {
-		snprintf(err.msg, sizeof err.msg, "could not write '%s'", c->receipt);
-		return cli_fail(c->command->verb, &err);
-	}
-	tn_status status = tn_recode_plan_json(r, write_to_file, f, &err);
-	if (fclose(f) != 0 && status == TN_OK) {
-		status = TN_E_IO;
-		snprintf(err.msg, sizeof err.msg, "could not write '%s'", c->receipt);
-	}
-	return status == TN_OK ? EXIT_DONE : cli_fail(c->command->verb, &err);
 }
 
 static void print_summary(const struct recoding *c, const tn_recode *r, const tn_checkpoint *base, double seconds)
@@ -132,21 +111,41 @@ static void print_summary(const struct recoding *c, const tn_recode *r, const tn
 	if (c->dry_run)
 		printf("; nothing was written\n");
 	else
-		printf(", in %.2f s -> %s\n", seconds, c->save_path);
+		printf(", in %.2f s -> %s\n", seconds, cli_safe(c->save_path));
+}
+
+/* A quantize that quantizes nothing, or a dequantize that changes nothing, is a mistake; mlx_lm.convert is content. */
+static int has_work(const struct recoding *c, const tn_recode *r, struct tn_error *err)
+{
+	size_t quantized = tn_recode_count_of(r, TN_RECODE_QUANTIZE), n = tn_recode_count(r);
+	if (c->request.mlx_folder || (c->request.quantize ? quantized != 0 : tn_recode_count_of(r, TN_RECODE_COPY) != n))
+		return 1;
+	*err = (struct tn_error){ .code = TN_E_MISMATCH };
+	snprintf(err->where, sizeof err->where, "%s", c->model);
+	if (c->request.quantize)
+		snprintf(err->msg, sizeof err->msg,
+			 "'%.120s' has nothing to quantize: no layer is dense with a width that the group size divides; a model that "
+			 "is quantized already goes through tenon dequantize first",
+			 c->model);
+	else
+		snprintf(err->msg, sizeof err->msg, "'%.120s' has nothing to dequantize: its config.json names no quantization of MLX",
+			 c->model);
+	return 0;
 }
 
 static int run_plan(const struct recoding *c, const tn_recode *r, const tn_checkpoint *base)
 {
 	struct tn_error err = { .code = TN_E_NOMEM, .msg = "memory ran out" };
+	struct receipt receipt;
 	double start = cli_seconds();
 	warn(c, r);
-	if (!c->dry_run && tn_recode_run(r, c->save_path, c->force, &err) != TN_OK)
+	if (!has_work(c, r, &err) || !receipt_begin(&receipt, c->receipt, c->force, &err))
 		return cli_fail(c->command->verb, &err);
-	if (c->receipt) {
-		int status = write_receipt(c, r);
-		if (status != EXIT_DONE)
-			return status;
-	}
+	int done = c->dry_run || tn_recode_run(r, c->save_path, cli_save_flags(c->force, c->resume), &err) == TN_OK;
+	done = done && (!c->receipt || tn_recode_plan_json(r, receipt_write, &receipt, &err) == TN_OK) && receipt_end(&receipt, &err);
+	receipt_abort(&receipt);
+	if (!done)
+		return cli_fail(c->command->verb, &err);
 	if (cli.json)
 		return tn_recode_plan_json(r, cli_write, NULL, &err) == TN_OK ? EXIT_DONE : cli_fail(c->command->verb, &err);
 	if (c->dry_run && !print_plan(r))
@@ -154,6 +153,29 @@ static int run_plan(const struct recoding *c, const tn_recode *r, const tn_check
 	if (!cli.quiet)
 		print_summary(c, r, base, cli_seconds() - start);
 	return EXIT_DONE;
+}
+
+/* The parameters that the library refuses for an empty matrix are refused before any file is looked at. */
+static int check_request(const struct recoding *c, tn_context *ctx)
+{
+	const struct tn_quantization *q = &c->request.quantization.q;
+	float none;
+	const struct tn_array w = { .dtype = TN_F32, .rank = 2, .data = &none,
+				    .shape = { 0, q->group_size > 0 ? (uint64_t)q->group_size : 128 } };
+	const char *recipe = c->request.quantization.recipe;
+	struct tn_quantized matrix;
+	struct tn_error err;
+	if (recipe && tn_recipe_bits(recipe, "", 0, 1) == 0)
+		return cli_usage(c->command, "'%s' is not a recipe: mixed_2_6, mixed_3_4, mixed_3_6, mixed_4_6", recipe);
+	if (recipe && c->request.quantize && q->mode && strcmp(q->mode, "affine") != 0)
+		return cli_usage(c->command, "Quant predicates only support 'affine' quantization.");
+	tn_status status = tn_quantize(ctx, &w, q, NULL, c->request.flavour, &matrix, &err);
+	if (status == TN_E_ARG)
+		return cli_usage(c->command, "%s", err.msg);
+	if (status != TN_OK)
+		return cli_fail(c->command->verb, &err);
+	tn_quantized_release(ctx, &matrix);
+	return -1;
 }
 
 int run_recoding(const struct recoding *c)
@@ -165,6 +187,11 @@ int run_recoding(const struct recoding *c)
 	tn_context *ctx = cli_context(c->command->verb);
 	if (!ctx)
 		return EXIT_FAILED;
+	status = check_request(c, ctx);
+	if (status >= 0) {
+		tn_context_destroy(ctx);
+		return status;
+	}
 	if (tn_checkpoint_open(ctx, c->model, &base, &err) != TN_OK ||
 	    tn_recode_plan(ctx, base, &c->request, &plan, &err) != TN_OK)
 		status = cli_fail(c->command->verb, &err);

@@ -8,10 +8,10 @@ struct recoding {
 	const struct cli_command *command;
 	const char *model, *save_path;
 	struct tn_recode_request request;
-	int dry_run, force;
+	int dry_run, force, resume;
 	const char *receipt;       /* file for the JSON, or NULL */
 	/* said when it comes to pass: mlx_lm.convert is silent about these */
-	int recipe_without_quantize;
+	int options_without_quantize;
 };
 
 /* Runs it; the exit status. */
@@ -20,7 +20,7 @@ int run_recoding(const struct recoding *recoding);
 /* "float16" and so on to *out; 1 when it is one. NULL leaves *out. */
 int recoding_dtype(const char *name, tn_dtype *out);
 
-/* "64" to *out; 1 when it is a whole number. NULL leaves *out. */
+/* "64" to *out; 1 when it is a whole number from 1. NULL leaves *out. */
 int recoding_number(const char *text, int32_t *out);
 
 /* "cpu", "metal", "cuda"; 1 when it is one. NULL leaves *out. */

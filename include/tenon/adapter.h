@@ -19,9 +19,11 @@ typedef struct tn_adapter tn_adapter;
 /* Who wrote the files. */
 typedef enum tn_adapter_dialect {
 	TN_DIALECT_PEFT,   /* adapter_config.json with peft_type, adapter_model.safetensors */
-	TN_DIALECT_MLX_LM  /* adapter_config.json with lora_parameters, adapters.safetensors */
+	TN_DIALECT_MLX_LM, /* adapter_config.json with lora_parameters, adapters.safetensors */
+	TN_DIALECT_KOHYA,  /* one .safetensors file without settings: sd-scripts, LyCORIS (locon) */
+	TN_DIALECT_GGUF    /* one .gguf file of llama.cpp's convert_lora_to_gguf.py */
 } tn_adapter_dialect;
-TN_API const char *tn_adapter_dialect_name(tn_adapter_dialect dialect); /* "peft", "mlx-lm" */
+TN_API const char *tn_adapter_dialect_name(tn_adapter_dialect dialect); /* "peft", "mlx-lm", "kohya", "gguf" */
 
 typedef enum tn_module_kind {
 	TN_MODULE_LORA,            /* W + scale * B A */
@@ -49,7 +51,7 @@ struct tn_adapter_module {
 	uint64_t parameters;    /* elements of all its tensors */
 };
 
-/* Opens an adapter folder. Factors stay in the file until they are needed.
+/* Opens an adapter folder, or a lone .safetensors (kohya) or .gguf file. Factors stay in the file until they are needed.
  * Errors: TN_E_NOTFOUND: no folder, no adapter_config.json, no weights. TN_E_FORMAT: damaged, a factor without its other
  * half, shapes that disagree with the rank. TN_E_UNSUPPORTED: a setting or tensor that tenon does not apply.
  * TN_E_LIMIT: a file larger than any adapter is, or a pattern that does not come to an end. */

@@ -80,7 +80,7 @@ TN_API size_t tn_recode_shard_count(const tn_recode *recode);
 TN_API tn_status tn_recode_plan_json(const tn_recode *recode, tn_write_fn write, void *user, struct tn_error *err);
 
 /* Runs the plan and writes the folder, as tn_fuse_run does. */
-TN_API tn_status tn_recode_run(const tn_recode *recode, const char *save_path, int force, struct tn_error *err);
+TN_API tn_status tn_recode_run(const tn_recode *recode, const char *save_path, unsigned flags, struct tn_error *err);
 
 #ifdef __cplusplus
 }

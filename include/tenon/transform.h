@@ -18,6 +18,13 @@ extern "C" {
 /* Receives text in pieces; nonzero stops the writer with TN_E_IO. */
 typedef int (*tn_write_fn)(void *user, const char *bytes, size_t n);
 
+/* How a folder is written; flags of the jobs that write one. */
+enum tn_save_flags {
+	TN_SAVE_FORCE = 1,  /* replace the folder that stands there, if everything in it belongs to a model folder */
+	TN_SAVE_RESUME = 2  /* take up an interrupted run of the same job on the same inputs: shards that it has finished are not
+	                     * written again. A run with this flag that fails leaves what it has finished for the next one */
+};
+
 /* ---- fuse ------------------------------------------------------------------------------------------------ */
 
 typedef struct tn_fuse tn_fuse;
@@ -58,11 +65,12 @@ TN_API tn_status tn_fuse_memory(const tn_fuse *fuse, uint64_t *bytes, struct tn_
 TN_API tn_status tn_fuse_plan_json(const tn_fuse *fuse, tn_write_fn write, void *user, struct tn_error *err);
 
 /* Runs the plan and writes a Hugging Face folder: shards named as the base's, model.safetensors.index.json, config.json,
- * tokenizer, chat template and every other sidecar. The base must be a folder. `force` replaces a folder that stands
- * there, if everything in it belongs to a model folder.
+ * tokenizer, chat template and every other sidecar. The base must be a folder. `flags`: of enum tn_save_flags.
+ * While it runs, the folder is `<parent>/.<name>.tenon-part`, with a journal of finished shards beside it; a run that is
+ * killed leaves both, and the next run to the same place takes them up or clears them away.
  * Numerics: sums in float32 (in double where W is F32), one rounding to nearest even to the dtype of W.
  * Errors: TN_E_EXISTS, TN_E_IO (disk full and so on), TN_E_CANCELLED; the old state stands then. */
-TN_API tn_status tn_fuse_run(const tn_fuse *fuse, const char *save_path, int force, struct tn_error *err);
+TN_API tn_status tn_fuse_run(const tn_fuse *fuse, const char *save_path, unsigned flags, struct tn_error *err);
 
 /* ---- verify ---------------------------------------------------------------------------------------------- */
 
@@ -82,8 +90,10 @@ TN_API const char *tn_verdict_name(tn_verdict verdict); /* "identical", "merged"
 TN_API int tn_verdict_is_good(tn_verdict verdict);      /* the first two */
 
 /* Error against the result in double, in units in the last place of the dtype of the tensor at the true value.
- * A tensor counts as merged when every element is within two such units of the largest of |W|, |scale * B A| and the true
- * value: tools that round the delta before they add it (PEFT, mlx-lm) lose no more than that. */
+ * A tensor counts as merged when every element is within two such units of the largest of |W|, |the delta| and the true
+ * value: tools that round the delta before they add it (PEFT, mlx-lm) lose no more than that. Where W is F32 and an element
+ * is not, the sizes of the products in the delta count, and the rounding of norms (DoRA) and singular vectors (PiSSA) in
+ * float32 too: what a correct program that computes in float32 loses. */
 struct tn_verified_tensor {
 	const char *name;
 	tn_verdict verdict;
@@ -100,13 +110,45 @@ TN_API size_t tn_verify_count(const tn_verify *verify);
 TN_API const struct tn_verified_tensor *tn_verify_at(const tn_verify *verify, size_t i);
 TN_API tn_status tn_verify_json(const tn_verify *verify, tn_write_fn write, void *user, struct tn_error *err);
 
+/* ---- doctor ---------------------------------------------------------------------------------------------- */
+
+typedef struct tn_doctor tn_doctor;
+
+typedef enum tn_finding_level {
+	TN_FINDING_ERROR,    /* it will not land, or the engine refuses it */
+	TN_FINDING_WARNING,  /* it lands, and something is not as it seems; or the engine ignores a part in silence */
+	TN_FINDING_NOTE      /* good to know: flags that an engine needs */
+} tn_finding_level;
+TN_API const char *tn_finding_level_name(tn_finding_level level); /* "error", "warning", "note" */
+
+struct tn_finding {
+	tn_finding_level level;
+	const char *where;      /* a module, tensor, key or file; may be empty */
+	const char *message;    /* what is, and what to do */
+};
+
+/* Will the adapter at `adapter_path` land on the base at `base_path`? `engine` is "mlx", "peft", "vllm", "llama.cpp",
+ * "ollama" or NULL: what that program would refuse, ignore or need as well. Faults of the two are findings; only a wrong
+ * call and a lack of memory fail. */
+TN_API tn_status tn_doctor_run(tn_context *ctx, const char *base_path, const char *adapter_path, const char *engine,
+			       tn_doctor **out, struct tn_error *err);
+TN_API void tn_doctor_free(tn_doctor *doctor);
+TN_API int tn_doctor_lands(const tn_doctor *doctor);          /* on this base, with tenon */
+TN_API int tn_doctor_ok(const tn_doctor *doctor);             /* no finding is an error */
+TN_API size_t tn_doctor_count(const tn_doctor *doctor);
+TN_API const struct tn_finding *tn_doctor_at(const tn_doctor *doctor, size_t i);
+/* NULL when it could not be opened. */
+TN_API const tn_adapter *tn_doctor_adapter(const tn_doctor *doctor);
+TN_API tn_status tn_doctor_json(const tn_doctor *doctor, tn_write_fn write, void *user, struct tn_error *err);
+
 /* ---- inspect --------------------------------------------------------------------------------------------- */
 
 /* A description of a safetensors file, a checkpoint folder or an adapter folder as JSON (docs/json.md). */
 TN_API tn_status tn_checkpoint_json(tn_context *ctx, const tn_checkpoint *checkpoint, tn_write_fn write, void *user,
 				    struct tn_error *err);
-TN_API tn_status tn_adapter_json(tn_context *ctx, const tn_adapter *adapter, tn_write_fn write, void *user,
-				 struct tn_error *err);
+/* With a base (NULL: none) also the hash of the tensors of it that the adapter changes, which reads them. */
+TN_API tn_status tn_adapter_json(tn_context *ctx, const tn_adapter *adapter, const tn_checkpoint *base, tn_write_fn write,
+				 void *user, struct tn_error *err);
 
 #ifdef __cplusplus
 }

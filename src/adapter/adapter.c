@@ -3,6 +3,8 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/text.h"
+#include "store/gguf.h"
 
 #include <string.h>
 
@@ -14,7 +16,11 @@ static const uint64_t ADAPTER_CAP = (uint64_t)2 << 30;
 
 const char *tn_adapter_dialect_name(tn_adapter_dialect dialect)
 {
-	return dialect == TN_DIALECT_PEFT ? "peft" : "mlx-lm";
+	static const char *const names[] = {
+		[TN_DIALECT_PEFT] = "peft", [TN_DIALECT_MLX_LM] = "mlx-lm", [TN_DIALECT_KOHYA] = "kohya",
+		[TN_DIALECT_GGUF] = "gguf",
+	};
+	return (size_t)dialect < sizeof names / sizeof *names ? names[dialect] : "unknown";
 }
 
 const char *tn_module_kind_name(tn_module_kind kind)
@@ -51,6 +57,19 @@ static tn_status fail_no_weights(const tn_adapter *adapter, const char *name, st
 		       "incomplete", adapter->path, name);
 }
 
+/* Two trainings in one folder: which of them is meant is for a person to say. */
+static tn_status note_unread(tn_adapter *adapter, const char *name, struct tn_error *err)
+{
+	char path[TN_PATH_BYTES];
+	tn_path_kind kind;
+	TN_TRY(tn_path_join(path, adapter->path, name, err));
+	if (tn_path_kind_of(path, &kind, NULL) != TN_OK || kind != TN_PATH_FILE)
+		return TN_OK;
+	tn_logf(adapter->ctx, TN_LOG_WARNING, "'%s' is used, and '%s' beside it is not", tn_safetensors_path(adapter->file),
+		name);
+	return tn_arena_text(&adapter->arena, name, strlen(name), &adapter->unread, err);
+}
+
 /* The name that goes with the dialect is preferred; the other one is taken only when that is absent (a link into nothing
  * counts as absent), never when something else stands there. */
 static tn_status open_weights(tn_adapter *adapter, struct tn_error *err)
@@ -70,9 +89,28 @@ static tn_status open_weights(tn_adapter *adapter, struct tn_error *err)
 		if (bytes > ADAPTER_CAP)
 			return tn_fail(err, TN_E_LIMIT, path, "'%s' has %llu bytes; no adapter has more than %llu", path,
 				       (unsigned long long)bytes, (unsigned long long)ADAPTER_CAP);
-		return tn_safetensors_open(adapter->ctx, path, &adapter->file, err);
+		TN_TRY(tn_safetensors_open(adapter->ctx, path, &adapter->file, err));
+		return i == 0 ? note_unread(adapter, names[!first], err) : TN_OK;
 	}
 	return fail_no_weights(adapter, names[first], err);
+}
+
+/* What llama.cpp checks too (src/llama-adapter.cpp). */
+static tn_status open_gguf(tn_adapter *adapter, struct tn_error *err)
+{
+	struct tn_gguf_info info;
+	struct tn_adapter_config *c = &adapter->config;
+	*c = (struct tn_adapter_config){ .dialect = TN_DIALECT_GGUF, .bias = "none", .num_layers = TN_ALL_LAYERS };
+	TN_TRY(tn_gguf_open(adapter->ctx, adapter->path, &adapter->file, &info, err));
+	if (strcmp(info.type, "adapter") != 0 || strcmp(info.adapter_type, "lora") != 0)
+		return tn_fail(err, TN_E_UNSUPPORTED, adapter->path, "'%s' has the general.type '%s' and the adapter.type '%s'; an adapter "
+			       "of the type lora was expected", adapter->path, info.type, info.adapter_type);
+	if (info.has_invocation)
+		return tn_fail(err, TN_E_UNSUPPORTED, adapter->path, "'%s' is an aLoRA (adapter.alora.invocation_tokens), which acts only "
+			       "behind its invocation tokens and cannot be merged", adapter->path);
+	c->alpha = info.alpha;
+	TN_TRY(tn_arena_text(&adapter->arena, info.architecture, strlen(info.architecture), &c->architecture, err));
+	return tn_adapter_collect(adapter, err);
 }
 
 static tn_status fill(tn_adapter *adapter, const char *path, struct tn_error *err)
@@ -80,6 +118,13 @@ static tn_status fill(tn_adapter *adapter, const char *path, struct tn_error *er
 	tn_path_kind kind;
 	TN_TRY(tn_arena_text(&adapter->arena, path, strlen(path), &adapter->path, err));
 	TN_TRY(tn_path_kind_of(path, &kind, err));
+	if (kind == TN_PATH_FILE && tn_ends_with(path, ".gguf"))
+		return open_gguf(adapter, err);
+	if (kind == TN_PATH_FILE && tn_ends_with(path, ".safetensors")) {
+		adapter->config = (struct tn_adapter_config){ .dialect = TN_DIALECT_KOHYA, .bias = "none", .num_layers = TN_ALL_LAYERS };
+		TN_TRY(tn_safetensors_open(adapter->ctx, path, &adapter->file, err));
+		return tn_adapter_collect(adapter, err);
+	}
 	if (kind != TN_PATH_FOLDER)
 		return tn_fail(err, kind == TN_PATH_MISSING ? TN_E_NOTFOUND : TN_E_ARG, path,
 			       "'%s' %s; an adapter is a folder with adapter_config.json and its weights", path,

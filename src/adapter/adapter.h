@@ -35,6 +35,7 @@ struct tn_adapter {
 	const char *path;
 	struct tn_adapter_config config;
 	tn_safetensors *file;
+	const char *unread;     /* weights of the other dialect's name in the folder too; NULL: none */
 	struct tn_adapter_entry *entries;   /* in the order of paths */
 	size_t count;
 };
@@ -48,6 +49,7 @@ tn_status tn_adapter_collect(tn_adapter *adapter, struct tn_error *err);
 struct tn_delta_shape {
 	int rows_are_inputs;    /* W is stored [in, out]: embeddings, GPT-2's Conv1D, transposed expert stacks */
 	uint64_t qalora_group;  /* 1: none; else each column of A stands for so many inputs */
+	uint64_t heads;         /* 0; else the rows of B are interleaved within so many heads, as llama.cpp's rope has them */
 };
 
 /* The bytes that tn_adapter_load_delta takes, and those that it takes beside them while it works. */

@@ -200,6 +200,35 @@ size_t tn_joint_find(const struct tn_joint *j, const char *name)
 	return found;
 }
 
+/* Compares with '_' and '.' alike, from behind: 1 when the shorter text is the end of the longer one at a part's border. */
+static int ends_flat(const char *a, size_t n, const char *b, size_t m)
+{
+	size_t shorter = n < m ? n : m;
+	for (size_t i = 1; i <= shorter; i++)
+		if ((a[n - i] == '.' ? '_' : a[n - i]) != (b[m - i] == '.' ? '_' : b[m - i]))
+			return 0;
+	return n == m || (n > m ? a[n - m - 1] == '.' : b[m - n - 1] == '_' || b[m - n - 1] == '.');
+}
+
+size_t tn_joint_find_flat(const struct tn_joint *j, const char *path)
+{
+	size_t found = TN_NO_TARGET, m = strlen(path), best = 0;
+	int several = 0;
+	for (size_t i = 0; i < j->target_count; i++) {
+		const char *name = j->targets[i].name;
+		size_t n = strlen(name), tail = strlen(".weight");
+		if (n <= tail || strcmp(name + n - tail, ".weight") != 0 || !ends_flat(name, n - tail, path, m))
+			continue;
+		size_t shared = n - tail < m ? n - tail : m;
+		several = shared == best || (several && shared < best);
+		if (shared > best) {
+			best = shared;
+			found = i;
+		}
+	}
+	return several ? TN_NO_TARGET : found;
+}
+
 uint64_t tn_joint_layer_count(const struct tn_joint *j, const char *path)
 {
 	uint64_t number, count = 0;
@@ -263,6 +292,9 @@ tn_status tn_joint_fail_missing(const struct tn_joint *j, const char *path, cons
 		return tn_fail(err, TN_E_MISMATCH, path, "the adapter changes '%.100s', and the base '%.60s' has no matrices", path,
 			       tn_checkpoint_path(j->base));
 	size_t tail = shared_tail(near, name), n = strlen(name) - tail, m = strlen(near) - tail;
+	if (tail <= strlen(".weight"))
+		return tn_fail(err, TN_E_MISMATCH, path, "the adapter changes '%.80s', and the base has no '%.90s'; the nearest it has "
+			       "is '%.90s'. The adapter was trained on another base", path, name, near);
 	return tn_fail(err, TN_E_MISMATCH, path,
 		       "the adapter changes '%.70s', and the base has no '%.70s'; the nearest it has is '%.70s', which '%.*s' in "
 		       "place of '%.*s' would match. The adapter was trained on another base, or its names have another prefix",

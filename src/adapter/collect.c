@@ -110,6 +110,22 @@ static tn_status shape_mlx(struct tn_adapter_entry *e, uint64_t *a_rank, uint64_
 	return TN_OK;
 }
 
+/* token_embd of llama.cpp: A [vocabulary, rank], B [width, rank]. */
+static tn_status shape_table(struct tn_adapter_entry *e, uint64_t *a_rank, uint64_t *b_rank, struct tn_error *err)
+{
+	TN_TRY(check_dims(e->a.tensor, 2, 2, err));
+	TN_TRY(check_dims(e->b.tensor, 2, 2, err));
+	*a_rank = e->a.tensor->shape[1];
+	*b_rank = e->b.tensor->shape[1];
+	e->module.in_features = e->a.tensor->shape[0];
+	e->module.out_features = e->b.tensor->shape[0];
+	e->a.rank_stride = e->b.rank_stride = 1;
+	e->a.feature_stride = *a_rank;
+	e->b.feature_stride = *b_rank;
+	e->groups = 1;
+	return TN_OK;
+}
+
 /* ---- rank and scale -------------------------------------------------------------------------------------- */
 
 static tn_status fail_rank(const tn_adapter *adapter, const char *path, uint64_t found, double expected,
@@ -176,6 +192,10 @@ static tn_status unpack_blocks(const tn_adapter *adapter, struct tn_adapter_entr
 	if (!a && !b && c->bd_strict)
 		return tn_fail(err, TN_E_FORMAT, e->module.path, "use_bdlora names '%.100s' for neither factor, and match_strict is "
 			       "set", e->module.path);
+	uint64_t split = a ? e->a.tensor->shape[0] : e->module.out_features;
+	if ((a || b) && split % c->bd_blocks)
+		return tn_fail(err, TN_E_FORMAT, e->module.path, "'%.100s' is packed from %llu blocks, and %llu does not divide by that",
+			       e->module.path, (unsigned long long)c->bd_blocks, (unsigned long long)split);
 	if (a) {
 		e->a_blocks = c->bd_blocks;
 		e->module.in_features *= c->bd_blocks;
@@ -191,7 +211,10 @@ static tn_status measure(const tn_adapter *adapter, struct tn_adapter_entry *e, 
 	uint64_t a_rank = 0, b_rank = 0;
 	const char *path = e->module.path;
 	e->a_blocks = e->b_blocks = 1;
-	if (adapter->config.dialect == TN_DIALECT_MLX_LM) {
+	if (adapter->config.dialect == TN_DIALECT_GGUF && e->module.kind == TN_MODULE_EMBEDDING) {
+		TN_TRY(shape_table(e, &a_rank, &b_rank, err));
+	} else if (adapter->config.dialect == TN_DIALECT_MLX_LM ||
+		   (adapter->config.dialect == TN_DIALECT_GGUF && e->b.tensor->rank == 3)) {
 		TN_TRY(shape_mlx(e, &a_rank, &b_rank, err));
 	} else {
 		TN_TRY(shape_peft(e, &a_rank, &b_rank, err));
@@ -203,8 +226,10 @@ static tn_status measure(const tn_adapter *adapter, struct tn_adapter_entry *e, 
 		return tn_fail(err, TN_E_FORMAT, path, "the factors of '%.100s' have the ranks %llu and %llu: one of them is "
 			       "of another adapter, or it is transposed", path, (unsigned long long)a_rank,
 			       (unsigned long long)b_rank);
-	TN_TRY(check_rank(adapter, path, a_rank, err));
 	e->module.rank = a_rank;
+	if (adapter->config.dialect == TN_DIALECT_KOHYA || adapter->config.dialect == TN_DIALECT_GGUF)
+		return TN_OK;
+	TN_TRY(check_rank(adapter, path, a_rank, err));
 	return tn_effective_scale(&adapter->config, path, a_rank, &e->module.scale, err);
 }
 
@@ -232,6 +257,7 @@ static tn_status pick_factors(const tn_adapter *adapter, struct group *g, struct
 		return fail_half(path, "lora_a", mlx ? "lora_b" : embedding ? "lora_embedding_B" : "lora_B", err);
 	if (!e->a.tensor)
 		return fail_half(path, "lora_b", mlx ? "lora_a" : embedding ? "lora_embedding_A" : "lora_A", err);
+	mlx |= adapter->config.dialect == TN_DIALECT_GGUF;
 	if (embedding || (mlx && e->b.tensor->rank == 2 && tn_path_is_embedding(path)))
 		e->module.kind = TN_MODULE_EMBEDDING;
 	e->magnitude = role[TN_KEY_MAGNITUDE];
@@ -303,6 +329,19 @@ static tn_status name_parameter(tn_adapter *adapter, const struct group *g, stru
 	return tn_arena_printf(&adapter->arena, &e->module.path, err, "%s.%s", path, names[n - 1 - depth]);
 }
 
+/* kohya: alpha / rank, and 1 without an alpha. */
+static tn_status read_alpha(const tn_adapter *adapter, const struct tn_tensor *alpha, struct tn_adapter_module *m,
+			    struct tn_error *err)
+{
+	float value = (float)m->rank;
+	if (alpha) {
+		TN_TRY(check_vector(alpha, 1, "alpha", err));
+		TN_TRY(tn_adapter_load_f32(adapter, alpha, &value, err));
+	}
+	m->scale = (double)value / (double)m->rank;
+	return TN_OK;
+}
+
 static tn_status make_factors(tn_adapter *adapter, struct group *g, struct tn_adapter_entry *e, struct tn_error *err)
 {
 	e->module.path = g->parts[0].key.path;
@@ -315,6 +354,10 @@ static tn_status make_factors(tn_adapter *adapter, struct group *g, struct tn_ad
 	TN_TRY(pick_factors(adapter, g, e, err));
 	TN_TRY(measure(adapter, e, err));
 	TN_TRY(check_extras(adapter, e, err));
+	if (adapter->config.dialect == TN_DIALECT_KOHYA)
+		TN_TRY(read_alpha(adapter, g->role[TN_KEY_ALPHA], &e->module, err));
+	if (adapter->config.dialect == TN_DIALECT_GGUF)
+		e->module.scale = adapter->config.alpha != 0 ? adapter->config.alpha / (double)e->module.rank : 1;
 	if (e->is_attention_output)
 		e->module.scale *= 2;
 	e->module.has_bias = e->bias != NULL;
@@ -352,10 +395,8 @@ static tn_status check_saved(const tn_adapter *adapter, const struct part *p, st
 	const char *dot = strrchr(name, '.');
 	snprintf(module, sizeof module, "%.*s", (int)(dot ? dot - name : 0), name);
 	fine = fine || tn_path_is_embedding(module) || tn_path_is_head(module);
-	for (size_t i = 0; i < c->saved.count && !fine; i++) {
-		TN_TRY(tn_regex_begin(c->saved_regexes[i], module, &fine, NULL, NULL, err));
-		fine = fine || tn_ends_with(module, c->saved.names[i]);
-	}
+	for (size_t i = 0; i < c->saved.count && !fine; i++)
+		TN_TRY(tn_saved_covers(c, i, module, &fine, err));
 	if (!fine)
 		return tn_fail(err, TN_E_MISMATCH, name, "'%.100s' is a whole tensor of the base, and neither modules_to_save nor bias "
 			       "speaks of it; add its module to modules_to_save if it is meant to be replaced", p->tensor->name);
@@ -370,7 +411,7 @@ static tn_status make_saved(tn_adapter *adapter, const struct part *p, struct tn
 	e->module.kind = TN_MODULE_SAVED;
 	e->values = p->tensor;
 	e->module.out_features = p->tensor->rank ? p->tensor->shape[0] : 1;
-	e->module.in_features = p->tensor->rank > 1 ? p->tensor->elements / p->tensor->shape[0] : 1;
+	e->module.in_features = p->tensor->rank > 1 && p->tensor->shape[0] ? p->tensor->elements / p->tensor->shape[0] : 1;
 	return TN_OK;
 }
 

@@ -21,7 +21,8 @@ static tn_status check_peft(const struct tn_joint *j, const struct tn_adapter_en
 	if (e->of_parameter || e->is_attention_output || c->target.kind == TN_RULE_ABSENT || c->target.kind == TN_RULE_ALL_LINEAR)
 		return TN_OK;
 	TN_TRY(tn_select_peft(c, e->module.path, tn_path_is_head(e->module.path), &selected, err));
-	if (selected)
+	/* ensure_weight_tying adapts the partner of a tied module as well */
+	if (selected || (c->tie_on_purpose && (tn_path_is_head(e->module.path) || tn_path_is_embedding(e->module.path))))
 		return TN_OK;
 	return tn_fail(err, TN_E_MISMATCH, e->module.path, "the file has factors for '%.100s', and target_modules, exclude_modules "
 		       "and layers_to_transform of adapter_config.json do not select it: PEFT would leave them out. Correct the "
@@ -51,7 +52,7 @@ tn_status tn_joint_check_selection(const struct tn_joint *j, struct tn_error *er
 			continue;
 		if (a->config.dialect == TN_DIALECT_PEFT)
 			TN_TRY(check_peft(j, e, err));
-		else
+		else if (a->config.dialect == TN_DIALECT_MLX_LM)
 			TN_TRY(check_mlx(j, e, j->entry_target[i], err));
 	}
 	return TN_OK;
@@ -86,14 +87,16 @@ static struct fronts find_fronts(const struct tn_joint *j)
 /* The module's name as the adapter would have it; 0 when the two do not begin alike. */
 static int rename_module(const struct fronts *f, const char *name, char out[LONGEST_NAME])
 {
-	size_t n = strlen(name) - strlen(".weight");
+	size_t n = strlen(name) - strlen(".weight"), bytes;
+	uint64_t number;
 	if (!f->known || n >= LONGEST_NAME)
 		return 0;
 	if (n >= f->base_bytes && memcmp(name, f->base, f->base_bytes) == 0)
 		return snprintf(out, LONGEST_NAME, "%.*s%.*s", (int)f->adapter_bytes, f->adapter, (int)(n - f->base_bytes),
 				name + f->base_bytes) < LONGEST_NAME;
 	snprintf(out, LONGEST_NAME, "%.*s", (int)n, name);
-	return 1;
+	/* a base that begins otherwise may hold more than the model that was trained: a vision tower, for example */
+	return !f->base_bytes || !tn_path_in_layer(out, &number, &bytes);
 }
 
 static tn_status is_wanted(const struct tn_joint *j, const struct tn_target *t, const char *path, int *wanted,
@@ -111,32 +114,90 @@ static tn_status is_wanted(const struct tn_joint *j, const struct tn_target *t, 
 	return tn_select_peft(c, path, tn_path_is_head(path), wanted, err);
 }
 
-static tn_status report_missing(const struct tn_joint *j, const char *path, int key_has_factors, struct tn_error *err)
+static tn_status fail_without_factors(const char *path, struct tn_error *err)
 {
-	if (key_has_factors) {
-		tn_logf(j->adapter->ctx, TN_LOG_WARNING, "'%s' is named in 'keys' and has no factors in the file: it stays as it is, "
-			"as with mlx-lm", path);
-		return TN_OK;
-	}
 	return tn_fail(err, TN_E_MISMATCH, path, "adapter_config.json names '%.100s', and the file has no factors for it: the file is "
 		       "incomplete, or of another adapter", path);
 }
 
-/* Of the factors that are there, does one belong to the key that selects `path`? */
-static int key_has_factors(const struct tn_joint *j, const char *path)
+/* Of the factors that are there, does one belong to `key`? */
+static int key_has_factors(const struct tn_joint *j, const char *key)
 {
-	const struct tn_adapter_config *c = &j->adapter->config;
-	const char *key = c->dialect == TN_DIALECT_MLX_LM ? tn_select_mlx_key(c, path) : NULL;
-	for (size_t i = 0; i < j->adapter->count && key; i++)
+	for (size_t i = 0; i < j->adapter->count; i++)
 		if (tn_path_has_ending(j->adapter->entries[i].module.path, key))
 			return 1;
 	return 0;
 }
 
+/* A module that cannot have factors: a norm, or one that only holds others. */
+static int names_no_matrix(const struct tn_joint *j, const char *key)
+{
+	size_t n = strlen(key);
+	for (size_t i = 0; i < j->target_count; i++) {
+		const char *name = j->targets[i].name;
+		for (const char *at = strstr(name, key); at; at = strstr(at + 1, key))
+			if ((at == name || at[-1] == '.') && at[n] == '.')
+				return 1;
+	}
+	return 0;
+}
+
+static tn_status check_keys(const struct tn_joint *j, struct tn_error *err)
+{
+	const struct tn_adapter_config *c = &j->adapter->config;
+	for (size_t i = 0; i < c->keys.count; i++) {
+		if (key_has_factors(j, c->keys.names[i]))
+			continue;
+		if (names_no_matrix(j, c->keys.names[i]))
+			return tn_fail(err, TN_E_MISMATCH, c->keys.names[i], "'keys' of adapter_config.json names '%.100s', which the base "
+				       "has and which takes no factors (a norm, or a module that holds others)", c->keys.names[i]);
+		tn_logf(j->adapter->ctx, TN_LOG_WARNING, "'keys' names '%s', and the base has no such module", c->keys.names[i]);
+	}
+	return TN_OK;
+}
+
+/* Whether the module that holds the tensor `name` is one of entry `i` of modules_to_save. */
+static tn_status holds_saved(const struct tn_joint *j, size_t i, const char *name, int *holds, struct tn_error *err)
+{
+	char module[LONGEST_NAME];
+	const char *dot = strrchr(name, '.');
+	*holds = 0;
+	if (!dot || snprintf(module, sizeof module, "%.*s", (int)(dot - name), name) >= (int)sizeof module)
+		return TN_OK;
+	return tn_saved_covers(&j->adapter->config, i, module, holds, err);
+}
+
+/* PEFT wraps what modules_to_save names, and ends with a KeyError when the file has nothing for it. What the base does
+ * not have it never wraps: "classifier" and "score", which every classifier names, for example. */
+static tn_status check_saved_are_there(const struct tn_joint *j, struct tn_error *err)
+{
+	const struct tn_adapter_config *c = &j->adapter->config;
+	for (size_t i = 0; i < c->saved.count; i++) {
+		const char *name = c->saved.names[i];
+		int in_file = 0, in_base = j->tied && j->head == TN_NO_TARGET && !c->tie_on_purpose && tn_path_is_head(name);
+		for (size_t k = 0; k < j->adapter->count && !in_file; k++)
+			if (j->adapter->entries[k].module.kind == TN_MODULE_SAVED)
+				TN_TRY(holds_saved(j, i, j->adapter->entries[k].module.path, &in_file, err));
+		for (size_t k = 0; k < j->target_count && !in_file && !in_base; k++)
+			TN_TRY(holds_saved(j, i, j->targets[k].name, &in_base, err));
+		if (in_base && !in_file)
+			return tn_fail(err, TN_E_MISMATCH, name, "modules_to_save names '%.100s', which the base has, and the "
+				       "file holds no tensor of it, so PEFT cannot load it: get the whole file, or take the name out "
+				       "of modules_to_save", name);
+		if (!in_file)
+			tn_logf(j->adapter->ctx, TN_LOG_INFO, "modules_to_save names '%s', which neither the file nor the base has",
+				name);
+	}
+	return TN_OK;
+}
+
 tn_status tn_joint_check_complete(const struct tn_joint *j, struct tn_error *err)
 {
 	struct fronts fronts = find_fronts(j);
+	const struct tn_adapter_config *c = &j->adapter->config;
 	unsigned char *has_factors;
+	size_t missing = 0;
+	char first[LONGEST_NAME] = "";
 	TN_TRY(tn_arena_array(j->arena, j->target_count, 1, &has_factors, err));
 	for (size_t i = 0; i < j->landing_count; i++)
 		has_factors[j->landings[i].target] = 1;
@@ -148,8 +209,16 @@ tn_status tn_joint_check_complete(const struct tn_joint *j, struct tn_error *err
 		    strstr(t->name, ".experts.") || !rename_module(&fronts, t->name, path))
 			continue;
 		TN_TRY(is_wanted(j, t, path, &wanted, err));
-		if (wanted)
-			TN_TRY(report_missing(j, path, key_has_factors(j, path), err));
+		if (!wanted)
+			continue;
+		if (c->dialect == TN_DIALECT_PEFT || !key_has_factors(j, tn_select_mlx_key(c, path)))
+			return fail_without_factors(path, err);
+		if (missing++ == 0)
+			memcpy(first, path, strlen(path) + 1);
 	}
-	return TN_OK;
+	if (missing)
+		tn_logf(j->adapter->ctx, TN_LOG_WARNING, "'keys' names %zu modules without factors in the file, the first is '%s': they "
+			"stay as they are, as with mlx-lm", missing, first);
+	TN_TRY(check_saved_are_there(j, err));
+	return check_keys(j, err);
 }

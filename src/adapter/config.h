@@ -80,6 +80,8 @@ struct tn_adapter_config {
 	size_t replication_count;
 	struct tn_token_rule *tokens;
 	size_t token_count;
+	/* GGUF */
+	const char *architecture;
 	const char *bias;                /* "none", "all", "lora_only" */
 	const char *task_type;           /* may be NULL */
 	const char *version;             /* of PEFT; may be NULL */

@@ -272,7 +272,7 @@ static tn_status read_variants(const struct tn_config_reader *r, struct tn_adapt
 		return tn_fail(err, TN_E_FORMAT, r->where, "'use_bdlora' in '%s' is not an object", r->where);
 	double blocks;
 	TN_TRY(tn_config_number(r, bd, "nblocks", 1, &blocks, err));
-	if (!(blocks >= 1 && blocks <= 1e6))
+	if (!(blocks >= 1 && blocks <= 4096))
 		return tn_fail(err, TN_E_FORMAT, r->where, "'nblocks' in '%s' is %g", r->where, blocks);
 	out->bd_blocks = (uint64_t)blocks;
 	out->bd_strict = !json_is_false(json_object_get(bd, "match_strict"));

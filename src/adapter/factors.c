@@ -40,6 +40,7 @@ struct source {
 	uint64_t repeat;      /* features that share one stored column (QA-LoRA), with gain */
 	float gain;
 	int blocks_on_rank;   /* the packed axis is the rank (B), else the features (A) */
+	uint64_t heads;       /* features are stored interleaved within so many heads; 0: they are not */
 };
 
 static float element(const struct source *s, uint64_t g, uint64_t k, uint64_t i)
@@ -53,6 +54,10 @@ static float element(const struct source *s, uint64_t g, uint64_t k, uint64_t i)
 			k %= height;
 		else
 			i %= width;
+	}
+	if (s->heads) {
+		uint64_t d = s->features / s->heads, r = i % d;
+		i = i - r + 2 * (r % (d / 2)) + r / (d / 2);
 	}
 	return s->values[g * f->group_stride + k * f->rank_stride + i / s->repeat * f->feature_stride] * s->gain;
 }
@@ -129,8 +134,8 @@ static tn_status fill(const tn_adapter *adapter, const struct tn_adapter_entry *
 {
 	float group = (float)shape->qalora_group;
 	struct source in = { NULL, &e->a, e->module.rank, inputs(e, shape), e->groups, e->a_blocks, shape->qalora_group,
-			     group > 1 ? (float)inputs(e, shape) / (group * group) : 1, 0 };
-	struct source out = { NULL, &e->b, e->module.rank, e->module.out_features, e->groups, e->b_blocks, 1, 1, 1 };
+			     group > 1 ? (float)inputs(e, shape) / (group * group) : 1, 0, 0 };
+	struct source out = { NULL, &e->b, e->module.rank, e->module.out_features, e->groups, e->b_blocks, 1, 1, 1, shape->heads };
 	int swap = shape->rows_are_inputs;
 	TN_TRY(gather(adapter, &in, swap, swap ? b : a, err));
 	TN_TRY(gather(adapter, &out, !swap, swap ? a : b, err));

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* PEFT 0.21 (save_and_load.py, tuners_utils.py): base_model.model.<path>.lora_A.weight and its relatives;
- * mlx-lm 0.32.2: <path>.lora_a. */
+ * mlx-lm 0.32.2: <path>.lora_a; kohya's sd-scripts: lora_te_<path with _ for .>.lora_down.weight. */
 #include "adapter/keys.h"
 
 #include "base/error.h"
@@ -197,11 +197,74 @@ static tn_status parse_mlx(struct tn_arena *arena, const char *name, struct tn_k
 		       "...lora_a, ...lora_b and, with dora, ...m. Whole tensors belong to fine_tune_type full", name);
 }
 
+/* ---- kohya ----------------------------------------------------------------------------------------------- */
+
+static tn_status parse_kohya(struct tn_arena *arena, const char *name, struct tn_key *out, struct tn_error *err)
+{
+	static const struct {
+		const char *ending;
+		tn_key_role role;
+	} roles[] = { { ".lora_down.weight", TN_KEY_A }, { ".lora_up.weight", TN_KEY_B }, { ".lora_A.weight", TN_KEY_A },
+		      { ".lora_B.weight", TN_KEY_B }, { ".alpha", TN_KEY_ALPHA } };
+	static const char *const fronts[] = { "lora_unet_", "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_", "lora_transformer_",
+					      "lycoris_" };
+	for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) {
+		if (!tn_ends_with(name, roles[i].ending) || strlen(name) == strlen(roles[i].ending))
+			continue;
+		const char *path = name;
+		for (size_t k = 0; k < sizeof fronts / sizeof *fronts && path == name; k++)
+			path += tn_starts_with(name, fronts[k]) ? strlen(fronts[k]) : 0;
+		*out = (struct tn_key){ .role = roles[i].role };
+		return tn_arena_text(arena, path, strlen(path) - strlen(roles[i].ending), &out->path, err);
+	}
+	return tn_fail(err, TN_E_UNSUPPORTED, name, "'%.100s' is not lora_down, lora_up or alpha: tenon applies the LoRA and LoCon of "
+		       "kohya files, and no LoHa, LoKr, DoRA, tucker or full differences", name);
+}
+
+/* ---- GGUF ------------------------------------------------------------------------------------------------ */
+
+static const char *const gguf_names[][2] = {
+	{ "attn_q", "self_attn.q_proj" },    { "attn_k", "self_attn.k_proj" },      { "attn_v", "self_attn.v_proj" },
+	{ "attn_output", "self_attn.o_proj" }, { "ffn_gate", "mlp.gate_proj" },     { "ffn_up", "mlp.up_proj" },
+	{ "ffn_down", "mlp.down_proj" },     { "ffn_gate_inp", "mlp.gate" },        { "ffn_gate_exps", "mlp.switch_mlp.gate_proj" },
+	{ "ffn_up_exps", "mlp.switch_mlp.up_proj" }, { "ffn_down_exps", "mlp.switch_mlp.down_proj" },
+};
+
+/* llama.cpp's names of weights, without ".weight", as Hugging Face has them. */
+static tn_status name_gguf(struct tn_arena *arena, const char *name, size_t n, const char **out, struct tn_error *err)
+{
+	size_t digits = strspn(name + (n > 4 ? 4 : n), "0123456789");
+	if (n == strlen("token_embd") && strncmp(name, "token_embd", n) == 0)
+		return tn_arena_printf(arena, out, err, "model.embed_tokens");
+	if (n == strlen("output") && strncmp(name, "output", n) == 0)
+		return tn_arena_printf(arena, out, err, "lm_head");
+	const char *rest = name + 4 + digits + 1;
+	for (size_t i = 0; tn_starts_with(name, "blk.") && digits && i < sizeof gguf_names / sizeof *gguf_names; i++)
+		if ((size_t)(rest - name) < n && strlen(gguf_names[i][0]) == n - (size_t)(rest - name) &&
+		    memcmp(rest, gguf_names[i][0], strlen(gguf_names[i][0])) == 0)
+			return tn_arena_printf(arena, out, err, "model.layers.%.*s.%s", (int)digits, name + 4, gguf_names[i][1]);
+	return tn_fail(err, TN_E_UNSUPPORTED, name, "'%.100s' is a weight for which tenon does not know the name in Hugging Face's "
+		       "layout", name);
+}
+
+static tn_status parse_gguf(struct tn_arena *arena, const char *name, struct tn_key *out, struct tn_error *err)
+{
+	int is_b = tn_ends_with(name, ".weight.lora_b");
+	if (!is_b && !tn_ends_with(name, ".weight.lora_a"))
+		return tn_fail(err, TN_E_UNSUPPORTED, name, "'%.100s' is not a factor (....weight.lora_a, ....weight.lora_b)", name);
+	*out = (struct tn_key){ .role = is_b ? TN_KEY_B : TN_KEY_A };
+	return name_gguf(arena, name, strlen(name) - strlen(".weight.lora_a"), &out->path, err);
+}
+
 tn_status tn_key_parse(struct tn_arena *arena, const struct tn_adapter_config *config, const char *name,
 		       struct tn_key *out, struct tn_error *err)
 {
 	if (config->dialect == TN_DIALECT_PEFT)
 		return parse_peft(arena, name, out, err);
+	if (config->dialect == TN_DIALECT_GGUF)
+		return parse_gguf(arena, name, out, err);
+	if (config->dialect == TN_DIALECT_KOHYA)
+		return parse_kohya(arena, name, out, err);
 	if (config->method == TN_METHOD_LORA || config->method == TN_METHOD_DORA)
 		return parse_mlx(arena, name, out, err);
 	*out = (struct tn_key){ .role = TN_KEY_WHOLE, .path = name };

@@ -6,7 +6,7 @@
 
 typedef enum tn_key_role {
 	TN_KEY_A, TN_KEY_B, TN_KEY_EMBEDDING_A, TN_KEY_EMBEDDING_B, TN_KEY_MAGNITUDE, TN_KEY_BIAS, TN_KEY_DIAGONAL,
-	TN_KEY_TOKENS,
+	TN_KEY_ALPHA, TN_KEY_TOKENS,
 	TN_KEY_WHOLE,    /* a tensor of the base under its own name */
 	TN_KEY_IDLE      /* has no effect at inference: training state, PEFT's copy of the original module */
 } tn_key_role;

@@ -44,7 +44,7 @@ tn_status tn_joint_add_slot(struct tn_joint *j, const struct tn_adapter_entry *e
 			    const struct tn_delta_shape *shape, size_t target, uint64_t cols, size_t *out,
 			    struct tn_error *err)
 {
-	static const struct tn_delta_shape plain = { 0, 1 };
+	static const struct tn_delta_shape plain = { 0, 1, 0 };
 	TN_TRY(grow(j->arena, &j->slots, &j->slot_room, j->slot_count, sizeof *j->slots, err));
 	/* a base weight that the adapter brings along has lost its part already */
 	int linear = (entry->module.kind == TN_MODULE_LORA || entry->module.kind == TN_MODULE_DORA) &&
@@ -116,6 +116,14 @@ static size_t first_of(const struct tn_joint *j, const char *const *names)
 	return found;
 }
 
+static uint64_t read_count(const json_t *root, const char *key)
+{
+	const json_t *value = json_object_get(root, key);
+	if (!value)
+		value = json_object_get(json_object_get(root, "text_config"), key);
+	return json_is_integer(value) && json_integer_value(value) > 0 ? (uint64_t)json_integer_value(value) : 0;
+}
+
 /* Head and input embedding are one when there is no head, or when config.json ties what the file holds twice. */
 static tn_status read_base(struct tn_joint *j, struct tn_error *err)
 {
@@ -130,6 +138,9 @@ static tn_status read_base(struct tn_joint *j, struct tn_error *err)
 	tn_status status = TN_OK;
 	if (json_is_string(type))
 		status = tn_arena_text(j->arena, json_string_value(type), strlen(json_string_value(type)), &j->model_type, err);
+	j->heads = read_count(root, "num_attention_heads");
+	j->kv_heads = read_count(root, "num_key_value_heads");
+	j->kv_heads = j->kv_heads ? j->kv_heads : j->heads;
 	j->embedding = first_of(j, embeddings);
 	j->head = first_of(j, heads);
 	j->tied = j->embedding != TN_NO_TARGET && (j->head == TN_NO_TARGET || json_is_true(tie));
@@ -210,12 +221,28 @@ static tn_status choose_shape(const struct tn_joint *j, const struct tn_adapter_
 		by_input = 0; /* GPT-2 as mlx-lm stores it */
 	else if (!by_input && !normal_fits && other_fits && j->adapter->config.fan_in_fan_out)
 		by_input = 1;
-	*shape = (struct tn_delta_shape){ by_input, 1 };
+	*shape = (struct tn_delta_shape){ by_input, 1, 0 };
 	if (!by_input && group > 1 && rows == m->out_features && cols == m->in_features * group) {
 		shape->qalora_group = group;
 		return TN_OK;
 	}
 	return (by_input ? other_fits : normal_fits) ? TN_OK : fail_shape(m, w, rows, cols, by_input, err);
+}
+
+/* llama.cpp stores q and k of the llama family with the halves of each head interleaved. */
+static tn_status choose_heads(const struct tn_joint *j, const struct tn_adapter_entry *e, struct tn_delta_shape *shape,
+			      struct tn_error *err)
+{
+	const struct tn_adapter_config *c = &j->adapter->config;
+	const char *path = e->module.path;
+	int q = tn_path_has_ending(path, "self_attn.q_proj"), k = tn_path_has_ending(path, "self_attn.k_proj");
+	if (c->dialect != TN_DIALECT_GGUF || strcmp(c->architecture, "llama") != 0 || (!q && !k))
+		return TN_OK;
+	shape->heads = q ? j->heads : j->kv_heads;
+	if (!shape->heads || e->module.out_features % (2 * shape->heads))
+		return tn_fail(err, TN_E_MISMATCH, path, "llama.cpp interleaves the rows of '%.100s' within heads, and config.json of the "
+			       "base does not say into how many its %llu rows fall", path, (unsigned long long)e->module.out_features);
+	return TN_OK;
 }
 
 static tn_status land_bias(struct tn_joint *j, const struct tn_adapter_entry *e, size_t weight, struct tn_error *err)
@@ -247,6 +274,8 @@ static tn_status find_matrix(struct tn_joint *j, const struct tn_adapter_entry *
 	if ((size_t)snprintf(name, sizeof name, "%s.weight", path) >= sizeof name - 16)
 		return tn_fail(err, TN_E_LIMIT, path, "the name of a module is longer than %d bytes", (int)LONGEST_NAME);
 	*out = e->of_parameter ? tn_joint_find(j, path) : tn_joint_find(j, name);
+	if (*out == TN_NO_TARGET && j->adapter->config.dialect == TN_DIALECT_KOHYA)
+		*out = tn_joint_find_flat(j, path);
 	if (*out == TN_NO_TARGET && e->of_parameter)
 		*out = tn_joint_find(j, name);
 	if (*out == TN_NO_TARGET && j->tied && j->adapter->config.dialect == TN_DIALECT_PEFT && tn_path_is_head(path))
@@ -270,6 +299,7 @@ static tn_status land_matrix(struct tn_joint *j, const struct tn_adapter_entry *
 			       w->name, w->rank);
 	TN_TRY(check_editable(j, e, *out, err));
 	TN_TRY(choose_shape(j, e, w, &shape, err));
+	TN_TRY(choose_heads(j, e, &shape, err));
 	uint64_t cols = w->elements / w->shape[0];
 	TN_TRY(tn_joint_add_slot(j, e, TN_SLOT_DELTA, &shape, *out, cols, &slot, err));
 	TN_TRY(tn_joint_add_landing(j, *out, slot, 0, 0, w->shape[0], err));
@@ -277,6 +307,42 @@ static tn_status land_matrix(struct tn_joint *j, const struct tn_adapter_entry *
 		return tn_fail(err, TN_E_UNSUPPORTED, e->module.path, "'%.100s' is a Conv1D, for which PEFT's olora is broken",
 			       e->module.path);
 	return e->bias ? land_bias(j, e, *out, err) : TN_OK;
+}
+
+/* Whether what stands behind the first two dimensions is the kernel of `w`, and not only of the right product. */
+static int is_kernel_of(const struct tn_tensor *w, const struct tn_tensor *a, const struct tn_tensor *b)
+{
+	int fits = a->rank == w->rank && (b->rank == 2 || b->rank == w->rank);
+	for (uint32_t i = 1; i < a->rank && fits; i++)
+		fits = a->shape[i] == w->shape[i];
+	for (uint32_t i = 2; i < b->rank && fits; i++)
+		fits = b->shape[i] == 1;
+	return fits;
+}
+
+static void write_shape(char out[96], const struct tn_tensor *t)
+{
+	size_t n = 0;
+	for (uint32_t i = 0; i < t->rank && n < 96; i++)
+		n += (size_t)snprintf(out + n, 96 - n, "%s%llu", i ? ", " : "", (unsigned long long)t->shape[i]);
+}
+
+/* Factors of more than two dimensions are those of a convolution; a stack's first one is the expert. */
+static tn_status check_kernel(const struct tn_joint *j, const struct tn_adapter_entry *e, size_t target,
+			      struct tn_error *err)
+{
+	const struct tn_tensor *w = tn_target_source(&j->targets[target]), *a = e->a.tensor, *b = e->b.tensor;
+	char odd[96], base[96];
+	int stack = e->module.kind == TN_MODULE_EXPERTS && !e->of_parameter;
+	if ((a->rank == 2 && b->rank == 2) || stack || is_kernel_of(w, a, b))
+		return TN_OK;
+	const struct tn_tensor *t = a->rank > 2 ? a : b;
+	write_shape(odd, t);
+	write_shape(base, w);
+	return tn_fail(err, TN_E_MISMATCH, t->name, "'%.100s' is [%s], and the base '%.80s' is [%s]: more than two dimensions "
+		       "are those of a convolution, A [rank, in, kernel...] and B [out, rank, 1...] on [out, in, kernel...]; "
+		       "give the base that the adapter was trained on, or save the factors with two dimensions", t->name, odd,
+		       w->name, base);
 }
 
 /* ---- all of them ----------------------------------------------------------------------------------------- */
@@ -294,10 +360,11 @@ static tn_status land_entry(struct tn_joint *j, size_t i, int saved, size_t *tar
 		return tn_joint_land_tokens(j, e, &targets[i], err);
 	size_t first = j->landing_count;
 	TN_TRY(tn_joint_land_experts(j, e, &landed, err));
-	if (!landed)
-		return land_matrix(j, e, &targets[i], err);
-	targets[i] = j->landings[first].target;
-	return TN_OK;
+	if (landed)
+		targets[i] = j->landings[first].target;
+	else
+		TN_TRY(land_matrix(j, e, &targets[i], err));
+	return check_kernel(j, e, targets[i], err);
 }
 
 static int compare_landings(const void *a, const void *b)

@@ -59,6 +59,7 @@ struct tn_joint {
 	/* while it is being made */
 	struct tn_base_names *names;
 	const char *model_type;       /* of config.json, or "" */
+	uint64_t heads, kv_heads;     /* of config.json; 0: it does not say */
 	int tied;                     /* head and input embedding are one tensor */
 	size_t embedding, head;       /* targets, or TN_NO_TARGET */
 	const size_t *entry_target;   /* of each entry, the first target it landed on */
@@ -85,6 +86,8 @@ tn_status tn_target_read_f32(const struct tn_joint *joint, const struct tn_targe
 
 /* The target of that name, or of the only name that differs from it in wrappers in front; TN_NO_TARGET. */
 size_t tn_joint_find(const struct tn_joint *joint, const char *name);
+/* The target whose name with _ for every dot ends as `path` does, or the other way round; TN_NO_TARGET: none, or several. */
+size_t tn_joint_find_flat(const struct tn_joint *joint, const char *path);
 size_t tn_joint_find_exact(const struct tn_joint *joint, const char *name);
 tn_status tn_joint_add_target(struct tn_joint *joint, const char *name, const struct tn_tensor *base, size_t *out,
 			      struct tn_error *err);

@@ -93,7 +93,7 @@ static tn_status land_stack(struct tn_joint *j, const struct tn_adapter_entry *e
 	if (w->shape[0] != e->groups || (!normal && !(other && e->of_parameter)))
 		return fail_stack(e, w, err);
 	TN_TRY(check_dtype(j, e, target, err));
-	struct tn_delta_shape shape = { !normal || (other && e->of_parameter && is_transposed_model(j)), 1 };
+	struct tn_delta_shape shape = { !normal || (other && e->of_parameter && is_transposed_model(j)), 1, 0 };
 	size_t slot;
 	TN_TRY(tn_joint_add_slot(j, e, TN_SLOT_DELTA, &shape, target, w->shape[2], &slot, err));
 	return tn_joint_add_landing(j, target, slot, 0, 0, w->shape[0] * w->shape[1], err);

@@ -64,7 +64,7 @@ static tn_status add_squares(const struct matrix *m, const struct tn_delta *delt
 	float *w = (float *)(rest + m->cols + delta->rank);
 	for (size_t i = 0; i < m->rows; i++) {
 		TN_TRY(read_row(m, i, w, w + m->cols, err));
-		tn_delta_sum_f64(m->joint->adapter->ctx->kernels, delta, i, w, v, NULL, rest);
+		tn_delta_sum_f64(m->joint->adapter->ctx->kernels, delta, i, w, v, TN_SIZES_NONE, NULL, rest);
 		for (size_t c = 0; c < m->cols; c++)
 			sum[c] += v[c] * v[c];
 	}
@@ -162,8 +162,8 @@ static tn_status orthogonalise(const struct matrix *m, double *q, struct tn_erro
 	return TN_OK;
 }
 
-/* W = Q R; what OLoRA takes out is Q[:, :r] R[:r], and R[:r] = Q[:, :r]^T W. */
-static tn_status remove_columns(const struct matrix *m, double *b, double *a, struct tn_error *err)
+/* W = Q R; what OLoRA takes out is scale * Q[:, :r] R[:r], and R[:r] = Q[:, :r]^T W. */
+static tn_status remove_columns(const struct matrix *m, double scale, double *b, double *a, struct tn_error *err)
 {
 	struct tn_buffer memory;
 	tn_context *ctx = m->joint->adapter->ctx;
@@ -182,7 +182,7 @@ static tn_status remove_columns(const struct matrix *m, double *b, double *a, st
 		status = read_row(m, i, row, row + m->cols, err);
 		for (size_t t = 0; t < m->rank; t++)
 			for (size_t c = 0; c < m->cols; c++)
-				a[t * m->cols + c] += b[i * m->rank + t] * (double)row[c];
+				a[t * m->cols + c] += scale * b[i * m->rank + t] * (double)row[c];
 	}
 	tn_buffer_release(ctx, &memory);
 	return status;
@@ -195,7 +195,7 @@ static tn_status prepare(const struct matrix *m, const struct tn_slot *slot, str
 {
 	double *gain = memory, *b = memory + (slot->entry->magnitude ? m->cols : 0), *a = b + m->rows * m->rank;
 	if (slot->change == TN_BASE_OLORA)
-		TN_TRY(remove_columns(m, b, a, err));
+		TN_TRY(remove_columns(m, delta->scale, b, a, err));
 	else if (slot->change != TN_BASE_AS_IS)
 		TN_TRY(remove_triplets(m, slot->change == TN_BASE_KASA, b, a, err));
 	if (slot->change != TN_BASE_AS_IS)

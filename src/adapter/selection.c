@@ -131,6 +131,14 @@ tn_status tn_select_peft(const struct tn_adapter_config *c, const char *path, in
 	return TN_OK;
 }
 
+tn_status tn_saved_covers(const struct tn_adapter_config *c, size_t i, const char *path, int *covers,
+			  struct tn_error *err)
+{
+	TN_TRY(tn_regex_begin(c->saved_regexes[i], path, covers, NULL, NULL, err));
+	*covers = *covers || tn_ends_with(path, c->saved.names[i]);
+	return TN_OK;
+}
+
 /* Experts of transformers register the projections in this order (models/mixtral/modeling_mixtral.py and the classes that
  * follow it; dbrx has w1, v1, w2). */
 static size_t registration_order(const char *name)
@@ -214,12 +222,15 @@ tn_status tn_pattern_value(const struct tn_patterns *patterns, const char *path,
 tn_status tn_pattern_offers(const struct tn_patterns *patterns, const char *path, double fallback, double value,
 			    int *offered, struct tn_error *err)
 {
-	*offered = fallback == value;
+	int any = 0;
+	*offered = 0;
 	for (size_t i = 0; i < patterns->count && !*offered; i++) {
 		int matched;
 		TN_TRY(pattern_matches(&patterns->items[i], path, &matched, err));
+		any |= matched;
 		*offered = matched && patterns->items[i].value == value;
 	}
+	*offered |= !any && fallback == value;
 	return TN_OK;
 }
 

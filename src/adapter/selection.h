@@ -14,6 +14,11 @@ tn_status tn_select_peft(const struct tn_adapter_config *config, const char *pat
  * out [config->parameters.count] gets the parameter's own names. Returns how many. */
 size_t tn_select_parameters(const struct tn_adapter_config *config, const char *path, const char **out);
 
+/* 1 when entry `i` of modules_to_save speaks of the module `path`: by its plain ending, or by the pattern that
+ * selection makes of it. */
+tn_status tn_saved_covers(const struct tn_adapter_config *config, size_t i, const char *path, int *covers,
+			  struct tn_error *err);
+
 /* mlx-lm: `path` inside its layer equals a key or ends with ".key", or the whole path does, or equals one. A key that
  * names a module outside the layers, or a whole path, is not limited by the window. Without keys: everything inside the
  * window. layer_count is the number of layers beside the module's own, 0 when it is in none. */
@@ -24,7 +29,7 @@ const char *tn_select_mlx_key(const struct tn_adapter_config *config, const char
 /* The value of the first pattern that fits, by PEFT's re.match("(.*\.)?(key)$"), or `fallback`. */
 tn_status tn_pattern_value(const struct tn_patterns *patterns, const char *path, double fallback, double *out,
 			   struct tn_error *err);
-/* 1 when any fitting pattern, or the fallback, has that value. */
+/* 1 when any fitting pattern has that value; where none fits, the fallback. */
 tn_status tn_pattern_offers(const struct tn_patterns *patterns, const char *path, double fallback, double value,
 			    int *offered, struct tn_error *err);
 

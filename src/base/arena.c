@@ -75,7 +75,7 @@ tn_status tn_arena_array(struct tn_arena *arena, size_t count, size_t size, void
 
 tn_status tn_arena_text(struct tn_arena *arena, const char *text, size_t n, const char **out, struct tn_error *err)
 {
-	char *p;
+	char *p = NULL;
 	size_t bytes;
 	if (tn_add_size(n, 1, &bytes))
 		return tn_fail_nomem(err, "metadata", n);
@@ -93,7 +93,7 @@ tn_status tn_arena_printf(struct tn_arena *arena, const char **out, struct tn_er
 	va_end(args);
 	if (n < 0)
 		return tn_fail(err, TN_E_ARG, fmt, "text could not be formatted");
-	char *p;
+	char *p = NULL;
 	TN_TRY(tn_arena_alloc(arena, (size_t)n + 1, &p, err));
 	va_start(args, fmt);
 	vsnprintf(p, (size_t)n + 1, fmt, args);

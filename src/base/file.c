@@ -84,6 +84,12 @@ int tn_file_is_hole(const struct tn_file *file, uint64_t offset, uint64_t n)
 	return data < 0 ? errno == ENXIO : (uint64_t)data >= offset + n;
 }
 
+int64_t tn_file_modified(const struct tn_file *file)
+{
+	struct stat st;
+	return fstat(file->fd, &st) == 0 ? (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec : 0;
+}
+
 int tn_file_is_sparse(const struct tn_file *file)
 {
 	struct stat st;

@@ -24,6 +24,9 @@ tn_status tn_file_read(const struct tn_file *file, void *dst, size_t n, uint64_t
 /* 1 when the file system says that all of these bytes are a hole (never written, read as zeros). */
 int tn_file_is_hole(const struct tn_file *file, uint64_t offset, uint64_t n);
 
+/* When its bytes were last changed: nanoseconds since 1970; 0 when the system does not say. */
+int64_t tn_file_modified(const struct tn_file *file);
+
 /* 1 when the file takes much less room than its size: it was made with holes. */
 int tn_file_is_sparse(const struct tn_file *file);
 

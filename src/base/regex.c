@@ -73,6 +73,8 @@ static tn_status compile(struct tn_regex *regex, const char *where, const char *
 	pcre2_compile_context_free(c);
 	if (regex->code)
 		return TN_OK;
+	if (code == PCRE2_ERROR_HEAP_FAILED)
+		return tn_fail_nomem(err, where, regex->pattern_bytes);
 	PCRE2_UCHAR message[128] = "";
 	pcre2_get_error_message(code, message, sizeof message);
 	return tn_fail_at(err, TN_E_FORMAT, where, at, "'%s' in '%.120s' is not a regular expression: %s (at byte %zu of '%.60s')",

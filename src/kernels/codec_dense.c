@@ -57,16 +57,29 @@ static void decode(float *dst, const struct tn_row *row, const struct tn_format 
 	}
 }
 
+static void encode_bf16(unsigned char *dst, const float *src, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		uint16_t h = tn_bf16_from_f32(src[i]);
+		memcpy(dst + 2 * i, &h, sizeof h);
+	}
+}
+
+static void encode_f16(unsigned char *dst, const float *src, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		uint16_t h = tn_f16_from_f32(src[i]);
+		memcpy(dst + 2 * i, &h, sizeof h);
+	}
+}
+
 static void encode(const struct tn_row_out *row, const float *src, const struct tn_format *format, size_t cols)
 {
 	unsigned char *dst = row->part[TN_PART_WEIGHT];
-	if (format->dtype == TN_F32) {
-		memcpy(dst, src, cols * sizeof *src);
-		return;
-	}
-	for (size_t i = 0; i < cols; i++) {
-		uint16_t h = format->dtype == TN_BF16 ? tn_bf16_from_f32(src[i]) : tn_f16_from_f32(src[i]);
-		memcpy(dst + 2 * i, &h, sizeof h);
+	switch (format->dtype) {
+	case TN_F32: memcpy(dst, src, cols * sizeof *src); break;
+	case TN_BF16: encode_bf16(dst, src, cols); break;
+	default: encode_f16(dst, src, cols); break; /* no other dtype is written: weights/matrix.c */
 	}
 }
 

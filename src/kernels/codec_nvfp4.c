@@ -120,23 +120,12 @@ static float row_scale(uint8_t byte, const struct tn_format *f)
 static void dither(void *codes, const struct tn_row *row, const float *d, const struct tn_format *f, size_t cols,
 		   uint64_t seed, uint64_t row_number, struct tn_dither_counts *counts)
 {
-	const unsigned char *src = row->part[TN_PART_WEIGHT], *scales = row->part[TN_PART_SCALES];
-	unsigned char *dst = codes;
-	uint32_t hash = row_seed(seed, row_number);
-	for (size_t g = 0; g < cols / GROUP; g++) {
-		float scale = row_scale(scales[g], f);
-		e2m1_dither_row(dst + g * GROUP / 2, src + g * GROUP / 2, &scale, GROUP, d + g * GROUP, g * GROUP, GROUP, hash,
-				counts);
-	}
+	e2m1_dither_row(codes, row, d, f, cols, GROUP, row_scale, row_seed(seed, row_number), counts);
 }
 
 static void step(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols)
 {
-	const unsigned char *src = row->part[TN_PART_WEIGHT], *scales = row->part[TN_PART_SCALES];
-	for (size_t i = 0; i < cols; i++) {
-		size_t g = i / GROUP;
-		dst[i] = e2m1_step(src[i / 2] >> (i % 2 * 4) & 15u) * row_scale(scales[g], f);
-	}
+	e2m1_step_row(dst, row, f, cols, GROUP, row_scale);
 }
 
 static size_t part_bytes(const struct tn_format *f, unsigned part, size_t cols)

@@ -106,22 +106,36 @@ TN_INLINE float e4m3_step(unsigned byte)
 	return tn_f32_from_f8_e4m3((uint8_t)(m + 1)) - tn_f32_from_f8_e4m3((uint8_t)m);
 }
 
-/* One row of E2M1 codes, two to a byte, with `scales[cols / group]` decoded by the caller. */
-TN_INLINE void e2m1_dither_row(unsigned char *dst, const unsigned char *src, const float *scale, int group, const float *d,
-			       size_t first, size_t cols, uint32_t row_hash, struct tn_dither_counts *counts)
+/* What the elements of a group are multiplied by, from its scale byte. */
+typedef float (*tn_scale_of)(uint8_t byte, const struct tn_format *format);
+
+/* One row of E2M1 codes, two to a byte. */
+TN_INLINE void e2m1_dither_row(unsigned char *dst, const struct tn_row *row, const float *d, const struct tn_format *f,
+			       size_t cols, int group, tn_scale_of scale_of, uint32_t row_hash,
+			       struct tn_dither_counts *counts)
 {
+	const unsigned char *src = row->part[TN_PART_WEIGHT], *scales = row->part[TN_PART_SCALES];
 	for (size_t i = 0; i < cols; i += 2) {
 		unsigned byte = src[i / 2], out[2];
+		float scale = scale_of(scales[i / (size_t)group], f);
 		for (size_t k = 0; k < 2; k++) {
 			unsigned code = byte >> (4 * k) & 15u;
-			float s = scale[(i + k) / (size_t)group], delta = s != 0 ? d[i + k] / s : 0;
+			float delta = scale != 0 ? d[i + k] / scale : 0;
 			int clamped = 0;
-			out[k] = e2m1_dither(code, delta, uniform(row_hash, first + i + k), &clamped);
+			out[k] = e2m1_dither(code, delta, uniform(row_hash, i + k), &clamped);
 			counts->moved += out[k] != code;
 			counts->clamped += (uint64_t)clamped;
 		}
 		dst[i / 2] = (unsigned char)(out[0] | out[1] << 4);
 	}
+}
+
+TN_INLINE void e2m1_step_row(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols, int group,
+			     tn_scale_of scale_of)
+{
+	const unsigned char *src = row->part[TN_PART_WEIGHT], *scales = row->part[TN_PART_SCALES];
+	for (size_t i = 0; i < cols; i++)
+		dst[i] = e2m1_step(src[i / 2] >> (i % 2 * 4) & 15u) * scale_of(scales[i / (size_t)group], f);
 }
 
 #endif

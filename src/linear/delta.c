@@ -71,8 +71,20 @@ static void remove_part(const struct tn_delta *delta, size_t row, double *dst)
 	}
 }
 
+/* size[j] at least the sum of |scale B A| over the products. */
+static void add_products(const struct tn_delta *delta, size_t row, const double *b, double *size, double *sum)
+{
+	const float *a = factor_a(delta, row);
+	memset(sum, 0, delta->cols * sizeof *sum);
+	for (size_t k = 0; k < delta->rank; k++)
+		for (size_t j = 0; j < delta->cols; j++)
+			sum[j] += fabs(b[k] * (double)a[k * delta->cols + j]);
+	for (size_t j = 0; j < delta->cols; j++)
+		size[j] = fmax(size[j], sum[j]);
+}
+
 void tn_delta_sum_f64(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, const float *w, double *dst,
-		      double *size, void *scratch)
+		      enum tn_delta_sizes sizes, double *size, void *scratch)
 {
 	double *b = scratch, *d = b + delta->rank;
 	for (size_t i = 0; i < delta->rank; i++)
@@ -83,10 +95,12 @@ void tn_delta_sum_f64(const struct tn_kernels *k, const struct tn_delta *delta, 
 	if (delta->removed.rank)
 		remove_part(delta, row, dst);
 	for (size_t j = 0; j < delta->cols; j++) {
-		if (size)
+		if (sizes != TN_SIZES_NONE)
 			size[j] = fmax(fabs((double)w[j]), fabs(d[j]));
 		dst[j] += d[j];
 	}
+	if (sizes == TN_SIZES_PRODUCTS)
+		add_products(delta, row, b, size, d);
 }
 
 static double row_gain(const struct tn_delta *delta, size_t row, const double *v)
@@ -98,16 +112,16 @@ static double row_gain(const struct tn_delta *delta, size_t row, const double *v
 }
 
 void tn_delta_row_f64(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, const float *w, double *dst,
-		      double *size, void *scratch)
+		      enum tn_delta_sizes sizes, double *size, void *scratch)
 {
-	tn_delta_sum_f64(k, delta, row, w, dst, size, scratch);
+	tn_delta_sum_f64(k, delta, row, w, dst, sizes, size, scratch);
 	if (!delta->row_magnitude && !delta->column_gain)
 		return;
 	double gain = delta->row_magnitude ? row_gain(delta, row, dst) : 1;
 	for (size_t j = 0; j < delta->cols; j++) {
 		double g = delta->column_gain ? delta->column_gain[j] : gain;
 		dst[j] *= g;
-		if (size)
+		if (sizes != TN_SIZES_NONE)
 			size[j] *= fabs(g);
 	}
 }

@@ -36,13 +36,17 @@ size_t tn_delta_scratch_bytes(size_t rank, size_t cols);
  * the error is below 0.02 units in the last place of BF16, 0.13 of F16. */
 void tn_delta_edit_f32(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, float *w, void *scratch);
 
-/* Row `row` of the result of any delta, in double: dst [cols]. *size (may be NULL) [cols] gets the size of the largest term
- * that each element is summed from. A row without any length keeps that: 0 stays 0 whatever its magnitude is. */
+/* How closely tn_delta_row_f64 looks at the terms of a sum: not at all; |W| and |the delta|; or also the sum of the sizes of
+ * the products in the delta, which takes as long as the delta again. */
+enum tn_delta_sizes { TN_SIZES_NONE, TN_SIZES_SUMS, TN_SIZES_PRODUCTS };
+
+/* Row `row` of the result of any delta, in double: dst [cols]. size [cols] (unused for TN_SIZES_NONE) gets the size of the
+ * largest term that each element is made of. A row without any length keeps that: 0 stays 0 whatever its magnitude is. */
 void tn_delta_row_f64(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, const float *w, double *dst,
-		      double *size, void *scratch);
+		      enum tn_delta_sizes sizes, double *size, void *scratch);
 
 /* The same before g: W - removed + scale * B A. For the norms that g needs. */
 void tn_delta_sum_f64(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, const float *w, double *dst,
-		      double *size, void *scratch);
+		      enum tn_delta_sizes sizes, double *size, void *scratch);
 
 #endif

@@ -8,6 +8,7 @@
 #include "store/safetensors.h"
 #include "store/st_index.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -35,18 +36,53 @@ static tn_status choose_index(const char *path, const struct tn_names *files, co
 	return TN_OK;
 }
 
+/* `name` says itself that it is one of several: model-00002-of-00005.safetensors. Gives its number, how many there are, and
+ * the length of what stands in front. */
+static int read_numbering(const char *name, unsigned *number, unsigned *count, size_t *front)
+{
+	const char *of = strstr(name, "-of-");
+	int end = 0;
+	if (!of || of - name < 6 || sscanf(of - 6, "-%5u-of-%5u.safetensors%n", number, count, &end) != 2 || !end || of[end - 6])
+		return 0;
+	*front = (size_t)(of - 6 - name);
+	return 1;
+}
+
+/* Names are sorted, so the shards of one numbering follow each other. */
+static tn_status check_numbering(const tn_checkpoint *c, struct tn_error *err)
+{
+	unsigned expected = 1;
+	for (size_t i = 0; i < c->shard_count; i++) {
+		unsigned number, count, next, next_count;
+		size_t front, next_front;
+		if (!read_numbering(c->shard_names[i], &number, &count, &front))
+			continue;
+		int is_last = i + 1 == c->shard_count || !read_numbering(c->shard_names[i + 1], &next, &next_count, &next_front) ||
+			      next_count != count || next_front != front ||
+			      strncmp(c->shard_names[i], c->shard_names[i + 1], front) != 0;
+		if (number != expected || (is_last && number != count))
+			return tn_fail(err, TN_E_NOTFOUND, c->path,
+				       "'%s' holds '%s' and not '%.*s-%05u-of-%05u.safetensors': the model is not whole; get the "
+				       "missing file",
+				       c->path, c->shard_names[i], (int)front, c->shard_names[i],
+				       number != expected ? expected : number + 1, count);
+		expected = is_last ? 1 : number + 1;
+	}
+	return TN_OK;
+}
+
 static int holds_weights(const char *name)
 {
 	return tn_ends_with(name, ".safetensors") && tn_file_role_of(name) == TN_ROLE_WEIGHTS;
 }
 
-/* Without an index: the files model*.safetensors, as mlx-lm has it; where none is called that, every safetensors file that is
- * not an adapter's. */
+/* Without an index: where there is a model.safetensors the files model*.safetensors, as mlx-lm has it; else every safetensors
+ * file that is not an adapter's. */
 static tn_status list_unindexed(tn_checkpoint *c, const struct tn_names *files, struct tn_error *err)
 {
 	int named = 0;
 	for (size_t i = 0; i < files->count; i++)
-		named |= holds_weights(files->items[i]) && tn_starts_with(files->items[i], "model");
+		named |= strcmp(files->items[i], "model.safetensors") == 0;
 	TN_TRY(tn_arena_array(&c->arena, files->count, sizeof *c->shard_names, &c->shard_names, err));
 	for (size_t i = 0; i < files->count; i++) {
 		const char *name = files->items[i];
@@ -54,6 +90,7 @@ static tn_status list_unindexed(tn_checkpoint *c, const struct tn_names *files, 
 			continue;
 		TN_TRY(tn_arena_text(&c->arena, name, strlen(name), &c->shard_names[c->shard_count++], err));
 	}
+	TN_TRY(check_numbering(c, err));
 	if (c->shard_count == 0)
 		return tn_fail(err, TN_E_NOTFOUND, c->path, "No .safetensors files found in '%s'", c->path);
 	return TN_OK;
@@ -169,12 +206,28 @@ static tn_status read_config(tn_checkpoint *c, const struct tn_names *files, str
 	return TN_OK;
 }
 
+/* Files of weights that the index does not speak of are no part of the model, and that may be a mistake. */
+static void tell_unlisted(const tn_checkpoint *c, const struct tn_names *files, const char *index_name)
+{
+	for (size_t i = 0; i < files->count; i++) {
+		const char *name = files->items[i];
+		size_t k = 0;
+		if (!tn_ends_with(name, ".safetensors") || tn_file_role_of(name) != TN_ROLE_WEIGHTS)
+			continue;
+		while (k < c->shard_count && strcmp(c->shard_names[k], name) != 0)
+			k++;
+		if (k == c->shard_count)
+			tn_logf(c->ctx, TN_LOG_WARNING, "'%s/%s' is not in '%s', and counts for nothing", c->path, name, index_name);
+	}
+}
+
 static tn_status open_folder(tn_checkpoint *c, const struct tn_names *files, struct tn_error *err)
 {
 	const char *index_name = NULL;
 	TN_TRY(choose_index(c->path, files, &index_name, err));
 	if (index_name) {
 		TN_TRY(open_indexed(c, index_name, err));
+		tell_unlisted(c, files, index_name);
 	} else {
 		TN_TRY(list_unindexed(c, files, err));
 		TN_TRY(open_shards(c, NULL, err));
@@ -309,6 +362,13 @@ tn_status tn_checkpoint_load(const tn_checkpoint *c, const char *name, struct tn
 	if (tensor)
 		*tensor = found;
 	return TN_OK;
+}
+
+tn_status tn_checkpoint_parse_config(const tn_checkpoint *c, json_t **out, struct tn_error *err)
+{
+	char path[TN_PATH_BYTES];
+	TN_TRY(tn_path_join(path, c->path, "config.json", err));
+	return tn_json_parse(c->ctx, c->config, strlen(c->config), path, out, err);
 }
 
 const char *tn_checkpoint_config(const tn_checkpoint *c)

@@ -6,6 +6,8 @@
 #include "base/file.h"
 #include "tenon/checkpoint.h"
 
+#include <jansson.h>
+
 struct tn_checkpoint {
 	tn_context *ctx;
 	struct tn_arena arena;             /* holds this struct too */
@@ -19,6 +21,9 @@ struct tn_checkpoint {
 	uint64_t tensor_bytes;
 	const char *config;                /* text of config.json, or NULL */
 };
+
+/* config.json, which the checkpoint must have, as a document; errors name it with its folder. The caller calls json_decref. */
+tn_status tn_checkpoint_parse_config(const tn_checkpoint *c, json_t **out, struct tn_error *err);
 
 #define TN_INDEX_NAME "model.safetensors.index.json"
 

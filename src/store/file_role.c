@@ -41,6 +41,8 @@ static const struct rule endings[] = {
 	{ ".txt", TN_ROLE_SIDECAR },
 	{ ".py", TN_ROLE_SIDECAR },
 	{ ".model", TN_ROLE_SIDECAR },
+	{ ".spm", TN_ROLE_SIDECAR },
+	{ ".bpe", TN_ROLE_SIDECAR },
 	{ ".tiktoken", TN_ROLE_SIDECAR },
 	{ ".yaml", TN_ROLE_SIDECAR },
 	{ ".md", TN_ROLE_DOCUMENT },

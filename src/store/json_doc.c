@@ -5,13 +5,19 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/text.h"
 #include "store/json_scan.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { DEEPEST = 128, LONGEST_NUMBER = 400 };
+
+/* A number that jansson has no value for is a string of this mark and its token. No text decodes to the mark, for UTF-8 has
+ * no byte 0xFF, and who takes the string for a text finds an empty one, or one with a NUL in it. */
+static const char number_mark[2] = { '\0', '\xFF' };
 
 struct reader {
 	struct tn_json_scan scan;
@@ -37,9 +43,26 @@ static tn_status read_string(struct reader *r, json_t **out, struct tn_error *er
 	return keep(r, json_stringn_nocheck(text, length), out, err);
 }
 
+/* Of the n bytes at `token`. */
+static tn_status keep_token(const struct reader *r, const char *token, size_t n, json_t **out, struct tn_error *err)
+{
+	char marked[sizeof number_mark + LONGEST_NUMBER];
+	memcpy(marked, number_mark, sizeof number_mark);
+	memcpy(marked + sizeof number_mark, token, n);
+	return keep(r, json_stringn_nocheck(marked, sizeof number_mark + n), out, err);
+}
+
+const char *tn_json_number_token(const json_t *value)
+{
+	if (json_string_length(value) <= sizeof number_mark ||
+	    memcmp(json_string_value(value), number_mark, sizeof number_mark) != 0)
+		return NULL;
+	return json_string_value(value) + sizeof number_mark;
+}
+
 static tn_status read_number(struct reader *r, json_t **out, struct tn_error *err)
 {
-	char text[LONGEST_NUMBER + 1], *end;
+	char text[LONGEST_NUMBER + 1];
 	size_t begin = r->scan.pos;
 	TN_TRY(tn_json_skip_value(&r->scan, err));
 	size_t n = r->scan.pos - begin;
@@ -49,15 +72,23 @@ static tn_status read_number(struct reader *r, json_t **out, struct tn_error *er
 	text[n] = '\0';
 	errno = 0;
 	if (strpbrk(text, ".eE")) {
-		double real = strtod(text, &end);
-		if (errno == ERANGE && (real > 1 || real < -1))
-			return tn_json_fail(&r->scan, begin, err, "a number is too large");
-		return keep(r, json_real(real), out, err);
+		double real = strtod(text, NULL);
+		return isinf(real) ? keep_token(r, text, n, out, err) : keep(r, json_real(real), out, err);
 	}
-	long long integer = strtoll(text, &end, 10);
-	if (errno == ERANGE)
-		return tn_json_fail(&r->scan, begin, err, "a whole number is larger than 2^63");
-	return keep(r, json_integer(integer), out, err);
+	long long integer = strtoll(text, NULL, 10);
+	return errno == ERANGE ? keep_token(r, text, n, out, err) : keep(r, json_integer(integer), out, err);
+}
+
+/* The length of the word for a number that is not finite; 0 when none stands here. Python's json writes and reads them. */
+static size_t word_length(const struct tn_json_scan *scan)
+{
+	static const char *const words[] = { "NaN", "Infinity", "-Infinity" };
+	for (size_t i = 0; i < sizeof words / sizeof *words; i++) {
+		size_t n = strlen(words[i]);
+		if (scan->length - scan->pos >= n && memcmp(scan->text + scan->pos, words[i], n) == 0)
+			return n;
+	}
+	return 0;
 }
 
 static tn_status read_member(struct reader *r, json_t *object, int depth, struct tn_error *err)
@@ -125,10 +156,27 @@ static tn_status read_value(struct reader *r, int depth, json_t **out, struct tn
 		return read_container(r, c == '{', depth + 1, out, err);
 	if (c == '"')
 		return read_string(r, out, err);
+	size_t n = word_length(&r->scan);
+	if (n) {
+		r->scan.pos += n;
+		return keep_token(r, r->scan.text + r->scan.pos - n, n, out, err);
+	}
 	if (c == '-' || (c >= '0' && c <= '9'))
 		return read_number(r, out, err);
 	TN_TRY(tn_json_skip_value(&r->scan, err)); /* true, false, null, or the error */
 	return keep(r, c == 't' ? json_true() : c == 'f' ? json_false() : json_null(), out, err);
+}
+
+/* A text that an editor marked as UTF-8 opens with three bytes that no reader of the model takes. */
+static tn_status check_text(const char *text, size_t bytes, const char *where, struct tn_error *err)
+{
+	size_t valid = tn_utf8_valid_prefix(text, bytes);
+	if (valid != bytes)
+		return tn_fail_at(err, TN_E_FORMAT, where, valid, "'%s' is not UTF-8: byte %zu is 0x%02X", where, valid,
+				  (unsigned char)text[valid]);
+	if (bytes >= 3 && memcmp(text, "\xEF\xBB\xBF", 3) == 0)
+		return tn_fail(err, TN_E_FORMAT, where, "'%s' begins with a byte order mark; remove it", where);
+	return TN_OK;
 }
 
 tn_status tn_json_parse(tn_context *ctx, const char *text, size_t bytes, const char *where, json_t **out,
@@ -136,6 +184,7 @@ tn_status tn_json_parse(tn_context *ctx, const char *text, size_t bytes, const c
 {
 	struct reader r = { .scan = { ctx, text, bytes, 0, where, 0 } };
 	json_t *root;
+	TN_TRY(check_text(text, bytes, where, err));
 	tn_arena_init(&r.arena, ctx);
 	if (tn_json_peek(&r.scan) != '{')
 		return tn_fail(err, TN_E_FORMAT, where, "could not parse '%s': it must be a JSON object", where);

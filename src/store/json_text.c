@@ -2,6 +2,7 @@
 #include "store/json_text.h"
 
 #include "base/error.h"
+#include "store/json_doc.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -180,6 +181,8 @@ static tn_status add_value(struct tn_text *text, const json_t *value, const stru
 	case JSON_OBJECT: return add_object(text, value, style, depth, err);
 	case JSON_ARRAY: return add_array(text, value, style, depth, err);
 	case JSON_STRING:
+		if (tn_json_number_token(value))
+			return tn_text_puts(text, tn_json_number_token(value), err);
 		return add_string(text, json_string_value(value), json_string_length(value), style->ascii, err);
 	case JSON_INTEGER: return tn_text_printf(text, err, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
 	case JSON_REAL: return tn_json_add_double(text, json_real_value(value), err);

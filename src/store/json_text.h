@@ -19,7 +19,7 @@ struct tn_json_style {
 	int sort_keys;     /* keys of the outermost object in bytewise order; inner ones keep theirs */
 };
 
-/* A whole document. Numbers that were integers stay so. */
+/* A whole document. Numbers that were integers stay so, and those that only Python has stand as they were read. */
 tn_status tn_json_add_value(struct tn_text *text, const json_t *value, const struct tn_json_style *style,
 			    struct tn_error *err);
 

@@ -23,6 +23,22 @@ static tn_status read_bytes(const tn_safetensors *file, void *dst, size_t n, uin
 	return tn_file_read(&file->file, dst, n, offset, file->path, err);
 }
 
+/* What git has in place of a large file that it did not fetch: a few lines of text that begin so. */
+static tn_status refuse_pointer(const tn_safetensors *file, struct tn_error *err)
+{
+	static const char pointer[] = "version https://git-lfs";
+	char found[sizeof pointer - 1];
+	if (file->bytes < sizeof found)
+		return TN_OK;
+	TN_TRY(read_bytes(file, found, sizeof found, 0, err));
+	if (memcmp(found, pointer, sizeof found) != 0)
+		return TN_OK;
+	return tn_fail(err, TN_E_FORMAT, file->path,
+		       "'%s' is a pointer of git-lfs, and the weights themselves were not fetched: run `git lfs pull` in its "
+		       "folder",
+		       file->path);
+}
+
 static tn_status read_header(tn_safetensors *file, struct tn_error *err)
 {
 	unsigned char word[8];
@@ -32,6 +48,8 @@ static tn_status read_header(tn_safetensors *file, struct tn_error *err)
 			       file->path, (unsigned long long)file->bytes);
 	TN_TRY(read_bytes(file, word, 8, 0, err));
 	uint64_t length = little_endian_u64(word);
+	if (length > TN_ST_LONGEST_HEADER)
+		TN_TRY(refuse_pointer(file, err));
 	if (length > TN_ST_LONGEST_HEADER)
 		return tn_fail(err, TN_E_LIMIT, file->path,
 			       "'%s' says its header has %llu bytes, and at most %d are allowed: it is damaged, or no "

@@ -236,8 +236,19 @@ static int compare_names(const void *a, const void *b)
 	return strcmp((*(const struct tn_tensor *const *)a)->name, (*(const struct tn_tensor *const *)b)->name);
 }
 
+/* The end of a path, where the file's name is: a long one leaves room for what is said of it. */
+static const char *end_of(const char *path)
+{
+	enum { SHOWN = 140 };
+	size_t n = strlen(path);
+	path += n > SHOWN ? n - SHOWN : 0;
+	while ((*path & 0xC0) == 0x80) /* inside a character of UTF-8 */
+		path++;
+	return path;
+}
+
 /* Size in bytes from dtype and shape. */
-static tn_status measure(struct tn_tensor *t, uint64_t *bytes, struct tn_error *err)
+static tn_status measure(const char *file, struct tn_tensor *t, uint64_t *bytes, struct tn_error *err)
 {
 	uint64_t elements = 1, bits;
 	int overflow = 0, zero = 0;
@@ -246,14 +257,15 @@ static tn_status measure(struct tn_tensor *t, uint64_t *bytes, struct tn_error *
 		overflow |= tn_mul_u64(elements, t->shape[i], &elements);
 	}
 	if (zero && overflow) /* such as [0, 2^63, 4]: the product depends on the order; no real tensor looks so */
-		return tn_fail(err, TN_E_FORMAT, t->name, "the product of the shape of '%.100s' exceeds 2^64", t->name);
+		return tn_fail(err, TN_E_FORMAT, t->name, "the product of the shape of '%.100s' in '%s' exceeds 2^64",
+			       t->name, file);
 	if (overflow || tn_mul_u64(elements, tn_dtype_bits(t->dtype), &bits))
 		return tn_fail(err, TN_E_FORMAT, t->name,
-			       "the size of '%.100s' exceeds 2^64 bits: its shape is damaged", t->name);
+			       "the size of '%.100s' in '%s' exceeds 2^64 bits: its shape is damaged", t->name, file);
 	if (bits % 8)
 		return tn_fail(err, TN_E_FORMAT, t->name,
-			       "'%.100s' has %llu elements of %u bits, which is not a whole number of bytes", t->name,
-			       (unsigned long long)elements, tn_dtype_bits(t->dtype));
+			       "'%.100s' in '%s' has %llu elements of %u bits, which is not a whole number of bytes", t->name,
+			       file, (unsigned long long)elements, tn_dtype_bits(t->dtype));
 	t->elements = elements;
 	*bytes = bits / 8;
 	return TN_OK;
@@ -262,26 +274,27 @@ static tn_status measure(struct tn_tensor *t, uint64_t *bytes, struct tn_error *
 /* Each tensor begins where the one before ends: no hole, no overlap, no two names for the same bytes. */
 static tn_status check_offsets(struct parse *p, uint64_t file_bytes, struct tn_error *err)
 {
+	const char *file = end_of(p->scan.where);
 	uint64_t at = 0, data = 8 + (uint64_t)p->scan.length, have = file_bytes - data;
 	for (size_t i = 0; i < p->count; i++) {
 		struct tn_tensor *t = &p->tensors[i];
 		uint64_t begin = t->offset, end = t->bytes, bytes = 0;
 		if (begin != at || end < begin)
 			return tn_fail_at(err, TN_E_FORMAT, t->name, data + begin,
-					  "'%.100s' has data_offsets [%llu, %llu], and the data before it end at %llu: "
+					  "'%.100s' in '%s' has data_offsets [%llu, %llu], and the data before it end at %llu: "
 					  "tensors may not overlap or leave holes",
-					  t->name, (unsigned long long)begin, (unsigned long long)end,
+					  t->name, file, (unsigned long long)begin, (unsigned long long)end,
 					  (unsigned long long)at);
-		TN_TRY(measure(t, &bytes, err));
+		TN_TRY(measure(file, t, &bytes, err));
 		if (end - begin != bytes)
 			return tn_fail_at(err, TN_E_FORMAT, t->name, data + begin,
-					  "'%.100s' has %llu bytes of data, and its dtype and shape need %llu", t->name,
-					  (unsigned long long)(end - begin), (unsigned long long)bytes);
+					  "'%.100s' in '%s' has %llu bytes of data, and its dtype and shape need %llu", t->name,
+					  file, (unsigned long long)(end - begin), (unsigned long long)bytes);
 		if (end > have)
 			return tn_fail_at(err, TN_E_FORMAT, t->name, file_bytes,
-					  "'%.100s' ends at byte %llu of the data, and the file has %llu: it is cut short; "
-					  "get it again",
-					  t->name, (unsigned long long)end, (unsigned long long)have);
+					  "'%.100s' in '%s' ends at byte %llu of the data, and the file has %llu: it is cut "
+					  "short; get it again",
+					  t->name, file, (unsigned long long)end, (unsigned long long)have);
 		at = end;
 		t->bytes = bytes;
 		t->offset = data + begin;

@@ -109,3 +109,37 @@ tn_status tn_st_writer_finish(struct tn_st_writer *w, struct tn_error *err)
 	tn_st_writer_abort(w);
 	return status;
 }
+
+static tn_status compare_header(tn_context *ctx, const struct tn_file *file, const struct tn_text *header, uint64_t end,
+				const char *path, struct tn_error *err)
+{
+	struct tn_buffer found;
+	if (file->bytes != end)
+		return tn_fail(err, TN_E_FORMAT, path, "'%s' has %llu bytes, %llu were expected; run again without --resume", path,
+			       (unsigned long long)file->bytes, (unsigned long long)end);
+	TN_TRY(tn_buffer_alloc(ctx, header->length, path, &found, err));
+	tn_status status = tn_file_read(file, found.data, header->length, 0, path, err);
+	if (status == TN_OK && memcmp(found.data, header->data, header->length) != 0)
+		status = tn_fail(err, TN_E_FORMAT, path, "'%s' has another header than this run would write; run again without "
+				 "--resume", path);
+	tn_buffer_release(ctx, &found);
+	return status;
+}
+
+tn_status tn_st_file_matches(tn_context *ctx, const char *path, struct tn_tensor **tensors, size_t count,
+			     const struct tn_st_metadata *metadata, size_t metadata_count, struct tn_error *err)
+{
+	struct tn_text header;
+	struct tn_file file;
+	tn_text_init(&header, ctx);
+	tn_status status = tn_st_header_layout(tensors, count, metadata, metadata_count, &header, err);
+	if (status == TN_OK)
+		status = tn_file_open(path, &file, err);
+	if (status == TN_OK) {
+		uint64_t end = count ? tensors[count - 1]->offset + tensors[count - 1]->bytes : header.length;
+		status = compare_header(ctx, &file, &header, end, path, err);
+		tn_file_close(&file);
+	}
+	tn_text_release(&header);
+	return status;
+}

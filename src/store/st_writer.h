@@ -13,6 +13,11 @@ tn_status tn_st_writer_create(tn_context *ctx, const char *path, struct tn_tenso
 			      const struct tn_st_metadata *metadata, size_t metadata_count, int sparse,
 			      struct tn_st_writer **out, struct tn_error *err);
 
+/* For a file that an earlier run has finished: lays out `tensors` as for a new one, and checks that the file has exactly that
+ * header and that size. TN_E_FORMAT when it has not. */
+tn_status tn_st_file_matches(tn_context *ctx, const char *path, struct tn_tensor **tensors, size_t count,
+			     const struct tn_st_metadata *metadata, size_t metadata_count, struct tn_error *err);
+
 /* n bytes of a tensor from byte `offset` of its data. Thread-safe for bytes that do not overlap. */
 tn_status tn_st_writer_put(struct tn_st_writer *writer, const struct tn_tensor *tensor, uint64_t offset, const void *src,
 			   size_t n, struct tn_error *err);

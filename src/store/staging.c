@@ -22,7 +22,9 @@ struct tn_staging {
 	const char *parent;
 	const char *folder;     /* the hidden one */
 	const char *retired;    /* where the old target goes on file systems that cannot exchange two names */
-	int force;
+	const char *journal_path;
+	struct tn_journal *journal; /* NULL: the run cannot be taken up again */
+	int force, resume;
 	int lock_fd;            /* open on `folder`, holding its lock */
 	int parents_made;
 };
@@ -83,33 +85,51 @@ static tn_status split_path(struct tn_staging *s, const char *path, struct tn_er
 		TN_TRY(tn_arena_text(&s->arena, s->target, slash == s->target ? 1 : (size_t)(slash - s->target), &s->parent,
 				     err));
 	TN_TRY(tn_arena_printf(&s->arena, &s->folder, err, "%s/.%s.tenon-part", s->parent, name));
+	TN_TRY(tn_arena_printf(&s->arena, &s->journal_path, err, "%s/.%s.tenon-journal", s->parent, name));
 	return tn_arena_printf(&s->arena, &s->retired, err, "%s/.%s.tenon-old", s->parent, name);
 }
 
-/* Everything in a folder that --force is to replace must be of a kind that a model folder has. */
+/* 1 when tenon may delete the entry of a model folder: it can be had again by running the same job again. */
+static int is_replaceable(const char *name, mode_t mode)
+{
+	if (S_ISDIR(mode))
+		return strcmp(name, TN_TEMPLATES_FOLDER) == 0;
+	tn_file_role role = tn_file_role_of(name);
+	return role == TN_ROLE_WEIGHTS || role == TN_ROLE_CONFIG || role == TN_ROLE_SIDECAR || role == TN_ROLE_DOCUMENT;
+}
+
+static tn_status check_entry(const char *folder, const char *name, int *is_model, struct tn_error *err)
+{
+	char entry[TN_PATH_BYTES];
+	struct stat st;
+	TN_TRY(tn_path_join(entry, folder, name, err));
+	if (lstat(entry, &st) != 0)
+		return tn_fail_sys(err, errno, entry, "could not examine '%s'", entry);
+	if (!is_replaceable(name, st.st_mode))
+		return tn_fail(err, TN_E_EXISTS, entry,
+			       "'%s' holds '%s', which tenon does not write; move it away, or choose another folder: replacing "
+			       "would delete it",
+			       folder, name);
+	tn_file_role role = tn_file_role_of(name);
+	*is_model |= role == TN_ROLE_WEIGHTS || role == TN_ROLE_CONFIG;
+	return TN_OK;
+}
+
+/* A folder that --force is to replace must hold a model, and nothing else. */
 static tn_status check_replaceable(tn_context *ctx, const char *path, struct tn_error *err)
 {
 	struct tn_names names;
+	int is_model = 0;
 	TN_TRY(tn_folder_list(ctx, path, &names, err));
 	tn_status status = TN_OK;
-	for (size_t i = 0; i < names.count && status == TN_OK; i++) {
-		char entry[TN_PATH_BYTES];
-		struct stat st;
-		const char *name = names.items[i];
-		status = tn_path_join(entry, path, name, err);
-		if (status != TN_OK)
-			break;
-		if (lstat(entry, &st) != 0)
-			status = tn_fail_sys(err, errno, entry, "could not examine '%s'", entry);
-		else if (S_ISDIR(st.st_mode) ? strcmp(name, TN_TEMPLATES_FOLDER) != 0
-					     : tn_file_role_of(name) == TN_ROLE_UNKNOWN ||
-						       tn_file_role_of(name) == TN_ROLE_ADAPTER)
-			status = tn_fail(err, TN_E_EXISTS, entry,
-					 "'%s' holds '%s', which is not part of a model folder; move it away, or choose "
-					 "another folder: replacing would delete it",
-					 path, name);
-	}
+	for (size_t i = 0; i < names.count && status == TN_OK; i++)
+		status = check_entry(path, names.items[i], &is_model, err);
 	tn_names_release(&names);
+	if (status == TN_OK && !is_model)
+		status = tn_fail(err, TN_E_EXISTS, path,
+				 "'%s' holds no model: neither config.json nor *.safetensors; --force replaces models only, so choose "
+				 "another folder",
+				 path);
 	return status;
 }
 
@@ -212,7 +232,11 @@ static tn_status make_folder(tn_context *ctx, struct tn_staging *s, struct tn_er
 	if (errno != EEXIST)
 		return tn_fail_sys(err, errno, s->folder, "could not make the folder '%s'", s->folder);
 	TN_TRY(take_lock(s, err));
+	if (s->resume)
+		return TN_OK;
 	tn_logf(ctx, TN_LOG_INFO, "clearing '%s', which an interrupted run left", s->folder);
+	unlink(s->journal_path); /* first: it must never speak of another folder's files */
+	TN_TRY(tn_folder_sync(s->parent, err));
 	tn_status status = remove_folder(s->folder, 1, err);
 	close(s->lock_fd);
 	s->lock_fd = -1;
@@ -238,21 +262,72 @@ static tn_status settle_retired(struct tn_staging *s, struct tn_error *err)
 
 static void free_staging(struct tn_staging *s)
 {
+	tn_journal_close(s->journal);
 	if (s->lock_fd >= 0)
 		close(s->lock_fd);
 	struct tn_arena arena = s->arena;
 	tn_arena_release(&arena);
 }
 
+/* Takes away all that the journal does not speak of; *kept of its files are there. */
+static tn_status clear_unfinished(struct tn_staging *s, size_t *kept, struct tn_error *err)
+{
+	DIR *dir = opendir(s->folder);
+	if (!dir)
+		return tn_fail_sys(err, errno, s->folder, "could not open the folder '%s'", s->folder);
+	tn_status status = TN_OK;
+	const struct dirent *entry;
+	*kept = 0;
+	while (status == TN_OK && (errno = 0, entry = readdir(dir)) != NULL) {
+		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+			continue;
+		if (tn_journal_has(s->journal, entry->d_name))
+			++*kept;
+		else
+			status = remove_entry(s->folder, entry->d_name, 1, err);
+	}
+	if (status == TN_OK && errno != 0)
+		status = tn_fail_sys(err, errno, s->folder, "could not read the folder '%s'", s->folder);
+	closedir(dir);
+	return status;
+}
+
+/* A journal that speaks of files that are not there is of another folder: it must not vouch for files to come. */
+static tn_status open_journal(struct tn_staging *s, const unsigned char *plan_id, struct tn_error *err)
+{
+	size_t kept;
+	TN_TRY(tn_journal_open(s->arena.ctx, s->journal_path, plan_id, s->resume, &s->journal, err));
+	TN_TRY(clear_unfinished(s, &kept, err));
+	if (kept == tn_journal_count(s->journal)) {
+		if (kept)
+			tn_logf(s->arena.ctx, TN_LOG_INFO, "%zu files of the interrupted run are complete and stay", kept);
+		return TN_OK;
+	}
+	tn_journal_close(s->journal);
+	s->journal = NULL;
+	TN_TRY(tn_journal_open(s->arena.ctx, s->journal_path, plan_id, 0, &s->journal, err));
+	return clear_unfinished(s, &kept, err);
+}
+
+/* After a failure; a folder to take up again stays. */
+static void leave(struct tn_staging *s)
+{
+	if (!s->resume)
+		unlink(s->journal_path);
+	rmdir(s->folder);
+}
+
 /* All that changes the disk; undone when a step fails. */
-static tn_status claim_place(tn_context *ctx, struct tn_staging *s, struct tn_error *err)
+static tn_status claim_place(tn_context *ctx, struct tn_staging *s, const unsigned char *plan_id, struct tn_error *err)
 {
 	TN_TRY(make_parents(s, err));
 	tn_status status = make_folder(ctx, s, err);
 	if (status == TN_OK) {
 		status = settle_retired(s, err);
+		if (status == TN_OK && plan_id)
+			status = open_journal(s, plan_id, err);
 		if (status != TN_OK)
-			rmdir(s->folder);
+			leave(s);
 	}
 	if (status != TN_OK)
 		remove_parents(s);
@@ -261,6 +336,12 @@ static tn_status claim_place(tn_context *ctx, struct tn_staging *s, struct tn_er
 
 tn_status tn_staging_begin(tn_context *ctx, const char *path, int force, struct tn_staging **out, struct tn_error *err)
 {
+	return tn_staging_begin_plan(ctx, path, force, NULL, 0, out, err);
+}
+
+tn_status tn_staging_begin_plan(tn_context *ctx, const char *path, int force, const unsigned char *plan_id, int resume,
+				struct tn_staging **out, struct tn_error *err)
+{
 	struct tn_arena arena;
 	struct tn_staging *s;
 	tn_arena_init(&arena, ctx);
@@ -268,11 +349,12 @@ tn_status tn_staging_begin(tn_context *ctx, const char *path, int force, struct 
 	s->arena = arena;
 	s->lock_fd = -1;
 	s->force = force;
+	s->resume = plan_id && resume;
 	tn_status status = split_path(s, path, err);
 	if (status == TN_OK)
 		status = check_target(ctx, s, err);
 	if (status == TN_OK)
-		status = claim_place(ctx, s, err);
+		status = claim_place(ctx, s, plan_id, err);
 	if (status != TN_OK) {
 		free_staging(s);
 		return status;
@@ -284,6 +366,22 @@ tn_status tn_staging_begin(tn_context *ctx, const char *path, int force, struct 
 const char *tn_staging_folder(const struct tn_staging *s)
 {
 	return s->folder;
+}
+
+int tn_staging_has(const struct tn_staging *s, const char *name)
+{
+	char path[TN_PATH_BYTES];
+	tn_path_kind kind;
+	return s->journal && tn_journal_has(s->journal, name) && tn_path_join(path, s->folder, name, NULL) == TN_OK &&
+	       tn_path_kind_of(path, &kind, NULL) == TN_OK && kind == TN_PATH_FILE;
+}
+
+tn_status tn_staging_note(struct tn_staging *s, const char *name, struct tn_error *err)
+{
+	if (!s->journal)
+		return TN_OK;
+	TN_TRY(tn_folder_sync(s->folder, err));
+	return tn_journal_add(s->journal, name, err);
 }
 
 /* ---- filling --------------------------------------------------------------------------------------------- */
@@ -407,11 +505,23 @@ static tn_status sync_folders(tn_context *ctx, struct tn_staging *s, struct tn_e
 	return tn_folder_sync(s->folder, err);
 }
 
+/* Before the folder takes its place: where two folders change places, the old one stands under the hidden name for a while,
+ * and a journal beside it would speak of its files. */
+static tn_status end_journal(struct tn_staging *s, struct tn_error *err)
+{
+	if (!s->journal)
+		return TN_OK;
+	if (unlink(s->journal_path) != 0)
+		return tn_fail_sys(err, errno, s->journal_path, "could not remove '%s'", s->journal_path);
+	return tn_folder_sync(s->parent, err);
+}
+
 tn_status tn_staging_commit(struct tn_staging *s, struct tn_error *err)
 {
 	tn_context *ctx = s->arena.ctx;
 	int replaced;
 	TN_TRY(sync_folders(ctx, s, err));
+	TN_TRY(end_journal(s, err));
 	TN_TRY(put_in_place(s, &replaced, err));
 	/* The result stands under its name now: what fails from here on is a warning. */
 	struct tn_error late;
@@ -429,6 +539,13 @@ void tn_staging_abort(struct tn_staging *s)
 	if (!s)
 		return;
 	struct tn_error late;
+	if (s->resume) {
+		tn_logf(s->arena.ctx, TN_LOG_WARNING, "what is finished stays in '%s', to be taken up again", s->folder);
+		free_staging(s);
+		return;
+	}
+	if (s->journal)
+		unlink(s->journal_path);
 	if (remove_folder(s->folder, 1, &late) != TN_OK)
 		tn_logf(s->arena.ctx, TN_LOG_WARNING, "'%s' could not be cleared away: %s", s->folder, late.msg);
 	remove_parents(s);

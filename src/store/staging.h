@@ -8,6 +8,7 @@
 #define TN_STAGING_H
 
 #include "base/file.h"
+#include "store/journal.h"
 
 struct tn_staging;
 
@@ -15,6 +16,16 @@ struct tn_staging;
  * empty or `force` is set; with `force` it is replaced at the end, if everything in it belongs to a model folder: tenon
  * does not delete what it does not know. */
 tn_status tn_staging_begin(tn_context *ctx, const char *path, int force, struct tn_staging **out, struct tn_error *err);
+
+/* The same for a run that can be taken up again, known by its plan_id [TN_PLAN_ID_BYTES]: files that are noted with
+ * tn_staging_note outlast an interruption, and when the next run of the same plan begins with `resume`, they are still
+ * there (tn_staging_has). Everything else that was left is cleared away. The journal stands beside the hidden folder, as `<parent>/.<name>.tenon-journal`. */
+tn_status tn_staging_begin_plan(tn_context *ctx, const char *path, int force, const unsigned char *plan_id,
+				int resume, struct tn_staging **out, struct tn_error *err);
+/* 1 when an earlier run noted the file and it is in the folder. */
+int tn_staging_has(const struct tn_staging *staging, const char *name);
+/* Notes that the file, which the caller has made durable, is complete. Thread-safe. Does nothing without a plan. */
+tn_status tn_staging_note(struct tn_staging *staging, const char *name, struct tn_error *err);
 
 /* Path of the folder to write into. */
 const char *tn_staging_folder(const struct tn_staging *staging);
@@ -29,7 +40,8 @@ tn_status tn_staging_copy(struct tn_staging *staging, const char *from, const ch
 /* Puts the folder in its place. Frees the staging when it succeeds; when it fails call tn_staging_abort. */
 tn_status tn_staging_commit(struct tn_staging *staging, struct tn_error *err);
 
-/* Removes what was written, and the parents that were made for it. NULL allowed. */
+/* Removes what was written, and the parents that were made for it; with `resume` all stays for the next run. NULL
+ * allowed. */
 void tn_staging_abort(struct tn_staging *staging);
 
 #endif

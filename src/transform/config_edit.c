@@ -3,7 +3,7 @@
 #include "transform/fuse.h"
 
 #include "base/error.h"
-#include "store/json_doc.h"
+#include "store/checkpoint.h"
 #include "store/json_text.h"
 
 #include <string.h>
@@ -73,7 +73,7 @@ tn_status tn_fuse_config(const struct tn_fuse *fuse, struct tn_text *out, struct
 		return TN_OK;
 	if (fuse->joint->edit_count == 0)
 		return tn_text_puts(out, text, err);
-	TN_TRY(tn_json_parse(fuse->ctx, text, strlen(text), "config.json", &root, err));
+	TN_TRY(tn_checkpoint_parse_config(fuse->base, &root, err));
 	tn_status status = TN_OK;
 	for (size_t i = 0; i < fuse->joint->edit_count && status == TN_OK; i++)
 		status = apply(root, &fuse->adapter->config, &fuse->joint->edits[i], err);

@@ -80,7 +80,7 @@ static void edit_row(const struct tn_joint *j, const struct tn_loaded *loaded, t
 	} else if (dtype != TN_F32 && tn_delta_is_plain(&loaded->delta)) {
 		tn_delta_edit_f32(k, &loaded->delta, row, s->w, s->delta);
 	} else {
-		tn_delta_row_f64(k, &loaded->delta, row, s->w, s->truth, NULL, s->delta);
+		tn_delta_row_f64(k, &loaded->delta, row, s->w, s->truth, TN_SIZES_NONE, NULL, s->delta);
 		for (size_t i = 0; i < cols; i++)
 			s->w[i] = (float)s->truth[i];
 	}
@@ -137,16 +137,31 @@ tn_status tn_edit_units(const struct tn_joint *j, const struct tn_target *t, con
 }
 
 static void exact_row(const struct tn_joint *j, const struct tn_loaded *loaded, size_t row, size_t cols,
-		      const struct row_scratch *s)
+		      enum tn_delta_sizes sizes, const struct row_scratch *s)
 {
 	if (!loaded->rows) {
-		tn_delta_row_f64(j->adapter->ctx->kernels, &loaded->delta, row, s->w, s->truth, s->size, s->delta);
+		tn_delta_row_f64(j->adapter->ctx->kernels, &loaded->delta, row, s->w, s->truth, sizes, s->size, s->delta);
 		return;
 	}
 	for (size_t i = 0; i < cols; i++) {
 		s->truth[i] = (double)loaded->rows[row * cols + i];
 		s->size[i] = s->truth[i] < 0 ? -s->truth[i] : s->truth[i];
 	}
+}
+
+/* How much more than one product's rounding a float32 computation of the whole delta may lose: sums of `rank` products, norms
+ * of rows, singular vectors. PEFT computes all of them so. */
+static double float32_slack(const struct tn_delta *d)
+{
+	return 1 + (double)d->rank / 8 + (d->row_magnitude || d->column_gain ? 4 : 0) + (d->removed.rank ? 256 : 0);
+}
+
+/* With sizes that allow for what a float32 result shows of all this. */
+static void widen_sizes(const struct tn_loaded *loaded, tn_dtype dtype, size_t cols, double *size)
+{
+	double slack = dtype == TN_F32 && !loaded->rows ? float32_slack(&loaded->delta) : 1;
+	for (size_t i = 0; i < cols; i++)
+		size[i] *= slack;
 }
 
 tn_status tn_edit_truths(const struct tn_joint *j, const struct tn_target *t, const struct tn_edit_form *f,
@@ -163,8 +178,13 @@ tn_status tn_edit_truths(const struct tn_joint *j, const struct tn_target *t, co
 		TN_TRY(tn_delta_cache_take(cache, landing->slot, &loaded, err));
 		for (uint64_t row = span.begin; row < span.end; row++) {
 			decode(j, tn_target_source(t)->dtype, source + (row - first) * f->source_bytes, s.w, (size_t)t->cols);
-			exact_row(j, loaded, (size_t)(row - landing->target_row + landing->delta_row), (size_t)t->cols, &s);
-			visit(arg, row, s.truth, s.size);
+			size_t delta_row = (size_t)(row - landing->target_row + landing->delta_row);
+			exact_row(j, loaded, delta_row, (size_t)t->cols, TN_SIZES_SUMS, &s);
+			if (!visit(arg, row, 0, s.truth, s.size))
+				continue;
+			exact_row(j, loaded, delta_row, (size_t)t->cols, TN_SIZES_PRODUCTS, &s);
+			widen_sizes(loaded, tn_target_dtype(t), (size_t)t->cols, s.size);
+			visit(arg, row, 1, s.truth, s.size);
 		}
 		tn_delta_cache_return(cache, landing->slot);
 	}

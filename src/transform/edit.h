@@ -24,8 +24,9 @@ tn_status tn_edit_units(const struct tn_joint *joint, const struct tn_target *ta
 			unsigned char *result, void *scratch, struct tn_error *err);
 
 /* Calls `visit` for every unit that a landing changes, with the exact result in double [cols], and the size of the largest
- * term of each element. */
-typedef void (*tn_edit_visit)(void *arg, uint64_t unit, const double *truth, const double *size);
+ * term of each element: of W and the delta. When it returns nonzero it is called again for that unit, with `closely` set
+ * and the products in the delta counted too, as often as a program that computes in float32 rounds them. */
+typedef int (*tn_edit_visit)(void *arg, uint64_t unit, int closely, const double *truth, const double *size);
 tn_status tn_edit_truths(const struct tn_joint *joint, const struct tn_target *target, const struct tn_edit_form *form,
 			 struct tn_delta_cache *cache, uint64_t first, uint64_t count, const unsigned char *source,
 			 void *scratch, tn_edit_visit visit, void *arg, struct tn_error *err);

@@ -8,6 +8,7 @@
 #include "store/safetensors.h"
 #include "transform/delta_cache.h"
 #include "transform/output.h"
+#include "transform/plan_id.h"
 
 #include <stdatomic.h>
 #include <string.h>
@@ -48,6 +49,8 @@ static tn_status run_block(void *arg, const struct tn_block *block, void *scratc
 	size_t result_bytes = (size_t)(block->count * f->result_bytes);
 	unsigned char *source = scratch, *result = f->converts ? source + source_bytes : source;
 	unsigned char *rest = source + source_bytes + (f->converts ? tn_align_up(result_bytes, 64) : 0);
+	if (tn_output_has_shard(run->output, shard))
+		return TN_OK;
 	if (!is_hole(run, step, block)) {
 		TN_TRY(tn_edit_read(joint, target, f, block->first, block->count, source, err));
 		if (target->landing_count || f->converts)
@@ -89,6 +92,7 @@ static tn_status describe_shards(struct run *run, struct tn_error *err)
 	return TN_OK;
 }
 
+/* Of the shards that are still to do. */
 static tn_status count_blocks(struct run *run, struct tn_error *err)
 {
 	const struct tn_fuse *fuse = run->fuse;
@@ -98,6 +102,8 @@ static tn_status count_blocks(struct run *run, struct tn_error *err)
 	TN_TRY(tn_arena_array(&run->arena, fuse->joint->slot_count, sizeof *takes, &takes, err));
 	for (size_t i = 0; i < fuse->count; i++) {
 		const struct tn_block_item *item = &run->blocks.items[i];
+		if (tn_output_has_shard(run->output, fuse->steps[i].result->shard))
+			continue;
 		run->shard_blocks_left[fuse->steps[i].result->shard] += tn_ceil_div(item->units, item->units_per_block);
 		tn_edit_count_takes(fuse->joint, &fuse->joint->targets[fuse->steps[i].target], item->units_per_block, takes);
 	}
@@ -108,7 +114,7 @@ static tn_status count_blocks(struct run *run, struct tn_error *err)
 static tn_status finish_empty_shards(struct run *run, struct tn_error *err)
 {
 	for (size_t i = 0; i < run->fuse->base->shard_count; i++)
-		if (run->shard_blocks_left[i] == 0)
+		if (run->shard_blocks_left[i] == 0 && !tn_output_has_shard(run->output, i))
 			TN_TRY(tn_output_finish_shard(run->output, i, err));
 	return TN_OK;
 }
@@ -147,32 +153,44 @@ static tn_status write_output(struct run *run, struct tn_error *err)
 {
 	const struct tn_fuse *fuse = run->fuse;
 	struct tn_block_work work = { run_block, run, "fuse" };
-	TN_TRY(tn_output_copy_sidecars(run->output, fuse->base->path, err));
+	TN_TRY(count_blocks(run, err));
+	TN_TRY(tn_output_copy_sidecars(run->output, fuse->base->path, NULL, err));
 	TN_TRY(write_config(run, err));
 	TN_TRY(finish_empty_shards(run, err));
 	TN_TRY(tn_blocks_run(fuse->ctx, &run->blocks, &work, err));
 	return tn_output_commit(run->output, parameters_of(fuse), TN_INDEX_TRANSFORMERS, err);
 }
 
-static tn_status run_fuse(struct run *run, const char *save_path, int force, struct tn_error *err)
+static struct tn_output_place place_of(const struct tn_fuse *fuse, const char *save_path, unsigned flags)
+{
+	struct tn_output_place place = { .path = save_path, .flags = flags };
+	struct tn_sha256 id;
+	tn_plan_id_begin(&id, "fuse");
+	tn_plan_id_add_checkpoint(&id, fuse->base);
+	tn_plan_id_add_adapter(&id, fuse->adapter);
+	tn_sha256_finish(&id, place.plan_id);
+	return place;
+}
+
+static tn_status run_fuse(struct run *run, const char *save_path, unsigned flags, struct tn_error *err)
 {
 	const struct tn_fuse *fuse = run->fuse;
+	struct tn_output_place place = place_of(fuse, save_path, flags);
 	TN_TRY(check_save_path(fuse, save_path, err));
 	TN_TRY(tn_fuse_cut(fuse, 0, &run->arena, &run->blocks, err));
 	TN_TRY(describe_shards(run, err));
-	TN_TRY(count_blocks(run, err));
-	TN_TRY(tn_output_begin(fuse->ctx, save_path, force, run->shards, fuse->base->shard_count, &run->output, err));
+	TN_TRY(tn_output_begin(fuse->ctx, &place, run->shards, fuse->base->shard_count, &run->output, err));
 	tn_status status = write_output(run, err);
 	if (status != TN_OK)
 		tn_output_abort(run->output);
 	return status;
 }
 
-tn_status tn_fuse_run(const tn_fuse *fuse, const char *save_path, int force, struct tn_error *err)
+tn_status tn_fuse_run(const tn_fuse *fuse, const char *save_path, unsigned flags, struct tn_error *err)
 {
 	struct run run = { .fuse = fuse };
 	tn_arena_init(&run.arena, fuse->ctx);
-	tn_status status = run_fuse(&run, save_path, force, err);
+	tn_status status = run_fuse(&run, save_path, flags, err);
 	tn_delta_cache_free(run.deltas);
 	tn_arena_release(&run.arena);
 	return status;

@@ -4,6 +4,8 @@
 #include "tenon/transform.h"
 #include "tenon/weights.h"
 
+#include <stdio.h>
+
 static void tensor_json(struct tn_json_out *out, const struct tn_tensor *t)
 {
 	tn_json_out_begin_line(out, '{');
@@ -134,13 +136,36 @@ static void module_json(struct tn_json_out *out, const struct tn_adapter_module 
 	tn_json_out_u64(out, m->in_features);
 	tn_json_out_key(out, "out_features");
 	tn_json_out_u64(out, m->out_features);
+	if (m->experts) {
+		tn_json_out_key(out, "experts");
+		tn_json_out_u64(out, m->experts);
+	}
+	tn_json_out_key(out, "bias");
+	tn_json_out_bool(out, m->has_bias);
+	tn_json_out_key(out, "parameters");
+	tn_json_out_u64(out, m->parameters);
 	tn_json_out_end(out, '}');
 }
 
-tn_status tn_adapter_json(tn_context *ctx, const tn_adapter *adapter, tn_write_fn write, void *user, struct tn_error *err)
+/* In lower-case hexadecimal digits. */
+static void hash_text(const unsigned char hash[TN_HASH_BYTES], char text[2 * TN_HASH_BYTES + 1])
+{
+	for (int i = 0; i < TN_HASH_BYTES; i++)
+		snprintf(text + 2 * i, 3, "%02x", hash[i]);
+}
+
+tn_status tn_adapter_json(tn_context *ctx, const tn_adapter *adapter, const tn_checkpoint *base, tn_write_fn write,
+			  void *user, struct tn_error *err)
 {
 	const tn_safetensors *file = tn_adapter_file(adapter);
+	unsigned char hash[TN_HASH_BYTES];
+	char text[2 * TN_HASH_BYTES + 1];
 	uint64_t bytes = 0;
+	char base_text[2 * TN_HASH_BYTES + 1];
+	if (base) {
+		TN_TRY(tn_adapter_base_hash(adapter, base, hash, err));
+		hash_text(hash, base_text);
+	}
 	for (size_t i = 0; i < tn_safetensors_count(file); i++)
 		bytes += tn_safetensors_at(file, i)->bytes;
 	struct tn_json_out out;
@@ -152,6 +177,12 @@ tn_status tn_adapter_json(tn_context *ctx, const tn_adapter *adapter, tn_write_f
 	tn_json_out_string(&out, tn_adapter_path(adapter));
 	tn_json_out_key(&out, "dialect");
 	tn_json_out_string(&out, tn_adapter_dialect_name(tn_adapter_dialect_of(adapter)));
+	tn_json_out_key(&out, "hash");
+	tn_json_out_string(&out, tn_adapter_hash(adapter, hash, NULL) == TN_OK ? (hash_text(hash, text), text) : NULL);
+	if (base) {
+		tn_json_out_key(&out, "base_hash");
+		tn_json_out_string(&out, base_text);
+	}
 	tn_json_out_key(&out, "parameters");
 	tn_json_out_u64(&out, tn_adapter_parameters(adapter));
 	tn_json_out_key(&out, "bytes");

@@ -15,24 +15,32 @@ struct tn_output {
 	struct tn_staging *staging;
 	const struct tn_output_shard *shards;
 	struct tn_st_writer **writers;
+	unsigned char *done;    /* of each shard: an earlier run has finished it */
 	size_t count;
 };
 
 static tn_status create_writers(struct tn_output *o, struct tn_error *err)
 {
 	TN_TRY(tn_arena_array(&o->arena, o->count, sizeof(struct tn_st_writer *), &o->writers, err));
+	TN_TRY(tn_arena_array(&o->arena, o->count, 1, &o->done, err));
 	for (size_t i = 0; i < o->count; i++) {
 		const struct tn_output_shard *shard = &o->shards[i];
 		char path[TN_PATH_BYTES];
 		TN_TRY(tn_path_join(path, tn_staging_folder(o->staging), shard->name, err));
+		if (tn_staging_has(o->staging, shard->name)) {
+			TN_TRY(tn_st_file_matches(o->arena.ctx, path, shard->tensors, shard->count, shard->metadata,
+						  shard->metadata_count, err));
+			o->done[i] = 1;
+			continue;
+		}
 		TN_TRY(tn_st_writer_create(o->arena.ctx, path, shard->tensors, shard->count, shard->metadata,
 					   shard->metadata_count, shard->sparse, &o->writers[i], err));
 	}
 	return TN_OK;
 }
 
-tn_status tn_output_begin(tn_context *ctx, const char *path, int force, const struct tn_output_shard *shards, size_t count,
-			  struct tn_output **out, struct tn_error *err)
+tn_status tn_output_begin(tn_context *ctx, const struct tn_output_place *place, const struct tn_output_shard *shards,
+			  size_t count, struct tn_output **out, struct tn_error *err)
 {
 	struct tn_arena arena;
 	struct tn_output *o;
@@ -41,7 +49,8 @@ tn_status tn_output_begin(tn_context *ctx, const char *path, int force, const st
 	o->arena = arena;
 	o->shards = shards;
 	o->count = count;
-	tn_status status = tn_staging_begin(ctx, path, force, &o->staging, err);
+	tn_status status = tn_staging_begin_plan(ctx, place->path, (place->flags & TN_SAVE_FORCE) != 0, place->plan_id,
+						 (place->flags & TN_SAVE_RESUME) != 0, &o->staging, err);
 	if (status == TN_OK)
 		status = create_writers(o, err);
 	if (status != TN_OK) {
@@ -62,7 +71,13 @@ tn_status tn_output_finish_shard(struct tn_output *o, size_t shard, struct tn_er
 {
 	struct tn_st_writer *writer = o->writers[shard];
 	o->writers[shard] = NULL;
-	return tn_st_writer_finish(writer, err);
+	TN_TRY(tn_st_writer_finish(writer, err));
+	return tn_staging_note(o->staging, o->shards[shard].name, err);
+}
+
+int tn_output_has_shard(const struct tn_output *o, size_t shard)
+{
+	return o->done[shard];
 }
 
 static tn_status copy_templates(struct tn_output *o, const char *folder, struct tn_error *err)
@@ -92,21 +107,31 @@ static tn_status copy_entry(struct tn_output *o, const char *folder, const char 
 	if (kind == TN_PATH_FOLDER && strcmp(name, TN_TEMPLATES_FOLDER) == 0)
 		return copy_templates(o, path, err);
 	tn_file_role role = tn_file_role_of(name);
-	if (kind == TN_PATH_FILE && role == TN_ROLE_SIDECAR)
+	if (role == TN_ROLE_SIDECAR && kind == TN_PATH_MISSING)
+		return tn_fail(err, TN_E_NOTFOUND, path, "'%s' is a link to a file that is not there; get it, or remove the link",
+			       path);
+	if (role == TN_ROLE_SIDECAR && kind != TN_PATH_FOLDER)
 		return tn_staging_copy(o->staging, path, name, err);
 	if (role != TN_ROLE_WEIGHTS && role != TN_ROLE_CONFIG && name[0] != '.')
-		tn_logf(o->arena.ctx, TN_LOG_INFO, "'%s' stays behind: it does not belong to the new model", path);
+		tn_logf(o->arena.ctx, role == TN_ROLE_UNKNOWN ? TN_LOG_WARNING : TN_LOG_INFO,
+			"'%s' stays behind: it is not known to belong to a model", path);
 	return TN_OK;
 }
 
-tn_status tn_output_copy_sidecars(struct tn_output *o, const char *from, struct tn_error *err)
+tn_status tn_output_copy_sidecars(struct tn_output *o, const char *from, const char *except, struct tn_error *err)
 {
 	struct tn_names names;
+	int has_config = 0;
 	TN_TRY(tn_folder_list(o->arena.ctx, from, &names, err));
 	tn_status status = TN_OK;
-	for (size_t i = 0; i < names.count && status == TN_OK; i++)
-		status = copy_entry(o, from, names.items[i], err);
+	for (size_t i = 0; i < names.count && status == TN_OK; i++) {
+		has_config |= strcmp(names.items[i], "config.json") == 0;
+		if (!except || strcmp(names.items[i], except) != 0)
+			status = copy_entry(o, from, names.items[i], err);
+	}
 	tn_names_release(&names);
+	if (!has_config)
+		tn_logf(o->arena.ctx, TN_LOG_WARNING, "'%s' has no config.json, and so the new model has none", from);
 	return status;
 }
 

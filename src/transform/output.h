@@ -5,7 +5,7 @@
 #include "store/st_index.h"
 #include "store/st_writer.h"
 #include "store/staging.h"
-#include "tenon/checkpoint.h"
+#include "tenon/transform.h"
 
 /* One shard of the output. */
 struct tn_output_shard {
@@ -19,9 +19,19 @@ struct tn_output_shard {
 
 struct tn_output;
 
-/* Begins the folder `path` and lays out its shards, with room reserved for all of them. The shards must outlive it. */
-tn_status tn_output_begin(tn_context *ctx, const char *path, int force, const struct tn_output_shard *shards, size_t count,
-			  struct tn_output **out, struct tn_error *err);
+/* Where and how a folder is written. */
+struct tn_output_place {
+	const char *path;
+	unsigned flags;               /* of enum tn_save_flags */
+	unsigned char plan_id[TN_PLAN_ID_BYTES];
+};
+
+/* Begins the folder and lays out its shards, with room reserved for all of them. The shards must outlive it. */
+tn_status tn_output_begin(tn_context *ctx, const struct tn_output_place *place, const struct tn_output_shard *shards,
+			  size_t count, struct tn_output **out, struct tn_error *err);
+
+/* 1 when the shard was finished by the run that is taken up again: nothing is put into it, and it is not finished again. */
+int tn_output_has_shard(const struct tn_output *output, size_t shard);
 
 /* Bytes of a tensor of shard `shard`; thread-safe for bytes that do not overlap. */
 tn_status tn_output_put(struct tn_output *output, size_t shard, const struct tn_tensor *tensor, uint64_t offset,
@@ -30,8 +40,9 @@ tn_status tn_output_put(struct tn_output *output, size_t shard, const struct tn_
 /* All bytes of a shard have been put: makes it durable and closes it. Once for each shard. */
 tn_status tn_output_finish_shard(struct tn_output *output, size_t shard, struct tn_error *err);
 
-/* Copies every sidecar of the model folder `from`: tokenizer, chat templates, generation config, code, licence. */
-tn_status tn_output_copy_sidecars(struct tn_output *output, const char *from, struct tn_error *err);
+/* Copies every sidecar of the model folder `from`: tokenizer, chat templates, generation config, code, licence; not the one
+ * called `except` (NULL: none). One that cannot be read is an error: the model would not be whole without it. */
+tn_status tn_output_copy_sidecars(struct tn_output *output, const char *from, const char *except, struct tn_error *err);
 tn_status tn_output_write(struct tn_output *output, const char *name, const void *bytes, size_t n, struct tn_error *err);
 
 /* Writes the index and puts the folder in its place; `parameters` is the number of logical ones. Frees the output when it

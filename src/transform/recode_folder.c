@@ -72,6 +72,20 @@ static tn_status name_shard(struct tn_recode *r, size_t i, struct tn_error *err)
 	return tn_arena_printf(&r->arena, &r->shards[i].name, err, "model-%05zu-of-%05zu.safetensors", i + 1, r->shard_count);
 }
 
+/* Room for the tensors of each shard, no more: there can be many of both. */
+static tn_status make_room(struct tn_recode *r, struct tn_error *err)
+{
+	for (size_t i = 0; i < r->count; i++)
+		for (unsigned part = 0; part < TN_PART_COUNT; part++)
+			r->shards[r->steps[i].shard].count += r->steps[i].outputs[part] != NULL;
+	for (size_t i = 0; i < r->shard_count; i++) {
+		struct tn_output_shard *shard = &r->shards[i];
+		TN_TRY(tn_arena_array(&r->arena, shard->count, sizeof(struct tn_tensor *), &shard->tensors, err));
+		shard->count = 0;
+	}
+	return TN_OK;
+}
+
 tn_status tn_recode_shards(struct tn_recode *r, struct tn_error *err)
 {
 	static const struct tn_st_metadata mlx = { "format", "mlx" }, pt = { "format", "pt" };
@@ -80,12 +94,11 @@ tn_status tn_recode_shards(struct tn_recode *r, struct tn_error *err)
 	r->shard_count = number_shards(r);
 	TN_TRY(tn_arena_array(&r->arena, r->shard_count, sizeof *r->shards, &r->shards, err));
 	for (size_t i = 0; i < r->shard_count; i++) {
-		TN_TRY(tn_arena_array(&r->arena, r->count * TN_PART_COUNT, sizeof(struct tn_tensor *), &r->shards[i].tensors,
-				      err));
 		TN_TRY(name_shard(r, i, err));
 		r->shards[i].metadata = r->request.dequantize && !r->request.mlx_folder ? &pt : &mlx;
 		r->shards[i].metadata_count = 1;
 	}
+	TN_TRY(make_room(r, err));
 	for (size_t i = 0; i < r->count; i++) {
 		struct tn_output_shard *shard = &r->shards[r->steps[i].shard];
 		for (unsigned part = 0; part < TN_PART_COUNT; part++)
@@ -146,7 +159,19 @@ static tn_status mlx_config(const struct tn_recode *r, const json_t *config, str
 	return status;
 }
 
-/* The base's own, without what says that it is quantized. */
+/* What says in which dtype the weights are, where the base says it. */
+static int name_dtype(json_t *config, tn_dtype dtype)
+{
+	static const char *const keys[] = { "torch_dtype", "dtype" };
+	const char *name = dtype == TN_F32 ? "float32" : dtype == TN_F16 ? "float16" : "bfloat16";
+	int failed = 0;
+	for (size_t i = 0; i < 2; i++)
+		if (json_is_string(json_object_get(config, keys[i])))
+			failed |= json_object_set_new(config, keys[i], json_string(name)) != 0;
+	return failed;
+}
+
+/* The base's own, without what says that it is quantized, and with the dtype that the weights have now. */
 static tn_status dense_config(const struct tn_recode *r, json_t *config, struct tn_buffer *out, struct tn_error *err)
 {
 	static const char *const keys[] = { "quantization", "quantization_config", "compression_config" };
@@ -157,6 +182,9 @@ static tn_status dense_config(const struct tn_recode *r, json_t *config, struct 
 		if (inner)
 			json_object_del(inner, keys[i]);
 	}
+	if (r->request.dtype != (tn_dtype)TN_DTYPE_COUNT &&
+	    (name_dtype(config, r->request.dtype) || (inner && name_dtype(inner, r->request.dtype))))
+		return tn_fail_nomem(err, "config.json", 0);
 	tn_status status = write_json(r->ctx, config, 2, &text, err);
 	if (status == TN_OK)
 		status = tn_text_puts(&text, "\n", err);
@@ -173,7 +201,7 @@ tn_status tn_recode_config(const struct tn_recode *r, struct tn_buffer *out, str
 	*out = (struct tn_buffer){ 0 };
 	if (!text)
 		return TN_OK;
-	TN_TRY(tn_json_parse(r->ctx, text, strlen(text), "config.json", &config, err));
+	TN_TRY(tn_checkpoint_parse_config(r->base, &config, err));
 	tn_status status = r->request.mlx_folder ? take_eos(r, config, err) : TN_OK;
 	if (status == TN_OK)
 		status = r->request.mlx_folder || r->request.quantize ? mlx_config(r, config, out, err)

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/half.h"
 #include "store/checkpoint.h"
+#include "transform/plan_id.h"
 
 #include <stdatomic.h>
 #include <string.h>
@@ -211,6 +212,8 @@ static tn_status run_block(void *arg, const struct tn_block *block, void *scratc
 {
 	struct run *run = arg;
 	const struct tn_recode_step *step = &run->recode->steps[block->item];
+	if (tn_output_has_shard(run->output, step->shard))
+		return TN_OK;
 	if (step->info.action == TN_RECODE_COPY)
 		TN_TRY(copy_block(run, step, block, scratch, err));
 	else if (step->in.foreign)
@@ -259,7 +262,8 @@ static tn_status write_files(struct run *run, struct tn_error *err)
 {
 	const struct tn_recode *r = run->recode;
 	struct tn_buffer config;
-	TN_TRY(tn_output_copy_sidecars(run->output, tn_checkpoint_path(r->base), err));
+	/* what that file says is in config.json, as far as it still holds */
+	TN_TRY(tn_output_copy_sidecars(run->output, tn_checkpoint_path(r->base), "quantization_config.json", err));
 	TN_TRY(tn_recode_config(r, &config, err));
 	tn_status status = TN_OK;
 	if (config.data)
@@ -276,30 +280,47 @@ static tn_status write_output(struct run *run, struct tn_error *err)
 	struct tn_block_work work = { run_block, run, "convert" };
 	TN_TRY(write_files(run, err));
 	for (size_t i = 0; i < r->shard_count; i++)
-		if (run->shard_blocks_left[i] == 0) /* nothing but empty tensors */
+		if (run->shard_blocks_left[i] == 0 && !tn_output_has_shard(run->output, i)) /* nothing but empty tensors */
 			TN_TRY(tn_output_finish_shard(run->output, i, err));
 	TN_TRY(tn_blocks_run(r->ctx, &run->blocks, &work, err));
 	return tn_output_commit(run->output, r->parameters, r->request.mlx_folder ? TN_INDEX_MLX : TN_INDEX_TRANSFORMERS,
 				err);
 }
 
-static tn_status run_recode(struct run *run, const char *save_path, int force, struct tn_error *err)
+static struct tn_output_place place_of(const struct tn_recode *r, const char *save_path, unsigned flags)
+{
+	struct tn_output_place place = { .path = save_path, .flags = flags };
+	struct tn_sha256 id;
+	tn_plan_id_begin(&id, "recode");
+	tn_plan_id_add_checkpoint(&id, r->base);
+	const struct tn_recode_request *q = &r->request;
+	const uint64_t options[] = { (uint64_t)q->quantize, (uint64_t)q->dequantize, (uint64_t)q->like_mlx, (uint64_t)q->dtype,
+				     (uint64_t)q->flavour, q->shard_bytes };
+	tn_plan_id_add(&id, options, sizeof options);
+	for (size_t i = 0; i < r->count; i++)
+		tn_plan_id_add_text(&id, r->steps[i].info.to);
+	tn_sha256_finish(&id, place.plan_id);
+	return place;
+}
+
+static tn_status run_recode(struct run *run, const char *save_path, unsigned flags, struct tn_error *err)
 {
 	const struct tn_recode *r = run->recode;
+	struct tn_output_place place = place_of(r, save_path, flags);
 	TN_TRY(tn_output_check_path(save_path, tn_checkpoint_path(r->base), err));
 	TN_TRY(cut(run, err));
-	TN_TRY(tn_output_begin(r->ctx, save_path, force, r->shards, r->shard_count, &run->output, err));
+	TN_TRY(tn_output_begin(r->ctx, &place, r->shards, r->shard_count, &run->output, err));
 	tn_status status = write_output(run, err);
 	if (status != TN_OK)
 		tn_output_abort(run->output);
 	return status;
 }
 
-tn_status tn_recode_run(const tn_recode *recode, const char *save_path, int force, struct tn_error *err)
+tn_status tn_recode_run(const tn_recode *recode, const char *save_path, unsigned flags, struct tn_error *err)
 {
 	struct run run = { .recode = recode };
 	tn_arena_init(&run.arena, recode->ctx);
-	tn_status status = run_recode(&run, save_path, force, err);
+	tn_status status = run_recode(&run, save_path, flags, err);
 	tn_arena_release(&run.arena);
 	return status;
 }

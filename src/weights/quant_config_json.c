@@ -13,6 +13,22 @@
 
 /* ---- values ---------------------------------------------------------------------------------------------- */
 
+static const char *kind_of(const json_t *value)
+{
+	if (tn_json_number_token(value))
+		return "a number";
+	switch (json_typeof(value)) {
+	case JSON_OBJECT: return "an object";
+	case JSON_ARRAY: return "an array";
+	case JSON_STRING: return "a string";
+	case JSON_INTEGER:
+	case JSON_REAL: return "a number";
+	case JSON_TRUE: return "true";
+	case JSON_FALSE: return "false";
+	default: return "null";
+	}
+}
+
 /* A number, or TN_QUANT_DEFAULT for null and for a missing key. */
 static tn_status read_number(const json_t *object, const char *key, const char *where, int32_t *out,
 			     struct tn_error *err)
@@ -32,12 +48,15 @@ static tn_status read_mode(const json_t *object, const char *where, const char *
 {
 	const json_t *value = json_object_get(object, "mode");
 	const char *mode = value && !json_is_null(value) ? json_string_value(value) : "affine";
-	const struct tn_codec *codec = mode ? tn_codec_of_mode(mode, NULL) : NULL;
+	if (!mode || tn_json_number_token(value))
+		return tn_fail(err, TN_E_FORMAT, where, "`mode` of '%.100s' is %s; a string such as \"affine\" was expected",
+			       where, kind_of(value));
+	const struct tn_codec *codec = tn_codec_of_mode(mode, NULL);
 	if (!codec)
 		return tn_fail(
 			err, TN_E_FORMAT, where,
 			"`mode` of '%.100s' is '%.40s'; \"affine\", \"mxfp4\", \"mxfp8\" or \"nvfp4\" was expected",
-			where, mode ? mode : "no string");
+			where, mode);
 	*out = codec->name;
 	return TN_OK;
 }
@@ -63,18 +82,6 @@ static int is_reserved(const char *key)
 		if (strcmp(keys[i], key) == 0)
 			return 1;
 	return 0;
-}
-
-static const char *kind_of(const json_t *value)
-{
-	switch (json_typeof(value)) {
-	case JSON_ARRAY: return "an array";
-	case JSON_STRING: return "a string";
-	case JSON_INTEGER:
-	case JSON_REAL: return "a number";
-	case JSON_NULL: return "null";
-	default: return "another value";
-	}
 }
 
 static tn_status add_layer(tn_quant_config *config, const char *layer, const json_t *value, struct tn_error *err)

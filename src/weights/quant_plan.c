@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
-#include "store/json_doc.h"
+#include "store/checkpoint.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -236,7 +236,7 @@ static tn_status read_model_type(tn_quant_plan *plan, struct tn_error *err)
 	json_t *root;
 	if (!text)
 		return TN_OK;
-	TN_TRY(tn_json_parse(plan->ctx, text, strlen(text), "config.json", &root, err));
+	TN_TRY(tn_checkpoint_parse_config(plan->checkpoint, &root, err));
 	const char *type = json_string_value(json_object_get(root, "model_type"));
 	tn_status status = type ? tn_arena_text(&plan->arena, type, strlen(type), &plan->model_type, err) : TN_OK;
 	json_decref(root);

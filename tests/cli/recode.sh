@@ -18,6 +18,22 @@ try tenon quantize --model examples/base --save-path s1 --max-shard-size 200K -q
 ls s1 | sed -n 1,3p
 try tenon dequantize --model s1 --save-path s2 -q --max-shard-size 1G
 cmp s2/model.safetensors back/model.safetensors && echo same
+echo "--- receipts replace receipts only, and a folder that is missing is known in time"
+try tenon dequantize --model q4 --save-path r1 -q --receipt receipt.json
+try tenon dequantize --model q4 --save-path r1 -q --receipt q4/config.json --force
+try tenon dequantize --model q4 --save-path r1 -q --receipt nowhere/receipt.json
+try tenon dequantize --model q4 --save-path r1 -q --receipt receipt.json --force
+echo "--- the config says what the weights are"
+cp -r q4 q5 && echo '{"bits": 4, "group_size": 64}' >q5/quantization_config.json
+try tenon dequantize --model q5 --save-path half --dtype float16 -q
+ls half
+grep dtype half/config.json
+echo "--- sidecars are there, or it is said"
+ln -s nowhere q5/tokenizer.model && : >q5/vocab.spm && : >q5/notes.odt
+try tenon dequantize --model q5 --save-path left -q
+rm q5/tokenizer.model q5/config.json
+try tenon quantize --model examples/base-mlx-4bit --save-path again -q
+try tenon dequantize --model examples/base --save-path again -q
 echo "--- what mlx_lm.convert is silent about"
 tenon convert --hf-path examples/base --mlx-path c1 -q --q-group-size 128 --quiet 2>&1 | sed -n 1,2p
 tenon convert --hf-path examples/base-mlx-4bit --mlx-path c2 -q --quiet

@@ -8,6 +8,9 @@
 # - A failure (exit status not 0) leaves what was there and nothing else; success leaves the new folder and nothing else.
 # - After a kill the same command, run again, succeeds, and nothing is left over.
 #
+# - With RESUME set the command that is run again has --resume at its end, and the files that the journal speaks of are
+#   the same ones afterwards: they were not written a second time.
+#
 # - faultfs itself aborts when a rename comes before the sync of what was written.
 #
 # FAULT_ALWAYS and FAULT_ALWAYS_ERRNO are handed on: a file system that cannot exchange two names. There, for an instant,
@@ -20,6 +23,7 @@ trap 'rm -rf "$area"' EXIT INT TERM
 place=$area/place
 mark=$area/mark
 runs=0
+resumed=0
 
 # A text for all names and bytes below a folder; empty when there is none.
 describe() {
@@ -84,6 +88,15 @@ check_failure() {
 	nothing_else "$1"
 }
 
+# Inode and name of each file that the journal speaks of. The names are kept for when the journal is gone.
+list_finished() {
+	[ ! -e "$place/.out.tenon-journal" ] || sed 1d "$place/.out.tenon-journal" >"$area/finished"
+	[ "$1" = "$place/out" ] || [ -e "$place/.out.tenon-journal" ] || : >"$area/finished"
+	while read -r name; do
+		ls -i "$1/$name" | sed 's| .*/| |'
+	done <"$area/finished"
+}
+
 check_kill() {
 	state=$(describe "$place/out")
 	if [ "$state" != "$before" ] && [ "$state" != "$after" ]; then
@@ -96,8 +109,12 @@ check_kill() {
 		return
 	fi
 	shift
+	finished=$(list_finished "$place/.out.tenon-part")
+	[ -z "${RESUME:-}" ] || set -- "$@" --resume
 	run "A=1 LD_PRELOAD=$faultfs $always" "$@" || complain "the command fails after a kill"
 	[ "$(describe "$place/out")" = "$after" ] || complain "another result after a kill"
+	[ -z "${RESUME:-}" ] || [ "$(list_finished "$place/out")" = "$finished" ] || complain "a finished file was written again"
+	[ -z "$finished" ] || resumed=$((resumed + 1))
 	nothing_else "run again after a kill"
 }
 
@@ -132,4 +149,5 @@ sweep() { # code, calls, command
 sweep 28 "$changing" "$@"
 sweep 5 "$changing" "$@"
 sweep 0 "$changing unlink rmdir" "$@"
-echo "$runs runs"
+[ -z "${RESUME:-}" ] || [ "$resumed" -gt 1 ] || complain "no run was taken up again"
+echo "$runs runs, $resumed taken up again"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Writes the first corpus of fuzz_st_header: small files near every rule. Files that the fuzzer found are added by hand,
-# named for what they showed.
+# Writes the first corpora of fuzz_st_header and fuzz_gguf: small files near every rule. Files that the fuzzer found are
+# added by hand, named for what they showed.
 set -eu
 cd "$(dirname "$0")/corpus/st_header"
 
@@ -44,3 +44,72 @@ st nested "{\"w\":{$one,\"x\":$(awk 'BEGIN { for (i = 0; i < 127; i++) printf "[
 printf '\377\377\377\377\377\377\377\377{}' >length_huge
 printf '\001\341\365\005\000\000\000\000{}' >length_over_the_cap
 printf '{}' >short
+
+cd ../gguf
+
+u() { # u BYTES NUMBER...: each number, little-endian
+	bytes=$1
+	shift
+	for number; do
+		i=0
+		while [ $i -lt "$bytes" ]; do
+			printf "\\$(printf %03o $((number >> (8 * i) & 255)))"
+			i=$((i + 1))
+		done
+	done
+}
+text() { u 8 ${#1}; printf %s "$1"; }
+setting() { text "$1"; u 4 8; text "$2"; }
+head_of() { printf GGUF; u 4 "$1"; u 8 "$2" "$3"; } # VERSION TENSORS SETTINGS
+# tensor NAME TYPE OFFSET DIM...
+tensor() {
+	text "$1"
+	type=$2 offset=$3
+	shift 3
+	u 4 $#
+	u 8 "$@"
+	u 4 "$type"
+	u 8 "$offset"
+}
+# pad FILE BYTES: zeros up to the next multiple of 32, and so many behind it
+pad() { truncate -s $((($(wc -c <"$1") + 31) / 32 * 32 + $2)) "$1"; }
+a=blk.0.attn_q.weight.lora_a b=blk.0.attn_q.weight.lora_b
+
+{
+	head_of 3 2 4
+	setting general.type adapter
+	setting general.architecture llama
+	setting adapter.type lora
+	text adapter.lora.alpha; u 4 6; u 4 1082130432
+	tensor $a 0 0 3 2
+	tensor $b 1 32 2 4
+} >lora
+pad lora 48
+{ head_of 2 0 0; } >empty
+{ head_of 1 0 0; } >version_1
+{ head_of 3 1048577 0; } >tensors_over_the_cap
+{ head_of 3 1048576 0; } >tensors_without_room
+{ head_of 3 0 -1; } >settings_huge
+{ head_of 3 1 0; tensor $a 30 0; } >scalar
+pad scalar 2
+{ head_of 3 1 0; tensor $a 28 0 1 1 1 1; } >four_dimensions
+pad four_dimensions 8
+{ head_of 3 1 0; tensor $a 0 0 1 1 1 1 1; } >five_dimensions
+{ head_of 3 1 0; tensor $a 12 0 256 2; } >quantized
+{ head_of 3 1 0; tensor $a 0 0 4294967296 4294967296; } >overflow
+{ head_of 3 1 0; tensor $a 0 -32 3 2; } >offset_wraps
+{ head_of 3 1 0; tensor $a 0 0 3 2; } >cut_short
+{ head_of 3 2 0; tensor $a 0 0 1; tensor $a 0 0 1; } >twice
+pad twice 4
+{ head_of 3 1 0; tensor '' 0 0 1; } >no_name
+pad no_name 4
+{ head_of 3 0 1; text general.alignment; u 4 4; u 4 0; } >alignment_0
+{ head_of 3 1 1; text general.alignment; u 4 4 64; tensor $a 0 0 1; } >alignment_64
+pad alignment_64 64
+{ head_of 3 0 1; text adapter.alora.invocation_tokens; u 4 9 4; u 8 2; u 4 1 2; } >invocation
+{ head_of 3 0 1; text x; u 4 9 8; u 8 2; text one; text two; } >array_of_texts
+{ head_of 3 0 1; text x; u 4 9 12; u 8 -1; } >array_overflow
+{ head_of 3 0 1; text x; u 4 9 9; u 8 1; } >array_of_arrays
+{ head_of 3 0 1; text x; u 4 13; } >type_unknown
+{ head_of 3 0 1; setting general.type a_type_with_more_than_thirty_one_bytes; } >long_text
+{ head_of 3 0 1; u 8 -1; printf x; } >key_huge

@@ -10,7 +10,7 @@
 
 static void path_in(char path[512], const char *folder, const char *name)
 {
-	snprintf(path, 512, "%s/%s", folder, name);
+	snprintf(path, 512, "%.400s/%.100s", folder, name);
 }
 
 static void write_text(const char *folder, const char *name, const char *text)
@@ -102,7 +102,7 @@ static tn_status run_verify(tn_context *ctx, const char *folder, struct tn_error
 	if (status == TN_OK)
 		status = tn_adapter_open(ctx, lora_path, &lora, err);
 	if (status == TN_OK)
-		status = tn_adapter_json(ctx, lora, swallow, NULL, err);
+		status = tn_adapter_json(ctx, lora, base, swallow, NULL, err);
 	if (status == TN_OK)
 		status = tn_checkpoint_json(ctx, base, swallow, NULL, err);
 	if (status == TN_OK)

@@ -189,6 +189,35 @@ static void the_same_name_without_index(void **state)
 	tt_expect_msg(t, "model-2.safetensors");
 }
 
+static void a_configuration_is_named_with_its_folder(void **state)
+{
+	struct tt *t = *state;
+	json_t *root = NULL;
+	write_shard(t, "model.safetensors", "a");
+	tt_write_text(tt_path(t, "config.json"), "{\"a\":}");
+	tn_checkpoint *c = open_folder(t);
+	tt_expect(t, tn_checkpoint_parse_config(c, &root, &t->err), TN_E_FORMAT);
+	tt_expect_msg(t, tt_path(t, "config.json"));
+	tn_checkpoint_close(c);
+}
+
+/* Names that say how many files there are hold even where no index does. */
+static void a_numbering_without_index(void **state)
+{
+	struct tt *t = *state;
+	write_shard(t, "model-00001-of-00003.safetensors", "a");
+	expect_refused(t, TN_E_NOTFOUND, "model-00002-of-00003.safetensors");
+	write_shard(t, "model-00003-of-00003.safetensors", "c");
+	expect_refused(t, TN_E_NOTFOUND, "model-00002-of-00003.safetensors");
+	write_shard(t, "model-00002-of-00003.safetensors", "b");
+	write_shard(t, "x-00001-of-00001.safetensors", "d");
+	tn_checkpoint *c = open_folder(t);
+	expect_tensors(t, c, "abcd");
+	tn_checkpoint_close(c);
+	assert_int_equal(unlink(tt_path(t, "model-00001-of-00003.safetensors")), 0);
+	expect_refused(t, TN_E_NOTFOUND, "model-00001-of-00003.safetensors");
+}
+
 static void damaged_parts(void **state)
 {
 	struct tt *t = *state;
@@ -249,7 +278,9 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TT_TEST(with_an_index),         TT_TEST(without_an_index),   TT_TEST(a_single_file),
 		TT_TEST(other_index_names),     TT_TEST(missing_things),     TT_TEST(index_against_headers),
-		TT_TEST(the_same_name_without_index), TT_TEST(damaged_parts), TT_TEST(hugging_face_cache),
+		TT_TEST(the_same_name_without_index), TT_TEST(a_numbering_without_index),
+		TT_TEST(a_configuration_is_named_with_its_folder),
+		TT_TEST(damaged_parts), TT_TEST(hugging_face_cache),
 		TT_TEST(roles),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,6 +3,7 @@
 
 #include "store/json_doc.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -34,7 +35,9 @@ static void everything_else_is_refused(void **state)
 	expect_refused(t, "null", TN_E_FORMAT);
 	expect_refused(t, "{\"a\":1,}", TN_E_FORMAT);
 	expect_refused(t, "{\"a\":1,\"a\":2}", TN_E_FORMAT);
-	expect_refused(t, "{\"a\":NaN}", TN_E_FORMAT);
+	expect_refused(t, "{\"a\":NaNs}", TN_E_FORMAT);
+	expect_refused(t, "{\"a\":+Infinity}", TN_E_FORMAT);
+	expect_refused(t, "{\"a\":Inf", TN_E_FORMAT);
 	expect_refused(t, "{\"a\":1} x", TN_E_FORMAT);
 	expect_refused(t, "{\"a\":\"\xFF\"}", TN_E_FORMAT);
 	char *deep = malloc(1 << 18);
@@ -57,8 +60,48 @@ static void everything_else_is_refused(void **state)
 	tt_expect(t, tn_json_load(t->ctx, tt_path(t, "absent.json"), &root, &t->err), TN_E_NOTFOUND);
 }
 
+/* A config may hold what Python writes and jansson has no value for; nobody takes it for a number, a text or nothing. */
+static void numbers_that_jansson_cannot_hold(void **state)
+{
+	static const char *const tokens[] = { "NaN", "Infinity", "-Infinity", "9223372036854775808",
+					      "-9223372036854775809", "340282366920938463463374607431768211456", "1e999" };
+	struct tt *t = *state;
+	for (size_t i = 0; i < sizeof tokens / sizeof *tokens; i++) {
+		char text[100];
+		json_t *root = NULL;
+		snprintf(text, sizeof text, "{\"a\":[0.0,%s]}", tokens[i]);
+		tt_ok(t, tn_json_parse(t->ctx, text, strlen(text), "c", &root, &t->err));
+		const json_t *value = json_array_get(json_object_get(root, "a"), 1);
+		assert_string_equal(tn_json_number_token(value), tokens[i]);
+		assert_false(json_is_number(value) || json_is_null(value));
+		assert_string_equal(json_string_value(value), "");
+		json_decref(root);
+	}
+}
+
+static void strings_are_no_number_tokens(void **state)
+{
+	static const char text[] = "{\"a\":[\"NaN\",\"\\u0000\\u00ff1\",\"\",1,null,9223372036854775807]}";
+	struct tt *t = *state;
+	json_t *root = NULL;
+	tt_ok(t, tn_json_parse(t->ctx, text, sizeof text - 1, "c", &root, &t->err));
+	for (size_t i = 0; i < 6; i++)
+		assert_null(tn_json_number_token(json_array_get(json_object_get(root, "a"), i)));
+	json_decref(root);
+	tt_expect(t, tn_json_parse(t->ctx, "{\"a\":\"\\u0000\xFF\"}", 15, "c", &root, &t->err), TN_E_FORMAT);
+}
+
+static void a_byte_order_mark_is_named(void **state)
+{
+	struct tt *t = *state;
+	expect_refused(t, "\xEF\xBB\xBF{}", TN_E_FORMAT);
+	tt_expect_msg(t, "begins with a byte order mark; remove it");
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { TT_TEST(objects_are_read), TT_TEST(everything_else_is_refused) };
+	const struct CMUnitTest tests[] = { TT_TEST(objects_are_read), TT_TEST(everything_else_is_refused),
+					    TT_TEST(numbers_that_jansson_cannot_hold),
+					    TT_TEST(strings_are_no_number_tokens), TT_TEST(a_byte_order_mark_is_named) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

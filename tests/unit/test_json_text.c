@@ -96,6 +96,9 @@ static void documents(void **state)
 	expect_document(t, "{\"big\":9223372036854775807,\"min\":-9223372036854775808,\"f\":1e5}",
 			(struct tn_json_style){ -1, 1, 0 },
 			"{\"big\": 9223372036854775807, \"min\": -9223372036854775808, \"f\": 100000.0}");
+	expect_document(t, "{\"a\":[0.0,Infinity],\"b\":-Infinity,\"c\":NaN,\"d\":18446744073709551616}",
+			(struct tn_json_style){ -1, 1, 0 },
+			"{\"a\": [0.0, Infinity], \"b\": -Infinity, \"c\": NaN, \"d\": 18446744073709551616}");
 }
 
 static void characters(void **state)

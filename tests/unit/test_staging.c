@@ -148,10 +148,11 @@ static void force_replaces_model_folders_only(void **state)
 	expect_text(tt_path(t, "out/config.json"), "new");
 	assert_int_equal(tt_count_entries(tt_path(t, "out")), 1);
 	assert_int_equal(tt_count_entries(t->folder), 1);
-	static const char *const strangers[] = { "thesis.odt", "adapters.safetensors", ".git", "data" };
+	static const char *const strangers[] = { "thesis.odt", "adapters.safetensors", "model.gguf", "optimizer.pt", ".git",
+						"data" };
 	for (size_t i = 0; i < sizeof strangers / sizeof *strangers; i++) {
 		const char *path = tt_path(t, "out/%s", strangers[i]);
-		if (i < 2)
+		if (i < 4)
 			tt_write_text(path, "");
 		else
 			assert_int_equal(mkdir(path, 0700), 0);
@@ -159,6 +160,16 @@ static void force_replaces_model_folders_only(void **state)
 		tt_expect_msg(t, strangers[i]);
 		assert_int_equal(remove(path), 0);
 	}
+}
+
+static void force_does_not_replace_what_is_no_model(void **state)
+{
+	struct tt *t = *state;
+	assert_int_equal(mkdir(tt_path(t, "out"), 0700), 0);
+	tt_write_text(tt_path(t, "out/secrets.json"), "{}");
+	tt_write_text(tt_path(t, "out/train.jsonl"), "");
+	refuse(t, tt_path(t, "out"), 1, TN_E_EXISTS);
+	tt_expect_msg(t, "holds no model");
 }
 
 /* Between the check at the beginning and the end of a long run, files of the user's may appear. */
@@ -251,6 +262,7 @@ int main(void)
 		TT_TEST(committed_whole),          TT_TEST(abort_leaves_nothing),
 		TT_TEST(parents_are_made),         TT_TEST(paths_without_a_place),
 		TT_TEST(what_stands_there_stays),  TT_TEST(force_replaces_model_folders_only),
+		TT_TEST(force_does_not_replace_what_is_no_model),
 		TT_TEST(files_that_appear_meanwhile), TT_TEST(leftovers_are_cleared),
 		TT_TEST(another_process_holds_the_lock), TT_TEST(no_descriptor_left),
 	};

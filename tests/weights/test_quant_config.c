@@ -189,6 +189,12 @@ static void quantization_config_is_read_when_it_is_mlx(void **state)
 	tn_quant_config_destroy(c);
 	assert_null(config_parse(
 		"{\"quantization_config\": {\"quant_method\": \"gptq\", \"bits\": 4, \"group_size\": 128}}"));
+	fails(TN_E_FORMAT, "`mode` of 'quantization' is a number",
+	      "{\"quantization\": {\"group_size\": 64, \"bits\": 4, \"mode\": 3}}");
+	fails(TN_E_FORMAT, "`mode` of 'a' is an object",
+	      "{\"quantization\": {\"group_size\": 64, \"bits\": 4, \"a\": {\"mode\": {}}}}");
+	fails(TN_E_FORMAT, "`mode` of 'quantization' is a number",
+	      "{\"quantization\": {\"group_size\": 64, \"bits\": 4, \"mode\": NaN}}");
 	fails(TN_E_FORMAT, "`mode` of 'quantization' is 'int4'",
 	      "{\"quantization\": {\"group_size\": 64, \"bits\": 4, \"mode\": \"int4\"}}");
 	fails(TN_E_FORMAT, "`bits` of 'a' must be a whole number",

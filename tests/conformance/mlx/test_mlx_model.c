@@ -3,7 +3,6 @@
  * config.json, the same bits per weight. */
 #include "vectors.h"
 
-#include "sha256.h"
 #include "store/json_doc.h"
 #include "store/json_text.h"
 #include "store/st_writer.h"

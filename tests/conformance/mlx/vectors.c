@@ -2,6 +2,7 @@
 #include "vectors.h"
 
 #include "base/half.h"
+#include "base/sha256.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -93,4 +94,15 @@ struct tn_format vectors_format(const char *name, const char **kind)
 int same_float(float a, float b)
 {
 	return (a != a && b != b) || tn_f32_bits(a) == tn_f32_bits(b);
+}
+
+void sha256_hex(const void *data, size_t n, char hex[65])
+{
+	struct tn_sha256 h;
+	unsigned char digest[32];
+	tn_sha256_init(&h);
+	tn_sha256_add(&h, data, n);
+	tn_sha256_finish(&h, digest);
+	for (size_t i = 0; i < sizeof digest; i++)
+		snprintf(hex + 2 * i, 3, "%02x", digest[i]);
 }

@@ -30,6 +30,9 @@ float *vector_floats(const struct vector *v);
 /* "affine_b4_g64_bf16_3d.safetensors" -> the format of that name; *kind gets what follows the dtype, or "". */
 struct tn_format vectors_format(const char *name, const char **kind);
 
+/* SHA-256 as hex digits, as the manifests have it. */
+void sha256_hex(const void *data, size_t n, char hex[65]);
+
 /* 1 when both are NaN, or have the same bits. */
 int same_float(float a, float b);
 

@@ -1,0 +1,24 @@
+/* What an interrupted run has finished, so that the next one need not do it again. A text file: one line that says which plan
+ * it is of, then one line for each finished file, each durable before the next work begins. A line that was cut off by a
+ * crash does not count. */
+#ifndef TN_JOURNAL_H
+#define TN_JOURNAL_H
+
+#include "base/file.h"
+
+enum { TN_PLAN_ID_BYTES = 32 };
+
+struct tn_journal;
+
+/* Opens the journal at `path` for the plan of that identity. With `resume`, what an earlier run of the same plan noted is
+ * kept; a journal of another plan, or none, starts empty, as without `resume`. */
+tn_status tn_journal_open(tn_context *ctx, const char *path, const unsigned char plan_id[TN_PLAN_ID_BYTES], int resume,
+			  struct tn_journal **out, struct tn_error *err);
+void tn_journal_close(struct tn_journal *journal);
+
+int tn_journal_has(const struct tn_journal *journal, const char *name);
+size_t tn_journal_count(const struct tn_journal *journal);
+/* Notes that the file `name` is complete and durable. Thread-safe. */
+tn_status tn_journal_add(struct tn_journal *journal, const char *name, struct tn_error *err);
+
+#endif

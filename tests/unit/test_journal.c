@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Runs that are taken up again. The interrupted one is a child process that ends without a word. */
+#include "testlib.h"
+
+#include "store/staging.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static const unsigned char plan_a[TN_PLAN_ID_BYTES] = { 1, 2, 3 };
+static const unsigned char plan_b[TN_PLAN_ID_BYTES] = { 1, 2, 4 };
+
+static struct tn_staging *begin(struct tt *t, const unsigned char *plan_id, int resume)
+{
+	struct tn_staging *s = NULL;
+	tt_ok(t, tn_staging_begin_plan(t->ctx, tt_path(t, "out"), 0, plan_id, resume, &s, &t->err));
+	return s;
+}
+
+static void write_noted(struct tt *t, struct tn_staging *s, const char *name)
+{
+	tt_ok(t, tn_staging_write(s, name, name, strlen(name), &t->err));
+	tt_ok(t, tn_staging_note(s, name, &t->err));
+}
+
+/* A run that finishes one and two, has three in the works, and is killed. */
+static void interrupted(struct tt *t)
+{
+	pid_t child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		struct tn_staging *s = begin(t, plan_a, 0);
+		write_noted(t, s, "one");
+		write_noted(t, s, "two");
+		tt_ok(t, tn_staging_write(s, "three", "thr", 3, &t->err));
+		_exit(0);
+	}
+	int status;
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	assert_int_equal(tt_count_entries(t->folder), 2);
+}
+
+static void expect_state(const struct tn_staging *s, int one, int two)
+{
+	assert_int_equal(tn_staging_has(s, "one"), one);
+	assert_int_equal(tn_staging_has(s, "two"), two);
+	assert_false(tn_staging_has(s, "three"));
+	assert_int_equal(tt_count_entries(tn_staging_folder(s)), (size_t)(one + two));
+}
+
+static void finished_files_stay(void **state)
+{
+	struct tt *t = *state;
+	interrupted(t);
+	struct tn_staging *s = begin(t, plan_a, 1);
+	expect_state(s, 1, 1);
+	write_noted(t, s, "three");
+	tt_ok(t, tn_staging_commit(s, &t->err));
+	assert_int_equal(tt_count_entries(t->folder), 1);
+	assert_int_equal(tt_count_entries(tt_path(t, "out")), 3);
+}
+
+static void all_goes_without_resume(void **state)
+{
+	struct tt *t = *state;
+	interrupted(t);
+	struct tn_staging *s = begin(t, plan_a, 0);
+	expect_state(s, 0, 0);
+	tn_staging_abort(s);
+	assert_int_equal(tt_count_entries(t->folder), 0);
+}
+
+static void all_goes_for_another_plan(void **state)
+{
+	struct tt *t = *state;
+	interrupted(t);
+	struct tn_staging *s = begin(t, plan_b, 1);
+	expect_state(s, 0, 0);
+	tt_ok(t, tn_staging_commit(s, &t->err));
+	assert_int_equal(tt_count_entries(t->folder), 1);
+}
+
+/* A journal of files that are not there could vouch for a half-written one later. */
+static void a_missing_file_makes_the_journal_worthless(void **state)
+{
+	struct tt *t = *state;
+	interrupted(t);
+	assert_int_equal(unlink(tt_path(t, ".out.tenon-part/one")), 0);
+	struct tn_staging *s = begin(t, plan_a, 1);
+	expect_state(s, 0, 0);
+	tt_ok(t, tn_staging_commit(s, &t->err));
+}
+
+static void a_cut_line_does_not_count(void **state)
+{
+	struct tt *t = *state;
+	interrupted(t);
+	size_t n;
+	unsigned char *journal = tt_read_file(tt_path(t, ".out.tenon-journal"), &n);
+	tt_write_file(tt_path(t, ".out.tenon-journal"), journal, n - 1); /* "two" without its end */
+	free(journal);
+	struct tn_staging *s = begin(t, plan_a, 1);
+	expect_state(s, 1, 0);
+	write_noted(t, s, "two");
+	assert_false(tn_staging_has(s, "two")); /* this run's own: an earlier one did not finish it */
+	tn_staging_abort(s);
+}
+
+static void damaged_journals_count_for_nothing(void **state)
+{
+	static const char *const texts[] = { "", "tenon", "tenon journal \n", "one\ntwo\n", "\n\n\n", "\xff\xfe" };
+	struct tt *t = *state;
+	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
+		interrupted(t);
+		tt_write_text(tt_path(t, ".out.tenon-journal"), texts[i]);
+		struct tn_staging *s = begin(t, plan_a, 1);
+		expect_state(s, 0, 0);
+		tt_ok(t, tn_staging_commit(s, &t->err));
+		tt_remove_tree(tt_path(t, "out"));
+	}
+}
+
+static void a_failed_run_with_resume_leaves_its_files(void **state)
+{
+	struct tt *t = *state;
+	struct tn_staging *s = begin(t, plan_a, 1);
+	write_noted(t, s, "one");
+	tn_staging_abort(s);
+	s = begin(t, plan_a, 1);
+	expect_state(s, 1, 0);
+	write_noted(t, s, "two");
+	tt_ok(t, tn_staging_commit(s, &t->err));
+	assert_int_equal(tt_count_entries(tt_path(t, "out")), 2);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TT_TEST(finished_files_stay),
+		TT_TEST(all_goes_without_resume),
+		TT_TEST(all_goes_for_another_plan),
+		TT_TEST(a_missing_file_makes_the_journal_worthless),
+		TT_TEST(a_cut_line_does_not_count),
+		TT_TEST(damaged_journals_count_for_nothing),
+		TT_TEST(a_failed_run_with_resume_leaves_its_files),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
