@@ -6,7 +6,7 @@
 #include <sys/stat.h>
 
 static struct recoding args = { .request = TN_RECODE_REQUEST_INIT, .save_path = "mlx_model" };
-static const char *bits, *group_size, *dtype, *upload_repo;
+static const char *bits, *group_size, *dtype, *upload_repo, *to;
 static int quantize, dequantize, trust_remote_code;
 
 static const struct cli_option options[] = {
@@ -19,6 +19,9 @@ static const struct cli_option options[] = {
 	{ CLI_TEXT, "--quant-predicate", "R", "mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6", &args.request.quantization.recipe },
 	{ CLI_TEXT, "--dtype", "T", "float32, float16 or bfloat16 (default: torch_dtype of config.json)", &dtype },
 	{ CLI_FLAG, "-d, --dequantize", NULL, "write dense weights, with MLX's own roundings", &dequantize },
+	{ CLI_TEXT, "--to", "F", "of AWQ, GPTQ, bitsandbytes, FP8 and such: mlx (the same values) or dense", &to },
+	{ CLI_FLAG, "--requantize", NULL, "with --to mlx or -q: what MLX cannot hold is decoded and quantized anew",
+	  &args.request.requantize },
 	{ CLI_BYTES, "--max-shard-size", "SIZE", "most bytes of tensors in one file (default 5G)", &args.request.shard_bytes },
 	{ CLI_TEXT, "--receipt", "FILE", "also write what was done as JSON", &args.receipt },
 	{ CLI_FLAG, "--dry-run", NULL, "print what would be done, and do nothing", &args.dry_run },
@@ -50,6 +53,8 @@ static int check(void)
 		return cli_usage(&command, "'%s' is not a mode: affine, mxfp4, mxfp8, nvfp4", q->mode);
 	if (!recoding_dtype(dtype, &args.request.dtype))
 		return cli_usage(&command, "'%s' is not a dtype: float32, float16, bfloat16", dtype);
+	if (to && strcmp(to, "mlx") != 0 && strcmp(to, "dense") != 0)
+		return cli_usage(&command, "'%s' is no target: mlx, dense", to);
 	if (quantize && dequantize)
 		return cli_usage(&command, "Choose either quantize or dequantize, not both.");
 	return -1;
@@ -82,10 +87,11 @@ int cmd_convert(int argc, char **argv)
 	if (refuse_existing())
 		return EXIT_FAILED;
 	args.command = &command;
-	args.options_without_quantize = !quantize && (args.request.quantization.recipe || bits || group_size ||
-						     args.request.quantization.q.mode);
+	args.options_without_quantize = !quantize && !args.request.requantize &&
+					(args.request.quantization.recipe || bits || group_size || args.request.quantization.q.mode);
 	args.request.quantize = quantize;
-	args.request.dequantize = dequantize;
+	args.request.to_mlx = to && strcmp(to, "mlx") == 0;
+	args.request.dequantize = dequantize || (to && !args.request.to_mlx);
 	args.request.like_mlx = 1;
 	args.request.mlx_folder = 1;
 	return run_recoding(&args);

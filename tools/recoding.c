@@ -100,6 +100,9 @@ static void warn(const struct recoding *c, const tn_recode *r)
 static void print_summary(const struct recoding *c, const tn_recode *r, const tn_checkpoint *base, double seconds)
 {
 	char before[CLI_NUMBER_BYTES], after[CLI_NUMBER_BYTES];
+	size_t repacked = tn_recode_count_of(r, TN_RECODE_REPACK), again = tn_recode_count_of(r, TN_RECODE_REQUANTIZE);
+	if (repacked || again)
+		printf("%srepacked %zu, requantized %zu; ", c->dry_run ? "would have " : "", repacked, again);
 	printf("%squantized %zu, dequantized %zu, cast %zu, copied %zu: %s -> %s, %.3f bits per weight",
 	       c->dry_run ? "would have " : "", tn_recode_count_of(r, TN_RECODE_QUANTIZE),
 	       tn_recode_count_of(r, TN_RECODE_DEQUANTIZE), tn_recode_count_of(r, TN_RECODE_CAST),

@@ -72,9 +72,9 @@ TN_API tn_status tn_safetensors_load(const tn_safetensors *file, const char *nam
 
 typedef struct tn_checkpoint tn_checkpoint;
 
-/* Opens a checkpoint folder: the shards of its `*.safetensors.index.json`, or, without an index, every *.safetensors file
- * of the folder in the order of names (adapter files excepted). A path to a single .safetensors file is a checkpoint of
- * one shard.
+/* Opens a checkpoint folder: the shards of its `*.safetensors.index.json`; without an index, beside a model.safetensors the
+ * files model*.safetensors, as mlx-lm has it, else every *.safetensors file in the order of names (adapter files excepted). A
+ * path to a single .safetensors file is a checkpoint of one shard.
  * Errors: TN_E_NOTFOUND: no such folder, no safetensors file in it, or a shard of the index is missing. TN_E_FORMAT:
  * a name in two shards, an index that disagrees with a header (a tensor that its shard lacks, or that the index does not
  * list), a shard name that is a path, a damaged file; each names both files. */

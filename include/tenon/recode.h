@@ -29,19 +29,28 @@ struct tn_recode_request {
 	                                    * mxfp and nvfp results are BF16 all the same) */
 	tn_flavour flavour;                /* of encoding */
 	uint64_t shard_bytes;              /* most bytes of tensors in one file; 0: 5 * 2^30, as mlx-lm has it */
+	int to_mlx;                        /* modules of other libraries become MLX's triples of the same values: TN_E_UNSUPPORTED,
+	                                    * naming it, for one that has no such triple, unless `requantize`. `dtype` is then
+	                                    * that of scales and biases, which need not hold every bias exactly; without it
+	                                    * they get one that does. Not together with dequantize */
+	int requantize;                    /* such modules, and with quantize all modules of other libraries, are decoded and
+	                                    * quantized as `quantization` says */
 	int mlx_folder;                    /* what mlx_lm.convert writes around the weights: eos_token_id taken from
 	                                    * generation_config.json, a README.md of front matter */
 };
 #define TN_RECODE_REQUEST_INIT \
-	{ 0, TN_QUANT_REQUEST_INIT, 0, 0, (tn_dtype)TN_DTYPE_COUNT, TN_FLAVOUR_CPU, 0, 0 }
+	{ 0, TN_QUANT_REQUEST_INIT, 0, 0, (tn_dtype)TN_DTYPE_COUNT, TN_FLAVOUR_CPU, 0, 0, 0, 0 }
 
 typedef enum tn_recode_action {
 	TN_RECODE_COPY,        /* byte for byte */
 	TN_RECODE_CAST,        /* another floating dtype */
 	TN_RECODE_QUANTIZE,
-	TN_RECODE_DEQUANTIZE
+	TN_RECODE_DEQUANTIZE,
+	TN_RECODE_REPACK,      /* another library's module as MLX's triple: the same codes */
+	TN_RECODE_REQUANTIZE   /* another library's module, decoded and quantized */
 } tn_recode_action;
-TN_API const char *tn_recode_action_name(tn_recode_action action); /* "copied", "cast", "quantized", "dequantized" */
+/* "copied", "cast", "quantized", "dequantized", "repacked", "requantized" */
+TN_API const char *tn_recode_action_name(tn_recode_action action);
 
 /* What becomes of one tensor, or of one triple (named by its weight). Belongs to the plan. */
 struct tn_recoded {
@@ -53,7 +62,8 @@ struct tn_recoded {
 };
 
 /* Plans; the checkpoint must be a folder and outlive the plan. No weight is read but nvfp4's global scales.
- * Errors: TN_E_ARG: quantize and dequantize together, and what tn_quant_plan_create refuses; TN_E_FORMAT and
+ * Errors: TN_E_ARG: quantize or to_mlx and dequantize together, and what tn_quant_plan_create refuses; TN_E_UNSUPPORTED:
+ * modules of another library, and neither dequantize nor to_mlx nor requantize says what becomes of them; TN_E_FORMAT and
  * TN_E_MISMATCH: the checkpoint's own quantization is damaged, named by layer and key. */
 TN_API tn_status tn_recode_plan(tn_context *ctx, const tn_checkpoint *base, const struct tn_recode_request *request,
 				tn_recode **out, struct tn_error *err);

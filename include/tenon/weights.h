@@ -264,19 +264,23 @@ TN_API void tn_quantized_weights_free(tn_context *ctx, tn_quantized_weight **wei
 
 /* ---- what a checkpoint's tensors mean --------------------------------------------------------------------- */
 
-/* The logical weights of a checkpoint: a triple is one, every other tensor is one. */
+/* The logical weights of a checkpoint: a triple is one, a module that another library packed is one, every other tensor is
+ * one. */
 typedef struct tn_weight_list tn_weight_list;
 
 struct tn_weight {
-	const struct tn_tensor *tensor;  /* of a triple: its `.weight` */
-	struct tn_quantization q;        /* of a triple; mode is NULL when it is dense */
+	const struct tn_tensor *tensor;  /* of a triple: its `.weight`. Of a module of another library: its name and shape when
+	                                  * dense; belongs to the list */
+	struct tn_quantization q;        /* of these; mode is NULL when it is dense, and no mode of MLX but "gptq", "awq gemm",
+	                                  * "nf4", "fp8" and so on when another library packed it (docs/foreign.md) */
 	uint64_t last;                   /* last size of the logical shape; the others are those of the tensor */
 	uint64_t parameters;             /* logical elements */
 	uint64_t bytes;                  /* of all its tensors */
 };
 
 /* Lists them in the order of names, with the parameters of config.json. The checkpoint must outlive the list. A triple that
- * does not fit its configuration counts as plain tensors and is said in the log: looking must work on damaged models too. */
+ * does not fit its configuration counts as plain tensors and is said in the log, and so do all tensors when a module of
+ * another library is damaged: looking must work on damaged models too. */
 TN_API tn_status tn_weight_list_create(tn_context *ctx, const tn_checkpoint *checkpoint, tn_weight_list **out,
 				       struct tn_error *err);
 TN_API void tn_weight_list_destroy(tn_weight_list *list);

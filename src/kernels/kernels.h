@@ -76,12 +76,46 @@ struct tn_codec {
 	uint8_t takes_global_scale;
 };
 
+/* ---- codes of other libraries ---------------------------------------------------------------------------- */
+
+/* How the codes of a matrix [rows, cols] lie. `stored row` is a run of `stride` bytes in memory. */
+enum tn_packing {
+	TN_PACK_STREAM,      /* stored row is a row: a dense bit stream, first code lowest */
+	TN_PACK_WORDS,       /* the same with floor(32 / bits) codes in each 32-bit word */
+	TN_PACK_HIGH_FIRST,  /* bitsandbytes: nibbles over the flat matrix, high half of a byte first */
+	TN_PACK_COLUMNS,     /* GPTQ: [cols * bits / 32][rows] words, the stream runs down each column */
+	TN_PACK_PLANES,      /* gptq_p: the same, 32 codes in planes of 4, 2 and 1 bits */
+	TN_PACK_AWQ,         /* AutoAWQ gemm: [cols][rows / 8] words, nibbles in the order 0 4 1 5 2 6 3 7 */
+	TN_PACK_AWQ_FAST,    /* AutoAWQ gemv_fast: [rows / 4][cols] half words */
+	TN_PACK_MARLIN       /* [cols / 16][rows * 2] words */
+};
+struct tn_packed {
+	enum tn_packing packing;
+	unsigned bits;             /* at most 8 */
+	const unsigned char *bytes;
+	size_t stride;
+};
+
+/* What the codes of a row mean: (table[code] - zeros[g]) * scales[g], or table[code] * scales[g] + zeros[g], then times
+ * factor; each operation rounded to float32. g is group_of[i], or (offset + i) / group. */
+struct tn_grid {
+	const float *table;        /* [256] */
+	const float *scales, *zeros; /* zeros may be NULL */
+	const uint32_t *group_of;  /* or NULL */
+	size_t group, offset;
+	int add_zeros;
+	float factor;
+};
+
 /* ---- the table ------------------------------------------------------------------------------------------- */
 
 /* lowrank_f32: dst[j] = sum over k of b[k] * a[k][j]     a [rank, cols], b [rank] -> dst [cols]; k ascending, from 0.
  * lowrank_f64: the same in double, for results that are rounded to float32.
  * dot_f32: sum of a[i] * b[i] in 16 lanes, lane i % 16, added pairwise at the end.
- * axpy_f32: y[i] += a * x[i]. */
+ * axpy_f32: y[i] += a * x[i].
+ * unpack_codes: dst [rows][cols], one code in each byte; `skip` rows (TN_PACK_HIGH_FIRST: codes) stand before the first.
+ * grid_f32: dst[n], what n codes mean.
+ * pack_codes: n codes as a dense bit stream, first code lowest; n * bits is a multiple of 8. */
 struct tn_kernels {
 	const char *isa;
 #define KERNEL(ret, name, args) ret (*name) args;

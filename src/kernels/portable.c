@@ -71,6 +71,34 @@ static void axpy_f32(float *y, float a, const float *x, size_t n)
 		y[i] += a * x[i];
 }
 
+/* of unpack.c */
+void TN_ISA_NAME(tn_unpack_codes)(uint8_t *dst, const struct tn_packed *src, size_t skip, size_t rows, size_t cols);
+void TN_ISA_NAME(tn_grid_f32)(float *dst, const uint8_t *codes, size_t n, const struct tn_grid *grid);
+
+static void unpack_codes(uint8_t *dst, const struct tn_packed *src, size_t skip, size_t rows, size_t cols)
+{
+	TN_ISA_NAME(tn_unpack_codes)(dst, src, skip, rows, cols);
+}
+
+static void grid_f32(float *dst, const uint8_t *codes, size_t n, const struct tn_grid *grid)
+{
+	TN_ISA_NAME(tn_grid_f32)(dst, codes, n, grid);
+}
+
+static void pack_codes(void *dst, const uint8_t *codes, size_t n, unsigned bits)
+{
+	unsigned char *out = dst;
+	uint32_t held = 0;
+	unsigned count = 0;
+	for (size_t i = 0; i < n; i++) {
+		held |= (uint32_t)codes[i] << count;
+		for (count += bits; count >= 8; count -= 8) {
+			*out++ = (unsigned char)held;
+			held >>= 8;
+		}
+	}
+}
+
 #define CODEC(name) extern const struct tn_codec TN_ISA_NAME(tn_codec_##name);
 #include "kernels/codecs.def"
 #undef CODEC

@@ -71,13 +71,22 @@ static tn_status check_numbering(const tn_checkpoint *c, struct tn_error *err)
 	return TN_OK;
 }
 
-/* Without an index: every safetensors file that is not an adapter's. */
+static int holds_weights(const char *name)
+{
+	return tn_ends_with(name, ".safetensors") && tn_file_role_of(name) == TN_ROLE_WEIGHTS;
+}
+
+/* Without an index: where there is a model.safetensors the files model*.safetensors, as mlx-lm has it; else every safetensors
+ * file that is not an adapter's. */
 static tn_status list_unindexed(tn_checkpoint *c, const struct tn_names *files, struct tn_error *err)
 {
+	int named = 0;
+	for (size_t i = 0; i < files->count; i++)
+		named |= strcmp(files->items[i], "model.safetensors") == 0;
 	TN_TRY(tn_arena_array(&c->arena, files->count, sizeof *c->shard_names, &c->shard_names, err));
 	for (size_t i = 0; i < files->count; i++) {
 		const char *name = files->items[i];
-		if (!tn_ends_with(name, ".safetensors") || tn_file_role_of(name) != TN_ROLE_WEIGHTS)
+		if (!holds_weights(name) || (named && !tn_starts_with(name, "model")))
 			continue;
 		TN_TRY(tn_arena_text(&c->arena, name, strlen(name), &c->shard_names[c->shard_count++], err));
 	}

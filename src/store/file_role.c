@@ -13,6 +13,9 @@ struct rule {
 
 static const struct rule names[] = {
 	{ "config.json", TN_ROLE_CONFIG },
+	{ "quantize_config.json", TN_ROLE_CONFIG }, /* how packed weights are to be read: not those of a new model */
+	{ "quant_config.json", TN_ROLE_CONFIG },
+	{ "hf_quant_config.json", TN_ROLE_CONFIG },
 	{ "adapter_config.json", TN_ROLE_ADAPTER },
 	{ "adapters.safetensors", TN_ROLE_ADAPTER },
 	{ "adapter_model.safetensors", TN_ROLE_ADAPTER },

@@ -6,6 +6,7 @@
 #include "transform/blocks.h"
 #include "transform/output.h"
 #include "transform/parts.h"
+#include "weights/foreign.h"
 #include "weights/matrix.h"
 
 #include <jansson.h>
@@ -27,7 +28,10 @@ struct tn_recode {
 	struct tn_arena arena;             /* holds this struct too */
 	const tn_checkpoint *base;
 	struct tn_recode_request request;
+	tn_dtype asked;                    /* the dtype of the request, before config.json gave one */
 	tn_quant_config *config;           /* of the base; NULL when it has none */
+	struct tn_foreign_set *foreign;    /* of the base */
+	tn_quant_config *made;             /* of what foreign modules became; NULL when that is dense */
 	const char *model_type;            /* for an mlx folder, or NULL */
 	tn_quant_plan *quant_plan;         /* with quantize */
 	struct tn_recode_step *steps;
@@ -45,5 +49,11 @@ void tn_config_forget_quantization(json_t *config);
 
 /* Lays the outputs of the steps into shards. */
 tn_status tn_recode_shards(struct tn_recode *recode, struct tn_error *err);
+
+/* What becomes of another library's module: fills action, in, out and round_to. */
+tn_status tn_recode_foreign(struct tn_recode *recode, struct tn_recode_step *step, struct tn_foreign *module,
+			    struct tn_error *err);
+/* TN_E_UNSUPPORTED when the base has such modules and the request says nothing of them. */
+tn_status tn_recode_check_foreign(const struct tn_recode *recode, struct tn_error *err);
 
 #endif

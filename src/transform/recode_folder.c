@@ -147,8 +147,11 @@ static tn_status to_buffer(tn_context *ctx, struct tn_text *text, struct tn_buff
 static tn_status mlx_config(const struct tn_recode *r, const json_t *config, struct tn_buffer *out, struct tn_error *err)
 {
 	struct tn_text text;
-	const tn_quant_config *quant = r->request.dequantize ? NULL : r->quant_plan ? tn_quant_plan_config(r->quant_plan)
-										     : r->config;
+	const tn_quant_config *quant = r->made ? r->made : r->config;
+	if (r->request.dequantize)
+		quant = NULL;
+	else if (r->quant_plan)
+		quant = tn_quant_plan_config(r->quant_plan);
 	tn_status status = write_json(r->ctx, config, -1, &text, err);
 	if (status == TN_OK)
 		status = tn_quant_config_write(r->ctx, text.data, quant, out, err);
@@ -170,9 +173,9 @@ static int name_dtype(json_t *config, tn_dtype dtype)
 
 void tn_config_forget_quantization(json_t *config)
 {
-	static const char *const keys[] = { "quantization", "quantization_config" };
+	static const char *const keys[] = { "quantization", "quantization_config", "compression_config" };
 	json_t *inner = json_object_get(config, "text_config");
-	for (size_t i = 0; i < 2; i++) {
+	for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
 		json_object_del(config, keys[i]);
 		if (inner)
 			json_object_del(inner, keys[i]);

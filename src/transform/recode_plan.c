@@ -13,7 +13,7 @@
 
 const char *tn_recode_action_name(tn_recode_action action)
 {
-	static const char *const names[] = { "copied", "cast", "quantized", "dequantized" };
+	static const char *const names[] = { "copied", "cast", "quantized", "dequantized", "repacked", "requantized" };
 	return (size_t)action < sizeof names / sizeof *names ? names[action] : "unknown";
 }
 
@@ -23,12 +23,22 @@ const char *tn_recode_action_name(tn_recode_action action)
 static tn_status add_outputs(struct tn_recode *r, struct tn_recode_step *step, struct tn_error *err)
 {
 	const struct tn_tensor *t = step->info.tensor;
+	const struct tn_foreign *f = step->in.foreign;
 	TN_TRY(tn_parts_describe(&r->arena, t->name, t, step->in.rows, step->in.cols, &step->out, step->out_parts,
 				 step->outputs, err));
 	for (unsigned part = 0; part < TN_PART_COUNT; part++)
 		step->info.bytes_after += step->outputs[part] ? step->outputs[part]->bytes : 0;
-	TN_TRY(tn_parts_text(&r->arena, &step->in.format, &step->info.from, err));
-	return tn_parts_text(&r->arena, &step->out, &step->info.to, err);
+	TN_TRY(tn_parts_text(&r->arena, &step->out, &step->info.to, err));
+	if (f)
+		return tn_arena_printf(&r->arena, &step->info.from, err, "%s, %u bits, group %llu", f->scheme, f->bits,
+				       (unsigned long long)f->group);
+	return tn_parts_text(&r->arena, &step->in.format, &step->info.from, err);
+}
+
+static tn_status plan_foreign(struct tn_recode *r, struct tn_recode_step *step, struct tn_foreign *f, struct tn_error *err)
+{
+	TN_TRY(tn_recode_foreign(r, step, f, err));
+	return add_outputs(r, step, err);
 }
 
 static tn_status plan_copy(struct tn_recode *r, struct tn_recode_step *step, struct tn_error *err)
@@ -154,10 +164,15 @@ static tn_status plan_steps(struct tn_recode *r, struct tn_error *err)
 	TN_TRY(tn_arena_array(&r->arena, n, sizeof *r->steps, &r->steps, err));
 	for (size_t i = 0; i < n; i++) {
 		const struct tn_tensor *t = tn_checkpoint_at(r->base, i);
-		if (r->request.dequantize && tn_is_triple_part(r->base, t))
+		struct tn_foreign *f;
+		tn_foreign_role role = tn_foreign_set_at(r->foreign, i, &f);
+		if (role == TN_FOREIGN_PART || (r->request.dequantize && tn_is_triple_part(r->base, t)))
 			continue;
 		struct tn_recode_step *step = &r->steps[r->count++];
-		TN_TRY(plan_step(r, t, step, err));
+		if (f)
+			TN_TRY(plan_foreign(r, step, f, err));
+		else
+			TN_TRY(plan_step(r, t, step, err));
 		r->bytes_after += step->info.bytes_after;
 	}
 	return TN_OK;
@@ -206,6 +221,8 @@ static tn_status fill(struct tn_recode *r, struct tn_error *err)
 		TN_TRY(read_config(r, err));
 	if (config)
 		TN_TRY(tn_quant_config_parse(r->ctx, config, &r->config, err));
+	TN_TRY(tn_foreign_set_create(r->ctx, r->base, &r->foreign, err));
+	TN_TRY(tn_recode_check_foreign(r, err));
 	if (r->request.quantize) {
 		r->request.quantization.dtype = r->request.dtype;
 		TN_TRY(tn_quant_plan_create(r->ctx, r->base, r->config, &r->request.quantization, &r->quant_plan, err));
@@ -226,6 +243,7 @@ tn_status tn_recode_plan(tn_context *ctx, const tn_checkpoint *base, const struc
 	r->arena = arena;
 	r->base = base;
 	r->request = *request;
+	r->asked = request->dtype;
 	tn_status status = fill(r, err);
 	if (status != TN_OK) {
 		tn_recode_free(r);
@@ -240,6 +258,8 @@ void tn_recode_free(tn_recode *r)
 	if (!r)
 		return;
 	tn_quant_plan_destroy(r->quant_plan);
+	tn_quant_config_destroy(r->made);
+	tn_foreign_set_destroy(r->foreign);
 	tn_quant_config_destroy(r->config);
 	struct tn_arena arena = r->arena;
 	tn_arena_release(&arena);
@@ -317,7 +337,7 @@ tn_status tn_recode_plan_json(const tn_recode *r, tn_write_fn write, void *user,
 	tn_json_out_double(&out, tn_recode_bits_per_weight(r));
 	tn_json_out_key(&out, "shards");
 	tn_json_out_u64(&out, r->shard_count);
-	for (int action = TN_RECODE_COPY; action <= TN_RECODE_DEQUANTIZE; action++) {
+	for (int action = TN_RECODE_COPY; action <= TN_RECODE_REQUANTIZE; action++) {
 		tn_json_out_key(&out, tn_recode_action_name((tn_recode_action)action));
 		tn_json_out_u64(&out, tn_recode_count_of(r, (tn_recode_action)action));
 	}

@@ -144,6 +144,57 @@ static tn_status recode_block(const struct run *run, const struct tn_recode_step
 	return tn_parts_write(run->output, step->shard, step->outputs, step->out_parts, block->first, block->count, p.out, err);
 }
 
+/* Rows of another library's matrix as MLX has them. */
+static tn_status repack_block(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
+			      const struct parts *p, struct tn_row_out *rows, void *scratch, struct tn_error *err)
+{
+	const struct tn_recode *r = run->recode;
+	struct tn_tensor_source source = tn_checkpoint_source(r->base);
+	for (uint64_t i = 0; i < block->count; i++)
+		for (unsigned part = 0; part < TN_PART_COUNT; part++)
+			rows[i].part[part] = step->outputs[part] ? p->out[part] + i * step->out_parts[part].row_bytes : NULL;
+	return tn_foreign_read_mlx(r->ctx->kernels, &source, step->in.foreign, &step->out, r->asked == TN_DTYPE_COUNT,
+				   block->first, block->count, scratch, rows, err);
+}
+
+/* The same decoded, all at once, then encoded. */
+static tn_status decode_block(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
+			      const struct parts *p, void *scratch, struct tn_error *err)
+{
+	const struct tn_kernels *k = run->recode->ctx->kernels;
+	struct tn_tensor_source source = tn_checkpoint_source(run->recode->base);
+	size_t cols = (size_t)step->in.cols;
+	TN_TRY(tn_foreign_read(k, &source, step->in.foreign, block->first, block->count, scratch, p->row, err));
+	for (uint64_t i = 0; i < block->count; i++) {
+		struct tn_row_out out;
+		for (unsigned part = 0; part < TN_PART_COUNT; part++)
+			out.part[part] = step->outputs[part] ? p->out[part] + i * step->out_parts[part].row_bytes : NULL;
+		if (step->info.action == TN_RECODE_REQUANTIZE)
+			round_row(p->row + i * cols, cols, step->round_to);
+		k->codec[step->out.codec]->encode(&out, p->row + i * cols, &step->out, cols);
+	}
+	return TN_OK;
+}
+
+static uint64_t foreign_row_bytes(const struct tn_recode_step *step)
+{
+	return step->in.cols * sizeof(float) + sizeof(struct tn_row_out) + tn_foreign_row_bytes(step->in.foreign);
+}
+
+static tn_status foreign_block(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
+			       void *scratch, struct tn_error *err)
+{
+	struct parts p = split_scratch(step, block->count, scratch);
+	size_t n = (size_t)block->count;
+	unsigned char *rows = (unsigned char *)p.row + tn_align_up(n * (size_t)step->in.cols * sizeof(float), 64);
+	unsigned char *rest = rows + tn_align_up(n * sizeof(struct tn_row_out), 64);
+	if (step->info.action == TN_RECODE_REPACK)
+		TN_TRY(repack_block(run, step, block, &p, (struct tn_row_out *)(void *)rows, rest, err));
+	else
+		TN_TRY(decode_block(run, step, block, &p, rest, err));
+	return tn_parts_write(run->output, step->shard, step->outputs, step->out_parts, block->first, block->count, p.out, err);
+}
+
 static tn_status run_block(void *arg, const struct tn_block *block, void *scratch, struct tn_error *err)
 {
 	struct run *run = arg;
@@ -152,6 +203,8 @@ static tn_status run_block(void *arg, const struct tn_block *block, void *scratc
 		return TN_OK;
 	if (step->info.action == TN_RECODE_COPY)
 		TN_TRY(copy_block(run, step, block, scratch, err));
+	else if (step->in.foreign)
+		TN_TRY(foreign_block(run, step, block, scratch, err));
 	else
 		TN_TRY(recode_block(run, step, block, scratch, err));
 	if (atomic_fetch_sub(&run->shard_blocks_left[step->shard], 1) == 1)
@@ -168,7 +221,12 @@ static struct tn_block_item block_item(const struct tn_recode_step *step)
 		return (struct tn_block_item){ step->info.bytes_before, 1, 0, 0, work, 0, 0 };
 	for (unsigned part = 0; part < TN_PART_COUNT; part++)
 		unit += step->in.row_bytes[part] + step->out_parts[part].row_bytes;
-	return (struct tn_block_item){ step->in.rows, unit, fixed_scratch(step), 0, work, 0, 0 };
+	uint64_t fixed = fixed_scratch(step);
+	if (step->in.foreign) {
+		unit += foreign_row_bytes(step);
+		fixed += tn_foreign_fixed_bytes(step->in.foreign);
+	}
+	return (struct tn_block_item){ step->in.rows, unit, fixed, 0, work, 0, 0 };
 }
 
 static tn_status cut(struct run *run, struct tn_error *err)
@@ -224,7 +282,7 @@ static struct tn_output_place place_of(const struct tn_recode *r, const char *sa
 	tn_plan_id_add_checkpoint(&id, r->base);
 	const struct tn_recode_request *q = &r->request;
 	const uint64_t options[] = { (uint64_t)q->quantize, (uint64_t)q->dequantize, (uint64_t)q->like_mlx, (uint64_t)q->dtype,
-				     (uint64_t)q->flavour, q->shard_bytes };
+				     (uint64_t)q->flavour, q->shard_bytes, (uint64_t)q->to_mlx, (uint64_t)q->requantize };
 	tn_plan_id_add(&id, options, sizeof options);
 	for (size_t i = 0; i < r->count; i++)
 		tn_plan_id_add_text(&id, r->steps[i].info.to);

@@ -25,6 +25,7 @@ struct tn_matrix {
 	uint64_t rows, cols;
 	size_t row_bytes[TN_PART_COUNT];
 	struct tn_quantization q; /* resolved; all 0 for a dense matrix */
+	struct tn_foreign *foreign; /* of another library (weights/foreign.h): then this and the sizes count, and no part */
 };
 
 /* `weight` is `<layer>.weight`, or `<layer>` itself. Dense (F32, F16, BF16, F64, F8_E4M3, F8_E5M2) when it has no

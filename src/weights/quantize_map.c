@@ -3,6 +3,7 @@
  * (quantize_weights, dequantize_weights). */
 #include "weights/array.h"
 #include "weights/format.h"
+#include "weights/map_change.h"
 #include "weights/matrix.h"
 #include "weights/weight_map.h"
 
@@ -10,71 +11,6 @@
 #include "base/text.h"
 
 #include <string.h>
-
-/* ---- work that is done whole or not at all --------------------------------------------------------------- */
-
-/* New entries, and names that go; nothing in the map changes before all are made. */
-struct change {
-	tn_weight_map *map;
-	struct tn_map_entry **made;
-	size_t made_count, made_capacity;
-	const struct tn_tensor **gone; /* of the map */
-	size_t gone_count, gone_capacity;
-};
-
-static void change_release(struct change *c)
-{
-	tn_context *ctx = c->map->ctx;
-	for (size_t i = 0; i < c->made_count; i++)
-		tn_map_entry_free(ctx, c->made[i]);
-	tn_free_array(ctx, c->made, c->made_capacity, sizeof *c->made);
-	tn_free_array(ctx, c->gone, c->gone_capacity, sizeof *c->gone);
-}
-
-/* Takes the bytes of an array as `<layer><suffix>`. */
-static tn_status change_add(struct change *c, const char *weight_name, const char *suffix, struct tn_array *array,
-			    struct tn_error *err)
-{
-	char name[TN_NAME_BYTES];
-	struct tn_buffer data = { array->data, array->bytes };
-	if (!array->data)
-		return TN_OK;
-	if (!tn_sibling_name(name, weight_name, suffix))
-		return tn_fail(err, TN_E_LIMIT, weight_name, "the name of a weight has more than %d bytes",
-			       TN_NAME_BYTES);
-	TN_TRY(tn_grow(c->map->ctx, &c->made, &c->made_capacity, c->made_count + 1, sizeof *c->made, "weight map",
-		       err));
-	TN_TRY(tn_map_entry_make(c->map->ctx, name, array->dtype, array->rank, array->shape, &data,
-				 &c->made[c->made_count], err));
-	c->made_count++;
-	array->data = NULL;
-	return TN_OK;
-}
-
-static tn_status change_remove(struct change *c, const char *weight_name, const char *suffix, struct tn_error *err)
-{
-	char name[TN_NAME_BYTES];
-	const struct tn_tensor *t = NULL;
-	if (tn_sibling_name(name, weight_name, suffix))
-		t = tn_weight_map_find(c->map, name, NULL);
-	if (!t)
-		return TN_OK;
-	TN_TRY(tn_grow(c->map->ctx, &c->gone, &c->gone_capacity, c->gone_count + 1, sizeof *c->gone, "weight map",
-		       err));
-	c->gone[c->gone_count++] = t;
-	return TN_OK;
-}
-
-static tn_status change_commit(struct change *c, struct tn_error *err)
-{
-	TN_TRY(tn_weight_map_reserve(c->map, c->made_count, err));
-	for (size_t i = 0; i < c->gone_count; i++)
-		tn_weight_map_remove(c->map, c->gone[i]->name);
-	for (size_t i = 0; i < c->made_count; i++)
-		tn_weight_map_put(c->map, c->made[i]);
-	c->made_count = 0;
-	return TN_OK;
-}
 
 /* An array of an entry, which is only read. */
 static tn_status view(const struct tn_tensor *t, const void *data, struct tn_array *out, struct tn_error *err)
@@ -89,7 +25,7 @@ static tn_status view(const struct tn_tensor *t, const void *data, struct tn_arr
 /* ---- quantize -------------------------------------------------------------------------------------------- */
 
 /* Whether the weight is to be quantized, and how. */
-static tn_status choose(const struct change *c, const tn_quant_config *config,
+static tn_status choose(const struct tn_map_change *c, const tn_quant_config *config,
 			const struct tn_quantize_options *options, const struct tn_tensor *weight,
 			struct tn_quantization *q, int *chosen, struct tn_error *err)
 {
@@ -112,7 +48,7 @@ static tn_status choose(const struct change *c, const tn_quant_config *config,
 	return TN_OK;
 }
 
-static tn_status quantize_one(struct change *c, const struct tn_tensor *weight, const void *data,
+static tn_status quantize_one(struct tn_map_change *c, const struct tn_tensor *weight, const void *data,
 			      const struct tn_quantization *q, tn_flavour flavour, struct tn_error *err)
 {
 	struct tn_array w;
@@ -122,17 +58,17 @@ static tn_status quantize_one(struct change *c, const struct tn_tensor *weight, 
 	tn_status status = tn_quantize(c->map->ctx, &w, q, NULL, flavour, &made, &inner);
 	if (status != TN_OK)
 		return tn_fail(err, status, weight->name, "%.120s: %.240s", weight->name, inner.msg);
-	status = change_add(c, weight->name, ".weight", &made.weight, err);
+	status = tn_map_change_add(c, weight->name, ".weight", &made.weight, err);
 	if (status == TN_OK)
-		status = change_add(c, weight->name, ".scales", &made.scales, err);
+		status = tn_map_change_add(c, weight->name, ".scales", &made.scales, err);
 	if (status == TN_OK)
-		status = change_add(c, weight->name, ".biases", &made.biases, err);
+		status = tn_map_change_add(c, weight->name, ".biases", &made.biases, err);
 	tn_quantized_release(c->map->ctx, &made);
 	return status;
 }
 
 /* All judgements come before the first weight is touched. */
-static tn_status quantize_all(struct change *c, const tn_quant_config *config,
+static tn_status quantize_all(struct tn_map_change *c, const tn_quant_config *config,
 			      const struct tn_quantize_options *options, struct tn_error *err)
 {
 	for (int pass = 0; pass < 2; pass++)
@@ -154,11 +90,11 @@ static tn_status quantize_all(struct change *c, const tn_quant_config *config,
 tn_status tn_quantize_weights(tn_weight_map *map, const tn_quant_config *config,
 			      const struct tn_quantize_options *options, struct tn_error *err)
 {
-	struct change c = { .map = map };
+	struct tn_map_change c = { .map = map };
 	tn_status status = quantize_all(&c, config, options, err);
 	if (status == TN_OK)
-		status = change_commit(&c, err);
-	change_release(&c);
+		status = tn_map_change_commit(&c, err);
+	tn_map_change_release(&c);
 	return status;
 }
 
@@ -209,7 +145,7 @@ static tn_status part_view(const tn_weight_map *map, const char *weight_name, co
 	return t ? view(t, data, out, err) : TN_OK;
 }
 
-static tn_status dequantize_one(struct change *c, const tn_quant_config *config, const struct tn_tensor *weight,
+static tn_status dequantize_one(struct tn_map_change *c, const tn_quant_config *config, const struct tn_tensor *weight,
 				const struct tn_dequantize_options *options, struct tn_error *err)
 {
 	char layer[TN_NAME_BYTES];
@@ -233,15 +169,15 @@ static tn_status dequantize_one(struct change *c, const tn_quant_config *config,
 	tn_status status = tn_dequantize(c->map->ctx, &m, &q, dtype, options && options->like_mlx, &dense, &inner);
 	if (status != TN_OK)
 		return tn_fail(err, status, layer, "%.120s: %.240s", layer, inner.msg);
-	status = change_add(c, weight->name, ".weight", &dense, err);
+	status = tn_map_change_add(c, weight->name, ".weight", &dense, err);
 	tn_array_release(c->map->ctx, &dense);
 	static const char *const siblings[] = { ".scales", ".biases", ".global_scale" };
 	for (int i = 0; i < 3 && status == TN_OK; i++)
-		status = change_remove(c, weight->name, siblings[i], err);
+		status = tn_map_change_remove(c, weight->name, siblings[i], err);
 	return status;
 }
 
-static tn_status dequantize_all(struct change *c, const tn_quant_config *config,
+static tn_status dequantize_all(struct tn_map_change *c, const tn_quant_config *config,
 				const struct tn_dequantize_options *options, struct tn_error *err)
 {
 	char name[TN_NAME_BYTES];
@@ -262,10 +198,10 @@ static tn_status dequantize_all(struct change *c, const tn_quant_config *config,
 tn_status tn_dequantize_weights(tn_weight_map *map, const tn_quant_config *config,
 				const struct tn_dequantize_options *options, struct tn_error *err)
 {
-	struct change c = { .map = map };
+	struct tn_map_change c = { .map = map };
 	tn_status status = dequantize_all(&c, config, options, err);
 	if (status == TN_OK)
-		status = change_commit(&c, err);
-	change_release(&c);
+		status = tn_map_change_commit(&c, err);
+	tn_map_change_release(&c);
 	return status;
 }

@@ -2,13 +2,16 @@
 #include "base/arena.h"
 #include "base/error.h"
 #include "base/text.h"
+#include "weights/foreign.h"
 #include "weights/matrix.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 struct tn_weight_list {
 	tn_context *ctx;
 	struct tn_arena arena;       /* holds this struct too */
+	struct tn_foreign_set *foreign; /* NULL when it could not be made out */
 	struct tn_weight *weights;
 	size_t count;
 	uint64_t parameters;
@@ -64,6 +67,26 @@ static void add_triple(struct tn_weight_list *list, const struct tn_matrix *m)
 	list->parameters += w.parameters;
 }
 
+static void add_foreign(struct tn_weight_list *list, const struct tn_foreign *f)
+{
+	struct tn_weight w = { .tensor = &f->weight, .last = f->cols, .parameters = f->weight.elements, .bytes = f->weight.bytes };
+	w.q = (struct tn_quantization){ (int32_t)f->group, f->bits, f->scheme, 0 };
+	list->weights[list->count++] = w;
+	list->parameters += w.parameters;
+}
+
+/* The dense name of a foreign module may stand elsewhere than the names of its tensors. */
+static int compare_names(const void *a, const void *b)
+{
+	return strcmp(((const struct tn_weight *)a)->tensor->name, ((const struct tn_weight *)b)->tensor->name);
+}
+
+static tn_foreign_role foreign_role(const struct tn_weight_list *list, size_t i, struct tn_foreign **f)
+{
+	*f = NULL;
+	return list->foreign ? tn_foreign_set_at(list->foreign, i, f) : TN_FOREIGN_PLAIN;
+}
+
 static tn_status fill(struct tn_weight_list *list, const tn_checkpoint *checkpoint, const tn_quant_config *config,
 		      struct tn_error *err)
 {
@@ -74,8 +97,12 @@ static tn_status fill(struct tn_weight_list *list, const tn_checkpoint *checkpoi
 		const struct tn_tensor *t = tn_checkpoint_at(checkpoint, i);
 		struct tn_matrix m;
 		struct tn_error judged;
-		if (tn_is_triple_part(checkpoint, t)) {
+		struct tn_foreign *f;
+		tn_foreign_role role = foreign_role(list, i, &f);
+		if (role == TN_FOREIGN_PART || tn_is_triple_part(checkpoint, t)) {
 			continue;
+		} else if (f) {
+			add_foreign(list, f);
 		} else if (!tn_is_triple(checkpoint, t)) {
 			add_plain(list, t);
 		} else if (tn_matrix_find(&source, config, t, &m, &judged) == TN_OK) {
@@ -85,6 +112,8 @@ static tn_status fill(struct tn_weight_list *list, const tn_checkpoint *checkpoi
 			add_plain(list, t);
 		}
 	}
+	if (list->foreign && list->count > 1)
+		qsort(list->weights, list->count, sizeof *list->weights, compare_names);
 	return TN_OK;
 }
 
@@ -111,7 +140,16 @@ tn_status tn_weight_list_create(tn_context *ctx, const tn_checkpoint *checkpoint
 	list->ctx = ctx;
 	list->arena = arena;
 	tn_quant_config *config = config_of(ctx, checkpoint);
-	tn_status status = fill(list, checkpoint, config, err);
+	struct tn_error judged;
+	tn_status status = tn_foreign_set_create(ctx, checkpoint, &list->foreign, &judged);
+	if (status == TN_E_NOMEM) {
+		if (err)
+			*err = judged;
+	} else {
+		if (status != TN_OK)
+			tn_logf(ctx, TN_LOG_WARNING, "%s", judged.msg);
+		status = fill(list, checkpoint, config, err);
+	}
 	tn_quant_config_destroy(config);
 	if (status != TN_OK) {
 		tn_weight_list_destroy(list);
@@ -125,6 +163,7 @@ void tn_weight_list_destroy(tn_weight_list *list)
 {
 	if (!list)
 		return;
+	tn_foreign_set_destroy(list->foreign);
 	struct tn_arena arena = list->arena;
 	tn_arena_release(&arena);
 }

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The kernels for codes of other libraries, of every instruction set that this CPU can run, against `portable`: the same
+ * codes and values, inside guard pages. */
+#include "testlib.h"
+
+#include "kernels/kernels.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+static int failures;
+static uint64_t seed = 7;
+
+static void complain(const char *isa, const char *kernel, unsigned bits, size_t skip, const char *what)
+{
+	if (failures++ < 20)
+		printf("FAIL %s %s, %u bits, from row %zu: %s\n", isa, kernel, bits, skip, what);
+}
+
+static void fill_random(void *dst, size_t n)
+{
+	unsigned char *p = dst;
+	for (size_t i = 0; i < n; i++)
+		p[i] = (unsigned char)tt_random(&seed);
+}
+
+static float some_float(void)
+{
+	return (float)((double)(int64_t)tt_random(&seed) / 9.2e18);
+}
+
+enum { CODE_ROWS = 64, CODE_COLS = 128 };
+
+/* How many bytes [CODE_ROWS, CODE_COLS] codes are, and how far apart stored rows stand. */
+static size_t packed_bytes(enum tn_packing packing, unsigned bits, size_t *stride)
+{
+	size_t all = (size_t)CODE_ROWS * CODE_COLS * bits / 8;
+	switch (packing) {
+	case TN_PACK_STREAM: *stride = CODE_COLS * bits / 8; return all;
+	case TN_PACK_WORDS: *stride = (CODE_COLS + 32 / bits - 1) / (32 / bits) * 4; return *stride * CODE_ROWS;
+	case TN_PACK_COLUMNS: case TN_PACK_PLANES: *stride = CODE_ROWS * 4; return all;
+	case TN_PACK_AWQ: *stride = CODE_ROWS / 2; return all;
+	case TN_PACK_AWQ_FAST: *stride = CODE_COLS * 2; return all;
+	case TN_PACK_MARLIN: *stride = CODE_ROWS * 8; return all;
+	default: *stride = 0; return all;
+	}
+}
+
+/* The packed bytes end at a guard page; rows are taken from `skip` on. */
+static void check_unpack(const struct tn_kernels *k, const struct tn_kernels *portable, enum tn_packing packing, unsigned bits,
+			 size_t skip)
+{
+	struct tn_packed packed = { packing, bits, NULL, 0 };
+	struct tt_guard src, got, want;
+	size_t bytes = packed_bytes(packing, bits, &packed.stride), n = (CODE_ROWS - skip) * CODE_COLS;
+	tt_guard_make(&src, bytes);
+	tt_guard_make(&got, n);
+	tt_guard_make(&want, n);
+	fill_random(src.at_end, bytes);
+	packed.bytes = src.at_end;
+	size_t first = packing == TN_PACK_HIGH_FIRST ? skip * CODE_COLS : skip;
+	k->unpack_codes(got.at_end, &packed, first, CODE_ROWS - skip, CODE_COLS);
+	portable->unpack_codes(want.at_end, &packed, first, CODE_ROWS - skip, CODE_COLS);
+	if (memcmp(got.at_end, want.at_end, n) != 0)
+		complain(k->isa, "unpack_codes", bits, skip, "other codes than portable");
+	if (packing == TN_PACK_STREAM && skip == 0) {
+		k->pack_codes(src.at_end, got.at_end, (size_t)CODE_ROWS * CODE_COLS, bits);
+		packed.stride = CODE_COLS * bits / 8;
+		k->unpack_codes(want.at_end, &packed, 0, CODE_ROWS, CODE_COLS);
+		if (memcmp(got.at_end, want.at_end, n) != 0)
+			complain(k->isa, "pack_codes", bits, 0, "does not come back");
+	}
+	tt_guard_free(&src);
+	tt_guard_free(&got);
+	tt_guard_free(&want);
+}
+
+static void check_grid(const struct tn_kernels *k, const struct tn_kernels *portable, int add_zeros, int zeros, int index)
+{
+	float table[256], scales[8], zero[8], got[CODE_COLS], want[CODE_COLS];
+	uint8_t codes[CODE_COLS];
+	uint32_t group_of[CODE_COLS];
+	for (int i = 0; i < 256; i++)
+		table[i] = some_float();
+	for (int i = 0; i < 8; i++) {
+		scales[i] = some_float();
+		zero[i] = some_float();
+	}
+	fill_random(codes, sizeof codes);
+	for (uint32_t i = 0; i < CODE_COLS; i++)
+		group_of[i] = i * 5 % 8;
+	struct tn_grid grid = { table, scales, zeros ? zero : NULL, index ? group_of : NULL, 20, 7, add_zeros, index ? 0.25f : 1 };
+	k->grid_f32(got, codes, CODE_COLS, &grid);
+	portable->grid_f32(want, codes, CODE_COLS, &grid);
+	if (memcmp(got, want, sizeof got) != 0)
+		complain(k->isa, "grid_f32", CODE_COLS, 0, "other bits than portable");
+}
+
+static void check_codes(const struct tn_kernels *k, const struct tn_kernels *portable)
+{
+	for (unsigned bits = 1; bits <= 8; bits++)
+		for (size_t skip = 0; skip < 20; skip += 3) {
+			check_unpack(k, portable, TN_PACK_STREAM, bits, skip);
+			check_unpack(k, portable, TN_PACK_WORDS, bits, skip);
+			check_unpack(k, portable, TN_PACK_COLUMNS, bits, skip);
+			check_unpack(k, portable, TN_PACK_PLANES, bits == 8 ? 7 : bits, skip);
+		}
+	for (size_t skip = 0; skip < 20; skip++)
+		for (int packing = TN_PACK_HIGH_FIRST; packing <= TN_PACK_MARLIN; packing++)
+			if (packing != TN_PACK_COLUMNS && packing != TN_PACK_PLANES)
+				check_unpack(k, portable, (enum tn_packing)packing, 4, skip);
+	for (int i = 0; i < 8; i++)
+		check_grid(k, portable, (i & 3) == 3, i & 1, i >> 2);
+}
+
+int main(void)
+{
+	const struct tn_kernels *portable = tn_kernels_for("portable"), *k;
+	const char *name;
+	for (unsigned i = 0; (name = tn_kernels_isa_name(i)); i++) {
+		k = tn_kernels_for(name);
+		if (!k)
+			printf("%s: NOT RUN, this CPU lacks it\n", name);
+		else
+			check_codes(k, portable);
+	}
+	return failures != 0;
+}
