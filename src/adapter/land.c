@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "store/json_doc.h"
+#include "weights/foreign.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -512,6 +513,25 @@ static tn_status make(struct tn_joint *j, const struct tn_weighted_adapter *adap
 	return sort_joint(j, err);
 }
 
+/* Where the base holds the module packed by another library, that is the reason, whatever was missed first. */
+static void explain_foreign(const struct tn_joint *j, struct tn_error *err)
+{
+	struct tn_foreign_set *set;
+	struct tn_foreign *f = NULL;
+	if (tn_foreign_set_create(j->ctx, j->base, &set, NULL) != TN_OK)
+		return;
+	for (size_t i = 0; i < j->base->count && tn_foreign_set_count(set); i++) {
+		char layer[TN_NAME_BYTES];
+		if (tn_foreign_set_at(set, i, &f) != TN_FOREIGN_MODULE || !tn_sibling_name(layer, f->weight.name, "") ||
+		    !strstr(err->msg, layer))
+			continue;
+		tn_fail(err, err->code, f->weight.name, "'%.120s' is packed as %s, and adapters are fused into dense and MLX's weights; run "
+			"tenon dequantize, or tenon convert --to mlx, on the base first", layer, f->scheme);
+		break;
+	}
+	tn_foreign_set_destroy(set);
+}
+
 tn_status tn_joint_make_all(const struct tn_weighted_adapter *adapters, size_t count, const tn_checkpoint *base,
 			    struct tn_arena *arena, struct tn_joint **out, struct tn_error *err)
 {
@@ -528,6 +548,8 @@ tn_status tn_joint_make_all(const struct tn_weighted_adapter *adapters, size_t c
 	tn_status status = make(j, adapters, count, err);
 	j->quant = NULL;
 	tn_quant_config_destroy(quant);
+	if (err && (status == TN_E_MISMATCH || status == TN_E_UNSUPPORTED))
+		explain_foreign(j, err);
 	if (status == TN_OK)
 		*out = j;
 	return status;
