@@ -105,7 +105,7 @@ TN_API uint64_t tn_fuse_work_bytes(const tn_fuse *fuse);
 /* Memory that the run will use for its buffers, factors included. TN_E_NOMEM when even one thread does not fit into the
  * budget: the message says what is needed. */
 TN_API tn_status tn_fuse_memory(const tn_fuse *fuse, uint64_t *bytes, struct tn_error *err);
-/* The plan as JSON (docs/json.md); after the run the receipt. */
+/* The plan as JSON (docs/json.md); after the run the receipt. Reads the factors, for their hash. */
 TN_API tn_status tn_fuse_plan_json(const tn_fuse *fuse, tn_write_fn write, void *user, struct tn_error *err);
 
 /* Runs the plan and writes a Hugging Face folder: shards named as the base's, model.safetensors.index.json, config.json,

@@ -3,6 +3,7 @@
 #include "store/json_out.h"
 #include "tenon/transform.h"
 #include "transform/engines.h"
+#include "transform/inspect.h"
 #include "transform/fuse.h"
 
 #include <string.h>
@@ -180,25 +181,6 @@ static void findings_json(struct tn_json_out *out, const tn_doctor *d)
 	tn_json_out_end(out, ']');
 }
 
-static void modules_json(struct tn_json_out *out, const tn_doctor *d)
-{
-	tn_json_out_begin(out, '[');
-	for (size_t i = 0; d->adapter && i < tn_adapter_count(d->adapter); i++) {
-		const struct tn_adapter_module *m = tn_adapter_at(d->adapter, i);
-		tn_json_out_begin_line(out, '{');
-		tn_json_out_key(out, "path");
-		tn_json_out_string(out, m->path);
-		tn_json_out_key(out, "kind");
-		tn_json_out_string(out, tn_module_kind_name(m->kind));
-		tn_json_out_key(out, "rank");
-		tn_json_out_u64(out, m->rank);
-		tn_json_out_key(out, "scale");
-		tn_json_out_double(out, m->scale);
-		tn_json_out_end(out, '}');
-	}
-	tn_json_out_end(out, ']');
-}
-
 tn_status tn_doctor_json(const tn_doctor *d, tn_write_fn write, void *user, struct tn_error *err)
 {
 	struct tn_json_out out;
@@ -219,7 +201,7 @@ tn_status tn_doctor_json(const tn_doctor *d, tn_write_fn write, void *user, stru
 	tn_json_out_key(&out, "findings");
 	findings_json(&out, d);
 	tn_json_out_key(&out, "modules");
-	modules_json(&out, d);
+	tn_modules_json(&out, d->adapter);
 	tn_json_out_end(&out, '}');
 	return tn_json_out_finish(&out, err);
 }

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "store/json_out.h"
+#include "transform/inspect.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -87,6 +88,7 @@ static void adapters_json(struct tn_json_out *out, const struct tn_fuse *fuse)
 		tn_json_out_string(out, tn_adapter_dialect_name(tn_adapter_dialect_of(a)));
 		tn_json_out_key(out, "weight");
 		tn_json_out_double(out, fuse->adapters[i].weight);
+		tn_adapter_hash_json(out, a);
 		tn_json_out_end(out, '}');
 	}
 	tn_json_out_end(out, ']');

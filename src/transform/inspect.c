@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "transform/inspect.h"
+
 #include "base/error.h"
-#include "store/json_out.h"
 #include "tenon/transform.h"
 #include "tenon/weights.h"
 
@@ -147,6 +148,14 @@ static void module_json(struct tn_json_out *out, const struct tn_adapter_module 
 	tn_json_out_end(out, '}');
 }
 
+void tn_modules_json(struct tn_json_out *out, const tn_adapter *adapter)
+{
+	tn_json_out_begin(out, '[');
+	for (size_t i = 0; adapter && i < tn_adapter_count(adapter); i++)
+		module_json(out, tn_adapter_at(adapter, i));
+	tn_json_out_end(out, ']');
+}
+
 /* In lower-case hexadecimal digits. */
 static void hash_text(const unsigned char hash[TN_HASH_BYTES], char text[2 * TN_HASH_BYTES + 1])
 {
@@ -154,12 +163,27 @@ static void hash_text(const unsigned char hash[TN_HASH_BYTES], char text[2 * TN_
 		snprintf(text + 2 * i, 3, "%02x", hash[i]);
 }
 
+void tn_adapter_hash_json(struct tn_json_out *out, const tn_adapter *adapter)
+{
+	unsigned char hash[TN_HASH_BYTES];
+	char text[2 * TN_HASH_BYTES + 1];
+	struct tn_error err;
+	tn_status status = tn_adapter_hash(adapter, hash, &err);
+	if (status == TN_OK)
+		hash_text(hash, text);
+	else if (status != TN_E_FORMAT && out->status == TN_OK) {
+		out->status = status;
+		out->error = err;
+	}
+	tn_json_out_key(out, "hash");
+	tn_json_out_string(out, status == TN_OK ? text : NULL);
+}
+
 tn_status tn_adapter_json(tn_context *ctx, const tn_adapter *adapter, const tn_checkpoint *base, tn_write_fn write,
 			  void *user, struct tn_error *err)
 {
 	const tn_safetensors *file = tn_adapter_file(adapter);
 	unsigned char hash[TN_HASH_BYTES];
-	char text[2 * TN_HASH_BYTES + 1];
 	uint64_t bytes = 0;
 	char base_text[2 * TN_HASH_BYTES + 1];
 	if (base) {
@@ -177,8 +201,7 @@ tn_status tn_adapter_json(tn_context *ctx, const tn_adapter *adapter, const tn_c
 	tn_json_out_string(&out, tn_adapter_path(adapter));
 	tn_json_out_key(&out, "dialect");
 	tn_json_out_string(&out, tn_adapter_dialect_name(tn_adapter_dialect_of(adapter)));
-	tn_json_out_key(&out, "hash");
-	tn_json_out_string(&out, tn_adapter_hash(adapter, hash, NULL) == TN_OK ? (hash_text(hash, text), text) : NULL);
+	tn_adapter_hash_json(&out, adapter);
 	if (base) {
 		tn_json_out_key(&out, "base_hash");
 		tn_json_out_string(&out, base_text);
@@ -188,10 +211,7 @@ tn_status tn_adapter_json(tn_context *ctx, const tn_adapter *adapter, const tn_c
 	tn_json_out_key(&out, "bytes");
 	tn_json_out_u64(&out, bytes);
 	tn_json_out_key(&out, "modules");
-	tn_json_out_begin(&out, '[');
-	for (size_t i = 0; i < tn_adapter_count(adapter); i++)
-		module_json(&out, tn_adapter_at(adapter, i));
-	tn_json_out_end(&out, ']');
+	tn_modules_json(&out, adapter);
 	tn_json_out_key(&out, "tensors");
 	tn_json_out_begin(&out, '[');
 	for (size_t i = 0; i < tn_safetensors_count(file); i++)
