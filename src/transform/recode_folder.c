@@ -110,7 +110,16 @@ tn_status tn_recode_shards(struct tn_recode *r, struct tn_error *err)
 
 /* ---- config.json ----------------------------------------------------------------------------------------- */
 
-/* mlx-lm takes eos_token_id from generation_config.json when that has one that is not 0 or null, and keeps it. */
+/* What Python counts as true. */
+static int is_true(const json_t *value)
+{
+	return json_is_true(value) || (json_is_integer(value) && json_integer_value(value) != 0) ||
+	       (json_is_real(value) && json_real_value(value) != 0) || json_string_length(value) || json_array_size(value) ||
+	       json_object_size(value);
+}
+
+/* mlx-lm takes eos_token_id from generation_config.json when that has one that is true, and passes over a file that is no
+ * JSON. */
 static tn_status take_eos(const struct tn_recode *r, json_t *config, struct tn_error *err)
 {
 	char path[TN_PATH_BYTES];
@@ -120,11 +129,15 @@ static tn_status take_eos(const struct tn_recode *r, json_t *config, struct tn_e
 	TN_TRY(tn_path_kind_of(path, &kind, err));
 	if (kind != TN_PATH_FILE)
 		return TN_OK;
-	TN_TRY(tn_json_load(r->ctx, path, &generation, err));
+	tn_status status = tn_json_load(r->ctx, path, &generation, err);
+	if (status == TN_E_FORMAT) {
+		tn_logf(r->ctx, TN_LOG_WARNING, "'%s' counts for nothing: it is not JSON that can be read", path);
+		return TN_OK;
+	}
+	if (status != TN_OK)
+		return status;
 	json_t *eos = json_object_get(generation, "eos_token_id");
-	int failed = 0;
-	if (eos && !json_is_null(eos) && !(json_is_integer(eos) && json_integer_value(eos) == 0))
-		failed = json_object_set(config, "eos_token_id", eos) != 0;
+	int failed = is_true(eos) && json_object_set(config, "eos_token_id", eos) != 0;
 	json_decref(generation);
 	return failed ? tn_fail_nomem(err, "config.json", 0) : TN_OK;
 }

@@ -38,6 +38,16 @@ echo "--- what mlx_lm.convert is silent about"
 tenon convert --hf-path examples/base --mlx-path c1 -q --q-group-size 128 --quiet 2>&1 | sed -n 1,2p
 tenon convert --hf-path examples/base-mlx-4bit --mlx-path c2 -q --quiet
 tenon convert --hf-path examples/base --mlx-path c3 --quant-predicate mixed_3_6 --quiet
+echo "--- an end-of-text token of generation_config.json counts as in Python, and a broken file does not"
+cp -r examples/base g && chmod -R u+w g
+for text in '{"eos_token_id": [7, 8]}' '{"eos_token_id": []}' '{"eos_token_id": '; do
+	echo "$text" >g/generation_config.json
+	tenon convert --hf-path g --mlx-path g1 --quiet
+	grep -A 3 eos_token_id g1/config.json | tr -d '\n'
+	echo
+	rm -r g1
+done
+rm -r g
 echo "--- wrong calls"
 try tenon quantize --model examples/base
 try tenon quantize --model examples/base --save-path x --q-mode int4
