@@ -19,7 +19,8 @@ struct run {
 	struct tn_blocks blocks;
 	struct tn_output_shard *shards;
 	_Atomic uint64_t *shard_blocks_left;
-	struct tn_survival_sums *sums;        /* of every block */
+	struct tn_survival_sums *sums;        /* of every block of a measured step */
+	size_t *first_sum;                    /* of step i, if it is measured */
 	struct tn_delta_cache *deltas;
 	struct tn_output *output;
 };
@@ -47,13 +48,20 @@ tn_status tn_fuse_check_finite(const struct tn_fuse *fuse, const struct tn_fuse_
 		       tn_dtype_name(step->form.out.dtype));
 }
 
+/* What is measured is kept for the report; of the rest only the block itself asks. */
+static struct tn_survival_sums *measured_sum(const struct run *run, const struct tn_block *block, struct tn_survival_sums *own)
+{
+	uint64_t number = block->number - run->blocks.items[block->item].first_block;
+	return run->fuse->steps[block->item].form.is_measured ? &run->sums[run->first_sum[block->item] + number] : own;
+}
+
 static tn_status run_block(void *arg, const struct tn_block *block, void *scratch, struct tn_error *err)
 {
 	struct run *run = arg;
 	const struct tn_fuse_step *step = &run->fuse->steps[block->item];
 	const struct tn_joint *joint = run->fuse->joint;
 	const struct tn_edit_form *f = &step->form;
-	struct tn_survival_sums *sum = &run->sums[block->number];
+	struct tn_survival_sums own = { 0 }, *sum = measured_sum(run, block, &own);
 	struct tn_edit_block b;
 	if (tn_output_has_shard(run->output, step->shard))
 		return TN_OK;
@@ -107,6 +115,21 @@ static tn_status describe_shards(struct run *run, struct tn_error *err)
 	return TN_OK;
 }
 
+/* Room for sums where there is something to measure: a dense model of any size needs none. */
+static tn_status make_sums(struct run *run, struct tn_error *err)
+{
+	const struct tn_fuse *fuse = run->fuse;
+	size_t count = 0;
+	TN_TRY(tn_arena_array(&run->arena, fuse->step_count, sizeof *run->first_sum, &run->first_sum, err));
+	for (size_t i = 0; i < fuse->step_count; i++) {
+		const struct tn_block_item *item = &run->blocks.items[i];
+		run->first_sum[i] = count;
+		if (fuse->steps[i].form.is_measured)
+			count += (size_t)tn_ceil_div(item->units, item->units_per_block);
+	}
+	return tn_arena_array(&run->arena, count, sizeof *run->sums, &run->sums, err);
+}
+
 /* Of the shards that are still to do. */
 static tn_status count_blocks(struct run *run, struct tn_error *err)
 {
@@ -115,7 +138,6 @@ static tn_status count_blocks(struct run *run, struct tn_error *err)
 	TN_TRY(tn_arena_array(&run->arena, fuse->base->shard_count, sizeof *run->shard_blocks_left, &run->shard_blocks_left,
 			      err));
 	TN_TRY(tn_arena_array(&run->arena, fuse->joint->slot_count, sizeof *takes, &takes, err));
-	TN_TRY(tn_arena_array(&run->arena, (size_t)run->blocks.block_count, sizeof *run->sums, &run->sums, err));
 	for (size_t i = 0; i < fuse->step_count; i++) {
 		const struct tn_block_item *item = &run->blocks.items[i];
 		if (tn_output_has_shard(run->output, fuse->steps[i].shard))
@@ -169,9 +191,11 @@ static tn_status report(struct run *run, struct tn_error *err)
 	for (size_t i = 0; i < run->fuse->step_count; i++) {
 		const struct tn_block_item *item = &run->blocks.items[i];
 		struct tn_survival_sums sum = { 0 };
+		if (!run->fuse->steps[i].form.is_measured)
+			continue;
 		for (uint64_t b = 0; b < tn_ceil_div(item->units, item->units_per_block); b++)
-			tn_survival_add(&sum, &run->sums[item->first_block + b]);
-		if (run->fuse->steps[i].form.is_measured && sum.codes)
+			tn_survival_add(&sum, &run->sums[run->first_sum[i] + b]);
+		if (sum.codes)
 			TN_TRY(tn_fuse_report(run->fuse, &run->fuse->steps[i], &sum, err));
 	}
 	return TN_OK;
@@ -194,6 +218,7 @@ static tn_status write_output(struct run *run, struct tn_error *err)
 {
 	const struct tn_fuse *fuse = run->fuse;
 	struct tn_block_work work = { run_block, run, "fuse" };
+	TN_TRY(make_sums(run, err));
 	TN_TRY(count_blocks(run, err));
 	TN_TRY(tn_output_copy_sidecars(run->output, fuse->base->path, NULL, err));
 	TN_TRY(write_config(run, err));

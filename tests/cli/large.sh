@@ -1,10 +1,11 @@
-# 64 GB of holes through a dry run and a real fuse of one layer, within 64 MB.
+# 64 GB of holes through a dry run and a real fuse of one layer. What is kept for each block must not add up: a small budget
+# makes many blocks.
 "$TOOLS/make_checkpoint" base big 33 8192 28672 32000 4 BF16 holes
 "$TOOLS/make_checkpoint" adapter lora 17 8192 28672 16
 tenon inspect big | sed -n 1,2p
 try "$TOOLS/measure" 50000 "$TENON" fuse -q --threads 2 --max-memory 40M --model big --adapter-path lora --dry-run --json >plan
 grep -E '"(bytes|merged|copied|memory_bytes)":|= 0' plan | grep -v name
-"$TOOLS/measure" 50000 "$TENON" fuse -q --threads 2 --max-memory 40M --model big --adapter-path lora --save-path out 2>err
+"$TOOLS/measure" "${TIGHT_KB:-50000}" "$TENON" fuse -q --threads 2 --max-memory 12M --model big --adapter-path lora --save-path out 2>err
 echo "= $?"
 ls out
 tenon inspect out | sed -n 1,2p
