@@ -4,6 +4,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/pool.h"
+#include "transform/ordered.h"
 
 #include <stdatomic.h>
 #include <string.h>
@@ -83,6 +84,7 @@ struct run {
 	const struct tn_blocks *blocks;
 	const struct tn_block_work *work;
 	struct tn_buffer *scratch;   /* one for each worker */
+	struct tn_ordered *ordered;  /* NULL: nothing is folded */
 	_Atomic uint64_t done_bytes;
 	int64_t next_report_ns;
 };
@@ -101,18 +103,39 @@ static size_t item_of(const struct tn_blocks *blocks, uint64_t number)
 	return low;
 }
 
+static struct tn_block block_of(const struct tn_blocks *blocks, uint64_t task)
+{
+	size_t i = item_of(blocks, task);
+	const struct tn_block_item *item = &blocks->items[i];
+	uint64_t first = (task - item->first_block) * item->units_per_block;
+	return (struct tn_block){ i, first, tn_min_u64(item->units_per_block, item->units - first), task };
+}
+
+static void fold(void *arg, uint64_t task, const void *result)
+{
+	struct run *run = arg;
+	struct tn_block block = block_of(run->blocks, task);
+	run->work->fold(run->work->arg, &block, result);
+}
+
 static tn_status run_block(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
 {
 	struct run *run = arg;
-	size_t i = item_of(run->blocks, task);
-	const struct tn_block_item *item = &run->blocks->items[i];
-	uint64_t first = (task - item->first_block) * item->units_per_block;
-	struct tn_block block = { i, first, tn_min_u64(item->units_per_block, item->units - first), task };
-	TN_TRY(run->work->run(run->work->arg, &block, run->scratch[worker].data, err));
+	const struct tn_block_work *work = run->work;
+	struct tn_block block = block_of(run->blocks, task);
+	const struct tn_block_item *item = &run->blocks->items[block.item];
+	void *result = run->ordered ? tn_ordered_place(run->ordered, worker) : NULL;
+	tn_status status = work->run(work->arg, &block, run->scratch[worker].data, result, err);
+	if (status == TN_OK && run->ordered)
+		tn_ordered_done(run->ordered, worker, task);
+	if (status == TN_OK && work->follow)
+		status = work->follow(work->arg, err);
+	if (status != TN_OK && run->ordered)
+		tn_ordered_stop(run->ordered);
 	/* an item's bytes over its units, without overflow: blocks are small */
 	atomic_fetch_add(&run->done_bytes,
 			 (uint64_t)((double)item->work_bytes / (double)item->units * (double)block.count));
-	return TN_OK;
+	return status;
 }
 
 static int64_t now_ns(void)
@@ -140,21 +163,29 @@ static tn_status tick(void *arg, struct tn_error *err)
 	return report(run, atomic_load(&run->done_bytes), err);
 }
 
+static tn_status allocate(struct run *run, struct tn_error *err)
+{
+	tn_context *ctx = run->ctx;
+	unsigned workers = run->blocks->workers;
+	TN_TRY(tn_alloc_array(ctx, workers, sizeof *run->scratch, "scratch", &run->scratch, err));
+	for (unsigned i = 0; i < workers; i++)
+		TN_TRY(tn_buffer_alloc(ctx, (size_t)run->blocks->scratch_bytes, "scratch", &run->scratch[i], err));
+	return run->work->fold ? tn_ordered_create(ctx, workers, run->work->result_bytes, fold, run, &run->ordered, err) : TN_OK;
+}
+
 tn_status tn_blocks_run(tn_context *ctx, const struct tn_blocks *blocks, const struct tn_block_work *work,
 			struct tn_error *err)
 {
 	struct run run = { .ctx = ctx, .blocks = blocks, .work = work };
-	TN_TRY(tn_alloc_array(ctx, blocks->workers, sizeof *run.scratch, "scratch", &run.scratch, err));
-	tn_status status = TN_OK;
-	for (unsigned i = 0; i < blocks->workers && status == TN_OK; i++)
-		status = tn_buffer_alloc(ctx, (size_t)blocks->scratch_bytes, "scratch", &run.scratch[i], err);
+	tn_status status = allocate(&run, err);
 	if (status == TN_OK) {
 		struct tn_work pool_work = { blocks->block_count, blocks->workers, run_block, tick, &run };
 		status = tn_pool_run(ctx, &pool_work, err);
 	}
 	if (status == TN_OK)
 		status = report(&run, blocks->work_bytes, err);
-	for (unsigned i = 0; i < blocks->workers; i++)
+	tn_ordered_free(run.ordered);
+	for (unsigned i = 0; run.scratch && i < blocks->workers; i++)
 		tn_buffer_release(ctx, &run.scratch[i]);
 	tn_free_array(ctx, run.scratch, blocks->workers, sizeof *run.scratch);
 	return status;

@@ -41,9 +41,16 @@ struct tn_block {
 
 /* Runs `work` on every block, with scratch of blocks->scratch_bytes aligned to 64, and reports progress as `phase`. */
 struct tn_block_work {
-	tn_status (*run)(void *arg, const struct tn_block *block, void *scratch, struct tn_error *err);
+	/* `result` is result_bytes of zeros for what the block finds. */
+	tn_status (*run)(void *arg, const struct tn_block *block, void *scratch, void *result, struct tn_error *err);
 	void *arg;
 	const char *phase;
+	size_t result_bytes;
+	/* Gets the results in the order of the blocks, one at a time: sums do not depend on threads, and nothing is kept for a
+	 * block. May be NULL. */
+	void (*fold)(void *arg, const struct tn_block *block, const void *result);
+	/* Called by any thread after results were folded, to do what takes long. May be NULL. */
+	tn_status (*follow)(void *arg, struct tn_error *err);
 };
 tn_status tn_blocks_run(tn_context *ctx, const struct tn_blocks *blocks, const struct tn_block_work *work,
 			struct tn_error *err);

@@ -18,9 +18,10 @@ struct run {
 	struct tn_arena arena;
 	struct tn_blocks blocks;
 	struct tn_output_shard *shards;
-	_Atomic uint64_t *shard_blocks_left;
-	struct tn_survival_sums *sums;        /* of every block of a measured step */
-	size_t *first_sum;                    /* of step i, if it is measured */
+	struct tn_survival_sums *sums;        /* of every step */
+	uint64_t *shard_blocks_left;          /* that are not folded */
+	_Atomic size_t complete;              /* shards before this one have all their blocks */
+	_Atomic size_t finished;              /* shards before this one are durable, or somebody is at them */
 	struct tn_delta_cache *deltas;
 	struct tn_output *output;
 };
@@ -48,32 +49,45 @@ tn_status tn_fuse_check_finite(const struct tn_fuse *fuse, const struct tn_fuse_
 		       tn_dtype_name(step->form.out.dtype));
 }
 
-/* What is measured is kept for the report; of the rest only the block itself asks. */
-static struct tn_survival_sums *measured_sum(const struct run *run, const struct tn_block *block, struct tn_survival_sums *own)
-{
-	uint64_t number = block->number - run->blocks.items[block->item].first_block;
-	return run->fuse->steps[block->item].form.is_measured ? &run->sums[run->first_sum[block->item] + number] : own;
-}
-
-static tn_status run_block(void *arg, const struct tn_block *block, void *scratch, struct tn_error *err)
+static tn_status run_block(void *arg, const struct tn_block *block, void *scratch, void *result, struct tn_error *err)
 {
 	struct run *run = arg;
 	const struct tn_fuse_step *step = &run->fuse->steps[block->item];
 	const struct tn_joint *joint = run->fuse->joint;
 	const struct tn_edit_form *f = &step->form;
-	struct tn_survival_sums own = { 0 }, *sum = measured_sum(run, block, &own);
+	struct tn_survival_sums *sum = result;
 	struct tn_edit_block b;
-	if (tn_output_has_shard(run->output, step->shard))
+	if (tn_output_has_shard(run->output, step->shard) || is_hole(run, step, block))
 		return TN_OK;
-	if (!is_hole(run, step, block)) {
-		tn_edit_place(f, block->first, block->count, scratch, &b);
-		TN_TRY(tn_edit_read(joint, f, &b, err));
-		TN_TRY(tn_edit_units(joint, &joint->targets[step->target], f, run->deltas, &b, sum, err));
-		TN_TRY(tn_fuse_check_finite(run->fuse, step, sum, err));
-		TN_TRY(tn_parts_write(run->output, step->shard, step->outputs, f->result, block->first, block->count, b.out, err));
+	tn_edit_place(f, block->first, block->count, scratch, &b);
+	TN_TRY(tn_edit_read(joint, f, &b, err));
+	TN_TRY(tn_edit_units(joint, &joint->targets[step->target], f, run->deltas, &b, sum, err));
+	TN_TRY(tn_fuse_check_finite(run->fuse, step, sum, err));
+	return tn_parts_write(run->output, step->shard, step->outputs, f->result, block->first, block->count, b.out, err);
+}
+
+/* In the order of blocks, whatever thread did them. */
+static void fold(void *arg, const struct tn_block *block, const void *result)
+{
+	struct run *run = arg;
+	uint32_t shard = run->fuse->steps[block->item].shard;
+	tn_survival_add(&run->sums[block->item], result);
+	if (!tn_output_has_shard(run->output, shard) && --run->shard_blocks_left[shard] == 0)
+		atomic_store(&run->complete, shard + 1);
+}
+
+/* Makes shards durable that have all their blocks. A shard whose tensors are all empty has none. */
+static tn_status finish_shards(void *arg, struct tn_error *err)
+{
+	struct run *run = arg;
+	size_t i = atomic_load(&run->finished);
+	while (i < atomic_load(&run->complete)) {
+		if (!atomic_compare_exchange_weak(&run->finished, &i, i + 1))
+			continue;
+		if (!tn_output_has_shard(run->output, i))
+			TN_TRY(tn_output_finish_shard(run->output, i, err));
+		i = atomic_load(&run->finished);
 	}
-	if (atomic_fetch_sub(&run->shard_blocks_left[step->shard], 1) == 1)
-		return tn_output_finish_shard(run->output, step->shard, err);
 	return TN_OK;
 }
 
@@ -115,21 +129,6 @@ static tn_status describe_shards(struct run *run, struct tn_error *err)
 	return TN_OK;
 }
 
-/* Room for sums where there is something to measure: a dense model of any size needs none. */
-static tn_status make_sums(struct run *run, struct tn_error *err)
-{
-	const struct tn_fuse *fuse = run->fuse;
-	size_t count = 0;
-	TN_TRY(tn_arena_array(&run->arena, fuse->step_count, sizeof *run->first_sum, &run->first_sum, err));
-	for (size_t i = 0; i < fuse->step_count; i++) {
-		const struct tn_block_item *item = &run->blocks.items[i];
-		run->first_sum[i] = count;
-		if (fuse->steps[i].form.is_measured)
-			count += (size_t)tn_ceil_div(item->units, item->units_per_block);
-	}
-	return tn_arena_array(&run->arena, count, sizeof *run->sums, &run->sums, err);
-}
-
 /* Of the shards that are still to do. */
 static tn_status count_blocks(struct run *run, struct tn_error *err)
 {
@@ -137,6 +136,7 @@ static tn_status count_blocks(struct run *run, struct tn_error *err)
 	uint64_t *takes;
 	TN_TRY(tn_arena_array(&run->arena, fuse->base->shard_count, sizeof *run->shard_blocks_left, &run->shard_blocks_left,
 			      err));
+	TN_TRY(tn_arena_array(&run->arena, fuse->step_count, sizeof *run->sums, &run->sums, err));
 	TN_TRY(tn_arena_array(&run->arena, fuse->joint->slot_count, sizeof *takes, &takes, err));
 	for (size_t i = 0; i < fuse->step_count; i++) {
 		const struct tn_block_item *item = &run->blocks.items[i];
@@ -146,15 +146,6 @@ static tn_status count_blocks(struct run *run, struct tn_error *err)
 		tn_edit_count_takes(fuse->joint, &fuse->joint->targets[fuse->steps[i].target], item->units_per_block, takes);
 	}
 	return tn_delta_cache_create(fuse->joint, takes, &run->deltas, err);
-}
-
-/* A shard whose tensors are all empty has no block that could finish it. */
-static tn_status finish_empty_shards(struct run *run, struct tn_error *err)
-{
-	for (size_t i = 0; i < run->fuse->base->shard_count; i++)
-		if (run->shard_blocks_left[i] == 0 && !tn_output_has_shard(run->output, i))
-			TN_TRY(tn_output_finish_shard(run->output, i, err));
-	return TN_OK;
 }
 
 static tn_status check_save_path(const struct tn_fuse *fuse, const char *save_path, struct tn_error *err)
@@ -185,19 +176,11 @@ static uint64_t parameters_of(const struct tn_fuse *fuse)
 	return n;
 }
 
-/* Sums are added in the order of blocks, whatever thread did them. */
 static tn_status report(struct run *run, struct tn_error *err)
 {
-	for (size_t i = 0; i < run->fuse->step_count; i++) {
-		const struct tn_block_item *item = &run->blocks.items[i];
-		struct tn_survival_sums sum = { 0 };
-		if (!run->fuse->steps[i].form.is_measured)
-			continue;
-		for (uint64_t b = 0; b < tn_ceil_div(item->units, item->units_per_block); b++)
-			tn_survival_add(&sum, &run->sums[run->first_sum[i] + b]);
-		if (sum.codes)
-			TN_TRY(tn_fuse_report(run->fuse, &run->fuse->steps[i], &sum, err));
-	}
+	for (size_t i = 0; i < run->fuse->step_count; i++)
+		if (run->fuse->steps[i].form.is_measured && run->sums[i].codes)
+			TN_TRY(tn_fuse_report(run->fuse, &run->fuse->steps[i], &run->sums[i], err));
 	return TN_OK;
 }
 
@@ -217,13 +200,13 @@ static tn_status write_config(struct run *run, struct tn_error *err)
 static tn_status write_output(struct run *run, struct tn_error *err)
 {
 	const struct tn_fuse *fuse = run->fuse;
-	struct tn_block_work work = { run_block, run, "fuse" };
-	TN_TRY(make_sums(run, err));
+	struct tn_block_work work = { run_block, run, "fuse", sizeof(struct tn_survival_sums), fold, finish_shards };
 	TN_TRY(count_blocks(run, err));
 	TN_TRY(tn_output_copy_sidecars(run->output, fuse->base->path, NULL, err));
 	TN_TRY(write_config(run, err));
-	TN_TRY(finish_empty_shards(run, err));
 	TN_TRY(tn_blocks_run(fuse->ctx, &run->blocks, &work, err));
+	atomic_store(&run->complete, fuse->base->shard_count);
+	TN_TRY(finish_shards(run, err));
 	TN_TRY(report(run, err));
 	return tn_output_commit(run->output, parameters_of(fuse), TN_INDEX_TRANSFORMERS, err);
 }

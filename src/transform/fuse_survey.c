@@ -17,7 +17,7 @@ struct survey {
 	const struct tn_fuse *fuse;
 	struct tn_arena arena;
 	struct tn_blocks blocks;             /* an item for each step; without units where there is nothing to do */
-	struct tn_survival_sums *sums;       /* of every block */
+	struct tn_survival_sums *sums;       /* of every item */
 	struct tn_delta_cache *deltas;
 	int whole;                           /* rows are written and measured, not only compared in size */
 };
@@ -86,12 +86,12 @@ static void add_steps(const struct survey *s, const struct tn_edit_form *f, cons
 	}
 }
 
-static tn_status survey_block(void *arg, const struct tn_block *block, void *scratch, struct tn_error *err)
+static tn_status survey_block(void *arg, const struct tn_block *block, void *scratch, void *result, struct tn_error *err)
 {
 	struct survey *s = arg;
 	const struct tn_fuse_step *step = &s->fuse->steps[block->item];
 	const struct tn_target *t = &s->fuse->joint->targets[step->target];
-	struct tn_survival_sums *sum = &s->sums[block->number];
+	struct tn_survival_sums *sum = result;
 	struct tn_edit_block b;
 	tn_edit_place(&step->form, block->first, block->count, scratch, &b);
 	TN_TRY(tn_edit_read(s->fuse->joint, &step->form, &b, err));
@@ -101,6 +101,12 @@ static tn_status survey_block(void *arg, const struct tn_block *block, void *scr
 	if (by_factors(s->fuse, t))
 		return add_products(s, t, &b, sum, err);
 	return tn_edit_truths(s->fuse->joint, t, &step->form, s->deltas, &b, add_row, sum, err);
+}
+
+static void fold(void *arg, const struct tn_block *block, const void *result)
+{
+	struct survey *s = arg;
+	tn_survival_add(&s->sums[block->item], result);
 }
 
 /* ---- a pass ---------------------------------------------------------------------------------------------- */
@@ -140,17 +146,8 @@ static tn_status prepare(struct survey *s, size_t *count, struct tn_error *err)
 		if (s->blocks.items[i].units)
 			tn_edit_count_takes(fuse->joint, &fuse->joint->targets[fuse->steps[i].target],
 					    s->blocks.items[i].units_per_block, takes);
-	TN_TRY(tn_arena_array(&s->arena, (size_t)s->blocks.block_count, sizeof *s->sums, &s->sums, err));
+	TN_TRY(tn_arena_array(&s->arena, fuse->step_count, sizeof *s->sums, &s->sums, err));
 	return tn_delta_cache_create(fuse->joint, takes, &s->deltas, err);
-}
-
-static struct tn_survival_sums sum_item(const struct survey *s, size_t i)
-{
-	struct tn_survival_sums sum = { 0 };
-	const struct tn_block_item *item = &s->blocks.items[i];
-	for (uint64_t b = 0; b < tn_ceil_div(item->units, tn_max_u64(item->units_per_block, 1)); b++)
-		tn_survival_add(&sum, &s->sums[item->first_block + b]);
-	return sum;
 }
 
 /* ---- decisions ------------------------------------------------------------------------------------------- */
@@ -167,7 +164,7 @@ static void choose_rounding(struct tn_fuse *fuse, const struct survey *s)
 		struct tn_fuse_step *step = &fuse->steps[i];
 		if (!concerns(s, i))
 			continue;
-		struct tn_survival_sums sum = sum_item(s, i);
+		struct tn_survival_sums sum = s->sums[i];
 		double limit = threshold(step->form.in.format.bits);
 		int nearest = sum.step2 < limit * limit * sum.delta2;
 		step->form.rounding = nearest ? TN_ROUNDING_NEAREST : TN_ROUNDING_DITHER;
@@ -179,7 +176,7 @@ static tn_status judge(struct tn_fuse *fuse, const struct survey *s, size_t i, i
 {
 	struct tn_fuse_step *step = &fuse->steps[i];
 	const struct tn_target *t = &fuse->joint->targets[step->target];
-	struct tn_survival_sums sum = sum_item(s, i);
+	struct tn_survival_sums sum = s->sums[i];
 	struct tn_survival found = tn_survival_of(&sum, step->form.rounding);
 	TN_TRY(tn_fuse_check_finite(fuse, step, &sum, err));
 	if (found.cap >= fuse->options.min_survival)
@@ -210,7 +207,7 @@ static tn_status decide(struct tn_fuse *fuse, const struct survey *s, int *promo
 static tn_status run_pass(struct tn_fuse *fuse, int whole, int *promoted, struct tn_error *err)
 {
 	struct survey s = { .fuse = fuse, .whole = whole };
-	struct tn_block_work work = { survey_block, &s, "survey" };
+	struct tn_block_work work = { survey_block, &s, "survey", sizeof(struct tn_survival_sums), fold, NULL };
 	size_t count;
 	tn_arena_init(&s.arena, fuse->ctx);
 	tn_status status = prepare(&s, &count, err);

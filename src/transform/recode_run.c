@@ -195,10 +195,11 @@ static tn_status foreign_block(const struct run *run, const struct tn_recode_ste
 	return tn_parts_write(run->output, step->shard, step->outputs, step->out_parts, block->first, block->count, p.out, err);
 }
 
-static tn_status run_block(void *arg, const struct tn_block *block, void *scratch, struct tn_error *err)
+static tn_status run_block(void *arg, const struct tn_block *block, void *scratch, void *result, struct tn_error *err)
 {
 	struct run *run = arg;
 	const struct tn_recode_step *step = &run->recode->steps[block->item];
+	(void)result;
 	if (tn_output_has_shard(run->output, step->shard))
 		return TN_OK;
 	if (step->info.action == TN_RECODE_COPY)
@@ -264,7 +265,7 @@ static tn_status write_files(struct run *run, struct tn_error *err)
 static tn_status write_output(struct run *run, struct tn_error *err)
 {
 	const struct tn_recode *r = run->recode;
-	struct tn_block_work work = { run_block, run, "convert" };
+	struct tn_block_work work = { .run = run_block, .arg = run, .phase = "convert" };
 	TN_TRY(write_files(run, err));
 	for (size_t i = 0; i < r->shard_count; i++)
 		if (run->shard_blocks_left[i] == 0 && !tn_output_has_shard(run->output, i)) /* nothing but empty tensors */

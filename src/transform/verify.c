@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "store/checkpoint.h"
+#include "store/safetensors.h"
 #include "transform/delta_cache.h"
 #include "transform/fuse.h"
 #include "transform/ulp.h"
@@ -43,7 +44,7 @@ struct run {
 	tn_quant_config *config;    /* of merged */
 	struct tn_blocks blocks;
 	struct compared *compared;  /* of block item i */
-	struct finding *findings;   /* of every block */
+	struct finding *findings;   /* of block item i */
 	struct tn_delta_cache *deltas;
 };
 
@@ -265,15 +266,28 @@ static tn_status compare_block(struct comparison *c, const struct tn_fuse_step *
 	return TN_OK;
 }
 
-static tn_status run_block(void *arg, const struct tn_block *block, void *scratch, struct tn_error *err)
+/* What neither file ever wrote is the same. */
+static int both_are_holes(const struct run *run, const struct tn_fuse_step *step, const struct tn_matrix *other,
+			  const struct tn_block *block)
+{
+	const struct tn_target *t = &run->fuse->joint->targets[step->target];
+	const struct tn_tensor *merged = other->part[TN_PART_WEIGHT];
+	return !step->form.by_rows && t->base && !t->replacement &&
+	       tn_tensor_is_hole(run->fuse->base->shards[t->base->shard], t->base, block->first, block->count) &&
+	       tn_tensor_is_hole(run->merged->shards[merged->shard], merged, block->first, block->count);
+}
+
+static tn_status run_block(void *arg, const struct tn_block *block, void *scratch, void *result, struct tn_error *err)
 {
 	struct run *run = arg;
 	const struct compared *compared = &run->compared[block->item];
 	const struct tn_fuse_step *step = &run->fuse->steps[compared->step];
-	struct comparison c = { .run = run, .finding = &run->findings[block->number], .kernels = run->fuse->ctx->kernels,
+	struct comparison c = { .run = run, .finding = result, .kernels = run->fuse->ctx->kernels,
 				.form = &step->form, .other = &compared->other, .next = block->first };
 	struct tn_stored stored[TN_PART_COUNT];
 	struct tn_edit_block b;
+	if (both_are_holes(run, step, &compared->other, block))
+		return TN_OK;
 	for (unsigned p = 0; p < TN_PART_COUNT; p++)
 		stored[p] = (struct tn_stored){ compared->other.part[p], NULL };
 	unsigned char *at = tn_parts_place(scratch, block->count, compared->other.row_bytes, c.merged);
@@ -284,6 +298,13 @@ static tn_status run_block(void *arg, const struct tn_block *block, void *scratc
 	TN_TRY(tn_edit_read(run->fuse->joint, &step->form, &b, err));
 	TN_TRY(tn_parts_read(run->merged, stored, compared->other.row_bytes, block->first, block->count, c.merged, err));
 	return compare_block(&c, step, &b, err);
+}
+
+/* Blocks are added up in their order, so the sum does not depend on threads. */
+static void fold(void *arg, const struct tn_block *block, const void *result)
+{
+	struct run *run = arg;
+	add_finding(&run->findings[block->item], result);
 }
 
 /* ---- preparing ------------------------------------------------------------------------------------------- */
@@ -365,21 +386,11 @@ static tn_status cut(struct run *run, struct tn_arena *arena, struct tn_error *e
 		for (int pass = 0; pass < 2; pass++) /* the fuse's rows, and the exact ones */
 			tn_edit_count_takes(fuse->joint, &fuse->joint->targets[fuse->steps[run->compared[i].step].target],
 					    run->blocks.items[i].units_per_block, takes);
-	TN_TRY(tn_arena_array(arena, (size_t)run->blocks.block_count, sizeof *run->findings, &run->findings, err));
+	TN_TRY(tn_arena_array(arena, run->blocks.item_count, sizeof *run->findings, &run->findings, err));
 	return tn_delta_cache_create(fuse->joint, takes, &run->deltas, err);
 }
 
 /* ---- the report ------------------------------------------------------------------------------------------ */
-
-/* Blocks are added up in their order, so the sum does not depend on threads. */
-static struct finding sum_findings(const struct run *run, const struct tn_block_item *item)
-{
-	struct finding sum = { 0 };
-	uint64_t blocks = tn_ceil_div(item->units, item->units_per_block);
-	for (uint64_t i = 0; i < blocks; i++)
-		add_finding(&sum, &run->findings[item->first_block + i]);
-	return sum;
-}
 
 /* A weight that is quantized in both. */
 static void judge_quantized(const struct finding *f, struct tn_verified_tensor *out)
@@ -403,7 +414,7 @@ static void judge(const struct run *run, size_t i, struct tn_verified_tensor *ou
 	const struct tn_fuse_step *step = &run->fuse->steps[run->compared[i].step];
 	const struct tn_target *target = &run->fuse->joint->targets[step->target];
 	const struct tn_tensor *result = step->outputs[TN_PART_WEIGHT];
-	struct finding f = sum_findings(run, &run->blocks.items[i]);
+	struct finding f = run->findings[i];
 	int close = f.worst <= tolerance_ulp && !f.not_finite && !f.strays;
 	*out = (struct tn_verified_tensor){ .name = result->name, .max_ulp = f.not_finite ? HUGE_VAL : f.max_ulp };
 	out->rms_ulp = result->elements ? sqrt(f.square_sum / (double)result->elements) : 0;
@@ -477,7 +488,7 @@ static tn_status write_report(const struct run *run, tn_verify *v, struct tn_err
 
 static tn_status compare(struct run *run, struct tn_arena *arena, tn_verify *v, struct tn_error *err)
 {
-	struct tn_block_work work = { run_block, run, "verify" };
+	struct tn_block_work work = { run_block, run, "verify", sizeof(struct finding), fold, NULL };
 	if (run->merged->config)
 		TN_TRY(tn_quant_config_parse(run->fuse->ctx, run->merged->config, &run->config, err));
 	TN_TRY(follow_merged(run, err));

@@ -11,6 +11,8 @@ ls out
 tenon inspect out | sed -n 1,2p
 # still holes where nothing was merged
 test "$(du -sk out | cut -f1)" -lt 2000000 && echo sparse
+"$TOOLS/measure" "${TIGHT_KB:-50000}" "$TENON" verify --threads 2 --max-memory 12M big lora out 2>err
+echo "= $?"
 rm -r out big
 
 echo "--- a terabyte in 400 shards: headers only"
