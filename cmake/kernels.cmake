@@ -3,7 +3,7 @@
 set(kernels_dir ${CMAKE_SOURCE_DIR}/src/kernels)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${kernels_dir}/isa.def ${kernels_dir}/codecs.def)
 
-set(kernel_sources ${kernels_dir}/portable.c ${kernels_dir}/unpack.c)
+set(kernel_sources ${kernels_dir}/portable.c ${kernels_dir}/product.c ${kernels_dir}/unpack.c)
 file(STRINGS ${kernels_dir}/codecs.def lines REGEX "^CODEC\\(")
 foreach(line ${lines})
   string(REGEX REPLACE "^CODEC\\(([a-z0-9_]+)\\).*" "\\1" codec "${line}")

@@ -107,6 +107,29 @@ struct tn_grid {
 	float factor;
 };
 
+/* ---- products -------------------------------------------------------------------------------------------- */
+
+/* Rows of a matrix in memory: part p of row i stands at first.part[p] + i * stride[p]. */
+struct tn_rows {
+	struct tn_row first;
+	size_t stride[TN_PART_COUNT];
+};
+
+/* How exactly activations enter a product; errors against the product in double, relative to its largest element. */
+enum tn_precision {
+	TN_PRECISION_EXACT,   /* float32 activations and sums, or better: 1e-5. What everything uses unless it is told */
+	TN_PRECISION_16,      /* rounded to 16 bits: 5e-5 */
+	TN_PRECISION_INT8     /* rounded to 8 bits, a scale for each group */
+};
+
+/* y = x W^T for some rows of W. */
+struct tn_product {
+	const struct tn_format *format;   /* of W */
+	size_t cols;                      /* of a row of W, and of x */
+	size_t m;                         /* rows of x, at least 1 */
+	enum tn_precision precision;
+};
+
 /* ---- the table ------------------------------------------------------------------------------------------- */
 
 /* lowrank_f32: dst[j] = sum over k of b[k] * a[k][j]     a [rank, cols], b [rank] -> dst [cols]; k ascending, from 0.
@@ -115,7 +138,14 @@ struct tn_grid {
  * axpy_f32: y[i] += a * x[i].
  * unpack_codes: dst [rows][cols], one code in each byte; `skip` rows (TN_PACK_HIGH_FIRST: codes) stand before the first.
  * grid_f32: dst[n], what n codes mean.
- * pack_codes: n codes as a dense bit stream, first code lowest; n * bits is a multiple of 8. */
+ * pack_codes: n codes as a dense bit stream, first code lowest; n * bits is a multiple of 8.
+ * product_bytes: bytes of prepared activations, a multiple of 64. product_scratch_bytes: bytes that each worker needs.
+ * product_prepare: x [m, cols] at x_stride elements -> prepared, which is aligned to 64. x may be pointed into, and stays.
+ * product_rows: y[t * y_stride + i] = sum over j of w[i][j] * x[t][j]    w [rows, cols], x [m, cols]; any worker, any run
+ *   of rows, on scratch aligned to 64.
+ * lora_shrink: t = x A^T    x [m, cols], A [rank, cols] F32, F16 or BF16 -> t [m, rank].
+ * lora_expand: y += scale * t B^T    t [m, rank], B [rows, rank] F32, F16 or BF16 -> y [m, rows].
+ * Factors are aligned to their dtype. */
 struct tn_kernels {
 	const char *isa;
 #define KERNEL(ret, name, args) ret (*name) args;

@@ -3,6 +3,7 @@
  * columns and the bits stay the same. */
 #include "kernels/isa_build.h"
 #include "kernels/kernels.h"
+#include "kernels/product.h"
 
 #include <string.h>
 
@@ -97,6 +98,41 @@ static void pack_codes(void *dst, const uint8_t *codes, size_t n, unsigned bits)
 			held >>= 8;
 		}
 	}
+}
+
+static size_t product_bytes(const struct tn_product *p)
+{
+	(void)p;
+	return TN_PREPARED_BYTES;
+}
+
+static void product_prepare(void *prepared, const struct tn_product *p, const float *x, size_t x_stride)
+{
+	(void)p;
+	TN_ISA_NAME(tn_product_prepare)(prepared, x, x_stride);
+}
+
+static size_t product_scratch_bytes(const struct tn_product *p)
+{
+	return tn_decoded_row_bytes(p->cols);
+}
+
+static void product_rows(float *y, size_t y_stride, const struct tn_product *p, const void *prepared,
+			 const struct tn_rows *w, size_t rows, void *scratch)
+{
+	TN_ISA_NAME(tn_product_rows)(y, y_stride, p, prepared, w, rows, scratch);
+}
+
+static void lora_shrink(float *t, size_t t_stride, const void *a, tn_dtype dtype, size_t rank, size_t cols,
+			const float *x, size_t x_stride, size_t m)
+{
+	TN_ISA_NAME(tn_lora_shrink)(t, t_stride, a, dtype, rank, cols, x, x_stride, m);
+}
+
+static void lora_expand(float *y, size_t y_stride, const void *b, tn_dtype dtype, size_t rank, size_t rows,
+			const float *t, size_t t_stride, size_t m, float scale)
+{
+	TN_ISA_NAME(tn_lora_expand)(y, y_stride, b, dtype, rank, rows, t, t_stride, m, scale);
 }
 
 #define CODEC(name) extern const struct tn_codec TN_ISA_NAME(tn_codec_##name);

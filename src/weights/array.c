@@ -121,9 +121,9 @@ tn_status tn_array_floats(const struct tn_array *array, uint64_t first, size_t n
 
 /* ---- rows ------------------------------------------------------------------------------------------------ */
 
-void tn_rows_init(struct tn_rows *rows, const struct tn_format *format, uint64_t count, size_t cols)
+void tn_row_block_init(struct tn_row_block *rows, const struct tn_format *format, uint64_t count, size_t cols)
 {
-	*rows = (struct tn_rows){ .format = *format, .rows = count, .cols = cols };
+	*rows = (struct tn_row_block){ .format = *format, .rows = count, .cols = cols };
 	for (unsigned p = 0; p < TN_PART_COUNT; p++)
 		rows->row_bytes[p] = tn_codec_info(format->codec)->part_bytes(format, p, cols);
 }
@@ -132,7 +132,7 @@ enum { TASK_ELEMENTS = 1 << 16 };
 
 struct conversion {
 	const struct tn_kernels *kernels;
-	const struct tn_rows *dst, *src;
+	const struct tn_row_block *dst, *src;
 	uint64_t rows_per_task;
 	float *scratch; /* cols for each worker */
 };
@@ -158,7 +158,7 @@ static tn_status convert_block(void *arg, uint64_t task, unsigned worker, struct
 	return TN_OK;
 }
 
-tn_status tn_rows_convert(tn_context *ctx, const struct tn_rows *dst, const struct tn_rows *src, struct tn_error *err)
+tn_status tn_row_block_convert(tn_context *ctx, const struct tn_row_block *dst, const struct tn_row_block *src, struct tn_error *err)
 {
 	size_t workers = tn_pool_workers(ctx);
 	struct conversion c = { .kernels = ctx->kernels, .dst = dst, .src = src };

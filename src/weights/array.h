@@ -18,7 +18,7 @@ uint64_t tn_array_elements(const struct tn_array *array);
 tn_status tn_array_floats(const struct tn_array *array, uint64_t first, size_t n, float *dst, struct tn_error *err);
 
 /* Rows of a matrix in memory. part[p] advances by row_bytes[p] with each row. */
-struct tn_rows {
+struct tn_row_block {
 	struct tn_format format;
 	uint64_t rows;
 	size_t cols;
@@ -26,9 +26,9 @@ struct tn_rows {
 	size_t row_bytes[TN_PART_COUNT];
 };
 /* Fills row_bytes from the format. */
-void tn_rows_init(struct tn_rows *rows, const struct tn_format *format, uint64_t count, size_t cols);
+void tn_row_block_init(struct tn_row_block *rows, const struct tn_format *format, uint64_t count, size_t cols);
 
 /* Every row of `src` decoded and encoded into the same row of `dst`, on the workers of the context. */
-tn_status tn_rows_convert(tn_context *ctx, const struct tn_rows *dst, const struct tn_rows *src, struct tn_error *err);
+tn_status tn_row_block_convert(tn_context *ctx, const struct tn_row_block *dst, const struct tn_row_block *src, struct tn_error *err);
 
 #endif

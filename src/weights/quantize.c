@@ -81,7 +81,7 @@ static tn_status make_parts(tn_context *ctx, const struct tn_array *like, const 
 	return TN_OK;
 }
 
-static void attach_parts(struct tn_rows *rows, const struct tn_quantized *matrix)
+static void attach_parts(struct tn_row_block *rows, const struct tn_quantized *matrix)
 {
 	rows->part[TN_PART_WEIGHT] = matrix->weight.data;
 	rows->part[TN_PART_SCALES] = matrix->scales.data;
@@ -93,17 +93,17 @@ static tn_status run_quantize(tn_context *ctx, const struct tn_array *w, const s
 {
 	uint64_t cols = w->shape[w->rank - 1];
 	struct tn_format dense = { .codec = TN_CODEC_dense, .dtype = w->dtype };
-	struct tn_rows from, to;
+	struct tn_row_block from, to;
 	TN_TRY(make_parts(ctx, w, format, cols, out, err));
 	if (format->has_global_scale) {
 		TN_TRY(tn_array_make(ctx, TN_F32, 0, NULL, "global_scale", &out->global_scale, err));
 		memcpy(out->global_scale.data, &format->global_scale, sizeof format->global_scale);
 	}
-	tn_rows_init(&from, &dense, rows_of(w), (size_t)cols);
-	tn_rows_init(&to, format, rows_of(w), (size_t)cols);
+	tn_row_block_init(&from, &dense, rows_of(w), (size_t)cols);
+	tn_row_block_init(&to, format, rows_of(w), (size_t)cols);
 	from.part[TN_PART_WEIGHT] = w->data;
 	attach_parts(&to, out);
-	return tn_rows_convert(ctx, &to, &from, err);
+	return tn_row_block_convert(ctx, &to, &from, err);
 }
 
 tn_status tn_quantize(tn_context *ctx, const struct tn_array *w, const struct tn_quantization *q,
@@ -247,18 +247,18 @@ tn_status tn_dequantize(tn_context *ctx, const struct tn_quantized *matrix, cons
 {
 	struct tn_format format, dense = { .codec = TN_CODEC_dense };
 	struct tn_array made;
-	struct tn_rows from, to;
+	struct tn_row_block from, to;
 	uint64_t shape[TN_ARRAY_RANK];
 	TN_TRY(dequantize_format(matrix, q, dtype, like_mlx, &format, &dense.dtype, err));
 	const struct tn_array *s = &matrix->scales;
 	memcpy(shape, s->shape, sizeof shape);
 	shape[s->rank - 1] *= format.group;
 	TN_TRY(tn_array_make(ctx, dense.dtype, s->rank, shape, "matrix", &made, err));
-	tn_rows_init(&from, &format, rows_of(s), (size_t)shape[s->rank - 1]);
-	tn_rows_init(&to, &dense, rows_of(s), (size_t)shape[s->rank - 1]);
+	tn_row_block_init(&from, &format, rows_of(s), (size_t)shape[s->rank - 1]);
+	tn_row_block_init(&to, &dense, rows_of(s), (size_t)shape[s->rank - 1]);
 	attach_parts(&from, matrix);
 	to.part[TN_PART_WEIGHT] = made.data;
-	tn_status status = tn_rows_convert(ctx, &to, &from, err);
+	tn_status status = tn_row_block_convert(ctx, &to, &from, err);
 	if (status != TN_OK) {
 		tn_array_release(ctx, &made);
 		return status;
