@@ -167,7 +167,7 @@ static int run_with_receipt(tn_fuse *fuse, struct tn_error *err)
 	if (!receipt_begin(&receipt, args.receipt, args.force, err))
 		return 0;
 	int done = tn_fuse_run(fuse, args.save_path, cli_save_flags(args.force, args.resume), err) == TN_OK &&
-		   (!args.receipt || tn_fuse_plan_json(fuse, receipt_write, &receipt, err) == TN_OK) &&
+		   (!args.receipt || tn_fuse_receipt(fuse, args.save_path, receipt_write, &receipt, err) == TN_OK) &&
 		   receipt_end(&receipt, err);
 	receipt_abort(&receipt);
 	return done;

@@ -1,16 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "joining.h"
 
-static const struct cli_option options[] = { { CLI_FLAG, NULL, NULL, NULL, NULL } };
+static struct {
+	const char *receipt, *model;
+	struct cli_list adapters;
+} args;
+
+static const struct cli_option options[] = {
+	{ CLI_TEXT, "--receipt", "FILE", "check a folder against what tenon fuse wrote down", &args.receipt },
+	{ CLI_TEXT, "--model", "BASE", "with --receipt: where the base is now", &args.model },
+	{ CLI_LIST, "--adapter-path", "ADAPTER", "with --receipt: where the adapter is now; may be repeated", &args.adapters },
+	{ CLI_FLAG, NULL, NULL, NULL, NULL },
+};
 
 static const struct cli_command command = {
 	.verb = "verify",
-	.usage = "BASE ADAPTER[:WEIGHT]... MERGED [--json]",
+	.usage = "BASE ADAPTER[:WEIGHT]... MERGED | --receipt FILE [MERGED]",
 	.about = "Computes BASE + ADAPTER again, row by row in double precision, and compares MERGED with it: the error of\n"
 		 "every merged tensor in units in the last place, and every tensor that changed and should not have, or\n"
-		 "should have and did not. Exit status 0 only if all is as it should be. MERGED may come from any tool.",
+		 "should have and did not. Exit status 0 only if all is as it should be. MERGED may come from any tool.\n"
+		 "With --receipt, every byte of MERGED, and what base and adapter hold, is held against the receipt.",
 	.options = options,
-	.positional_min = 3,
+	.positional_min = 0,
 	.positional_max = 16,
 };
 
@@ -100,15 +111,54 @@ static int verify(tn_context *ctx)
 	return status;
 }
 
+/* ---- against a receipt ----------------------------------------------------------------------------------- */
+
+static void print_receipt_report(const tn_verify *v)
+{
+	size_t same = 0, bad = 0;
+	for (size_t i = 0; i < tn_verify_count(v); i++) {
+		const struct tn_verified_tensor *t = tn_verify_at(v, i);
+		same += t->verdict == TN_VERDICT_IDENTICAL;
+		bad += !tn_verdict_is_good(t->verdict);
+		if (t->verdict != TN_VERDICT_IDENTICAL || cli.verbose)
+			printf("%-13s %s\n", tn_verdict_name(t->verdict), cli_safe(t->name));
+	}
+	if (!cli.quiet)
+		printf("%s: %zu tensors, files and inputs are as the receipt has them, %zu are not\n", bad ? "NOT OK" : "ok", same, bad);
+}
+
+static int verify_receipt(tn_context *ctx)
+{
+	struct tn_error err;
+	struct tn_receipt_inputs inputs = { cli.positional_count ? cli.positional[0] : NULL, args.model, args.adapters.values,
+					    (size_t)args.adapters.count };
+	tn_verify *report = NULL;
+	if (tn_verify_receipt(ctx, args.receipt, &inputs, &report, &err) != TN_OK)
+		return cli_fail(command.verb, &err);
+	int status = tn_verify_ok(report) ? EXIT_DONE : EXIT_FAILED;
+	if (!cli.json)
+		print_receipt_report(report);
+	else if (tn_verify_json(report, cli_write, NULL, &err) != TN_OK)
+		status = cli_fail(command.verb, &err);
+	tn_verify_free(report);
+	return status;
+}
+
 int cmd_verify(int argc, char **argv)
 {
 	int status;
 	if (!cli_parse(&command, argc, argv, &status))
 		return status;
+	if (args.receipt && cli.positional_count > 1)
+		return cli_usage(&command, "with --receipt at most one folder is expected, %d given", cli.positional_count);
+	if (!args.receipt && (args.model || args.adapters.count))
+		return cli_usage(&command, "--model and --adapter-path go with --receipt");
+	if (!args.receipt && cli.positional_count < 3)
+		return cli_usage(&command, "3 arguments are expected, %d given", cli.positional_count);
 	tn_context *ctx = cli_context(command.verb);
 	if (!ctx)
 		return EXIT_FAILED;
-	status = verify(ctx);
+	status = args.receipt ? verify_receipt(ctx) : verify(ctx);
 	tn_context_destroy(ctx);
 	return status;
 }

@@ -105,7 +105,7 @@ TN_API uint64_t tn_fuse_work_bytes(const tn_fuse *fuse);
 /* Memory that the run will use for its buffers, factors included. TN_E_NOMEM when even one thread does not fit into the
  * budget: the message says what is needed. */
 TN_API tn_status tn_fuse_memory(const tn_fuse *fuse, uint64_t *bytes, struct tn_error *err);
-/* The plan as JSON (docs/json.md); after the run the receipt. Reads the factors, for their hash. */
+/* The plan as JSON (docs/json.md); after the run with what survived. Reads the factors, for their hash. */
 TN_API tn_status tn_fuse_plan_json(const tn_fuse *fuse, tn_write_fn write, void *user, struct tn_error *err);
 
 /* Runs the plan and writes a Hugging Face folder: shards named as the base's, model.safetensors.index.json, config.json,
@@ -117,6 +117,13 @@ TN_API tn_status tn_fuse_plan_json(const tn_fuse *fuse, tn_write_fn write, void 
  * Errors: TN_E_EXISTS, TN_E_IO (disk full and so on), TN_E_CANCELLED; TN_E_MISMATCH: NaN or infinity, or too little survives.
  * The old state stands then. */
 TN_API tn_status tn_fuse_run(tn_fuse *fuse, const char *save_path, unsigned flags, struct tn_error *err);
+
+/* The receipt of a plan that has run into `save_path`: the plan, and SHA-256 of the base, of every tensor and of the files beside
+ * the weights. Reads the result once, and of the base what was not copied. tn_fuse_identify does the second; call it before the
+ * run when the base does not outlive that.
+ * Errors: TN_E_MISMATCH: the folder does not hold what the plan wrote. */
+TN_API tn_status tn_fuse_identify(tn_fuse *fuse, struct tn_error *err);
+TN_API tn_status tn_fuse_receipt(tn_fuse *fuse, const char *save_path, tn_write_fn write, void *user, struct tn_error *err);
 
 /* ---- verify ---------------------------------------------------------------------------------------------- */
 
@@ -133,10 +140,13 @@ typedef enum tn_verdict {
 	TN_VERDICT_WRONG,        /* changed, but not to that */
 	TN_VERDICT_MISSING,      /* of base plus adapter, not in the merged checkpoint */
 	TN_VERDICT_EXTRA,        /* in the merged checkpoint, not of base plus adapter */
-	TN_VERDICT_RESHAPED      /* another shape or dtype than it should have */
+	TN_VERDICT_RESHAPED,     /* another shape or dtype than it should have */
+	TN_VERDICT_OTHER_BASE,   /* of a receipt: the base is not the one that was fused; the name is its path */
+	TN_VERDICT_OTHER_ADAPTER,
+	TN_VERDICT_UNCHECKED     /* of a receipt: a base or an adapter is not where it was */
 } tn_verdict;
 TN_API const char *tn_verdict_name(tn_verdict verdict); /* "identical", "merged", "requantized", ... */
-TN_API int tn_verdict_is_good(tn_verdict verdict);      /* the first four */
+TN_API int tn_verdict_is_good(tn_verdict verdict);      /* the first four, and unchecked */
 
 /* Error against the result in double, in units in the last place of the dtype of the tensor at the true value.
  * A tensor counts as merged when every element is within two such units of the largest of |W|, |the delta| and the true
@@ -156,6 +166,17 @@ struct tn_verified_tensor {
 TN_API tn_status tn_verify_run(tn_context *ctx, const tn_checkpoint *base, const tn_adapter *adapter,
 			       const struct tn_fuse_options *options, const tn_checkpoint *merged, tn_verify **out,
 			       struct tn_error *err);
+/* Where things are that a receipt speaks of, when not where it says: NULL and 0. An adapter for each, in the same order. */
+struct tn_receipt_inputs {
+	const char *folder, *base;
+	const char *const *adapters;
+	size_t adapter_count;
+};
+/* Checks a folder against the file of its receipt (tn_fuse_receipt): every tensor and file identical, changed, missing or
+ * extra; base and adapters by their content. `inputs` may be NULL.
+ * Errors: TN_E_FORMAT: the file is no receipt, or has no hashes. */
+TN_API tn_status tn_verify_receipt(tn_context *ctx, const char *receipt, const struct tn_receipt_inputs *inputs,
+				   tn_verify **out, struct tn_error *err);
 TN_API void tn_verify_free(tn_verify *verify);
 TN_API int tn_verify_ok(const tn_verify *verify);          /* every verdict is good */
 TN_API size_t tn_verify_count(const tn_verify *verify);

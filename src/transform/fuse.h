@@ -6,6 +6,7 @@
 #include "base/text.h"
 #include "tenon/transform.h"
 #include "transform/blocks.h"
+#include "transform/content.h"
 #include "transform/edit.h"
 
 /* What becomes of one target, in the order of the input's bytes; item i of the blocks. Scales and biases of a triple that is
@@ -35,6 +36,7 @@ struct tn_fuse {
 	struct tn_fuse_step *steps;
 	const struct tn_fuse_step **step_of; /* of every target; NULL: it belongs to another one's step */
 	size_t count, step_count, changed_count;
+	struct tn_digest *base_digests;      /* of every tensor of the base, in the order of names; NULL: not computed */
 };
 
 /* Makes steps and planned tensors from the choices, again. */
@@ -59,6 +61,23 @@ tn_status tn_fuse_report(struct tn_fuse *fuse, struct tn_fuse_step *step, const 
 /* TN_E_MISMATCH when the sums hold NaN or infinity and the options do not allow it. */
 tn_status tn_fuse_check_finite(const struct tn_fuse *fuse, const struct tn_fuse_step *step,
 			       const struct tn_survival_sums *sum, struct tn_error *err);
+
+/* What a receipt says beyond the plan: where the result is, and what it and the base hold. */
+struct tn_fuse_file {
+	const char *name;
+	uint64_t bytes;
+	struct tn_digest digest;
+};
+struct tn_fuse_identity {
+	const char *output;
+	struct tn_digest base, result;
+	struct tn_digest *tensors;           /* of every planned one */
+	struct tn_fuse_file *files;          /* beside the weights */
+	size_t file_count;
+};
+/* The plan as JSON; with an identity (NULL: none) the receipt. */
+tn_status tn_fuse_write_json(const struct tn_fuse *fuse, const struct tn_fuse_identity *identity, tn_write_fn write,
+			     void *user, struct tn_error *err);
 
 /* The base's config.json with what the fuse changes in it; empty when the base has none. */
 tn_status tn_fuse_config(const struct tn_fuse *fuse, struct tn_text *out, struct tn_error *err);

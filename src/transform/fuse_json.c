@@ -38,7 +38,22 @@ static void survival_json(struct tn_json_out *out, const struct tn_survival *s)
 	tn_json_out_end(out, '}');
 }
 
-static void planned_json(struct tn_json_out *out, const struct tn_fuse *fuse, const struct tn_planned_tensor *p)
+static void digest_json(struct tn_json_out *out, const char *key, const struct tn_digest *digest)
+{
+	char text[TN_DIGEST_TEXT];
+	tn_digest_text(digest, text);
+	tn_json_out_key(out, key);
+	tn_json_out_string(out, text);
+}
+
+/* At most so many units in the last place are lost in a dense result: docs/numerics.md. */
+static double ulp_bound(tn_dtype dtype)
+{
+	return dtype == TN_F32 ? 0.5 : dtype == TN_BF16 ? 0.52 : 0.63;
+}
+
+static void planned_json(struct tn_json_out *out, const struct tn_fuse *fuse, const struct tn_planned_tensor *p,
+			 const struct tn_digest *digest)
 {
 	tn_json_out_begin_line(out, '{');
 	tn_json_out_key(out, "name");
@@ -70,8 +85,14 @@ static void planned_json(struct tn_json_out *out, const struct tn_fuse *fuse, co
 		tn_json_out_key(out, "scale");
 		tn_json_out_double(out, p->module->scale);
 	}
+	if (p->action == TN_ACTION_MERGE) {
+		tn_json_out_key(out, "ulp_bound");
+		tn_json_out_double(out, ulp_bound(p->tensor->dtype));
+	}
 	if (p->survival)
 		survival_json(out, p->survival);
+	if (digest)
+		digest_json(out, "sha256", digest);
 	tn_json_out_end(out, '}');
 }
 
@@ -111,7 +132,33 @@ static void config_json(struct tn_json_out *out, const struct tn_fuse *fuse)
 	tn_json_out_end(out, '}');
 }
 
+static void identity_json(struct tn_json_out *out, const struct tn_fuse_identity *id)
+{
+	tn_json_out_key(out, "output");
+	tn_json_out_string(out, id->output);
+	digest_json(out, "base_sha256", &id->base);
+	digest_json(out, "output_sha256", &id->result);
+	tn_json_out_key(out, "files");
+	tn_json_out_begin(out, '[');
+	for (size_t i = 0; i < id->file_count; i++) {
+		tn_json_out_begin_line(out, '{');
+		tn_json_out_key(out, "name");
+		tn_json_out_string(out, id->files[i].name);
+		tn_json_out_key(out, "bytes");
+		tn_json_out_u64(out, id->files[i].bytes);
+		digest_json(out, "sha256", &id->files[i].digest);
+		tn_json_out_end(out, '}');
+	}
+	tn_json_out_end(out, ']');
+}
+
 tn_status tn_fuse_plan_json(const tn_fuse *fuse, tn_write_fn write, void *user, struct tn_error *err)
+{
+	return tn_fuse_write_json(fuse, NULL, write, user, err);
+}
+
+tn_status tn_fuse_write_json(const tn_fuse *fuse, const struct tn_fuse_identity *identity, tn_write_fn write, void *user,
+			     struct tn_error *err)
 {
 	uint64_t memory;
 	TN_TRY(tn_fuse_memory(fuse, &memory, err));
@@ -136,10 +183,12 @@ tn_status tn_fuse_plan_json(const tn_fuse *fuse, tn_write_fn write, void *user, 
 	tn_json_out_key(&out, "copied");
 	tn_json_out_u64(&out, tn_fuse_copied_count(fuse));
 	config_json(&out, fuse);
+	if (identity)
+		identity_json(&out, identity);
 	tn_json_out_key(&out, "tensors");
 	tn_json_out_begin(&out, '[');
 	for (size_t i = 0; i < fuse->count; i++)
-		planned_json(&out, fuse, &fuse->planned[i]);
+		planned_json(&out, fuse, &fuse->planned[i], identity ? &identity->tensors[i] : NULL);
 	tn_json_out_end(&out, ']');
 	tn_json_out_end(&out, '}');
 	return tn_json_out_finish(&out, err);

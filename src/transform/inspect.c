@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "tenon/transform.h"
 #include "tenon/weights.h"
+#include "transform/content.h"
 
 #include <stdio.h>
 
@@ -156,21 +157,14 @@ void tn_modules_json(struct tn_json_out *out, const tn_adapter *adapter)
 	tn_json_out_end(out, ']');
 }
 
-/* In lower-case hexadecimal digits. */
-static void hash_text(const unsigned char hash[TN_HASH_BYTES], char text[2 * TN_HASH_BYTES + 1])
-{
-	for (int i = 0; i < TN_HASH_BYTES; i++)
-		snprintf(text + 2 * i, 3, "%02x", hash[i]);
-}
-
 void tn_adapter_hash_json(struct tn_json_out *out, const tn_adapter *adapter)
 {
-	unsigned char hash[TN_HASH_BYTES];
-	char text[2 * TN_HASH_BYTES + 1];
+	struct tn_digest hash;
+	char text[TN_DIGEST_TEXT];
 	struct tn_error err;
-	tn_status status = tn_adapter_hash(adapter, hash, &err);
+	tn_status status = tn_adapter_hash(adapter, hash.bytes, &err);
 	if (status == TN_OK)
-		hash_text(hash, text);
+		tn_digest_text(&hash, text);
 	else if (status != TN_E_FORMAT && out->status == TN_OK) {
 		out->status = status;
 		out->error = err;
@@ -183,12 +177,12 @@ tn_status tn_adapter_json(tn_context *ctx, const tn_adapter *adapter, const tn_c
 			  void *user, struct tn_error *err)
 {
 	const tn_safetensors *file = tn_adapter_file(adapter);
-	unsigned char hash[TN_HASH_BYTES];
+	struct tn_digest hash;
 	uint64_t bytes = 0;
-	char base_text[2 * TN_HASH_BYTES + 1];
+	char base_text[TN_DIGEST_TEXT];
 	if (base) {
-		TN_TRY(tn_adapter_base_hash(adapter, base, hash, err));
-		hash_text(hash, base_text);
+		TN_TRY(tn_adapter_base_hash(adapter, base, hash.bytes, err));
+		tn_digest_text(&hash, base_text);
 	}
 	for (size_t i = 0; i < tn_safetensors_count(file); i++)
 		bytes += tn_safetensors_at(file, i)->bytes;

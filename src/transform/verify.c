@@ -431,11 +431,6 @@ static void judge(const struct run *run, size_t i, struct tn_verified_tensor *ou
 		out->verdict = f.differs ? TN_VERDICT_WRONG : TN_VERDICT_NOT_MERGED;
 }
 
-static int compare_verified(const void *a, const void *b)
-{
-	return strcmp(((const struct tn_verified_tensor *)a)->name, ((const struct tn_verified_tensor *)b)->name);
-}
-
 static int compare_planned(const void *name, const void *planned)
 {
 	return strcmp(name, ((const struct tn_planned_tensor *)planned)->tensor->name);
@@ -477,13 +472,7 @@ static tn_status write_report(const struct run *run, tn_verify *v, struct tn_err
 	for (size_t i = 0; i < run->blocks.item_count; i++)
 		judge(run, i, &v->tensors[v->count++]);
 	add_unmatched(v, run);
-	qsort(v->tensors, v->count, sizeof *v->tensors, compare_verified);
-	v->ok = 1;
-	for (size_t i = 0; i < v->count; i++) {
-		v->ok &= tn_verdict_is_good(v->tensors[i].verdict);
-		TN_TRY(tn_arena_text(&v->arena, v->tensors[i].name, strlen(v->tensors[i].name), &v->tensors[i].name, err));
-	}
-	return TN_OK;
+	return tn_verify_settle(v, err);
 }
 
 static tn_status compare(struct run *run, struct tn_arena *arena, tn_verify *v, struct tn_error *err)
@@ -502,14 +491,11 @@ tn_status tn_verify_run(tn_context *ctx, const tn_checkpoint *base, const tn_ada
 			const struct tn_fuse_options *options, const tn_checkpoint *merged, tn_verify **out,
 			struct tn_error *err)
 {
-	struct tn_arena arena, scratch;
+	struct tn_arena scratch;
 	tn_verify *v;
 	struct run run = { .merged = merged };
-	tn_arena_init(&arena, ctx);
+	TN_TRY(tn_verify_create(ctx, &v, err));
 	tn_arena_init(&scratch, ctx);
-	TN_TRY(tn_arena_alloc(&arena, sizeof *v, &v, err));
-	v->ctx = ctx;
-	v->arena = arena;
 	tn_status status = tn_fuse_plan(ctx, base, adapter, options, &run.fuse, err);
 	if (status == TN_OK)
 		status = compare(&run, &scratch, v, err);

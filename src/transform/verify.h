@@ -13,4 +13,9 @@ struct tn_verify {
 	int ok;
 };
 
+/* An empty report. */
+tn_status tn_verify_create(tn_context *ctx, tn_verify **out, struct tn_error *err);
+/* Puts the tensors into their order, makes their names the report's own, and says whether all is well. */
+tn_status tn_verify_settle(tn_verify *verify, struct tn_error *err);
+
 #endif

@@ -2,7 +2,11 @@
 /* What a verification found: to look at, and as JSON. */
 #include "transform/verify.h"
 
+#include "base/error.h"
 #include "store/json_out.h"
+
+#include <stdlib.h>
+#include <string.h>
 
 const char *tn_verdict_name(tn_verdict verdict)
 {
@@ -12,7 +16,8 @@ const char *tn_verdict_name(tn_verdict verdict)
 		[TN_VERDICT_CHANGED] = "changed",         [TN_VERDICT_NOT_MERGED] = "not-merged",
 		[TN_VERDICT_LOST] = "lost",               [TN_VERDICT_WRONG] = "wrong",
 		[TN_VERDICT_MISSING] = "missing",         [TN_VERDICT_EXTRA] = "extra",
-		[TN_VERDICT_RESHAPED] = "reshaped",
+		[TN_VERDICT_RESHAPED] = "reshaped",       [TN_VERDICT_OTHER_BASE] = "other-base",
+		[TN_VERDICT_OTHER_ADAPTER] = "other-adapter", [TN_VERDICT_UNCHECKED] = "unchecked",
 	};
 	return (size_t)verdict < sizeof names / sizeof *names ? names[verdict] : "unknown";
 }
@@ -20,7 +25,36 @@ const char *tn_verdict_name(tn_verdict verdict)
 int tn_verdict_is_good(tn_verdict verdict)
 {
 	return verdict == TN_VERDICT_IDENTICAL || verdict == TN_VERDICT_MERGED || verdict == TN_VERDICT_REQUANTIZED ||
-	       verdict == TN_VERDICT_DEQUANTIZED;
+	       verdict == TN_VERDICT_DEQUANTIZED || verdict == TN_VERDICT_UNCHECKED;
+}
+
+tn_status tn_verify_create(tn_context *ctx, tn_verify **out, struct tn_error *err)
+{
+	struct tn_arena arena;
+	tn_verify *v;
+	tn_arena_init(&arena, ctx);
+	TN_TRY(tn_arena_alloc(&arena, sizeof *v, &v, err));
+	v->ctx = ctx;
+	v->arena = arena;
+	*out = v;
+	return TN_OK;
+}
+
+static int compare_names(const void *a, const void *b)
+{
+	return strcmp(((const struct tn_verified_tensor *)a)->name, ((const struct tn_verified_tensor *)b)->name);
+}
+
+tn_status tn_verify_settle(tn_verify *v, struct tn_error *err)
+{
+	if (v->count > 1)
+		qsort(v->tensors, v->count, sizeof *v->tensors, compare_names);
+	v->ok = 1;
+	for (size_t i = 0; i < v->count; i++) {
+		v->ok &= tn_verdict_is_good(v->tensors[i].verdict);
+		TN_TRY(tn_arena_text(&v->arena, v->tensors[i].name, strlen(v->tensors[i].name), &v->tensors[i].name, err));
+	}
+	return TN_OK;
 }
 
 void tn_verify_free(tn_verify *v)

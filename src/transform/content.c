@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "transform/content.h"
+
+#include "base/arena.h"
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/pool.h"
+#include "store/checkpoint.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { PIECE_BYTES = 1 << 20 };
+
+void tn_digest_text(const struct tn_digest *digest, char text[TN_DIGEST_TEXT])
+{
+	for (int i = 0; i < TN_DIGEST_BYTES; i++)
+		snprintf(text + 2 * i, 3, "%02x", digest->bytes[i]);
+}
+
+int tn_digest_parse(const char *text, struct tn_digest *digest)
+{
+	static const char digits[] = "0123456789abcdef";
+	if (strlen(text) != TN_DIGEST_TEXT - 1 || strspn(text, digits) != TN_DIGEST_TEXT - 1)
+		return 0;
+	for (size_t i = 0; i < TN_DIGEST_BYTES; i++) {
+		size_t high = (size_t)(strchr(digits, text[2 * i]) - digits);
+		size_t low = (size_t)(strchr(digits, text[2 * i + 1]) - digits);
+		digest->bytes[i] = (unsigned char)(high << 4 | low);
+	}
+	return 1;
+}
+
+/* ---- tensors --------------------------------------------------------------------------------------------- */
+
+struct job {
+	tn_context *ctx;
+	const tn_checkpoint *checkpoint;
+	const struct tn_tensor *const *tensors;
+	struct tn_digest *digests;
+	struct tn_buffer *pieces;      /* one for each worker */
+	uint64_t total;
+	_Atomic uint64_t done;
+};
+
+static tn_status digest_tensor(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
+{
+	struct job *job = arg;
+	const struct tn_tensor *t = job->tensors[task];
+	struct tn_sha256 h;
+	if (!t)
+		return TN_OK;
+	tn_sha256_init(&h);
+	for (uint64_t at = 0; at < t->bytes; at += PIECE_BYTES) {
+		size_t n = (size_t)tn_min_u64(t->bytes - at, PIECE_BYTES);
+		TN_TRY(tn_checkpoint_read(job->checkpoint, t, at, job->pieces[worker].data, n, err));
+		tn_sha256_add(&h, job->pieces[worker].data, n);
+		atomic_fetch_add(&job->done, n);
+	}
+	tn_sha256_finish(&h, job->digests[task].bytes);
+	return TN_OK;
+}
+
+static tn_status tick(void *arg, struct tn_error *err)
+{
+	struct job *job = arg;
+	struct tn_progress progress = { atomic_load(&job->done), job->total, "hash" };
+	if (job->ctx->progress && job->ctx->progress(job->ctx->progress_user, &progress) != 0)
+		return tn_fail(err, TN_E_CANCELLED, "hash", "the hashing was stopped");
+	return TN_OK;
+}
+
+tn_status tn_content_tensors(tn_context *ctx, const tn_checkpoint *checkpoint, const struct tn_tensor *const *tensors,
+			     size_t count, struct tn_digest *digests, struct tn_error *err)
+{
+	struct job job = { .ctx = ctx, .checkpoint = checkpoint, .tensors = tensors, .digests = digests };
+	unsigned workers = tn_pool_workers(ctx);
+	for (size_t i = 0; i < count; i++)
+		job.total += tensors[i] ? tensors[i]->bytes : 0;
+	if (workers > ctx->memory_budget_bytes / PIECE_BYTES)
+		workers = (unsigned)tn_max_u64(1, ctx->memory_budget_bytes / PIECE_BYTES);
+	TN_TRY(tn_alloc_array(ctx, workers, sizeof *job.pieces, "hash", &job.pieces, err));
+	tn_status status = TN_OK;
+	for (unsigned i = 0; i < workers && status == TN_OK; i++)
+		status = tn_buffer_alloc(ctx, PIECE_BYTES, "hash", &job.pieces[i], err);
+	if (status == TN_OK) {
+		struct tn_work work = { count, workers, digest_tensor, tick, &job };
+		status = tn_pool_run(ctx, &work, err);
+	}
+	if (status == TN_OK)
+		status = tick(&job, err);
+	for (unsigned i = 0; i < workers; i++)
+		tn_buffer_release(ctx, &job.pieces[i]);
+	tn_free_array(ctx, job.pieces, workers, sizeof *job.pieces);
+	return status;
+}
+
+static void add_u64(struct tn_sha256 *h, uint64_t n)
+{
+	unsigned char bytes[8];
+	for (int i = 0; i < 8; i++)
+		bytes[i] = (unsigned char)(n >> (8 * i));
+	tn_sha256_add(h, bytes, sizeof bytes);
+}
+
+static void add_text(struct tn_sha256 *h, const char *text)
+{
+	tn_sha256_add(h, text, strlen(text) + 1);
+}
+
+void tn_content_sum(const tn_checkpoint *checkpoint, const struct tn_digest *digests, struct tn_digest *sum)
+{
+	struct tn_sha256 h;
+	tn_sha256_init(&h);
+	add_text(&h, "tenon checkpoint 1");
+	for (size_t i = 0; i < checkpoint->count; i++) {
+		const struct tn_tensor *t = checkpoint->by_name[i];
+		add_text(&h, t->name);
+		add_text(&h, tn_dtype_name(t->dtype));
+		add_u64(&h, t->rank);
+		for (uint32_t k = 0; k < t->rank; k++)
+			add_u64(&h, t->shape[k]);
+		tn_sha256_add(&h, digests[i].bytes, TN_DIGEST_BYTES);
+	}
+	tn_sha256_finish(&h, sum->bytes);
+}
+
+tn_status tn_content_checkpoint(tn_context *ctx, const tn_checkpoint *checkpoint, struct tn_digest *sum,
+				struct tn_error *err)
+{
+	struct tn_digest *digests;
+	TN_TRY(tn_alloc_array(ctx, checkpoint->count, sizeof *digests, "hash", &digests, err));
+	tn_status status = tn_content_tensors(ctx, checkpoint, checkpoint->by_name, checkpoint->count, digests, err);
+	if (status == TN_OK)
+		tn_content_sum(checkpoint, digests, sum);
+	tn_free_array(ctx, digests, checkpoint->count, sizeof *digests);
+	return status;
+}
+
+/* ---- files ----------------------------------------------------------------------------------------------- */
+
+int tn_content_counts(const char *name)
+{
+	tn_file_role role = tn_file_role_of(name);
+	return role == TN_ROLE_CONFIG || role == TN_ROLE_SIDECAR;
+}
+
+tn_status tn_content_file(tn_context *ctx, const char *path, struct tn_digest *digest, uint64_t *bytes,
+			  struct tn_error *err)
+{
+	struct tn_file file;
+	struct tn_buffer piece;
+	struct tn_sha256 h;
+	TN_TRY(tn_file_open(path, &file, err));
+	tn_status status = tn_buffer_alloc(ctx, PIECE_BYTES, "hash", &piece, err);
+	if (status != TN_OK) {
+		tn_file_close(&file);
+		return status;
+	}
+	tn_sha256_init(&h);
+	for (uint64_t at = 0; at < file.bytes && status == TN_OK; at += PIECE_BYTES) {
+		size_t n = (size_t)tn_min_u64(file.bytes - at, PIECE_BYTES);
+		status = tn_file_read(&file, piece.data, n, at, path, err);
+		if (status == TN_OK)
+			tn_sha256_add(&h, piece.data, n);
+	}
+	tn_sha256_finish(&h, digest->bytes);
+	*bytes = file.bytes;
+	tn_buffer_release(ctx, &piece);
+	tn_file_close(&file);
+	return status;
+}

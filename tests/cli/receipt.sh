@@ -1,0 +1,38 @@
+B=examples/base A=examples/adapters
+cp -r $B/ base
+cp -r $A/pirate adapter
+fuse() { tenon fuse --isa portable -q --model base --adapter-path adapter "$@"; }
+try fuse --save-path out --receipt out.json
+grep -cE '"sha256"' out.json
+grep -E '"(output|base_sha256|output_sha256)"' out.json
+grep -A3 '"files"' out.json
+grep 'layers.0.self_attn.q_proj.weight' out.json
+try tenon verify --receipt out.json
+try tenon verify --receipt out.json --json -q | sed -n 1,4p
+echo "--- one byte of a weight, a file, a file more"
+cp -r out bad
+printf '\377' | dd of=bad/model.safetensors bs=1 seek=460000 conv=notrunc 2>/dev/null
+sed -i 's/0/1/' bad/config.json
+echo '{}' >bad/added_tokens.json
+rm bad/tokenizer.json
+try tenon verify --receipt out.json bad
+echo "--- other tensors"
+tenon verify --receipt out.json examples/base-mlx-4bit -q | awk '{print $1}' | sort | uniq -c
+echo "--- the base and the adapter have changed, and are elsewhere"
+mv base old-base
+try tenon verify --receipt out.json
+cp -r $B/ base
+printf '\377' | dd of=base/model.safetensors bs=1 seek=460000 conv=notrunc 2>/dev/null
+try tenon verify --receipt out.json
+try tenon verify --receipt out.json --model old-base
+try tenon verify --receipt out.json --model old-base --adapter-path $A/whisper
+try tenon verify --receipt out.json --model old-base --adapter-path $A/nothing
+try tenon verify --receipt out.json --adapter-path $A/pirate --adapter-path $A/whisper
+echo "--- no receipt"
+tenon fuse --model old-base --adapter-path adapter --dry-run --json >plan.json
+try tenon verify --receipt plan.json out
+try tenon verify --receipt out/config.json out
+try tenon verify --receipt missing.json out
+try tenon verify --receipt out.json out out
+try tenon verify --model old-base old-base adapter out
+try tenon verify out
