@@ -9,7 +9,7 @@
 #include <string.h>
 
 static struct {
-	const char *model, *save_path, *upload_repo, *rounding, *promote_bits, *receipt;
+	const char *model, *save_path, *upload_repo, *rounding, *promote_bits, *receipt, *dense_base;
 	struct cli_list adapters;
 	struct tn_fuse_options fuse;
 	int dry_run, force, resume;
@@ -29,6 +29,7 @@ static const struct cli_option options[] = {
 	{ CLI_FLAG, "--dequantize, --de-quantize", NULL, "write a dense model", &args.fuse.dequantize },
 	{ CLI_TEXT, "--rounding", "R", "auto (the default), dither (keeps small deltas), nearest", &args.rounding },
 	{ CLI_TEXT, "--promote-bits", "6|8", "give changed weights so many bits", &args.promote_bits },
+	{ CLI_TEXT, "--dense-base", "DIR", "what BASE was quantized from: DIR + ADAPTER is quantized instead", &args.dense_base },
 	{ CLI_SHARE, "--min-survival", "X", "refuse (or promote) weights that keep less, 0 to 1", &args.fuse.min_survival },
 	{ CLI_FLAG, NULL, NULL, NULL, NULL },
 };
@@ -126,7 +127,8 @@ static int print_survival(const tn_fuse *fuse)
 		char detail[160];
 		if (!s)
 			continue;
-		snprintf(detail, sizeof detail, "%s (%s), %s", tn_action_name(p->action), p->scheme, tn_rounding_name(s->rounding));
+		snprintf(detail, sizeof detail, "%s (%s)%s, %s", tn_action_name(p->action), p->scheme,
+			 p->from_dense ? " from the dense base" : "", tn_rounding_name(s->rounding));
 		if (!groups_add(&groups, p->tensor->name, detail, p->tensor->elements, p->tensor->bytes)) {
 			groups_free(&groups);
 			return 0;
@@ -194,14 +196,21 @@ static int run(tn_fuse *fuse, const tn_checkpoint *base)
 	return EXIT_DONE;
 }
 
+static int open_dense(tn_context *ctx, tn_checkpoint **dense, struct tn_error *err)
+{
+	int done = !args.dense_base || tn_checkpoint_open(ctx, args.dense_base, dense, err) == TN_OK;
+	args.fuse.dense_base = *dense;
+	return done;
+}
+
 static int fuse(tn_context *ctx)
 {
 	struct tn_error err;
-	tn_checkpoint *base = NULL;
+	tn_checkpoint *base = NULL, *dense = NULL;
 	struct joining joining = { .count = 0 };
 	tn_fuse *plan = NULL;
 	int status;
-	if (tn_checkpoint_open(ctx, args.model, &base, &err) != TN_OK ||
+	if (tn_checkpoint_open(ctx, args.model, &base, &err) != TN_OK || !open_dense(ctx, &dense, &err) ||
 	    joining_open(ctx, &args.adapters, &joining, &args.fuse, &err) != TN_OK ||
 	    tn_fuse_plan(ctx, base, joining.adapters[0], &args.fuse, &plan, &err) != TN_OK)
 		status = cli_fail(command.verb, &err);
@@ -209,6 +218,7 @@ static int fuse(tn_context *ctx)
 		status = args.dry_run ? dry_run(plan, base) : run(plan, base);
 	tn_fuse_free(plan);
 	joining_close(&joining);
+	tn_checkpoint_close(dense);
 	tn_checkpoint_close(base);
 	return status;
 }
@@ -231,6 +241,8 @@ static int read_words(void)
 		args.fuse.promote_bits = args.promote_bits[0] - '0';
 	if (args.fuse.dequantize && args.promote_bits)
 		return cli_usage(&command, "--dequantize and --promote-bits exclude each other");
+	if (args.fuse.dequantize && args.dense_base)
+		return cli_usage(&command, "--dequantize and --dense-base exclude each other; give the dense folder as --model");
 	return EXIT_DONE;
 }
 

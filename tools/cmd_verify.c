@@ -2,11 +2,12 @@
 #include "joining.h"
 
 static struct {
-	const char *receipt, *model;
+	const char *receipt, *model, *dense_base;
 	struct cli_list adapters;
 } args;
 
 static const struct cli_option options[] = {
+	{ CLI_TEXT, "--dense-base", "DIR", "what the quantized BASE was made from, when the fuse had it", &args.dense_base },
 	{ CLI_TEXT, "--receipt", "FILE", "check a folder against what tenon fuse wrote down", &args.receipt },
 	{ CLI_TEXT, "--model", "BASE", "with --receipt: where the base is now", &args.model },
 	{ CLI_LIST, "--adapter-path", "ADAPTER", "with --receipt: where the adapter is now; may be repeated", &args.adapters },
@@ -84,7 +85,7 @@ static void print_report(const tn_verify *v)
 static int verify(tn_context *ctx)
 {
 	struct tn_error err;
-	tn_checkpoint *base = NULL, *merged = NULL;
+	tn_checkpoint *base = NULL, *merged = NULL, *dense = NULL;
 	struct joining joining = { .count = 0 };
 	struct tn_fuse_options fuse = TN_FUSE_OPTIONS_INIT;
 	struct cli_list adapters = { .count = 0 };
@@ -93,9 +94,10 @@ static int verify(tn_context *ctx)
 	for (int i = 1; i + 1 < cli.positional_count; i++)
 		adapters.values[adapters.count++] = cli.positional[i];
 	if (tn_checkpoint_open(ctx, cli.positional[0], &base, &err) != TN_OK ||
+	    (args.dense_base && tn_checkpoint_open(ctx, args.dense_base, &dense, &err) != TN_OK) ||
 	    joining_open(ctx, &adapters, &joining, &fuse, &err) != TN_OK ||
 	    tn_checkpoint_open(ctx, cli.positional[cli.positional_count - 1], &merged, &err) != TN_OK ||
-	    tn_verify_run(ctx, base, joining.adapters[0], &fuse, merged, &report, &err) != TN_OK) {
+	    (fuse.dense_base = dense, tn_verify_run(ctx, base, joining.adapters[0], &fuse, merged, &report, &err)) != TN_OK) {
 		status = cli_fail(command.verb, &err);
 	} else {
 		status = tn_verify_ok(report) ? EXIT_DONE : EXIT_FAILED;
@@ -106,6 +108,7 @@ static int verify(tn_context *ctx)
 	}
 	tn_verify_free(report);
 	tn_checkpoint_close(merged);
+	tn_checkpoint_close(dense);
 	joining_close(&joining);
 	tn_checkpoint_close(base);
 	return status;

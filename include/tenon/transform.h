@@ -69,6 +69,7 @@ struct tn_planned_tensor {
 	const struct tn_adapter_module *module;    /* of the adapter; NULL for a copy */
 	const char *scheme;                        /* "affine, 4 bits, group 64"; NULL: it is not quantized by this plan */
 	const struct tn_survival *survival;        /* after the run, of requantized and promoted weights; else NULL */
+	int from_dense;                            /* the delta was added to the dense original, and the sum quantized */
 };
 
 /* Start from TN_FUSE_OPTIONS_INIT. */
@@ -82,8 +83,10 @@ struct tn_fuse_options {
 	double min_survival;                       /* weights whose cap is smaller are promoted, or refused without
 	                                            * promote_bits; with it no others are promoted. 0: none are */
 	int allow_nonfinite;                       /* NaN and infinity in a result are no error */
+	const tn_checkpoint *dense_base;           /* what the quantized base was made from: changed weights are its values plus
+	                                            * delta, quantized to nearest; NULL: not at hand. Must outlive the plan */
 };
-#define TN_FUSE_OPTIONS_INIT { 1, NULL, 0, TN_ROUNDING_AUTO, 0, 0, 0, 0 }
+#define TN_FUSE_OPTIONS_INIT { 1, NULL, 0, TN_ROUNDING_AUTO, 0, 0, 0, 0, NULL }
 
 /* Plans to add `adapter` to `base`; both, and those in the options, must outlive the plan. `options` may be NULL. No weight
  * is read but nvfp4's global scales.

@@ -12,6 +12,8 @@ struct tn_target {
 	const struct tn_tensor *base;         /* its bytes; NULL for a tensor that only the adapter has */
 	const struct tn_matrix *matrix;       /* base is the packed weight of a triple; NULL: it is not */
 	const struct tn_tensor *logical;      /* with a matrix: shape and dtype of the values that it stands for */
+	const struct tn_tensor *dense;        /* with a matrix: the values before they were quantized, in dense_file; NULL: none */
+	const tn_safetensors *dense_file;
 	const struct tn_tensor *replacement;  /* of an adapter's file: stands in for the base's; NULL: none */
 	const tn_adapter *replacer;           /* whose file that is */
 	int is_new;                           /* the base has no tensor of that name */

@@ -46,6 +46,17 @@ static tn_status read_packed(const struct tn_joint *j, const struct tn_matrix *m
 	return TN_OK;
 }
 
+static tn_status read_dense(const struct tn_joint *j, const struct tn_target *target, uint64_t first, uint64_t count, float *dst,
+			    void *raw, struct tn_error *err)
+{
+	struct tn_format format = { .codec = TN_CODEC_dense, .dtype = target->dense->dtype };
+	uint64_t unit = tn_dtype_bits(format.dtype) / 8;
+	struct tn_row row = { { raw } };
+	TN_TRY(tn_safetensors_read(target->dense_file, target->dense, first * unit, raw, (size_t)(count * unit), err));
+	j->ctx->kernels->codec[TN_CODEC_dense]->decode(dst, &row, &format, (size_t)count);
+	return TN_OK;
+}
+
 tn_status tn_target_read_f32(const struct tn_joint *j, const struct tn_target *target, uint64_t first, uint64_t count,
 			     float *dst, void *raw, struct tn_error *err)
 {
@@ -53,6 +64,8 @@ tn_status tn_target_read_f32(const struct tn_joint *j, const struct tn_target *t
 	uint64_t unit = tn_dtype_bits(t->dtype) / 8;
 	struct tn_format format = { .codec = TN_CODEC_dense, .dtype = t->dtype };
 	struct tn_row row = { { raw } };
+	if (target->dense)
+		return read_dense(j, target, first, count, dst, raw, err);
 	if (tn_target_is_packed(target))
 		return read_packed(j, target->matrix, first / target->matrix->cols, count / target->matrix->cols, dst, raw, err);
 	if (target->replacement)

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "kernels/kernels.h"
 #include "store/checkpoint.h"
+#include "store/safetensors.h"
 #include "weights/format.h"
 
 #include <float.h>
@@ -118,6 +119,18 @@ static void describe_source(const struct tn_joint *j, const struct tn_target *t,
 	memcpy(f->source_bytes, f->in.row_bytes, sizeof f->source_bytes);
 }
 
+/* Where the values are at hand from before they were quantized, the sum with them is rounded, to nearest: their fraction of a
+ * step is as good as chance. */
+static void use_dense(const struct tn_target *t, struct tn_edit_form *f)
+{
+	if (!t->dense || !tn_target_is_packed(t))
+		return;
+	f->dense = (struct tn_stored){ t->dense, t->dense_file };
+	f->dense_format = (struct tn_format){ .codec = TN_CODEC_dense, .dtype = t->dense->dtype };
+	f->dense_bytes = f->cols * tn_dtype_bits(t->dense->dtype) / 8;
+	f->rounding = TN_ROUNDING_NEAREST;
+}
+
 tn_status tn_edit_form_make(const struct tn_joint *j, const struct tn_target *t, const struct tn_edit_choice *choice,
 			    struct tn_arena *arena, struct tn_edit_form *f, struct tn_tensor *outputs[TN_PART_COUNT],
 			    struct tn_error *err)
@@ -132,7 +145,8 @@ tn_status tn_edit_form_make(const struct tn_joint *j, const struct tn_target *t,
 	int dense_out = f->out.codec == TN_CODEC_dense;
 	f->apart = !dense_out || packed || source->dtype != f->out.dtype;
 	f->is_measured = packed && !dense_out;
-	f->scratch_bytes = tn_delta_scratch_bytes((size_t)largest_rank(j, t), f->cols) + 2 * TN_PARTS_PADDING + 512 +
+	use_dense(t, f);
+	f->scratch_bytes = 64 + tn_delta_scratch_bytes((size_t)largest_rank(j, t), f->cols) + 2 * TN_PARTS_PADDING + 512 +
 			   f->cols * (2 * sizeof(double) + 4 * sizeof(float)) + 3 * largest_rank(j, t) * sizeof(double);
 	if (dense_out)
 		return describe_dense(t, arena, f, &outputs[TN_PART_WEIGHT], err);
@@ -141,7 +155,7 @@ tn_status tn_edit_form_make(const struct tn_joint *j, const struct tn_target *t,
 
 uint64_t tn_edit_unit_bytes(const struct tn_edit_form *f)
 {
-	uint64_t bytes = 0;
+	uint64_t bytes = f->dense_bytes;
 	for (unsigned p = 0; p < TN_PART_COUNT; p++)
 		bytes += f->source_bytes[p] + (f->apart ? f->result[p].row_bytes : 0);
 	return bytes;
@@ -159,12 +173,18 @@ void tn_edit_place(const struct tn_edit_form *f, uint64_t first, uint64_t count,
 		b->scratch = tn_parts_place(b->scratch, count, bytes, b->out);
 	else
 		memcpy(b->out, b->in, sizeof b->out);
+	b->dense = b->scratch;
+	b->scratch = b->dense + tn_align_up((size_t)count * f->dense_bytes, 64);
 }
 
 tn_status tn_edit_read(const struct tn_joint *j, const struct tn_edit_form *f, const struct tn_edit_block *b,
 		       struct tn_error *err)
 {
-	return tn_parts_read(j->base, f->stored, f->source_bytes, b->first, b->count, b->in, err);
+	TN_TRY(tn_parts_read(j->base, f->stored, f->source_bytes, b->first, b->count, b->in, err));
+	if (!f->dense.tensor)
+		return TN_OK;
+	return tn_safetensors_read(f->dense.file, f->dense.tensor, b->first * f->dense_bytes, b->dense,
+				   (size_t)b->count * f->dense_bytes, err);
 }
 
 /* ---- rows ------------------------------------------------------------------------------------------------ */
@@ -212,6 +232,7 @@ static tn_status go_to(struct walk *w, uint64_t row, struct tn_error *err)
 		w->row.out = f->out.codec == f->in.format.codec ? w->row.in : f->out;
 	}
 	w->row.row = row;
+	w->row.dense.part[TN_PART_WEIGHT] = w->block->dense + at * f->dense_bytes;
 	for (unsigned p = 0; p < TN_PART_COUNT; p++) {
 		w->row.source.part[p] = f->source_bytes[p] ? w->block->in[p] + at * f->source_bytes[p] : NULL;
 		w->row.result.part[p] = f->result[p].row_bytes ? w->block->out[p] + at * f->result[p].row_bytes : NULL;
@@ -247,6 +268,15 @@ static tn_status pass_rows(struct walk *w, uint64_t begin, uint64_t end, struct 
 	return TN_OK;
 }
 
+void tn_edit_source(const struct tn_row_edit *e, float *dst)
+{
+	const struct tn_edit_form *f = e->form;
+	if (f->dense.tensor)
+		e->kernels->codec[TN_CODEC_dense]->decode(dst, &e->dense, &f->dense_format, f->cols);
+	else
+		e->kernels->codec[e->in.codec]->decode(dst, &e->source, &e->in, f->cols);
+}
+
 /* The smallest magnitude that the dtype rounds to infinity. */
 static float beyond(tn_dtype dtype)
 {
@@ -263,7 +293,7 @@ static void edit_row(const struct tn_row_edit *e)
 	if (e->loaded->rows) {
 		memcpy(w, e->loaded->rows + e->delta_row * f->cols, f->cols * sizeof *w);
 	} else {
-		k->codec[e->in.codec]->decode(w, &e->source, &e->in, f->cols);
+		tn_edit_source(e, w);
 		if (f->out.dtype != TN_F32 && tn_delta_is_plain(&e->loaded->delta)) {
 			tn_delta_edit_f32(k, &e->loaded->delta, e->delta_row, w, e->s.delta);
 		} else {
@@ -333,7 +363,7 @@ static void exact_row(const struct tn_row_edit *e, enum tn_delta_sizes sizes)
 {
 	const struct tn_row_scratch *s = &e->s;
 	size_t cols = e->form->cols;
-	e->kernels->codec[e->in.codec]->decode(s->w, &e->source, &e->in, cols);
+	tn_edit_source(e, s->w);
 	if (!e->loaded->rows) {
 		tn_delta_row_f64(e->kernels, &e->loaded->delta, e->delta_row, s->w, s->truth, sizes, s->size, s->delta);
 		return;

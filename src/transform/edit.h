@@ -25,6 +25,9 @@ struct tn_edit_form {
 	size_t source_bytes[TN_PART_COUNT];    /* of a unit */
 	struct tn_format out;
 	struct tn_part_plan result[TN_PART_COUNT]; /* of a unit */
+	struct tn_stored dense;                /* the values before they were quantized, which deltas are added to; NULL: none */
+	struct tn_format dense_format;
+	size_t dense_bytes;                    /* of a unit */
 	tn_rounding rounding;
 	uint64_t seed;
 	uint64_t scratch_bytes;                /* beside the units */
@@ -44,6 +47,7 @@ uint64_t tn_edit_unit_bytes(const struct tn_edit_form *form);
 struct tn_edit_block {
 	uint64_t first, count;
 	unsigned char *in[TN_PART_COUNT], *out[TN_PART_COUNT];
+	unsigned char *dense;
 	void *scratch;
 };
 /* Splits scratch of tn_edit_unit_bytes * count + form->scratch_bytes. */
@@ -95,11 +99,14 @@ struct tn_row_edit {
 	size_t delta_row;
 	uint64_t row;                  /* of the target */
 	struct tn_format in, out;      /* with the global scale of this row */
-	struct tn_row source;
+	struct tn_row source, dense;
 	struct tn_row_out result;
 	struct tn_row_scratch s;
 	struct tn_survival_sums *sum;
 };
+
+/* The values that the delta is added to. */
+void tn_edit_source(const struct tn_row_edit *edit, float *dst);
 
 /* Source and result quantized: moves codes, refits or encodes anew, and measures what it did. */
 void tn_requantize_row(const struct tn_row_edit *edit);

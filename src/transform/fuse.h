@@ -39,6 +39,12 @@ struct tn_fuse {
 	struct tn_digest *base_digests;      /* of every tensor of the base, in the order of names; NULL: not computed */
 };
 
+/* Finds the dense original of every quantized weight that a delta changes. */
+tn_status tn_fuse_find_dense(const struct tn_fuse *fuse, struct tn_error *err);
+/* TN_E_MISMATCH when what was measured says that the dense base is not the original of this one. */
+tn_status tn_fuse_check_dense(const struct tn_fuse *fuse, const struct tn_fuse_step *step,
+			      const struct tn_survival_sums *sum, struct tn_error *err);
+
 /* Makes steps and planned tensors from the choices, again. */
 tn_status tn_fuse_make_steps(struct tn_fuse *fuse, struct tn_error *err);
 

@@ -85,6 +85,10 @@ static void planned_json(struct tn_json_out *out, const struct tn_fuse *fuse, co
 		tn_json_out_key(out, "scale");
 		tn_json_out_double(out, p->module->scale);
 	}
+	if (p->from_dense) {
+		tn_json_out_key(out, "from");
+		tn_json_out_string(out, "dense_base");
+	}
 	if (p->action == TN_ACTION_MERGE) {
 		tn_json_out_key(out, "ulp_bound");
 		tn_json_out_double(out, ulp_bound(p->tensor->dtype));
@@ -113,6 +117,10 @@ static void adapters_json(struct tn_json_out *out, const struct tn_fuse *fuse)
 		tn_json_out_end(out, '}');
 	}
 	tn_json_out_end(out, ']');
+	if (fuse->options.dense_base) {
+		tn_json_out_key(out, "dense_base");
+		tn_json_out_string(out, tn_checkpoint_path(fuse->options.dense_base));
+	}
 	tn_json_out_key(out, "rounding");
 	tn_json_out_string(out, tn_rounding_name(fuse->options.rounding));
 }

@@ -144,6 +144,7 @@ static tn_status list_planned(struct tn_fuse *fuse, struct tn_error *err)
 			step->outputs[p]->shard = step->shard;
 			fuse->planned[fuse->count++] = (struct tn_planned_tensor){
 				step->outputs[p], step->action, module, step->scheme, p == TN_PART_WEIGHT ? step->survival : NULL,
+				step->form.dense.tensor != NULL,
 			};
 		}
 		fuse->changed_count += (size_t)is_change(step->action);
@@ -185,6 +186,9 @@ static tn_status check_options(const struct tn_fuse_options *o, struct tn_error 
 			       o->promote_bits);
 	if (o->dequantize && o->promote_bits)
 		return tn_fail(err, TN_E_ARG, "dequantize", "a model can be left dense, or its touched weights be promoted, not both");
+	if (o->dense_base && (o->dequantize || o->rounding == TN_ROUNDING_DITHER))
+		return tn_fail(err, TN_E_ARG, "dense_base", "%s", o->dequantize ? "with the dense original at hand, fuse into that to have a "
+			       "dense model" : "the sum with a dense original is rounded to nearest; dither is for values on the grid");
 	if (!(o->min_survival >= 0 && o->min_survival <= 1))
 		return tn_fail(err, TN_E_ARG, "min_survival", "a share between 0 and 1 was expected, and %g was given", o->min_survival);
 	return TN_OK;
@@ -218,6 +222,7 @@ static tn_status plan(struct tn_fuse *fuse, struct tn_error *err)
 	TN_TRY(check_options(o, err));
 	TN_TRY(list_adapters(fuse, err));
 	TN_TRY(tn_joint_make_all(fuse->adapters, fuse->adapter_count, fuse->base, &fuse->arena, &fuse->joint, err));
+	TN_TRY(tn_fuse_find_dense(fuse, err));
 	TN_TRY(tn_arena_array(&fuse->arena, fuse->joint->target_count, sizeof *fuse->choices, &fuse->choices, err));
 	for (size_t i = 0; i < fuse->joint->target_count; i++)
 		fuse->choices[i] = (struct tn_edit_choice){ o->dequantize, o->min_survival > 0 ? 0 : o->promote_bits, o->rounding };

@@ -63,6 +63,7 @@ static tn_status run_block(void *arg, const struct tn_block *block, void *scratc
 	TN_TRY(tn_edit_read(joint, f, &b, err));
 	TN_TRY(tn_edit_units(joint, &joint->targets[step->target], f, run->deltas, &b, sum, err));
 	TN_TRY(tn_fuse_check_finite(run->fuse, step, sum, err));
+	TN_TRY(tn_fuse_check_dense(run->fuse, step, sum, err));
 	return tn_parts_write(run->output, step->shard, step->outputs, f->result, block->first, block->count, b.out, err);
 }
 
@@ -222,6 +223,8 @@ static struct tn_output_place place_of(const struct tn_fuse *fuse, const char *s
 		tn_plan_id_add(&id, &fuse->adapters[i].weight, sizeof fuse->adapters[i].weight);
 	}
 	const struct tn_fuse_options *o = &fuse->options;
+	if (o->dense_base)
+		tn_plan_id_add_checkpoint(&id, o->dense_base);
 	const int options[] = { (int)o->rounding, o->dequantize, o->promote_bits, o->allow_nonfinite };
 	tn_plan_id_add(&id, options, sizeof options);
 	tn_plan_id_add(&id, &o->min_survival, sizeof o->min_survival);

@@ -95,8 +95,10 @@ static tn_status survey_block(void *arg, const struct tn_block *block, void *scr
 	struct tn_edit_block b;
 	tn_edit_place(&step->form, block->first, block->count, scratch, &b);
 	TN_TRY(tn_edit_read(s->fuse->joint, &step->form, &b, err));
-	if (s->whole)
-		return tn_edit_units(s->fuse->joint, t, &step->form, s->deltas, &b, sum, err);
+	if (s->whole) {
+		TN_TRY(tn_edit_units(s->fuse->joint, t, &step->form, s->deltas, &b, sum, err));
+		return tn_fuse_check_dense(s->fuse, step, sum, err);
+	}
 	add_steps(s, &step->form, &b, sum);
 	if (by_factors(s->fuse, t))
 		return add_products(s, t, &b, sum, err);
@@ -125,7 +127,7 @@ static int concerns(const struct survey *s, size_t i)
 	const struct tn_target *t = &s->fuse->joint->targets[step->target];
 	if (!step->form.is_measured || step->action != TN_ACTION_REQUANTIZE || !has_delta(s->fuse, t))
 		return 0;
-	return s->whole || step->form.rounding == TN_ROUNDING_AUTO;
+	return s->whole || step->form.rounding == TN_ROUNDING_AUTO; /* with a dense original it is not */
 }
 
 static tn_status prepare(struct survey *s, size_t *count, struct tn_error *err)

@@ -104,19 +104,33 @@ static void dither(const struct tn_row_edit *e)
 
 /* ---- anew ------------------------------------------------------------------------------------------------ */
 
-/* On another grid. */
+static int same_grid(const struct tn_row_edit *e)
+{
+	return e->in.codec == e->out.codec && e->in.bits == e->out.bits && e->in.group == e->out.group;
+}
+
+/* On another grid, or from values that lie on none. */
 static void encode_sum(const struct tn_row_edit *e, int plain)
 {
 	const struct tn_row_scratch *s = &e->s;
 	for (size_t i = 0; i < e->form->cols; i++)
 		s->after[i] = plain ? s->w[i] + s->wanted[i] : (float)s->truth[i];
 	e->kernels->codec[e->out.codec]->encode(&e->result, s->after, &e->out, e->form->cols);
-	e->sum->moved += e->form->cols;
+	e->sum->moved += !same_grid(e) ? e->form->cols
+				       : tn_survival_count_codes(e->source.part[TN_PART_WEIGHT], e->result.part[TN_PART_WEIGHT],
+								 e->form->cols, e->in.bits);
 }
 
-static int same_grid(const struct tn_row_edit *e)
+/* How far the quantized base is from what is said to be its original. */
+static void add_drift(const struct tn_row_edit *e)
 {
-	return e->in.codec == e->out.codec && e->in.bits == e->out.bits && e->in.group == e->out.group;
+	const struct tn_row_scratch *s = &e->s;
+	e->kernels->codec[e->in.codec]->decode(s->after, &e->source, &e->in, e->form->cols);
+	for (size_t i = 0; i < e->form->cols; i++) {
+		double w = (double)s->w[i], d = (double)s->after[i] - w;
+		e->sum->dense2 += w * w;
+		e->sum->drift2 += d * d;
+	}
 }
 
 static void measure(const struct tn_row_edit *e, int plain)
@@ -133,9 +147,12 @@ static void measure(const struct tn_row_edit *e, int plain)
 
 void tn_requantize_row(const struct tn_row_edit *e)
 {
-	e->kernels->codec[e->in.codec]->decode(e->s.w, &e->source, &e->in, e->form->cols);
+	int has_dense = e->form->dense.tensor != NULL;
+	tn_edit_source(e, e->s.w);
+	if (has_dense)
+		add_drift(e);
 	int plain = make_wanted(e);
-	if (!same_grid(e))
+	if (has_dense || !same_grid(e))
 		encode_sum(e, plain);
 	else if (e->form->rounding == TN_ROUNDING_NEAREST)
 		refit(e, plain);

@@ -37,6 +37,8 @@ void tn_survival_add(struct tn_survival_sums *sum, const struct tn_survival_sums
 	sum->codes += part->codes;
 	sum->moved += part->moved;
 	sum->clamped += part->clamped;
+	sum->dense2 += part->dense2;
+	sum->drift2 += part->drift2;
 	sum->not_finite |= part->not_finite;
 }
 

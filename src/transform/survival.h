@@ -15,6 +15,7 @@ struct tn_survival_sums {
 	double step2, delta2, error2;        /* of the grid's step, D and E, squared */
 	double kept, captured2, wanted2;     /* <RU, DU>, |RU|^2, |DU|^2 */
 	uint64_t codes, moved, clamped;
+	double dense2, drift2;               /* of the dense original, and of its distance to the quantized base */
 	int not_finite;
 };
 void tn_survival_add(struct tn_survival_sums *sum, const struct tn_survival_sums *part);
