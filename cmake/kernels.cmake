@@ -1,9 +1,10 @@
 # One object library for each line of isa.def that fits the target: the same plain C, compiled for that instruction set,
-# and the hand-written overrides of src/kernels/<arch>/<name>.c where there are any.
+# and, but for `portable`, the hand-written overrides of src/kernels/x86/.
 set(kernels_dir ${CMAKE_SOURCE_DIR}/src/kernels)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${kernels_dir}/isa.def ${kernels_dir}/codecs.def)
 
-set(kernel_sources ${kernels_dir}/portable.c ${kernels_dir}/product.c ${kernels_dir}/unpack.c)
+set(kernel_sources ${kernels_dir}/portable.c ${kernels_dir}/product.c ${kernels_dir}/unpack.c ${kernels_dir}/add_product.c)
+set(x86_sources ${kernels_dir}/x86/override.c ${kernels_dir}/x86/add_tiles.c)
 file(STRINGS ${kernels_dir}/codecs.def lines REGEX "^CODEC\\(")
 foreach(line ${lines})
   string(REGEX REPLACE "^CODEC\\(([a-z0-9_]+)\\).*" "\\1" codec "${line}")
@@ -22,13 +23,9 @@ foreach(line ${lines})
     continue()
   endif()
   set(overrides)
-  foreach(folder x86 arm)
-    if(EXISTS ${kernels_dir}/${folder}/${name}.c)
-      list(APPEND overrides ${kernels_dir}/${folder}/${name}.c)
-    endif()
-  endforeach()
   set(has_overrides 0)
-  if(overrides)
+  if(arch STREQUAL x86_64)
+    set(overrides ${x86_sources})
     set(has_overrides 1)
   endif()
   add_library(kernels_${name} OBJECT ${kernel_sources} ${overrides})

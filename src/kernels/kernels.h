@@ -130,12 +130,45 @@ struct tn_product {
 	enum tn_precision precision;
 };
 
+/* ---- W + scale * B A ------------------------------------------------------------------------------------- */
+
+/* How many bits the factors of a product need: with few of them every product of two is a float32, and a fused multiply-add
+ * is the same as the two roundings. */
+enum tn_factor_width {
+	TN_FACTORS_WIDE,
+	TN_FACTORS_SHORT,    /* at most 12 significant bits, as in F16 */
+	TN_FACTORS_BF16      /* BF16 values, none of them subnormal */
+};
+
+/* Rows of 16-bit numbers and the product that is added to them. For each element, in float32 with every operation rounded:
+ * sum = 0, then += b[k] a[k] for k = 1, 0, 3, 2, 5, 4 ...; result = w + scale * sum, rounded once to the dtype. Where that is
+ * so small beside the products that their roundings could show, the element is computed in double (add_product.h). */
+struct tn_add_product {
+	const float *a;      /* [rank, cols] */
+	const float *b;      /* [rows, rank] */
+	size_t rank, cols, rows;
+	double scale;
+	tn_dtype dtype;      /* BF16 or F16 */
+	enum tn_factor_width width; /* of both factors: a promise, see tn_factor_width_of */
+};
+
+/* Columns that are worked on at once, and rows: what the scratch holds. */
+enum { TN_PANEL_COLS = 512, TN_PANEL_ROWS = 96 };
+
+/* Scratch of add_product in bytes, aligned to 64. */
+static inline size_t tn_add_product_scratch(size_t rank, size_t cols)
+{
+	return ((rank + 1) * (TN_PANEL_COLS + TN_PANEL_ROWS) + TN_PANEL_ROWS + cols / TN_PANEL_COLS + 1) * sizeof(float);
+}
+
 /* ---- the table ------------------------------------------------------------------------------------------- */
 
 /* lowrank_f32: dst[j] = sum over k of b[k] * a[k][j]     a [rank, cols], b [rank] -> dst [cols]; k ascending, from 0.
  * lowrank_f64: the same in double, for results that are rounded to float32.
  * dot_f32: sum of a[i] * b[i] in 16 lanes, lane i % 16, added pairwise at the end.
  * axpy_f32: y[i] += a * x[i].
+ * add_product: dst [rows][cols] = src + scale * B A; strides in bytes; src and dst are the same rows or do not overlap.
+ * Returns 1 when a result is not finite.
  * unpack_codes: dst [rows][cols], one code in each byte; `skip` rows (TN_PACK_HIGH_FIRST: codes) stand before the first.
  * grid_f32: dst[n], what n codes mean.
  * pack_codes: n codes as a dense bit stream, first code lowest; n * bits is a multiple of 8.

@@ -72,6 +72,16 @@ static void axpy_f32(float *y, float a, const float *x, size_t n)
 		y[i] += a * x[i];
 }
 
+/* of add_product.c */
+int TN_ISA_NAME(tn_add_product)(void *dst, size_t dst_stride, const void *src, size_t src_stride,
+				const struct tn_add_product *p, void *scratch);
+
+static int add_product(void *dst, size_t dst_stride, const void *src, size_t src_stride, const struct tn_add_product *p,
+		       void *scratch)
+{
+	return TN_ISA_NAME(tn_add_product)(dst, dst_stride, src, src_stride, p, scratch);
+}
+
 /* of unpack.c */
 void TN_ISA_NAME(tn_unpack_codes)(uint8_t *dst, const struct tn_packed *src, size_t skip, size_t rows, size_t cols);
 void TN_ISA_NAME(tn_grid_f32)(float *dst, const uint8_t *codes, size_t n, const struct tn_grid *grid);

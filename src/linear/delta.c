@@ -57,6 +57,41 @@ static void add_block(const struct tn_delta *delta, size_t row, size_t j, size_t
 	memcpy(w + j, sum, n * sizeof *sum);
 }
 
+/* Bits that are set somewhere, and whether all values are BF16 without being subnormal. */
+static void look_at_bits(const float *values, size_t n, uint32_t *used, int *bf16)
+{
+	uint32_t all = 0, subnormal = 0;
+	for (size_t i = 0; i < n; i++) {
+		uint32_t u = tn_f32_bits(values[i]);
+		all |= u;
+		subnormal |= (u & 0x7FFFFFFFu) != 0 && (u & 0x7F800000u) == 0;
+	}
+	*used |= all;
+	*bf16 &= (all & 0xFFFFu) == 0 && !subnormal;
+}
+
+enum tn_factor_width tn_delta_width(const struct tn_delta *d)
+{
+	uint32_t used = 0;
+	int bf16 = 1;
+	look_at_bits(d->a, d->rows / d->group_rows * d->rank * d->cols, &used, &bf16);
+	look_at_bits(d->b, d->rows * d->rank, &used, &bf16);
+	return bf16 ? TN_FACTORS_BF16 : used & 0xFFFu ? TN_FACTORS_WIDE : TN_FACTORS_SHORT;
+}
+
+int tn_delta_add_rows(const struct tn_kernels *k, const struct tn_delta *d, const struct tn_delta_rows *r, void *scratch)
+{
+	int bad = 0;
+	for (size_t done = 0, n; done < r->count; done += n) {
+		size_t row = r->first + done, left = d->group_rows - row % d->group_rows;
+		n = r->count - done < left ? r->count - done : left;
+		struct tn_add_product p = { factor_a(d, row), d->b + row * d->rank, d->rank, d->cols, n, d->scale, r->dtype, d->width };
+		bad |= k->add_product((unsigned char *)r->dst + done * r->dst_stride, r->dst_stride,
+				      (const unsigned char *)r->src + done * r->src_stride, r->src_stride, &p, scratch);
+	}
+	return bad;
+}
+
 void tn_delta_product_f32(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, float *d, void *scratch)
 {
 	float *b = scratch;

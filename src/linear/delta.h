@@ -24,6 +24,7 @@ struct tn_delta {
 	const float *column_magnitude; /* [cols]: needs column_gain before rows can be edited */
 	const double *column_gain;    /* [cols]: magnitude over the norm of the edited column */
 	struct tn_removed removed;
+	enum tn_factor_width width;   /* of a and b; TN_FACTORS_WIDE is always true */
 };
 
 /* 1 for W + scale * B A alone. */
@@ -36,6 +37,22 @@ size_t tn_delta_scratch_bytes(size_t rank, size_t cols);
  * double where W and the delta nearly cancel; for results that are rounded to 16 bits or quantized. Before that rounding
  * the error is below 0.02 units in the last place of BF16, 0.13 of F16. */
 void tn_delta_edit_f32(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, float *w, void *scratch);
+
+/* The narrowest width that is true of the factors: a pass over them. */
+enum tn_factor_width tn_delta_width(const struct tn_delta *delta);
+
+/* Rows of BF16 or F16 beside a plain delta. */
+struct tn_delta_rows {
+	size_t first, count;          /* rows of the delta */
+	tn_dtype dtype;
+	void *dst;
+	size_t dst_stride;            /* bytes */
+	const void *src;              /* dst itself, or elsewhere */
+	size_t src_stride;
+};
+/* dst = src + delta, rounded once: within 0.52 units in the last place. Scratch: tn_add_product_scratch.
+ * Returns 1 when a result is not finite. */
+int tn_delta_add_rows(const struct tn_kernels *k, const struct tn_delta *delta, const struct tn_delta_rows *rows, void *scratch);
 
 /* Row `row` of scale * B A alone: d [cols], sums in float32. */
 void tn_delta_product_f32(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, float *d, void *scratch);

@@ -156,6 +156,7 @@ static tn_status load(const struct tn_joint *joint, const struct tn_slot *from, 
 		TN_TRY(load_stacked(joint, from, slot, err));
 	else
 		TN_TRY(load_one(from, delta, &slot->memory, err));
+	delta->width = tn_delta_width(delta);
 	TN_TRY(load_basis(joint, from, slot, err));
 	return from->kind == TN_SLOT_DELTA ? tn_prepare(joint, from, delta, &slot->prepared, err) : TN_OK;
 }

@@ -146,8 +146,10 @@ tn_status tn_edit_form_make(const struct tn_joint *j, const struct tn_target *t,
 	f->apart = !dense_out || packed || source->dtype != f->out.dtype;
 	f->is_measured = packed && !dense_out;
 	use_dense(t, f);
-	f->scratch_bytes = 64 + tn_delta_scratch_bytes((size_t)largest_rank(j, t), f->cols) + 2 * TN_PARTS_PADDING + 512 +
-			   f->cols * (2 * sizeof(double) + 4 * sizeof(float)) + 3 * largest_rank(j, t) * sizeof(double);
+	size_t rank = (size_t)largest_rank(j, t), by_row = tn_delta_scratch_bytes(rank, f->cols);
+	size_t bulk = tn_add_product_scratch(rank, f->cols);
+	f->scratch_bytes = 64 + (by_row > bulk ? by_row : bulk) + 2 * TN_PARTS_PADDING + 512 +
+			   f->cols * (2 * sizeof(double) + 4 * sizeof(float)) + 3 * rank * sizeof(double);
 	if (dense_out)
 		return describe_dense(t, arena, f, &outputs[TN_PART_WEIGHT], err);
 	return tn_parts_describe(arena, t->name, source, f->units, f->cols, &f->out, f->result, outputs, err);
@@ -320,8 +322,36 @@ static struct span meet(const struct tn_landing *landing, const struct tn_edit_b
 	return s;
 }
 
+/* Plain deltas on 16-bit rows that stay what they are: all rows at once. */
+static int is_bulk(const struct tn_row_edit *e)
+{
+	const struct tn_edit_form *f = e->form;
+	return !e->loaded->rows && f->out.codec == TN_CODEC_dense && (f->out.dtype == TN_BF16 || f->out.dtype == TN_F16) &&
+	       same_format(f) && tn_delta_is_plain(&e->loaded->delta);
+}
+
+static void edit_bulk(const struct walk *w, const struct tn_landing *landing, struct span span)
+{
+	const struct tn_row_edit *e = &w->row;
+	size_t bytes = e->form->source_bytes[TN_PART_WEIGHT], at = (size_t)(span.begin - w->block->first) * bytes;
+	struct tn_delta_rows rows = {
+		.first = (size_t)(span.begin - landing->target_row + landing->delta_row),
+		.count = (size_t)(span.end - span.begin),
+		.dtype = e->form->out.dtype,
+		.dst = w->block->out[TN_PART_WEIGHT] + at,
+		.dst_stride = bytes,
+		.src = w->block->in[TN_PART_WEIGHT] + at,
+		.src_stride = bytes,
+	};
+	e->sum->not_finite |= tn_delta_add_rows(e->kernels, &e->loaded->delta, &rows, e->s.delta);
+}
+
 static tn_status edit_span(struct walk *w, const struct tn_landing *landing, struct span span, struct tn_error *err)
 {
+	if (is_bulk(&w->row)) {
+		edit_bulk(w, landing, span);
+		return TN_OK;
+	}
 	for (uint64_t row = span.begin; row < span.end; row++) {
 		TN_TRY(go_to(w, row, err));
 		w->row.delta_row = (size_t)(row - landing->target_row + landing->delta_row);

@@ -209,11 +209,14 @@ static void check_factor(const struct tn_kernels *k, tn_dtype dtype, size_t rows
 		k->lora_shrink(y, y_stride, factor.at_end, dtype, rows, n, x, x_stride, m);
 	for (size_t t = 0; t < m; t++)
 		for (size_t i = 0; i < y_stride && t * y_stride + i < (m - 1) * y_stride + rows; i++) {
-			double sum = 0;
-			for (size_t j = 0; j < n && i < rows; j++)
-				sum += values[i * n + j] * (double)x[t * x_stride + j];
+			double sum = 0, squares = 0;
+			for (size_t j = 0; j < n && i < rows; j++) {
+				double product = values[i * n + j] * (double)x[t * x_stride + j];
+				sum += product;
+				squares += product * product;
+			}
 			double wanted = i < rows ? base + scale * sum : 1;
-			top = fmax(top, fabs(wanted));
+			top = fmax(top, fmax(fabs(wanted), fabs(scale) * sqrt(squares))); /* a single sum may be next to nothing */
 			error = fmax(error, isfinite(y[t * y_stride + i]) ? fabs(wanted - (double)y[t * y_stride + i]) : HUGE_VAL);
 		}
 	if (!(error <= 1e-5 * top))

@@ -1,0 +1,127 @@
+/* What every version of add_product shares: which elements of a result are computed again in double.
+ *
+ * The float32 sum of r products is off by little more than sqrt(r) 2^-24 of the size of its terms: nothing beside the last place
+ * of a 16-bit result, unless W and the product cancel, or the products do among themselves while W is next to nothing. So the
+ * results below a limit are looked at again: where all that the error could make of one rounds to the same number, that is it; else
+ * it is computed in double. The limit belongs to a row and a panel of TN_PANEL_COLS columns. It also covers what instructions that
+ * take subnormal numbers for zero lose, so every instruction set gives the same bits. */
+#ifndef TN_ADD_PRODUCT_H
+#define TN_ADD_PRODUCT_H
+
+#include "kernels/quant.h"
+
+/* A panel of columns, and the largest magnitude in it. */
+struct panel {
+	const struct tn_add_product *p;
+	size_t first, cols;
+	float largest;
+};
+
+/* A row within a panel. */
+struct settled_row {
+	const struct panel *panel;
+	const float *b;              /* [rank] */
+	float error;                 /* of its sums */
+	uint16_t limit;              /* bits of a 16-bit magnitude: below it the error may show */
+};
+
+TN_INLINE uint16_t narrow(float x, tn_dtype dtype)
+{
+	return dtype == TN_BF16 ? tn_bf16_from_f32(x) : tn_f16_from_f32(x);
+}
+
+TN_INLINE float widen(uint16_t x, tn_dtype dtype)
+{
+	return dtype == TN_BF16 ? tn_f32_from_bf16(x) : tn_f32_from_f16(x);
+}
+
+/* The bits of infinity. */
+TN_INLINE uint16_t half_infinity(tn_dtype dtype)
+{
+	return dtype == TN_BF16 ? 0x7F80 : 0x7C00;
+}
+
+TN_INLINE size_t panel_cols(const struct tn_add_product *p, size_t first)
+{
+	return p->cols - first < TN_PANEL_COLS ? p->cols - first : TN_PANEL_COLS;
+}
+
+/* The largest magnitude in the panel of A from column `first` on. */
+TN_INLINE float panel_top(const struct tn_add_product *p, size_t first)
+{
+	float largest = 0;
+	for (size_t k = 0; k < p->rank; k++) {
+		float top = abs_max(p->a + k * p->cols + first, (int)panel_cols(p, first));
+		largest = top > largest ? top : largest;
+	}
+	return largest;
+}
+
+/* |b|, summed in lanes so that the compiler may use vectors. */
+TN_INLINE float length_of(const float *b, size_t n)
+{
+	float sum[8] = { 0 };
+	size_t i = 0;
+	for (; i + 8 <= n; i += 8)
+		for (size_t l = 0; l < 8; l++)
+			sum[l] += b[i + l] * b[i + l];
+	for (size_t l = 0; i < n; i++, l++)
+		sum[l] += b[i] * b[i];
+	for (size_t width = 4; width; width /= 2)
+		for (size_t l = 0; l < width; l++)
+			sum[l] += sum[l + width];
+	/* squares of small numbers vanish */
+	return sum[0] > 0x1p-80f ? sqrtf(sum[0]) : abs_max(b, (int)n) * sqrtf((float)n);
+}
+
+/* `length` is that of the row of B, times sqrt(rank) and |scale|. Elements of a panel's largest size in every product are rare, so
+ * this error is several times what is seen; beyond 2^13 errors what is seen stays below 0.02 units in the last place of BF16; F16 has three bits more. */
+TN_INLINE struct settled_row settle_row(const struct panel *panel, const float *b, float length)
+{
+	float error = length * panel->largest * 0x1p-23f;
+	if (error < 0x1p-118f)
+		error = length > 0 && panel->largest > 0 ? 0x1p-118f : 0;
+	float limit = error * (panel->p->dtype == TN_BF16 ? 0x1p13f : 0x1p16f);
+	limit = limit > 0x1p-90f ? limit : 0x1p-90f;
+	uint16_t bits = narrow(limit, panel->p->dtype), top = half_infinity(panel->p->dtype);
+	return (struct settled_row){ panel, b, error, (uint16_t)(bits + 1 < top ? bits + 1 : top - 1) };
+}
+
+TN_INLINE float row_length(const struct tn_add_product *p, const float *b)
+{
+	return (float)(fabs(p->scale) * sqrt((double)p->rank)) * length_of(b, p->rank);
+}
+
+static inline uint16_t in_double(const struct settled_row *row, size_t j, float w)
+{
+	const struct tn_add_product *p = row->panel->p;
+	double sum = 0;
+	for (size_t k = 0; k < p->rank; k++)
+		sum += (double)row->b[k] * (double)p->a[k * p->cols + row->panel->first + j];
+	return narrow((float)((double)w + p->scale * sum), p->dtype);
+}
+
+/* Looks at the results of columns j + l of the panel for every bit l of `which`: sum before and out after rounding, w the source.
+ * Returns 1 when one of them is not finite. */
+__attribute__((noinline, unused)) static int settle(const struct settled_row *row, size_t j, uint64_t which, const uint16_t *w,
+						    const float *sum, uint16_t *out)
+{
+	tn_dtype dtype = row->panel->p->dtype;
+	uint16_t top = half_infinity(dtype);
+	int bad = 0;
+	for (; which; which &= which - 1) {
+		size_t l = (size_t)__builtin_ctzll(which);
+		uint16_t magnitude = out[l] & 0x7FFFu;
+		if (magnitude >= row->limit && magnitude < top)
+			continue;
+		uint16_t low = narrow(sum[l] - row->error, dtype), high = narrow(sum[l] + row->error, dtype);
+		if (magnitude >= top)
+			out[l] = narrow(sum[l], dtype);
+		else
+			out[l] = low == high ? low : in_double(row, j + l, widen(w[l], dtype));
+		bad |= (out[l] & 0x7FFFu) >= top;
+	}
+	return bad;
+}
+
+#endif

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* add_product of every instruction set that this CPU can run: the bits of `portable`, whose results are held against sums in
+ * double; inside guard pages, misaligned, in place and elsewhere, with factors of every width.
+ *
+ *   add_product_check           check
+ *   add_product_check ISA...    only these
+ */
+#include "testlib.h"
+
+#include "base/half.h"
+#include "kernels/kernels.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_COLS = 1100, MOST_ROWS = 61, MOST_RANK = 70 };
+
+static int failures;
+static uint64_t seed = 5;
+static float factor_a[MOST_RANK * MOST_COLS], factor_b[MOST_ROWS * MOST_RANK];
+
+static float uniform(void)
+{
+	return (float)((double)(int64_t)tt_random(&seed) / 9.2e18);
+}
+
+static float in_width(float x, enum tn_factor_width width)
+{
+	if (width == TN_FACTORS_BF16)
+		return tn_f32_from_bf16(tn_bf16_from_f32(x));
+	return width == TN_FACTORS_SHORT ? tn_f32_from_f16(tn_f16_from_f32(x)) : x;
+}
+
+enum style { USUAL, CANCELLED, TINY, ZERO_ROWS, HUGE_VALUES, NOT_NUMBERS, STYLES };
+
+static void make_factors(const struct tn_add_product *p, enum style style)
+{
+	float size = style == TINY ? 1e-20f : style == HUGE_VALUES ? 200.0f : 0.3f;
+	for (size_t i = 0; i < p->rank * p->cols; i++)
+		factor_a[i] = in_width(uniform() * size, p->width);
+	for (size_t i = 0; i < p->rows * p->rank; i++)
+		factor_b[i] = style == ZERO_ROWS && i / p->rank % 2 ? 0 : in_width(uniform() * size, p->width);
+}
+
+static double true_sum(const struct tn_add_product *p, size_t i, size_t j)
+{
+	double sum = 0;
+	for (size_t k = 0; k < p->rank; k++)
+		sum += (double)p->b[i * p->rank + k] * (double)p->a[k * p->cols + j];
+	return p->scale * sum;
+}
+
+static uint16_t narrow(double x, tn_dtype dtype)
+{
+	return dtype == TN_BF16 ? tn_bf16_from_f32((float)x) : tn_f16_from_f32((float)x);
+}
+
+static void make_source(const struct tn_add_product *p, enum style style, uint16_t *w)
+{
+	for (size_t i = 0; i < p->rows; i++)
+		for (size_t j = 0; j < p->cols; j++) {
+			double x = (double)uniform();
+			if (style == CANCELLED)
+				x = -true_sum(p, i, j) * (j % 3 ? 1 : 1 + x / 100);
+			if (style == HUGE_VALUES)
+				x *= 6e4;
+			w[i * p->cols + j] = j % 17 == 3 ? 0 : narrow(x, p->dtype);
+			if (style == NOT_NUMBERS && j % 31 == 6)
+				w[i * p->cols + j] = (uint16_t)(tt_random(&seed) | (p->dtype == TN_BF16 ? 0x7F80 : 0x7C00));
+		}
+}
+
+static double value(uint16_t h, tn_dtype dtype)
+{
+	return (double)(dtype == TN_BF16 ? tn_f32_from_bf16(h) : tn_f32_from_f16(h));
+}
+
+/* Units in the last place between a result and the truth. */
+static double error_of(uint16_t got, double truth, tn_dtype dtype)
+{
+	int bits = dtype == TN_BF16 ? 8 : 11, lowest = dtype == TN_BF16 ? -133 : -24;
+	double size = fabs(truth) > 0 ? fabs(truth) : 1e-300;
+	int exponent = (int)floor(log2(size)) - bits + 1;
+	return fabs(value(got, dtype) - truth) / ldexp(1, exponent < lowest ? lowest : exponent);
+}
+
+static void check_definition(const struct tn_add_product *p, const uint16_t *w, const uint16_t *got, int bad)
+{
+	double most = 0.52, limit = p->dtype == TN_BF16 ? 0x1.FFp127 : 65520;
+	int overflow = 0;
+	for (size_t i = 0; i < p->rows; i++)
+		for (size_t j = 0; j < p->cols; j++) {
+			size_t at = i * p->cols + j;
+			double truth = value(w[at], p->dtype) + true_sum(p, i, j);
+			overflow |= !(fabs(truth) < limit);
+			if (fabs(truth) < limit && error_of(got[at], truth, p->dtype) > most && failures++ < 10)
+				printf("FAIL portable: [%zu, %zu] of %zu x %zu rank %zu: %g is %.3f units off %g\n", i, j, p->rows, p->cols,
+				       p->rank, value(got[at], p->dtype), error_of(got[at], truth, p->dtype), truth);
+		}
+	if (overflow != bad && failures++ < 10)
+		printf("FAIL portable: overflow %d, reported %d\n", overflow, bad);
+}
+
+/* Rows at the end of guarded memory; `in_place` or into others, `shift` bytes off. */
+static void check_isa(const struct tn_kernels *k, const struct tn_add_product *p, const uint16_t *w, const uint16_t *want,
+		      int bad, int in_place, size_t shift)
+{
+	size_t bytes = p->rows * p->cols * 2, scratch_bytes = tn_add_product_scratch(p->rank, p->cols);
+	struct tt_guard from, to, scratch;
+	tt_guard_make(&from, bytes + shift);
+	tt_guard_make(&to, bytes + shift);
+	tt_guard_make(&scratch, (scratch_bytes + 63) / 64 * 64);
+	memcpy(from.at_end, w, bytes);
+	unsigned char *dst = in_place ? from.at_end : to.at_end;
+	memset(dst + bytes, 0x5A, shift);
+	if (!in_place)
+		memset(dst, 0x5A, bytes);
+	int got = k->add_product(dst, p->cols * 2, from.at_end, p->cols * 2, p, scratch.at_end);
+	int outside = 0;
+	for (size_t i = 0; i < shift; i++)
+		outside |= dst[bytes + i] != 0x5A;
+	if ((memcmp(dst, want, bytes) != 0 || got != bad || outside) && failures++ < 10) {
+		size_t at = 0;
+		while (at < p->rows * p->cols && memcmp(dst + 2 * at, want + at, 2) == 0)
+			at++;
+		printf("FAIL %s: %zu x %zu rank %zu scale %g dtype %d width %d, in place %d, off by %zu: other bits than portable "
+		       "first at %zu, not finite %d and %d, outside %d\n", k->isa, p->rows, p->cols, p->rank, p->scale, (int)p->dtype,
+		       (int)p->width, in_place, shift, at, got, bad, outside);
+	}
+	tt_guard_free(&from);
+	tt_guard_free(&to);
+	tt_guard_free(&scratch);
+}
+
+static const struct tn_kernels *chosen[16];
+static size_t chosen_count;
+
+static void check_case(struct tn_add_product *p, enum style style, size_t number)
+{
+	static uint16_t w[MOST_ROWS * MOST_COLS], want[MOST_ROWS * MOST_COLS];
+	const struct tn_kernels *portable = tn_kernels_for("portable");
+	make_factors(p, style);
+	make_source(p, style, w);
+	int bad = portable->add_product(want, p->cols * 2, w, p->cols * 2, p, NULL);
+	check_definition(p, w, want, bad);
+	for (size_t i = 0; i < chosen_count; i++)
+		check_isa(chosen[i], p, w, want, bad, (int)(number % 2), number % 3 * 2);
+}
+
+static void check_all(void)
+{
+	static const size_t cols[] = { 1, 7, 16, 64, 65, 130, 511, 512, 513, 1100 }, rows[] = { 1, 5, 6, 13, 61 };
+	static const size_t ranks[] = { 1, 2, 3, 8, 16, 31, 70 };
+	static const double scales[] = { 1, 2, 0.7, -1.3 };
+	size_t number = 0;
+	for (size_t c = 0; c < sizeof cols / sizeof *cols; c++)
+		for (size_t r = 0; r < sizeof ranks / sizeof *ranks; r++)
+			for (int form = 0; form < 6; form++, number++) {
+				struct tn_add_product p = { .a = factor_a, .b = factor_b, .rank = ranks[r], .cols = cols[c],
+							    .rows = rows[number % 5], .scale = scales[number / 5 % 4],
+							    .dtype = form % 2 ? TN_F16 : TN_BF16,
+							    .width = (enum tn_factor_width)(form / 2) };
+				check_case(&p, (enum style)(number / 7 % STYLES), number);
+			}
+}
+
+int main(int argc, char **argv)
+{
+	for (unsigned i = 0; tn_kernels_isa_name(i); i++) {
+		const char *isa = tn_kernels_isa_name(i);
+		int wanted = argc < 2;
+		for (int a = 1; a < argc; a++)
+			wanted |= strcmp(argv[a], isa) == 0;
+		if (!wanted)
+			continue;
+		if (!tn_kernels_for(isa))
+			printf("NOT RUN %s: this CPU cannot\n", isa);
+		else
+			chosen[chosen_count++] = tn_kernels_for(isa);
+	}
+	check_all();
+	for (size_t i = 0; i < chosen_count; i++)
+		printf("checked %s\n", chosen[i]->isa);
+	return failures != 0;
+}
