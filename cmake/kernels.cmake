@@ -3,7 +3,7 @@
 set(kernels_dir ${CMAKE_SOURCE_DIR}/src/kernels)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${kernels_dir}/isa.def ${kernels_dir}/codecs.def)
 
-set(kernel_sources ${kernels_dir}/portable.c ${kernels_dir}/product.c ${kernels_dir}/unpack.c ${kernels_dir}/add_product.c)
+set(kernel_sources ${kernels_dir}/portable.c ${kernels_dir}/product.c ${kernels_dir}/unpack.c ${kernels_dir}/repack.c ${kernels_dir}/add_product.c)
 set(x86_sources ${kernels_dir}/x86/override.c ${kernels_dir}/x86/add_tiles.c)
 file(STRINGS ${kernels_dir}/codecs.def lines REGEX "^CODEC\\(")
 foreach(line ${lines})

@@ -32,6 +32,14 @@ static tn_status grow(struct tn_arena *arena, void *array, size_t *room, size_t 
 	return TN_OK;
 }
 
+/* The module of another library whose codes that tensor holds. */
+static struct tn_foreign *foreign_of(const struct tn_joint *j, const struct tn_tensor *t)
+{
+	int codes = 0;
+	struct tn_foreign *f = tn_foreign_set_count(j->foreign) ? tn_foreign_set_owner(j->foreign, t, &codes) : NULL;
+	return codes ? f : NULL;
+}
+
 /* The matrix that a packed weight is, and what it looks like unpacked. */
 static tn_status find_matrix_of(struct tn_joint *j, struct tn_target *t, struct tn_error *err)
 {
@@ -39,11 +47,20 @@ static tn_status find_matrix_of(struct tn_joint *j, struct tn_target *t, struct 
 	struct tn_matrix *m;
 	struct tn_tensor *logical;
 	uint64_t *shape;
-	if (!tn_ends_with(t->base->name, ".weight") || !tn_is_triple(j->base, t->base))
+	struct tn_foreign *f = foreign_of(j, t->base);
+	if (!f && (!tn_ends_with(t->base->name, ".weight") || !tn_is_triple(j->base, t->base)))
 		return TN_OK;
 	TN_TRY(tn_arena_alloc(j->arena, sizeof *m, &m, err));
-	TN_TRY(tn_matrix_find(&source, j->quant, t->base, m, err));
+	TN_TRY(f ? tn_matrix_of_foreign(j->foreign, f, j->arena, m, err) : tn_matrix_find(&source, j->quant, t->base, m, err));
 	TN_TRY(tn_arena_alloc(j->arena, sizeof *logical, &logical, err));
+	t->matrix = m;
+	t->logical = logical;
+	if (f) {
+		*logical = f->weight;
+		logical->dtype = f->dtype;
+		logical->bytes = logical->elements * tn_dtype_bits(logical->dtype) / 8;
+		return TN_OK;
+	}
 	TN_TRY(tn_arena_array(j->arena, t->base->rank, sizeof *shape, &shape, err));
 	memcpy(shape, t->base->shape, t->base->rank * sizeof *shape);
 	shape[t->base->rank - 1] = m->cols;
@@ -52,8 +69,6 @@ static tn_status find_matrix_of(struct tn_joint *j, struct tn_target *t, struct 
 	logical->dtype = tn_matrix_dtype(m);
 	logical->elements = m->rows * m->cols;
 	logical->bytes = logical->elements * tn_dtype_bits(logical->dtype) / 8;
-	t->matrix = m;
-	t->logical = logical;
 	return TN_OK;
 }
 
@@ -186,12 +201,17 @@ static tn_status read_base(struct tn_joint *j, struct tn_error *err)
 
 static tn_status list_targets(struct tn_joint *j, struct tn_error *err)
 {
+	if (j->adapter->config.replication_count && tn_foreign_set_count(j->foreign))
+		return tn_fail(err, TN_E_UNSUPPORTED, j->adapter->path, "'%.200s' repeats layers (layer_replication), and '%.200s' is packed "
+			       "by another library; run tenon convert --to mlx, or tenon dequantize, on the base first",
+			       j->adapter->path, j->base->path);
 	if (j->adapter->config.replication_count)
 		return tn_joint_replicate(j, err);
 	for (size_t i = 0; i < tn_checkpoint_count(j->base); i++) {
 		const struct tn_tensor *t = tn_checkpoint_at(j->base, i);
+		const struct tn_foreign *f = foreign_of(j, t);
 		size_t at;
-		TN_TRY(tn_joint_add_target(j, t->name, t, &at, err));
+		TN_TRY(tn_joint_add_target(j, f ? f->weight.name : t->name, t, &at, err));
 	}
 	return TN_OK;
 }
@@ -220,6 +240,10 @@ tn_status tn_joint_untie(struct tn_joint *j, const char *head_path, size_t *head
 {
 	if (j->head == TN_NO_TARGET) {
 		const struct tn_target *embedding = &j->targets[j->embedding];
+		if (embedding->matrix && embedding->matrix->foreign)
+			return tn_fail(err, TN_E_UNSUPPORTED, embedding->name, "'%.100s' is packed as %s, and the adapter changes the head that "
+				       "is tied to it; run tenon dequantize on the base first", embedding->name,
+				       embedding->matrix->foreign->scheme);
 		const char *name, *front = embedding->name;
 		if (head_path)
 			TN_TRY(tn_arena_printf(j->arena, &name, err, "%s.weight", head_path));
@@ -513,25 +537,6 @@ static tn_status make(struct tn_joint *j, const struct tn_weighted_adapter *adap
 	return sort_joint(j, err);
 }
 
-/* Where the base holds the module packed by another library, that is the reason, whatever was missed first. */
-static void explain_foreign(const struct tn_joint *j, struct tn_error *err)
-{
-	struct tn_foreign_set *set;
-	struct tn_foreign *f = NULL;
-	if (tn_foreign_set_create(j->ctx, j->base, &set, NULL) != TN_OK)
-		return;
-	for (size_t i = 0; i < j->base->count && tn_foreign_set_count(set); i++) {
-		char layer[TN_NAME_BYTES];
-		if (tn_foreign_set_at(set, i, &f) != TN_FOREIGN_MODULE || !tn_sibling_name(layer, f->weight.name, "") ||
-		    !strstr(err->msg, layer))
-			continue;
-		tn_fail(err, err->code, f->weight.name, "'%.120s' is packed as %s, and adapters are fused into dense and MLX's weights; run "
-			"tenon dequantize, or tenon convert --to mlx, on the base first", layer, f->scheme);
-		break;
-	}
-	tn_foreign_set_destroy(set);
-}
-
 tn_status tn_joint_make_all(const struct tn_weighted_adapter *adapters, size_t count, const tn_checkpoint *base,
 			    struct tn_arena *arena, struct tn_joint **out, struct tn_error *err)
 {
@@ -544,12 +549,12 @@ tn_status tn_joint_make_all(const struct tn_weighted_adapter *adapters, size_t c
 	j->embedding = j->head = TN_NO_TARGET;
 	if (base->config)
 		TN_TRY(tn_quant_config_parse(base->ctx, base->config, &quant, err));
+	tn_status status = tn_foreign_set_create_in(arena, base->ctx, base, &j->foreign, err);
 	j->quant = quant;
-	tn_status status = make(j, adapters, count, err);
+	if (status == TN_OK)
+		status = make(j, adapters, count, err);
 	j->quant = NULL;
 	tn_quant_config_destroy(quant);
-	if (err && (status == TN_E_MISMATCH || status == TN_E_UNSUPPORTED))
-		explain_foreign(j, err);
 	if (status == TN_OK)
 		*out = j;
 	return status;

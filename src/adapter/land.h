@@ -10,7 +10,8 @@
 struct tn_target {
 	const char *name;
 	const struct tn_tensor *base;         /* its bytes; NULL for a tensor that only the adapter has */
-	const struct tn_matrix *matrix;       /* base is the packed weight of a triple; NULL: it is not */
+	const struct tn_matrix *matrix;       /* base is the packed weight of a triple, or holds the codes of another library's
+	                                       * module (matrix->foreign); NULL: neither */
 	const struct tn_tensor *logical;      /* with a matrix: shape and dtype of the values that it stands for */
 	const struct tn_tensor *dense;        /* with a matrix: the values before they were quantized, in dense_file; NULL: none */
 	const tn_safetensors *dense_file;
@@ -67,6 +68,7 @@ struct tn_joint {
 	size_t slot_count, slot_room;
 	struct tn_config_edit edits[TN_MOST_EDITS];
 	size_t edit_count;
+	struct tn_foreign_set *foreign;       /* modules of the base that other libraries packed */
 	/* while it is being made */
 	const tn_adapter *adapter;    /* the one whose modules are landing */
 	double weight;

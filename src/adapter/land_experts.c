@@ -85,15 +85,17 @@ static tn_status check_dtype(const struct tn_joint *j, const struct tn_adapter_e
 		       "and BF16 as yet", j->targets[target].name, tn_dtype_name(dtype));
 }
 
-static tn_status land_stack(struct tn_joint *j, const struct tn_adapter_entry *e, size_t target, struct tn_error *err)
+/* `as_rows`: the stack is stored [E, out, in], whatever the class of its model does. */
+static tn_status land_stack(struct tn_joint *j, const struct tn_adapter_entry *e, size_t target, int as_rows,
+			    struct tn_error *err)
 {
 	const struct tn_tensor *w = tn_target_source(&j->targets[target]);
 	uint64_t in = e->module.in_features, out = e->module.out_features;
 	int normal = w->shape[1] == out && w->shape[2] == in, other = w->shape[1] == in && w->shape[2] == out;
-	if (w->shape[0] != e->groups || (!normal && !(other && e->of_parameter)))
+	if (w->shape[0] != e->groups || (!normal && (as_rows || !(other && e->of_parameter))))
 		return fail_stack(e, w, err);
 	TN_TRY(check_dtype(j, e, target, err));
-	struct tn_delta_shape shape = { !normal || (other && e->of_parameter && is_transposed_model(j)), 1, 0 };
+	struct tn_delta_shape shape = { !normal || (other && e->of_parameter && !as_rows && is_transposed_model(j)), 1, 0 };
 	size_t slot;
 	TN_TRY(tn_joint_add_slot(j, e, TN_SLOT_DELTA, &shape, target, w->shape[2], &slot, err));
 	return tn_joint_add_landing(j, target, slot, 0, 0, w->shape[0] * w->shape[1], err);
@@ -202,6 +204,17 @@ static tn_status land_apart(struct tn_joint *j, struct experts *x, struct tn_err
 	return TN_OK;
 }
 
+/* The blocks of gpt-oss hold the transpose of a parameter of transformers, and their weight has a name of its own. */
+static size_t find_rows(const struct tn_joint *j, const char *path, int *as_rows)
+{
+	char name[LONGEST_NAME];
+	size_t target = TN_NO_TARGET;
+	if (snprintf(name, sizeof name, "%s.weight", path) < (int)sizeof name)
+		target = tn_joint_find(j, name);
+	*as_rows = target != TN_NO_TARGET && tn_target_source(&j->targets[target])->rank == 3;
+	return *as_rows ? target : TN_NO_TARGET;
+}
+
 tn_status tn_joint_land_experts(struct tn_joint *j, const struct tn_adapter_entry *e, int *landed, struct tn_error *err)
 {
 	struct experts x;
@@ -210,10 +223,13 @@ tn_status tn_joint_land_experts(struct tn_joint *j, const struct tn_adapter_entr
 	if ((size_t)snprintf(name, sizeof name, e->of_parameter ? "%s" : "%s.weight", e->module.path) >= sizeof name)
 		return tn_fail(err, TN_E_LIMIT, e->module.path, "the name of a module is longer than %d bytes", (int)LONGEST_NAME);
 	size_t target = tn_joint_find(j, name);
+	int as_rows = 0;
+	if (target == TN_NO_TARGET && e->of_parameter)
+		target = find_rows(j, e->module.path, &as_rows);
 	const struct tn_tensor *w = target == TN_NO_TARGET ? NULL : tn_target_source(&j->targets[target]);
 	if (w && w->rank == 3 && (e->module.kind == TN_MODULE_EXPERTS || e->of_parameter)) {
 		*landed = 1;
-		return land_stack(j, e, target, err);
+		return land_stack(j, e, target, as_rows, err);
 	}
 	if (w || !parse_path(e, &x))
 		return e->module.kind == TN_MODULE_EXPERTS && w ? tn_fail(err, TN_E_MISMATCH, e->module.path,

@@ -2,7 +2,9 @@
 /* One tensor of the result: what it is made from, and its values. */
 #include "adapter/land.h"
 
+#include "base/checked.h"
 #include "base/error.h"
+#include "weights/foreign.h"
 
 int tn_target_is_packed(const struct tn_target *target)
 {
@@ -23,11 +25,29 @@ tn_dtype tn_target_dtype(const struct tn_target *target)
 	return target->base ? target->base->dtype : target->replacement->dtype;
 }
 
+/* Rows of another library's matrix need more memory than their values. */
+static tn_status read_foreign(const struct tn_joint *j, const struct tn_matrix *m, uint64_t first, uint64_t rows, float *dst,
+			      struct tn_error *err)
+{
+	struct tn_tensor_source source = tn_checkpoint_source(j->base);
+	struct tn_buffer scratch;
+	uint64_t bytes;
+	if (tn_mul_u64(tn_foreign_row_bytes(m->foreign), rows, &bytes) || bytes > PTRDIFF_MAX / 2)
+		return tn_fail_nomem(err, m->foreign->weight.name, SIZE_MAX);
+	TN_TRY(tn_buffer_alloc(j->ctx, (size_t)(bytes + tn_foreign_fixed_bytes(m->foreign)), m->foreign->weight.name, &scratch,
+			       err));
+	tn_status status = tn_foreign_read(j->ctx->kernels, &source, m->foreign, first, rows, scratch.data, dst, err);
+	tn_buffer_release(j->ctx, &scratch);
+	return status;
+}
+
 /* Whole rows through the codec. */
 static tn_status read_packed(const struct tn_joint *j, const struct tn_matrix *m, uint64_t first, uint64_t rows, float *dst,
 			     unsigned char *raw, struct tn_error *err)
 {
 	struct tn_tensor_source source = tn_checkpoint_source(j->base);
+	if (m->foreign)
+		return read_foreign(j, m, first, rows, dst, err);
 	for (uint64_t row = first; row < first + rows; row++, dst += m->cols) {
 		struct tn_format format;
 		struct tn_row in = { { NULL } };

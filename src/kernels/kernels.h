@@ -34,6 +34,7 @@ struct tn_format {
 	uint8_t like_mlx;          /* decode with MLX's own roundings, in `dtype`, in place of exactly */
 	uint8_t has_global_scale;
 	float global_scale;        /* nvfp4: absolute maximum of the tensor; values are scaled by 2688 / global_scale */
+	const struct tn_grid *grid; /* grid: what the codes mean, without scales and zeros, which are the row's */
 };
 
 /* A codec keeps a row in up to this many tensors: weight, scales, biases. */
@@ -58,6 +59,7 @@ struct tn_dither_counts {
  * encode: one row, src [cols], rounded once (codec_*.c say how). NULL where a codec only reads.
  * dither: one row, its codes moved so that the row changes by d [cols] on average (kernels/dither.h); scales and biases are
  * read and stay. u is a hash of (seed, row, column), so the result depends on nothing else. NULL where there are no codes.
+ * nearest: the same without chance: each code to the value next to it plus d. NULL where `encode` fits scales anew.
  * step: dst[cols], the distance between the two grid values around each value: how much a code can move it. NULL likewise.
  * part_bytes: bytes of one row in that part; 0 when the codec has no such part. cols is a multiple of the group. */
 struct tn_codec {
@@ -66,6 +68,8 @@ struct tn_codec {
 	void (*encode)(const struct tn_row_out *dst, const float *src, const struct tn_format *format, size_t cols);
 	void (*dither)(void *codes, const struct tn_row *src, const float *d, const struct tn_format *format, size_t cols,
 		       uint64_t seed, uint64_t row, struct tn_dither_counts *counts);
+	void (*nearest)(void *codes, const struct tn_row *src, const float *d, const struct tn_format *format, size_t cols,
+			struct tn_dither_counts *counts);
 	void (*step)(float *dst, const struct tn_row *src, const struct tn_format *format, size_t cols);
 	size_t (*part_bytes)(const struct tn_format *format, unsigned part, size_t cols);
 	/* For the quantized ones; the rest is 0 for dense. The first of each list is the default, 0 ends it. */
@@ -96,6 +100,14 @@ struct tn_packed {
 	size_t stride;
 };
 
+/* The values of a table in their order. */
+struct tn_levels {
+	unsigned count;            /* values, all finite; at least 1 */
+	uint8_t code[256];         /* [count] ascending; of codes with the same value the lowest */
+	uint8_t rank[256];         /* where the value of a code stands in `code` */
+	float gap[256];            /* of a code: the wider of the distances to its neighbours; 0: it is none of them, and stays */
+};
+
 /* What the codes of a row mean: (table[code] - zeros[g]) * scales[g], or table[code] * scales[g] + zeros[g], then times
  * factor; each operation rounded to float32. g is group_of[i], or (offset + i) / group. */
 struct tn_grid {
@@ -105,6 +117,8 @@ struct tn_grid {
 	size_t group, offset;
 	int add_zeros;
 	float factor;
+	const struct tn_levels *levels; /* the codec needs them, decoding alone does not */
+	int has_zeros;             /* of the codec: rows have zeros */
 };
 
 /* ---- products -------------------------------------------------------------------------------------------- */
@@ -171,6 +185,7 @@ static inline size_t tn_add_product_scratch(size_t rank, size_t cols)
  * Returns 1 when a result is not finite.
  * unpack_codes: dst [rows][cols], one code in each byte; `skip` rows (TN_PACK_HIGH_FIRST: codes) stand before the first.
  * grid_f32: dst[n], what n codes mean.
+ * repack_codes: codes [rows][cols] to where unpack_codes reads them, `bytes` standing for packed->bytes; all other bits stay.
  * pack_codes: n codes as a dense bit stream, first code lowest; n * bits is a multiple of 8.
  * product_bytes: bytes of prepared activations, a multiple of 64. product_scratch_bytes: bytes that each worker needs.
  * product_prepare: x [m, cols] at x_stride elements -> prepared, which is aligned to 64. x may be pointed into, and stays.

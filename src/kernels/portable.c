@@ -85,6 +85,15 @@ static int add_product(void *dst, size_t dst_stride, const void *src, size_t src
 /* of unpack.c */
 void TN_ISA_NAME(tn_unpack_codes)(uint8_t *dst, const struct tn_packed *src, size_t skip, size_t rows, size_t cols);
 void TN_ISA_NAME(tn_grid_f32)(float *dst, const uint8_t *codes, size_t n, const struct tn_grid *grid);
+/* of repack.c */
+void TN_ISA_NAME(tn_repack_codes)(unsigned char *bytes, const struct tn_packed *how, const uint8_t *codes, size_t skip,
+				  size_t rows, size_t cols);
+
+static void repack_codes(unsigned char *bytes, const struct tn_packed *how, const uint8_t *codes, size_t skip, size_t rows,
+			 size_t cols)
+{
+	TN_ISA_NAME(tn_repack_codes)(bytes, how, codes, skip, rows, cols);
+}
 
 static void unpack_codes(uint8_t *dst, const struct tn_packed *src, size_t skip, size_t rows, size_t cols)
 {

@@ -17,8 +17,9 @@ enum { BLOCK_BYTES = 4 << 20, SMALLEST_BLOCK_BYTES = 64 << 10 };
 
 static uint64_t units_for(const struct tn_block_item *item, uint64_t block_bytes)
 {
-	uint64_t units = item->unit_bytes ? block_bytes / item->unit_bytes : item->units;
-	return tn_max_u64(1, tn_min_u64(units, tn_max_u64(item->units, 1)));
+	uint64_t units = item->unit_bytes ? block_bytes / item->unit_bytes : item->units, least = tn_max_u64(item->alignment, 1);
+	units = tn_max_u64(least, units - units % least);
+	return tn_max_u64(1, tn_min_u64(units, item->units));
 }
 
 /* What one worker needs with blocks of that size: scratch, and the shared memory of the item it works on. */

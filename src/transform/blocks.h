@@ -14,6 +14,7 @@ struct tn_block_item {
 	uint64_t fixed_bytes;     /* of scratch beside the block buffer, whatever the number of units */
 	uint64_t shared_bytes;    /* memory that the item needs while any of its blocks is being worked on */
 	uint64_t work_bytes;      /* for the progress: each unit's share of reading and writing, times units */
+	uint64_t alignment;       /* blocks begin at a multiple of this: units in between share bytes. 0: any */
 	/* set by tn_blocks_cut */
 	uint64_t first_block, units_per_block;
 };

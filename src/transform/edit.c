@@ -26,7 +26,7 @@ static uint64_t seed_of(const char *name)
 
 int tn_edit_can_promote(const struct tn_target *t, int bits)
 {
-	if (!t->matrix || t->matrix->cols % 32 != 0)
+	if (!t->matrix || t->matrix->foreign || t->matrix->cols % 32 != 0)
 		return 0;
 	int affine = !tn_codec_info(t->matrix->format.codec)->byte_scales;
 	return affine ? t->matrix->format.bits < bits : t->matrix->format.bits <= bits;
@@ -58,6 +58,7 @@ static void store_packed(const struct tn_joint *j, const struct tn_target *t, st
 {
 	static const char *const suffixes[TN_PART_COUNT] = { ".weight", ".scales", ".biases" };
 	f->in = *t->matrix;
+	f->alignment = f->in.foreign ? tn_foreign_alignment(f->in.foreign) : 0;
 	for (unsigned p = 0; p < TN_PART_COUNT; p++) {
 		char name[TN_NAME_BYTES];
 		f->stored[p] = (struct tn_stored){ t->matrix->part[p], NULL };
@@ -87,7 +88,8 @@ static tn_status make_copy(const struct tn_target *t, struct tn_arena *arena, st
 	f->source_bytes[TN_PART_WEIGHT] = f->result[TN_PART_WEIGHT].row_bytes = 1;
 	TN_TRY(tn_arena_alloc(arena, sizeof(struct tn_tensor), &outputs[TN_PART_WEIGHT], err));
 	*outputs[TN_PART_WEIGHT] = *source;
-	outputs[TN_PART_WEIGHT]->name = t->name;
+	if (!t->matrix || !t->matrix->foreign) /* whose codes have a name of their own */
+		outputs[TN_PART_WEIGHT]->name = t->name;
 	return TN_OK;
 }
 
@@ -131,6 +133,38 @@ static void use_dense(const struct tn_target *t, struct tn_edit_form *f)
 	f->rounding = TN_ROUNDING_NEAREST;
 }
 
+/* What a row magnitude multiplies can go into scales, where a row has its own. */
+static int has_row_magnitude(const struct tn_joint *j, const struct tn_target *t)
+{
+	for (size_t i = 0; i < t->landing_count; i++) {
+		const struct tn_slot *slot = &j->slots[j->landings[t->first_landing + i].slot];
+		if (slot->kind == TN_SLOT_DELTA && slot->entry->magnitude &&
+		    slot->shape.rows_are_inputs == slot->entry->magnitude_of_inputs)
+			return 1;
+	}
+	return 0;
+}
+
+/* Another library's module keeps its tensors. Those that stay as they are have targets of their own. */
+static tn_status describe_foreign(const struct tn_joint *j, const struct tn_target *t, struct tn_arena *arena,
+				  struct tn_edit_form *f, struct tn_tensor *outputs[TN_PART_COUNT], struct tn_error *err)
+{
+	const struct tn_foreign *foreign = f->in.foreign;
+	if (!tn_target_is_packed(t))
+		return tn_fail(err, TN_E_UNSUPPORTED, t->name, "'%.100s' is packed as %s in the base, and the adapter replaces the whole "
+			       "weight; use --dequantize", t->name, foreign->scheme);
+	f->gains_scales = has_row_magnitude(j, t) && tn_foreign_scales_by_row(foreign);
+	for (unsigned p = 0; p < TN_PART_COUNT; p++) {
+		f->result[p].row_bytes = f->in.row_bytes[p];
+		int floats = p == TN_PART_SCALES || (p == TN_PART_BIASES && foreign->zeros == TN_ZEROS_COLUMN_FLOAT);
+		if (!f->in.part[p] || (p != TN_PART_WEIGHT && !(floats && f->gains_scales)))
+			continue;
+		TN_TRY(tn_arena_alloc(arena, sizeof(struct tn_tensor), &outputs[p], err));
+		*outputs[p] = *f->in.part[p];
+	}
+	return TN_OK;
+}
+
 tn_status tn_edit_form_make(const struct tn_joint *j, const struct tn_target *t, const struct tn_edit_choice *choice,
 			    struct tn_arena *arena, struct tn_edit_form *f, struct tn_tensor *outputs[TN_PART_COUNT],
 			    struct tn_error *err)
@@ -150,14 +184,18 @@ tn_status tn_edit_form_make(const struct tn_joint *j, const struct tn_target *t,
 	size_t bulk = tn_add_product_scratch(rank, f->cols);
 	f->scratch_bytes = 64 + (by_row > bulk ? by_row : bulk) + 2 * TN_PARTS_PADDING + 512 +
 			   f->cols * (2 * sizeof(double) + 4 * sizeof(float)) + 3 * rank * sizeof(double);
+	f->scratch_bytes += f->in.foreign ? tn_matrix_raw_fixed_bytes(&f->in) + 64 : 0;
 	if (dense_out)
 		return describe_dense(t, arena, f, &outputs[TN_PART_WEIGHT], err);
+	if (f->out.codec == TN_CODEC_grid)
+		return describe_foreign(j, t, arena, f, outputs, err);
+	f->gains_scales = !tn_codec_info(f->in.format.codec)->byte_scales;
 	return tn_parts_describe(arena, t->name, source, f->units, f->cols, &f->out, f->result, outputs, err);
 }
 
 uint64_t tn_edit_unit_bytes(const struct tn_edit_form *f)
 {
-	uint64_t bytes = f->dense_bytes;
+	uint64_t bytes = f->dense_bytes + tn_matrix_raw_row_bytes(&f->in);
 	for (unsigned p = 0; p < TN_PART_COUNT; p++)
 		bytes += f->source_bytes[p] + (f->apart ? f->result[p].row_bytes : 0);
 	return bytes;
@@ -176,17 +214,51 @@ void tn_edit_place(const struct tn_edit_form *f, uint64_t first, uint64_t count,
 	else
 		memcpy(b->out, b->in, sizeof b->out);
 	b->dense = b->scratch;
-	b->scratch = b->dense + tn_align_up((size_t)count * f->dense_bytes, 64);
+	b->raw = b->dense + tn_align_up((size_t)count * f->dense_bytes, 64);
+	uint64_t raw = tn_matrix_raw_row_bytes(&f->in) * count + tn_matrix_raw_fixed_bytes(&f->in);
+	b->scratch = (unsigned char *)b->raw + tn_align_up((size_t)raw, 64);
 }
 
-tn_status tn_edit_read(const struct tn_joint *j, const struct tn_edit_form *f, const struct tn_edit_block *b,
-		       struct tn_error *err)
+tn_status tn_edit_read(const struct tn_joint *j, const struct tn_edit_form *f, struct tn_edit_block *b, struct tn_error *err)
 {
-	TN_TRY(tn_parts_read(j->base, f->stored, f->source_bytes, b->first, b->count, b->in, err));
+	struct tn_tensor_source source = tn_checkpoint_source(j->base);
+	if (f->in.foreign)
+		TN_TRY(tn_matrix_read(j->ctx->kernels, &source, &f->in, b->first, b->count, b->in, b->raw, &b->pieces, err));
+	else
+		TN_TRY(tn_parts_read(j->base, f->stored, f->source_bytes, b->first, b->count, b->in, err));
 	if (!f->dense.tensor)
 		return TN_OK;
 	return tn_safetensors_read(f->dense.file, f->dense.tensor, b->first * f->dense_bytes, b->dense,
 				   (size_t)b->count * f->dense_bytes, err);
+}
+
+struct shard {
+	struct tn_output *output;
+	size_t number;
+};
+
+static tn_status put(void *self, const struct tn_tensor *t, uint64_t offset, const void *src, size_t n, struct tn_error *err)
+{
+	const struct shard *shard = self;
+	return tn_output_put(shard->output, shard->number, t, offset, src, n, err);
+}
+
+tn_status tn_edit_write(const struct tn_joint *j, const struct tn_edit_form *f, const struct tn_edit_block *b,
+			struct tn_output *output, size_t number, struct tn_tensor *const outputs[TN_PART_COUNT],
+			struct tn_error *err)
+{
+	struct shard shard = { output, number };
+	struct tn_tensor_sink sink = { &shard, put };
+	if (f->out.codec != TN_CODEC_grid)
+		return tn_parts_write(output, number, outputs, f->result, b->first, b->count, b->out, err);
+	struct tn_tensor *const parts[TN_FOREIGN_PARTS] = { outputs[TN_PART_WEIGHT], outputs[TN_PART_SCALES],
+							    outputs[TN_PART_BIASES] };
+	struct tn_grid_rows rows = { b->out[TN_PART_WEIGHT], NULL, NULL };
+	if (f->gains_scales) {
+		rows.scales = (float *)(void *)b->out[TN_PART_SCALES];
+		rows.zeros = (float *)(void *)b->out[TN_PART_BIASES];
+	}
+	return tn_foreign_store(j->ctx->kernels, f->in.foreign, &b->pieces, &rows, &sink, parts, err);
 }
 
 /* ---- rows ------------------------------------------------------------------------------------------------ */
@@ -307,6 +379,8 @@ static void edit_row(const struct tn_row_edit *e)
 	for (size_t i = 0; i < f->cols; i++)
 		bad |= !(fabsf(w[i]) < limit);
 	e->sum->not_finite |= bad;
+	if (e->out.codec == TN_CODEC_grid) /* whose encoder takes the scales that are there */
+		tn_requantize_keep_scales(e);
 	k->codec[e->out.codec]->encode(&e->result, w, &e->out, f->cols);
 }
 

@@ -5,6 +5,7 @@
 #include "transform/delta_cache.h"
 #include "transform/parts.h"
 #include "transform/survival.h"
+#include "weights/foreign.h"
 
 /* What is to become of a quantized target. */
 struct tn_edit_choice {
@@ -30,6 +31,8 @@ struct tn_edit_form {
 	size_t dense_bytes;                    /* of a unit */
 	tn_rounding rounding;
 	uint64_t seed;
+	int gains_scales;                      /* scales, and zeros that are floats, take the gain of a row */
+	uint64_t alignment;                    /* of blocks; 0: any */
 	uint64_t scratch_bytes;                /* beside the units */
 };
 
@@ -48,13 +51,19 @@ struct tn_edit_block {
 	uint64_t first, count;
 	unsigned char *in[TN_PART_COUNT], *out[TN_PART_COUNT];
 	unsigned char *dense;
+	void *raw;                       /* of a foreign source: its pieces as they lie in the file */
+	struct tn_foreign_block pieces;
 	void *scratch;
 };
 /* Splits scratch of tn_edit_unit_bytes * count + form->scratch_bytes. */
 void tn_edit_place(const struct tn_edit_form *form, uint64_t first, uint64_t count, void *scratch,
 		   struct tn_edit_block *block);
-tn_status tn_edit_read(const struct tn_joint *joint, const struct tn_edit_form *form, const struct tn_edit_block *block,
+tn_status tn_edit_read(const struct tn_joint *joint, const struct tn_edit_form *form, struct tn_edit_block *block,
 		       struct tn_error *err);
+/* Puts the result of a block where it belongs in its shard. */
+tn_status tn_edit_write(const struct tn_joint *joint, const struct tn_edit_form *form, const struct tn_edit_block *block,
+			struct tn_output *output, size_t shard, struct tn_tensor *const outputs[TN_PART_COUNT],
+			struct tn_error *err);
 
 /* Units of the result from those of the source. What the rows lose is added to *sum. */
 tn_status tn_edit_units(const struct tn_joint *joint, const struct tn_target *target, const struct tn_edit_form *form,
@@ -110,5 +119,7 @@ void tn_edit_source(const struct tn_row_edit *edit, float *dst);
 
 /* Source and result quantized: moves codes, refits or encodes anew, and measures what it did. */
 void tn_requantize_row(const struct tn_row_edit *edit);
+/* Scales and biases of the result are those of the source. */
+void tn_requantize_keep_scales(const struct tn_row_edit *edit);
 
 #endif

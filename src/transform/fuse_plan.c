@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "transform/delta_cache.h"
+#include "weights/foreign.h"
 #include "weights/format.h"
 
 #include <math.h>
@@ -78,6 +79,8 @@ static tn_status make_step(struct tn_fuse *fuse, size_t target, struct tn_fuse_s
 	step->action = action_of(fuse, t, &step->form);
 	step->shard = t->base ? t->base->shard : 0;
 	step->offset = t->base ? t->base->offset : 0;
+	if (step->form.by_rows && step->form.out.codec == TN_CODEC_grid)
+		return tn_foreign_text(&fuse->arena, t->matrix->foreign, &step->scheme, err);
 	if (step->form.by_rows && t->matrix)
 		TN_TRY(tn_parts_text(&fuse->arena, &step->form.out, &step->scheme, err));
 	return TN_OK;
@@ -98,13 +101,34 @@ static void take_parts(const struct tn_fuse *fuse, const struct tn_fuse_step *st
 	const struct tn_joint *j = fuse->joint;
 	const struct tn_target *t = &j->targets[step->target];
 	int keeps_global = t->matrix && step->form.out.codec == t->matrix->format.codec;
-	for (size_t i = 0; i < 3 && t->matrix && step->form.by_rows; i++) {
+	for (size_t i = 0; i < 3 && t->matrix && !t->matrix->foreign && step->form.by_rows; i++) {
 		char name[TN_NAME_BYTES];
 		if ((i == 2 && keeps_global) || !tn_sibling_name(name, t->name, suffixes[i]))
 			continue;
 		const struct tn_target *part = bsearch(name, j->targets, j->target_count, sizeof *part, compare_names);
 		if (part)
 			taken[(size_t)(part - j->targets)] = 1;
+	}
+}
+
+/* Of another library's module: what is written with its codes, and where it becomes dense all that belongs to it. Before the
+ * steps are sorted. */
+static void take_foreign(const struct tn_fuse *fuse, unsigned char *taken)
+{
+	const struct tn_joint *j = fuse->joint;
+	for (size_t i = 0; i < j->target_count && tn_foreign_set_count(j->foreign); i++) {
+		const struct tn_target *t = &j->targets[i], *own;
+		int codes = 0;
+		const struct tn_foreign *f = t->base ? tn_foreign_set_owner(j->foreign, t->base, &codes) : NULL;
+		if (!f || codes)
+			continue;
+		own = bsearch(f->weight.name, j->targets, j->target_count, sizeof *own, compare_names);
+		const struct tn_fuse_step *step = own ? &fuse->steps[own - j->targets] : NULL;
+		if (!step || !step->form.by_rows)
+			continue;
+		taken[i] = step->form.out.codec != TN_CODEC_grid;
+		for (unsigned p = TN_PART_SCALES; p < TN_PART_COUNT; p++)
+			taken[i] |= step->outputs[p] && strcmp(step->outputs[p]->name, t->base->name) == 0;
 	}
 }
 
@@ -165,6 +189,7 @@ tn_status tn_fuse_make_steps(struct tn_fuse *fuse, struct tn_error *err)
 		TN_TRY(make_step(fuse, i, &fuse->steps[i], err));
 		take_parts(fuse, &fuse->steps[i], taken);
 	}
+	take_foreign(fuse, taken);
 	for (size_t i = 0; i < j->target_count; i++)
 		if (!taken[i])
 			fuse->steps[n++] = fuse->steps[i];
@@ -216,6 +241,18 @@ static tn_status list_adapters(struct tn_fuse *fuse, struct tn_error *err)
 	return TN_OK;
 }
 
+/* Layouts of other libraries have one width. */
+static tn_status check_promotion(const struct tn_fuse *fuse, struct tn_error *err)
+{
+	const struct tn_joint *j = fuse->joint;
+	for (size_t i = 0; i < j->target_count && fuse->options.promote_bits; i++)
+		if (j->targets[i].landing_count && j->targets[i].matrix && j->targets[i].matrix->foreign)
+			return tn_fail(err, TN_E_UNSUPPORTED, j->targets[i].name, "'%.100s' is packed as %s, whose tools know one width for "
+				       "all layers; run tenon convert --to mlx on the base before --promote-bits, or use "
+				       "--dequantize", j->targets[i].name, j->targets[i].matrix->foreign->scheme);
+	return TN_OK;
+}
+
 static tn_status plan(struct tn_fuse *fuse, struct tn_error *err)
 {
 	const struct tn_fuse_options *o = &fuse->options;
@@ -223,6 +260,7 @@ static tn_status plan(struct tn_fuse *fuse, struct tn_error *err)
 	TN_TRY(list_adapters(fuse, err));
 	TN_TRY(tn_joint_make_all(fuse->adapters, fuse->adapter_count, fuse->base, &fuse->arena, &fuse->joint, err));
 	TN_TRY(tn_fuse_find_dense(fuse, err));
+	TN_TRY(check_promotion(fuse, err));
 	TN_TRY(tn_arena_array(&fuse->arena, fuse->joint->target_count, sizeof *fuse->choices, &fuse->choices, err));
 	for (size_t i = 0; i < fuse->joint->target_count; i++)
 		fuse->choices[i] = (struct tn_edit_choice){ o->dequantize, o->min_survival > 0 ? 0 : o->promote_bits, o->rounding };
@@ -344,6 +382,7 @@ tn_status tn_fuse_cut(const struct tn_fuse *fuse, const struct tn_fuse_extra *ex
 			.unit_bytes = tn_edit_unit_bytes(f) + (extra ? extra[i].unit_bytes : 0),
 			.fixed_bytes = f->scratch_bytes + 2 * TN_PARTS_PADDING + (extra ? extra[i].fixed_bytes : 0),
 			.work_bytes = step_bytes(f),
+			.alignment = f->alignment,
 		};
 	}
 	TN_TRY(add_slots(fuse, arena, blocks->items, err));

@@ -64,7 +64,7 @@ static tn_status run_block(void *arg, const struct tn_block *block, void *scratc
 	TN_TRY(tn_edit_units(joint, &joint->targets[step->target], f, run->deltas, &b, sum, err));
 	TN_TRY(tn_fuse_check_finite(run->fuse, step, sum, err));
 	TN_TRY(tn_fuse_check_dense(run->fuse, step, sum, err));
-	return tn_parts_write(run->output, step->shard, step->outputs, f->result, block->first, block->count, b.out, err);
+	return tn_edit_write(joint, f, &b, run->output, step->shard, step->outputs, err);
 }
 
 /* In the order of blocks, whatever thread did them. */
@@ -204,6 +204,8 @@ static tn_status write_output(struct run *run, struct tn_error *err)
 	struct tn_block_work work = { run_block, run, "fuse", sizeof(struct tn_survival_sums), fold, finish_shards };
 	TN_TRY(count_blocks(run, err));
 	TN_TRY(tn_output_copy_sidecars(run->output, fuse->base->path, NULL, err));
+	if (!fuse->options.dequantize && tn_foreign_set_count(fuse->joint->foreign))
+		TN_TRY(tn_output_copy_quantization(run->output, fuse->base->path, err));
 	TN_TRY(write_config(run, err));
 	TN_TRY(tn_blocks_run(fuse->ctx, &run->blocks, &work, err));
 	atomic_store(&run->complete, fuse->base->shard_count);

@@ -155,8 +155,11 @@ static tn_status prepare(struct survey *s, size_t *count, struct tn_error *err)
 /* ---- decisions ------------------------------------------------------------------------------------------- */
 
 /* Where the step is small beside the delta, a new fit loses less than a kept grid adds in noise (docs/numerics.md). */
-static double threshold(unsigned bits)
+static double threshold(const struct tn_edit_form *f)
 {
+	unsigned bits = f->in.format.bits;
+	if (f->in.foreign) /* whose grid stays even then */
+		return 1;
 	return bits >= 4 ? 2 : bits == 3 ? 4 : 6;
 }
 
@@ -167,7 +170,7 @@ static void choose_rounding(struct tn_fuse *fuse, const struct survey *s)
 		if (!concerns(s, i))
 			continue;
 		struct tn_survival_sums sum = s->sums[i];
-		double limit = threshold(step->form.in.format.bits);
+		double limit = threshold(&step->form);
 		int nearest = sum.step2 < limit * limit * sum.delta2;
 		step->form.rounding = nearest ? TN_ROUNDING_NEAREST : TN_ROUNDING_DITHER;
 		fuse->choices[step->target].rounding = step->form.rounding;
@@ -189,9 +192,11 @@ static tn_status judge(struct tn_fuse *fuse, const struct survey *s, size_t i, i
 		return TN_OK;
 	}
 	return tn_fail(err, TN_E_MISMATCH, t->name, "'%.120s': %.3g of the adapter survives %s rounding in %s (the step is %.3g times "
-		       "the delta), and at least %.3g was asked for; use --promote-bits 8%s, or --dequantize", t->name, found.cap,
+		       "the delta), and at least %.3g was asked for; use %s%s%s--dequantize", t->name, found.cap,
 		       tn_rounding_name(found.rounding), step->scheme, found.rho, fuse->options.min_survival,
-		       found.rounding == TN_ROUNDING_NEAREST ? ", --rounding dither" : "");
+		       t->matrix->foreign ? "" : "--promote-bits 8, ",
+		       found.rounding == TN_ROUNDING_NEAREST ? "--rounding dither, " : "",
+		       t->matrix->foreign && found.rounding != TN_ROUNDING_NEAREST ? "" : "or ");
 }
 
 static tn_status decide(struct tn_fuse *fuse, const struct survey *s, int *promoted, struct tn_error *err)

@@ -135,6 +135,20 @@ tn_status tn_output_copy_sidecars(struct tn_output *o, const char *from, const c
 	return status;
 }
 
+tn_status tn_output_copy_quantization(struct tn_output *o, const char *from, struct tn_error *err)
+{
+	static const char *const names[] = { "quantize_config.json", "quant_config.json", "hf_quant_config.json" };
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		char path[TN_PATH_BYTES];
+		tn_path_kind kind;
+		TN_TRY(tn_path_join(path, from, names[i], err));
+		TN_TRY(tn_path_kind_of(path, &kind, err));
+		if (kind == TN_PATH_FILE)
+			TN_TRY(tn_staging_copy(o->staging, path, names[i], err));
+	}
+	return TN_OK;
+}
+
 tn_status tn_output_write(struct tn_output *o, const char *name, const void *bytes, size_t n, struct tn_error *err)
 {
 	return tn_staging_write(o->staging, name, bytes, n, err);

@@ -43,6 +43,8 @@ tn_status tn_output_finish_shard(struct tn_output *output, size_t shard, struct 
 /* Copies every sidecar of the model folder `from`: tokenizer, chat templates, generation config, code, licence; not the one
  * called `except` (NULL: none). One that cannot be read is an error: the model would not be whole without it. */
 tn_status tn_output_copy_sidecars(struct tn_output *output, const char *from, const char *except, struct tn_error *err);
+/* Copies what other libraries keep their quantization in beside config.json, where there is such a file. */
+tn_status tn_output_copy_quantization(struct tn_output *output, const char *from, struct tn_error *err);
 tn_status tn_output_write(struct tn_output *output, const char *name, const void *bytes, size_t n, struct tn_error *err);
 
 /* Writes the index and puts the folder in its place; `parameters` is the number of logical ones. Frees the output when it

@@ -219,7 +219,7 @@ static struct tn_block_item block_item(const struct tn_recode_step *step)
 {
 	uint64_t work = step->info.bytes_before + step->info.bytes_after, unit = 0;
 	if (step->info.action == TN_RECODE_COPY)
-		return (struct tn_block_item){ step->info.bytes_before, 1, 0, 0, work, 0, 0 };
+		return (struct tn_block_item){ .units = step->info.bytes_before, .unit_bytes = 1, .work_bytes = work };
 	for (unsigned part = 0; part < TN_PART_COUNT; part++)
 		unit += step->in.row_bytes[part] + step->out_parts[part].row_bytes;
 	uint64_t fixed = fixed_scratch(step);
@@ -227,7 +227,7 @@ static struct tn_block_item block_item(const struct tn_recode_step *step)
 		unit += foreign_row_bytes(step);
 		fixed += tn_foreign_fixed_bytes(step->in.foreign);
 	}
-	return (struct tn_block_item){ step->in.rows, unit, fixed, 0, work, 0, 0 };
+	return (struct tn_block_item){ .units = step->in.rows, .unit_bytes = unit, .fixed_bytes = fixed, .work_bytes = work };
 }
 
 static tn_status cut(struct run *run, struct tn_error *err)

@@ -53,11 +53,23 @@ static void refit(const struct tn_row_edit *e, int plain)
 
 /* ---- dither ---------------------------------------------------------------------------------------------- */
 
-static void copy_scales(const struct tn_row_edit *e)
+void tn_requantize_keep_scales(const struct tn_row_edit *e)
 {
 	for (unsigned p = TN_PART_SCALES; p < TN_PART_COUNT; p++)
 		if (e->result.part[p])
 			memcpy(e->result.part[p], e->source.part[p], e->form->source_bytes[p]);
+}
+
+/* Scales are floats here, and have to be what the file's dtype holds. */
+static void gain_grid(const struct tn_row_edit *e, double gain)
+{
+	size_t n = e->form->source_bytes[TN_PART_SCALES] / sizeof(float);
+	for (unsigned p = TN_PART_SCALES; p < TN_PART_COUNT; p++) {
+		const float *src = e->source.part[p];
+		float *dst = e->result.part[p], g = p == TN_PART_SCALES || e->in.grid->add_zeros ? (float)gain : 1;
+		for (size_t i = 0; dst && i < n; i++)
+			dst[i] = g == 1 ? src[i] : round_to((float)(gain * (double)src[i]), e->in.dtype);
+	}
 }
 
 /* The gain of a row goes into its scales and biases. */
@@ -65,7 +77,11 @@ static void gain_scales(const struct tn_row_edit *e, double gain)
 {
 	const struct tn_codec *dense = e->kernels->codec[TN_CODEC_dense];
 	struct tn_format format = { .codec = TN_CODEC_dense, .dtype = e->in.dtype };
-	size_t n = e->form->cols / e->in.group;
+	size_t n = e->in.codec == TN_CODEC_grid ? 0 : e->form->cols / e->in.group;
+	if (e->in.codec == TN_CODEC_grid) {
+		gain_grid(e, gain);
+		return;
+	}
 	for (unsigned p = TN_PART_SCALES; p < TN_PART_COUNT; p++) {
 		struct tn_row in = { { e->source.part[p] } };
 		struct tn_row_out out = { { e->result.part[p] } };
@@ -79,25 +95,37 @@ static void gain_scales(const struct tn_row_edit *e, double gain)
 static int is_row_gain(const struct tn_row_edit *e)
 {
 	const struct tn_delta *d = &e->loaded->delta;
-	return d->row_magnitude && !d->column_gain && !d->removed.rank && !tn_codec_info(e->in.codec)->byte_scales;
+	return d->row_magnitude && !d->column_gain && !d->removed.rank && e->form->gains_scales;
 }
 
-static void dither(const struct tn_row_edit *e)
+/* Scales and biases of a row whose grid is kept: 1 when they took its gain. */
+static int place_scales(const struct tn_row_edit *e)
 {
 	const struct tn_delta *delta = &e->loaded->delta;
+	if (!is_row_gain(e)) {
+		tn_requantize_keep_scales(e);
+		return 0;
+	}
+	tn_delta_sum_f64(e->kernels, delta, e->delta_row, e->s.w, e->s.truth, TN_SIZES_NONE, NULL, e->s.delta);
+	gain_scales(e, tn_delta_row_gain(delta, e->delta_row, e->s.truth));
+	return 1;
+}
+
+/* Codes move, by chance or to the nearest. */
+static void keep_grid(const struct tn_row_edit *e)
+{
+	const struct tn_codec *codec = e->kernels->codec[e->in.codec];
 	struct tn_dither_counts counts = { 0, 0 };
 	const float *d = e->s.wanted;
-	if (is_row_gain(e)) {
-		tn_delta_sum_f64(e->kernels, delta, e->delta_row, e->s.w, e->s.truth, TN_SIZES_NONE, NULL,
-				 e->s.delta);
-		gain_scales(e, tn_delta_row_gain(delta, e->delta_row, e->s.truth));
-		tn_delta_product_f32(e->kernels, delta, e->delta_row, e->s.step, e->s.delta);
+	if (place_scales(e)) {
+		tn_delta_product_f32(e->kernels, &e->loaded->delta, e->delta_row, e->s.step, e->s.delta);
 		d = e->s.step;
-	} else {
-		copy_scales(e);
 	}
-	e->kernels->codec[e->in.codec]->dither(e->result.part[TN_PART_WEIGHT], &e->source, d, &e->in, e->form->cols,
-					       e->form->seed, e->row, &counts);
+	if (e->form->rounding == TN_ROUNDING_NEAREST)
+		codec->nearest(e->result.part[TN_PART_WEIGHT], &e->source, d, &e->in, e->form->cols, &counts);
+	else
+		codec->dither(e->result.part[TN_PART_WEIGHT], &e->source, d, &e->in, e->form->cols, e->form->seed, e->row,
+			      &counts);
 	e->sum->moved += counts.moved;
 	e->sum->clamped += counts.clamped;
 }
@@ -115,10 +143,12 @@ static void encode_sum(const struct tn_row_edit *e, int plain)
 	const struct tn_row_scratch *s = &e->s;
 	for (size_t i = 0; i < e->form->cols; i++)
 		s->after[i] = plain ? s->w[i] + s->wanted[i] : (float)s->truth[i];
+	if (e->out.codec == TN_CODEC_grid)
+		place_scales(e);
 	e->kernels->codec[e->out.codec]->encode(&e->result, s->after, &e->out, e->form->cols);
 	e->sum->moved += !same_grid(e) ? e->form->cols
 				       : tn_survival_count_codes(e->source.part[TN_PART_WEIGHT], e->result.part[TN_PART_WEIGHT],
-								 e->form->cols, e->in.bits);
+								 e->form->cols, e->out.codec == TN_CODEC_grid ? 8 : e->in.bits);
 }
 
 /* How far the quantized base is from what is said to be its original. */
@@ -154,9 +184,9 @@ void tn_requantize_row(const struct tn_row_edit *e)
 	int plain = make_wanted(e);
 	if (has_dense || !same_grid(e))
 		encode_sum(e, plain);
-	else if (e->form->rounding == TN_ROUNDING_NEAREST)
+	else if (e->form->rounding == TN_ROUNDING_NEAREST && !e->kernels->codec[e->in.codec]->nearest)
 		refit(e, plain);
 	else
-		dither(e);
+		keep_grid(e);
 	measure(e, plain);
 }

@@ -8,6 +8,7 @@
 #include "transform/fuse.h"
 #include "transform/ulp.h"
 #include "transform/verify.h"
+#include "weights/foreign.h"
 #include "weights/format.h"
 
 #include <math.h>
@@ -42,6 +43,8 @@ struct run {
 	tn_fuse *fuse;              /* base plus adapter, as a plan */
 	const tn_checkpoint *merged;
 	tn_quant_config *config;    /* of merged */
+	struct tn_foreign_set *foreign;
+	struct tn_arena *arena;
 	struct tn_blocks blocks;
 	struct compared *compared;  /* of block item i */
 	struct finding *findings;   /* of block item i */
@@ -223,7 +226,8 @@ static int same_row_bytes(const struct tn_matrix *m, const struct tn_edit_form *
 /* Memory of a block beside the form's: the merged rows, and six rows of values. */
 static struct tn_fuse_extra extra_of(const struct tn_edit_form *f, const struct tn_matrix *other)
 {
-	struct tn_fuse_extra extra = { 0, TN_PARTS_PADDING + 6 * 64 + f->cols * (4 * sizeof(float) + sizeof(double)) };
+	struct tn_fuse_extra extra = { tn_matrix_raw_row_bytes(other), TN_PARTS_PADDING + 7 * 64 +
+				       f->cols * (4 * sizeof(float) + sizeof(double)) + tn_matrix_raw_fixed_bytes(other) };
 	for (unsigned p = 0; p < TN_PART_COUNT; p++)
 		extra.unit_bytes += other->row_bytes[p];
 	return extra;
@@ -285,6 +289,8 @@ static tn_status run_block(void *arg, const struct tn_block *block, void *scratc
 	struct comparison c = { .run = run, .finding = result, .kernels = run->fuse->ctx->kernels,
 				.form = &step->form, .other = &compared->other, .next = block->first };
 	struct tn_stored stored[TN_PART_COUNT];
+	struct tn_tensor_source source = tn_checkpoint_source(run->merged);
+	struct tn_foreign_block pieces;
 	struct tn_edit_block b;
 	if (both_are_holes(run, step, &compared->other, block))
 		return TN_OK;
@@ -293,10 +299,14 @@ static tn_status run_block(void *arg, const struct tn_block *block, void *scratc
 	unsigned char *at = tn_parts_place(scratch, block->count, compared->other.row_bytes, c.merged);
 	place_rows(&c, at);
 	at += 4 * tn_align_up(step->form.cols * sizeof(float), 64);
-	tn_edit_place(&step->form, block->first, block->count, at, &b);
+	uint64_t raw = tn_matrix_raw_row_bytes(&compared->other) * block->count + tn_matrix_raw_fixed_bytes(&compared->other);
+	tn_edit_place(&step->form, block->first, block->count, at + tn_align_up((size_t)raw, 64), &b);
 	c.block = &b;
 	TN_TRY(tn_edit_read(run->fuse->joint, &step->form, &b, err));
-	TN_TRY(tn_parts_read(run->merged, stored, compared->other.row_bytes, block->first, block->count, c.merged, err));
+	if (compared->other.foreign)
+		TN_TRY(tn_matrix_read(c.kernels, &source, &compared->other, block->first, block->count, c.merged, at, &pieces, err));
+	else
+		TN_TRY(tn_parts_read(run->merged, stored, compared->other.row_bytes, block->first, block->count, c.merged, err));
 	return compare_block(&c, step, &b, err);
 }
 
@@ -324,10 +334,17 @@ static tn_status find_other(const struct run *run, const struct tn_fuse_step *st
 			    struct tn_error *err)
 {
 	const struct tn_target *target = &run->fuse->joint->targets[step->target];
-	const struct tn_tensor *wanted = step->outputs[TN_PART_WEIGHT], *other = tn_checkpoint_find(run->merged, wanted->name);
-	struct tn_tensor_source source = tn_checkpoint_source(run->merged);
 	const struct tn_edit_form *f = &step->form;
+	const struct tn_tensor *wanted = step->outputs[TN_PART_WEIGHT];
+	const struct tn_tensor *other = tn_checkpoint_find(run->merged, f->by_rows ? target->name : wanted->name);
+	struct tn_tensor_source source = tn_checkpoint_source(run->merged);
+	struct tn_foreign *foreign = f->by_rows && target->matrix ? tn_foreign_set_find(run->foreign, target->name) : NULL;
 	*found = 0;
+	if (foreign) {
+		TN_TRY(tn_matrix_of_foreign(run->foreign, foreign, run->arena, out, err));
+		*found = out->rows == f->units && out->cols == f->cols && f->is_measured;
+		return TN_OK;
+	}
 	if (!other)
 		return TN_OK;
 	if (f->by_rows && target->matrix && tn_is_triple(run->merged, other)) {
@@ -352,7 +369,8 @@ static tn_status follow_merged(struct run *run, struct tn_error *err)
 	for (size_t i = 0; i < fuse->joint->target_count; i++) {
 		const struct tn_target *t = &fuse->joint->targets[i];
 		const struct tn_tensor *other = tn_checkpoint_find(run->merged, t->name);
-		fuse->choices[i].dequantize = t->matrix && other && tn_is_weight_dtype(other->dtype);
+		fuse->choices[i].dequantize = t->matrix && other && tn_is_weight_dtype(other->dtype) &&
+					      !tn_foreign_set_find(run->foreign, t->name); /* whose codes may pass for floats */
 	}
 	return tn_fuse_make_steps(fuse, err);
 }
@@ -480,6 +498,8 @@ static tn_status compare(struct run *run, struct tn_arena *arena, tn_verify *v, 
 	struct tn_block_work work = { run_block, run, "verify", sizeof(struct finding), fold, NULL };
 	if (run->merged->config)
 		TN_TRY(tn_quant_config_parse(run->fuse->ctx, run->merged->config, &run->config, err));
+	TN_TRY(tn_foreign_set_create_in(arena, run->fuse->ctx, run->merged, &run->foreign, err));
+	run->arena = arena;
 	TN_TRY(follow_merged(run, err));
 	TN_TRY(cut(run, arena, err));
 	if (run->blocks.block_count)

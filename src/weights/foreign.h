@@ -79,15 +79,72 @@ struct tn_foreign_set;
 tn_status tn_foreign_set_create(tn_context *ctx, const tn_checkpoint *checkpoint, struct tn_foreign_set **out,
 				struct tn_error *err);
 void tn_foreign_set_destroy(struct tn_foreign_set *set);
+/* The same in memory of an arena, which frees it: it is not destroyed. */
+tn_status tn_foreign_set_create_in(struct tn_arena *arena, tn_context *ctx, const tn_checkpoint *checkpoint,
+				   struct tn_foreign_set **out, struct tn_error *err);
 size_t tn_foreign_set_count(const struct tn_foreign_set *set);
 
 /* What tensor i of the checkpoint is: *module is set for the one that holds the codes; TN_FOREIGN_PART is another tensor of
  * a module, which has no place beside the dense weight. */
 typedef enum tn_foreign_role { TN_FOREIGN_PLAIN, TN_FOREIGN_MODULE, TN_FOREIGN_PART } tn_foreign_role;
 tn_foreign_role tn_foreign_set_at(const struct tn_foreign_set *set, size_t i, struct tn_foreign **module);
+/* The module that tensor t of the checkpoint is a part of, codes or others; NULL: none. *codes is 1 where it holds the codes. */
+struct tn_foreign *tn_foreign_set_owner(const struct tn_foreign_set *set, const struct tn_tensor *t, int *codes);
+/* The module that is that weight when dense; NULL: none. */
+struct tn_foreign *tn_foreign_set_find(const struct tn_foreign_set *set, const char *weight);
+
+/* "gptq, 4 bits, group 128" */
+tn_status tn_foreign_text(struct tn_arena *arena, const struct tn_foreign *f, const char **out, struct tn_error *err);
 
 /* What needs more than headers: GPTQ zero points that contradict the label. Called once before decoding. */
 tn_status tn_foreign_settle(struct tn_foreign_set *set, struct tn_foreign *module, struct tn_error *err);
+
+/* ---- rows ------------------------------------------------------------------------------------------------ */
+
+/* What a block of rows needs of one part, in memory. */
+struct tn_foreign_piece {
+	unsigned char *bytes;
+	uint64_t first_cell;
+	size_t stride;              /* between cells, or between stored rows */
+	size_t width;               /* bytes of it in each stored row */
+};
+struct tn_foreign_block {
+	uint64_t first, count;      /* rows */
+	struct tn_foreign_piece piece[TN_FOREIGN_PARTS];
+};
+
+/* The form in which rows are worked on (kernels/codec_grid.c): a code in each byte, and for each group of a row a scale and a
+ * zero point. Rows of bitsandbytes do not begin with a block of absmax: their groups are as large as lets them do so. */
+struct tn_grid_rows {
+	uint8_t *codes;             /* [rows, cols] */
+	float *scales, *zeros;      /* [rows, tn_foreign_row_groups]; no zeros where f->zeros is TN_ZEROS_NONE */
+};
+uint64_t tn_foreign_row_groups(const struct tn_foreign *f);
+/* All that a decoder needs but scales and zeros, and with an arena what the other functions of the codec need. */
+tn_status tn_foreign_grid(const struct tn_foreign *f, struct tn_arena *arena, struct tn_grid *out, struct tn_error *err);
+
+/* Memory of the pieces of n rows: raw_row_bytes * n + raw_fixed_bytes, aligned to 64. */
+uint64_t tn_foreign_raw_row_bytes(const struct tn_foreign *f);
+uint64_t tn_foreign_raw_fixed_bytes(const struct tn_foreign *f);
+/* Reads rows [first, first + count) into `raw`, and spreads them. */
+tn_status tn_foreign_load(const struct tn_kernels *kernels, const struct tn_tensor_source *source,
+			  const struct tn_foreign *f, uint64_t first, uint64_t count, void *raw,
+			  struct tn_foreign_block *block, const struct tn_grid_rows *rows, struct tn_error *err);
+
+/* Rows that share bytes: blocks that are written begin at a multiple of this. */
+uint64_t tn_foreign_alignment(const struct tn_foreign *f);
+/* 1 when every row has scales of its own, as floats, so that they can take a factor of the row. */
+int tn_foreign_scales_by_row(const struct tn_foreign *f);
+/* Puts codes, and unless rows->scales is NULL scales and float zeros, into the pieces of the block, where all else stays, and
+ * hands them to `put`. `outputs` [TN_FOREIGN_PARTS] are the tensors that they go to. */
+struct tn_tensor_sink {
+	void *self;
+	tn_status (*put)(void *self, const struct tn_tensor *tensor, uint64_t offset, const void *src, size_t n,
+			 struct tn_error *err);
+};
+tn_status tn_foreign_store(const struct tn_kernels *kernels, const struct tn_foreign *f, const struct tn_foreign_block *block,
+			   const struct tn_grid_rows *rows, const struct tn_tensor_sink *sink,
+			   struct tn_tensor *const outputs[TN_FOREIGN_PARTS], struct tn_error *err);
 
 /* Reads and decodes rows [first, first + count) to dst [count][cols], within scratch of row_bytes * count + fixed_bytes. */
 uint64_t tn_foreign_row_bytes(const struct tn_foreign *f);

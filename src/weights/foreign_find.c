@@ -50,16 +50,19 @@ tn_status tn_module_need(const struct tn_module *m, const char *suffix, const st
 	return TN_OK;
 }
 
-static void claim(struct tn_finder *finder, const struct tn_tensor *t, tn_foreign_role role)
+static void claim(const struct tn_module *m, const struct tn_tensor *t)
 {
-	if (t)
-		finder->roles[number_of(finder->checkpoint, t)] = (uint8_t)role;
+	if (!t)
+		return;
+	size_t i = number_of(m->finder->checkpoint, t);
+	m->finder->roles[i] = TN_FOREIGN_PART;
+	m->finder->owners[i] = m->f;
 }
 
 void tn_module_drop(const struct tn_module *m, const char *suffix)
 {
 	const struct tn_tensor *t = tn_module_find(m, suffix);
-	claim(m->finder, t, TN_FOREIGN_PART);
+	claim(m, t);
 	m->f->weight.bytes += t ? t->bytes : 0;
 }
 
@@ -246,12 +249,12 @@ tn_status tn_module_end(struct tn_module *m, struct tn_error *err)
 			       m->finder->modules[i]->scheme, f->scheme);
 	for (unsigned p = TN_FOREIGN_SCALES; p < TN_FOREIGN_PARTS; p++)
 		if (f->part[p].tensor) {
-			claim(m->finder, f->part[p].tensor, TN_FOREIGN_PART);
+			claim(m, f->part[p].tensor);
 			f->weight.bytes += f->part[p].tensor->bytes;
 		}
 	drop_companions(m);
 	m->finder->roles[i] = TN_FOREIGN_MODULE;
-	m->finder->modules[i] = f;
+	m->finder->modules[i] = m->finder->owners[i] = f;
 	m->finder->count++;
 	return TN_OK;
 }
@@ -302,11 +305,24 @@ static tn_status find_all(struct tn_finder *finder, struct tn_error *err)
 	TN_TRY(tn_foreign_config_load(finder->arena, finder->checkpoint, &finder->config, err));
 	TN_TRY(tn_arena_array(finder->arena, n, sizeof *finder->roles, &finder->roles, err));
 	TN_TRY(tn_arena_array(finder->arena, n, sizeof *finder->modules, &finder->modules, err));
+	TN_TRY(tn_arena_array(finder->arena, n, sizeof *finder->owners, &finder->owners, err));
 	for (size_t i = 0; i < n; i++)
 		TN_TRY(look_at(finder, tn_checkpoint_at(finder->checkpoint, i), err));
 	for (size_t i = 0; i < n; i++)
 		if (finder->roles[i] == TN_FOREIGN_PLAIN)
 			TN_TRY(judge_orphan(finder, tn_checkpoint_at(finder->checkpoint, i), err));
+	return TN_OK;
+}
+
+tn_status tn_foreign_set_create_in(struct tn_arena *arena, tn_context *ctx, const tn_checkpoint *checkpoint,
+				   struct tn_foreign_set **out, struct tn_error *err)
+{
+	struct tn_foreign_set *set;
+	TN_TRY(tn_arena_alloc(arena, sizeof *set, &set, err));
+	set->finder = (struct tn_finder){ .ctx = ctx, .arena = arena, .checkpoint = checkpoint,
+					  .source = tn_checkpoint_source(checkpoint) };
+	TN_TRY(find_all(&set->finder, err));
+	*out = set;
 	return TN_OK;
 }
 
@@ -316,15 +332,13 @@ tn_status tn_foreign_set_create(tn_context *ctx, const tn_checkpoint *checkpoint
 	struct tn_arena arena;
 	struct tn_foreign_set *set;
 	tn_arena_init(&arena, ctx);
-	TN_TRY(tn_arena_alloc(&arena, sizeof *set, &set, err));
-	set->arena = arena;
-	set->finder = (struct tn_finder){ .ctx = ctx, .arena = &set->arena, .checkpoint = checkpoint,
-					  .source = tn_checkpoint_source(checkpoint) };
-	tn_status status = find_all(&set->finder, err);
+	tn_status status = tn_foreign_set_create_in(&arena, ctx, checkpoint, &set, err);
 	if (status != TN_OK) {
-		tn_foreign_set_destroy(set);
+		tn_arena_release(&arena);
 		return status;
 	}
+	set->arena = arena;
+	set->finder.arena = &set->arena;
 	*out = set;
 	return TN_OK;
 }
@@ -346,6 +360,32 @@ tn_foreign_role tn_foreign_set_at(const struct tn_foreign_set *set, size_t i, st
 {
 	*module = set->finder.modules[i];
 	return (tn_foreign_role)set->finder.roles[i];
+}
+
+struct tn_foreign *tn_foreign_set_owner(const struct tn_foreign_set *set, const struct tn_tensor *t, int *codes)
+{
+	size_t i = number_of(set->finder.checkpoint, t);
+	*codes = set->finder.modules[i] != NULL;
+	return set->finder.owners[i];
+}
+
+/* The codes of `<layer>.weight` are called `<layer>` and something, or that itself; the few tensors that begin so stand
+ * together. */
+struct tn_foreign *tn_foreign_set_find(const struct tn_foreign_set *set, const char *weight)
+{
+	const tn_checkpoint *c = set->finder.checkpoint;
+	size_t layer = tn_layer_length(weight), low = 0, high = tn_checkpoint_count(c);
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (strncmp(tn_checkpoint_at(c, middle)->name, weight, layer) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	for (; low < tn_checkpoint_count(c) && strncmp(tn_checkpoint_at(c, low)->name, weight, layer) == 0; low++)
+		if (set->finder.modules[low] && strcmp(set->finder.modules[low]->weight.name, weight) == 0)
+			return set->finder.modules[low];
+	return NULL;
 }
 
 /* ---- what the zero points tell --------------------------------------------------------------------------- */

@@ -12,6 +12,7 @@ struct tn_finder {
 	struct tn_foreign_config config;
 	uint8_t *roles;                /* tn_foreign_role of each tensor */
 	struct tn_foreign **modules;   /* of each tensor that holds codes */
+	struct tn_foreign **owners;    /* of each tensor that is a part of one */
 	const float *tables[TN_ELEMENT_COUNT];
 	size_t count;                  /* modules */
 	int said_label, said_zero;     /* warnings are given once */

@@ -3,7 +3,7 @@
  *
  * A part that is packed along the columns of W is read as one piece of every stored row, the piece that the block of rows
  * needs; when that is the whole stored row, in one read. So no part is read twice, and memory is that of the block. */
-#include "weights/foreign.h"
+#include "weights/foreign_rows.h"
 
 #include "base/checked.h"
 #include "base/error.h"
@@ -14,22 +14,22 @@
 
 /* ---- parts ----------------------------------------------------------------------------------------------- */
 
-struct piece {
-	const unsigned char *bytes;
-	uint64_t first_cell;
-	size_t stride;            /* between cells, or between stored rows */
-};
-
-static uint64_t cell_of(const struct tn_foreign *f, const struct tn_slab *s, uint64_t row)
+uint64_t tn_foreign_cell(const struct tn_foreign *f, const struct tn_slab *s, uint64_t row)
 {
 	if (s->flat)
 		return row * f->cols / s->cell_rows;
 	return row / s->matrix_rows * s->matrix_cells + row % s->matrix_rows / s->cell_rows;
 }
 
+size_t tn_foreign_skip(const struct tn_foreign *f, const struct tn_foreign_block *b, unsigned part)
+{
+	const struct tn_slab *s = &f->part[part];
+	return (size_t)((s->flat ? b->first * f->cols : b->first) - b->piece[part].first_cell * s->cell_rows);
+}
+
 static uint64_t last_cell_of(const struct tn_foreign *f, const struct tn_slab *s, uint64_t row)
 {
-	return s->flat ? ((row + 1) * f->cols - 1) / s->cell_rows : cell_of(f, s, row);
+	return s->flat ? ((row + 1) * f->cols - 1) / s->cell_rows : tn_foreign_cell(f, s, row);
 }
 
 /* Reads n bytes at `offset` of a run that ends at `end`; what the last cell lacks is zero. */
@@ -42,12 +42,13 @@ static tn_status read_run(const struct tn_tensor_source *source, const struct tn
 }
 
 static tn_status read_piece(const struct tn_tensor_source *source, const struct tn_foreign *f, const struct tn_slab *s,
-			    uint64_t first, uint64_t count, unsigned char **scratch, struct piece *out, struct tn_error *err)
+			    uint64_t first, uint64_t count, unsigned char **scratch, struct tn_foreign_piece *out,
+			    struct tn_error *err)
 {
 	const struct tn_tensor *t = s->tensor;
-	uint64_t c0 = cell_of(f, s, first), c1 = last_cell_of(f, s, first + count - 1) + 1;
+	uint64_t c0 = tn_foreign_cell(f, s, first), c1 = last_cell_of(f, s, first + count - 1) + 1;
 	size_t width = (size_t)((c1 - c0) * s->cell_bytes);
-	*out = (struct piece){ *scratch, c0, s->stored ? width : (size_t)s->cell_bytes };
+	*out = (struct tn_foreign_piece){ *scratch, c0, s->stored ? width : (size_t)s->cell_bytes, width };
 	uint64_t runs = s->stored ? s->stored : 1, run_bytes = t->bytes / runs, offset = c0 * s->cell_bytes;
 	if (width == run_bytes)
 		TN_TRY(read_run(source, t, 0, t->bytes, *scratch, (size_t)t->bytes, err));
@@ -67,18 +68,18 @@ static uint64_t piece_row_bytes(const struct tn_foreign *f, const struct tn_slab
 	return tn_ceil_div(runs * s->cell_bytes * s->matrix_cells, s->matrix_rows);
 }
 
-uint64_t tn_foreign_row_bytes(const struct tn_foreign *f)
+uint64_t tn_foreign_raw_row_bytes(const struct tn_foreign *f)
 {
-	uint64_t bytes = f->cols + 2 * sizeof(float) * (f->groups + 1);
+	uint64_t bytes = f->scales == TN_SCALES_FLAT ? tn_ceil_div(f->cols, f->group) * sizeof(float) : 0;
 	for (unsigned p = 0; p < TN_FOREIGN_PARTS; p++)
 		if (f->part[p].tensor)
 			bytes += piece_row_bytes(f, &f->part[p]);
 	return bytes;
 }
 
-uint64_t tn_foreign_fixed_bytes(const struct tn_foreign *f)
+uint64_t tn_foreign_raw_fixed_bytes(const struct tn_foreign *f)
 {
-	uint64_t bytes = 64 * (TN_FOREIGN_PARTS + 4) + 64 * sizeof(float);
+	uint64_t bytes = 64 * (TN_FOREIGN_PARTS + 2);
 	for (unsigned p = 0; p < TN_FOREIGN_PARTS; p++) {
 		const struct tn_slab *s = &f->part[p];
 		if (s->tensor)
@@ -95,7 +96,7 @@ static float e8m0(uint8_t byte)
 	return byte == 0xFF ? NAN : tn_f32_from_bits(byte ? (uint32_t)byte << 23 : 0x00400000u);
 }
 
-static float scale_at(const unsigned char *src, size_t i, tn_dtype dtype)
+float tn_foreign_value(const unsigned char *src, size_t i, tn_dtype dtype)
 {
 	float x;
 	uint16_t h;
@@ -109,15 +110,15 @@ static float scale_at(const unsigned char *src, size_t i, tn_dtype dtype)
 }
 
 /* Where marlin keeps the scale of column n among 64. */
-static size_t marlin_column(size_t n, int one_group)
+size_t tn_foreign_marlin_column(size_t n, int one_group)
 {
 	if (one_group)
 		return n / 32 * 32 + 8 * (n % 8 / 2) + 2 * (n % 32 / 8) + n % 2;
 	return n / 64 * 64 + 8 * (n % 8) + n % 64 / 8;
 }
 
-static void spread_columns(const struct tn_foreign *f, unsigned part, const struct piece *p, uint64_t first, size_t count,
-			   float *out)
+static void spread_columns(const struct tn_foreign *f, unsigned part, const struct tn_foreign_piece *p, uint64_t first,
+			   size_t count, float *out)
 {
 	size_t groups = (size_t)f->groups, skip = (size_t)(first - p->first_cell * f->part[part].cell_rows);
 	tn_dtype dtype = f->part[part].tensor->dtype;
@@ -125,47 +126,51 @@ static void spread_columns(const struct tn_foreign *f, unsigned part, const stru
 	for (size_t g = 0; g < groups; g++)
 		for (size_t r = 0; r < count; r++) {
 			size_t n = skip + r;
-			out[r * groups + g] = scale_at(p->bytes + g * p->stride, marlin ? marlin_column(n, groups == 1) : n, dtype);
+			out[r * groups + g] = tn_foreign_value(p->bytes + g * p->stride,
+							       marlin ? tn_foreign_marlin_column(n, groups == 1) : n, dtype);
 		}
 }
 
-/* bitsandbytes: A[j] = map[byte] * nested[j / size] + offset, two roundings; or the floats themselves. */
-static size_t spread_flat(const struct tn_foreign *f, const struct piece *p, const struct piece *nested, uint64_t first,
-			  size_t count, float *out)
+/* bitsandbytes: A[j] = map[byte] * nested[j / size] + offset, two roundings; or the floats themselves. To `blocks`, and
+ * from there to the groups of each row. */
+static void spread_flat(const struct tn_foreign *f, const struct tn_foreign_block *b, float *blocks, float *out)
 {
 	const struct tn_slab *s = &f->part[TN_FOREIGN_SCALES], *outer = &f->part[TN_FOREIGN_NESTED];
-	size_t n = (size_t)(last_cell_of(f, s, first + count - 1) + 1 - p->first_cell);
+	const struct tn_foreign_piece *p = &b->piece[TN_FOREIGN_SCALES], *nested = &b->piece[TN_FOREIGN_NESTED];
+	size_t n = (size_t)(last_cell_of(f, s, b->first + b->count - 1) + 1 - p->first_cell);
 	for (size_t j = 0; j < n; j++) {
 		if (!f->nested_map) {
-			out[j] = scale_at(p->bytes, j, TN_F32);
+			blocks[j] = tn_foreign_value(p->bytes, j, TN_F32);
 			continue;
 		}
 		uint64_t at = (p->first_cell + j) / (outer->cell_rows / s->cell_rows) - nested->first_cell;
-		float product = f->nested_map[p->bytes[j]] * scale_at(nested->bytes, (size_t)at, TN_F32);
-		out[j] = product + f->nested_offset;
+		float product = f->nested_map[p->bytes[j]] * tn_foreign_value(nested->bytes, (size_t)at, TN_F32);
+		blocks[j] = product + f->nested_offset;
 	}
-	return n;
+	uint64_t groups = tn_foreign_row_groups(f), size = f->cols / groups;
+	for (uint64_t i = 0; i < b->count * groups; i++)
+		out[i] = blocks[(b->first * f->cols + i * size) / f->group - p->first_cell];
 }
 
-/* Returns how many floats it wrote. */
-static size_t spread_scales(const struct tn_foreign *f, const struct piece *p, const struct piece *nested, uint64_t first,
-			    size_t count, float *out)
+static void spread_scales(const struct tn_foreign *f, const struct tn_foreign_block *b, float *blocks, float *out)
 {
 	const struct tn_slab *s = &f->part[TN_FOREIGN_SCALES];
-	size_t groups = (size_t)f->groups, n = count * groups;
-	if (f->scales == TN_SCALES_FLAT)
-		return spread_flat(f, p, nested, first, count, out);
+	const struct tn_foreign_piece *p = &b->piece[TN_FOREIGN_SCALES];
+	size_t groups = (size_t)f->groups, count = (size_t)b->count;
+	if (f->scales == TN_SCALES_FLAT) {
+		spread_flat(f, b, blocks, out);
+		return;
+	}
 	if (f->scales == TN_SCALES_ROW)
 		for (size_t r = 0; r < count; r++) {
-			const unsigned char *cell = p->bytes + (cell_of(f, s, first + r) - p->first_cell) * p->stride;
+			const unsigned char *cell = p->bytes + (tn_foreign_cell(f, s, b->first + r) - p->first_cell) * p->stride;
 			for (size_t g = 0; g < groups; g++)
-				out[r * groups + g] = scale_at(cell, g, s->tensor->dtype);
+				out[r * groups + g] = tn_foreign_value(cell, g, s->tensor->dtype);
 		}
 	else
-		spread_columns(f, TN_FOREIGN_SCALES, p, first, count, out);
-	for (size_t i = 0; i < n && f->global != TN_GLOBAL_NONE; i++)
+		spread_columns(f, TN_FOREIGN_SCALES, p, b->first, count, out);
+	for (size_t i = 0; i < count * groups && f->global != TN_GLOBAL_NONE; i++)
 		out[i] = f->global == TN_GLOBAL_OVER ? out[i] / f->global_scale : out[i] * f->global_scale;
-	return n;
 }
 
 /* ---- zero points ----------------------------------------------------------------------------------------- */
@@ -202,12 +207,12 @@ static uint32_t plane_at(const unsigned char *src, size_t i, unsigned bits)
 	return code;
 }
 
-static float zero_at(const struct tn_foreign *f, const struct piece *p, uint64_t row, size_t g)
+static float zero_at(const struct tn_foreign *f, const struct tn_foreign_piece *p, uint64_t row, size_t g)
 {
 	static const unsigned char awq_nibble[8] = { 0, 4, 1, 5, 2, 6, 3, 7 };
 	const struct tn_slab *s = &f->part[TN_FOREIGN_ZEROS];
 	unsigned bits = f->bits;
-	const unsigned char *cell = p->bytes + (s->stored ? 0 : (cell_of(f, s, row) - p->first_cell) * p->stride);
+	const unsigned char *cell = p->bytes + (s->stored ? 0 : (tn_foreign_cell(f, s, row) - p->first_cell) * p->stride);
 	const unsigned char *stored = p->bytes + g * p->stride;
 	size_t i = (size_t)(row - p->first_cell * s->cell_rows), groups = (size_t)f->groups;
 	switch (f->zeros) {
@@ -222,11 +227,11 @@ static float zero_at(const struct tn_foreign *f, const struct piece *p, uint64_t
 		return (float)((stream_at(stored, i, bits, 1, f->zero_word) + f->zero_plus) & ((1u << bits) - 1));
 	case TN_ZEROS_COLUMN_PLANES: return (float)plane_at(stored, i, bits);
 	case TN_ZEROS_COLUMN_AWQ: return (float)(word_at(stored, i / 8) >> 4 * awq_nibble[i % 8] & 15u);
-	default: return scale_at(stored, i, s->tensor->dtype);
+	default: return tn_foreign_value(stored, i, s->tensor->dtype);
 	}
 }
 
-static void spread_zeros(const struct tn_foreign *f, const struct piece *p, uint64_t first, size_t count, float *out)
+static void spread_zeros(const struct tn_foreign *f, const struct tn_foreign_piece *p, uint64_t first, size_t count, float *out)
 {
 	size_t groups = (size_t)f->groups;
 	for (size_t r = 0; r < count; r++)
@@ -236,151 +241,77 @@ static void spread_zeros(const struct tn_foreign *f, const struct piece *p, uint
 
 /* ---- rows ------------------------------------------------------------------------------------------------ */
 
-static void decode(const struct tn_kernels *k, const struct tn_foreign *f, uint64_t first, size_t count,
-		   const uint8_t *codes, const float *scales, const float *zeros, float *dst)
+static uint64_t common_divisor(uint64_t a, uint64_t b)
 {
-	size_t cols = (size_t)f->cols, groups = (size_t)f->groups;
-	struct tn_grid grid = { .table = f->table, .scales = scales, .zeros = zeros, .group_of = f->group_of,
-				.group = (size_t)f->group, .add_zeros = f->zeros == TN_ZEROS_COLUMN_FLOAT, .factor = f->factor };
-	if (f->scales == TN_SCALES_FLAT) {
-		grid.offset = (size_t)(first * f->cols % f->group);
-		k->grid_f32(dst, codes, count * cols, &grid);
-		return;
+	while (b) {
+		uint64_t rest = a % b;
+		a = b;
+		b = rest;
 	}
-	for (size_t r = 0; r < count; r++) {
-		k->grid_f32(dst + r * cols, codes + r * cols, cols, &grid);
-		grid.scales += groups;
-		grid.zeros += zeros ? groups : 0;
-	}
+	return a;
 }
 
-/* Codes, scales and zero points of a block of rows, spread. */
-struct spread {
-	uint8_t *codes;
-	const float *scales, *zeros; /* zeros NULL: none */
-};
-
-static tn_status read_spread(const struct tn_kernels *kernels, const struct tn_tensor_source *source,
-			     const struct tn_foreign *f, uint64_t first, uint64_t count, void *scratch, struct spread *out,
-			     struct tn_error *err)
+uint64_t tn_foreign_row_groups(const struct tn_foreign *f)
 {
-	struct piece piece[TN_FOREIGN_PARTS] = { { 0 } };
-	unsigned char *next = scratch;
-	size_t n = (size_t)count;
+	return f->scales == TN_SCALES_FLAT ? f->cols / common_divisor(f->cols, f->group) : f->groups;
+}
+
+tn_status tn_foreign_load(const struct tn_kernels *kernels, const struct tn_tensor_source *source,
+			  const struct tn_foreign *f, uint64_t first, uint64_t count, void *raw,
+			  struct tn_foreign_block *block, const struct tn_grid_rows *rows, struct tn_error *err)
+{
+	unsigned char *next = raw;
+	*block = (struct tn_foreign_block){ .first = first, .count = count };
 	for (unsigned p = 0; p < TN_FOREIGN_PARTS; p++)
 		if (f->part[p].tensor)
-			TN_TRY(read_piece(source, f, &f->part[p], first, count, &next, &piece[p], err));
-	const struct tn_slab *s = &f->part[TN_FOREIGN_CODES];
-	const struct piece *from = &piece[TN_FOREIGN_CODES];
+			TN_TRY(read_piece(source, f, &f->part[p], first, count, &next, &block->piece[p], err));
+	const struct tn_foreign_piece *from = &block->piece[TN_FOREIGN_CODES];
 	struct tn_packed packed = { f->packing, f->bits, from->bytes, from->stride };
-	size_t skip = (size_t)((s->flat ? first * f->cols : first) - from->first_cell * s->cell_rows);
-	out->codes = next;
-	kernels->unpack_codes(out->codes, &packed, skip, n, (size_t)f->cols);
-	float *scales = (float *)(void *)(next + tn_align_up(n * (size_t)f->cols, 64));
-	float *zeros = scales + spread_scales(f, &piece[TN_FOREIGN_SCALES], &piece[TN_FOREIGN_NESTED], first, n, scales);
-	out->scales = scales;
-	out->zeros = f->zeros != TN_ZEROS_NONE ? zeros : NULL;
+	kernels->unpack_codes(rows->codes, &packed, tn_foreign_skip(f, block, TN_FOREIGN_CODES), (size_t)count, (size_t)f->cols);
+	spread_scales(f, block, (float *)(void *)next, rows->scales);
 	if (f->zeros != TN_ZEROS_NONE)
-		spread_zeros(f, &piece[TN_FOREIGN_ZEROS], first, n, zeros);
+		spread_zeros(f, &block->piece[TN_FOREIGN_ZEROS], first, (size_t)count, rows->zeros);
 	return TN_OK;
+}
+
+/* Rows that are only read: the grid form stands in front of the raw bytes. */
+uint64_t tn_foreign_row_bytes(const struct tn_foreign *f)
+{
+	return f->cols + 2 * sizeof(float) * tn_foreign_row_groups(f) + tn_foreign_raw_row_bytes(f);
+}
+
+uint64_t tn_foreign_fixed_bytes(const struct tn_foreign *f)
+{
+	return 3 * 64 + tn_foreign_raw_fixed_bytes(f);
+}
+
+tn_status tn_foreign_load_rows(const struct tn_kernels *kernels, const struct tn_tensor_source *source,
+			       const struct tn_foreign *f, uint64_t first, uint64_t count, void *scratch,
+			       struct tn_grid_rows *rows, struct tn_error *err)
+{
+	struct tn_foreign_block block;
+	unsigned char *next = scratch;
+	size_t scales = tn_align_up((size_t)(count * tn_foreign_row_groups(f)) * sizeof(float), 64);
+	rows->codes = next;
+	next += tn_align_up((size_t)(count * f->cols), 64);
+	rows->scales = (float *)(void *)next;
+	rows->zeros = (float *)(void *)(next + scales);
+	return tn_foreign_load(kernels, source, f, first, count, next + 2 * scales, &block, rows, err);
 }
 
 tn_status tn_foreign_read(const struct tn_kernels *kernels, const struct tn_tensor_source *source,
 			  const struct tn_foreign *f, uint64_t first, uint64_t count, void *scratch, float *dst,
 			  struct tn_error *err)
 {
-	struct spread s;
-	TN_TRY(read_spread(kernels, source, f, first, count, scratch, &s, err));
-	decode(kernels, f, first, (size_t)count, s.codes, s.scales, s.zeros, dst);
-	return TN_OK;
-}
-
-/* ---- as MLX has them ------------------------------------------------------------------------------------- */
-
-/* The largest group of MLX that does not straddle one of the module. */
-static int32_t group_of_mlx(const struct tn_foreign *f)
-{
-	uint64_t whole = f->group >= f->cols ? f->cols : f->group;
-	for (int32_t g = 128; g >= 32; g /= 2)
-		if (whole % (uint64_t)g == 0 && f->cols % (uint64_t)g == 0)
-			return g;
-	return 0;
-}
-
-int tn_foreign_as_mlx(const struct tn_foreign *f, struct tn_quantization *q, tn_dtype *dtype)
-{
-	tn_dtype scales = f->part[TN_FOREIGN_SCALES].tensor->dtype;
-	int power = scales == TN_U8 || scales == TN_F8_E8M0, integer = f->element == TN_ELEMENT_UNSIGNED ||
-		f->element == TN_ELEMENT_I8 || f->element >= TN_ELEMENT_CENTRED;
-	*q = (struct tn_quantization){ 32, f->bits, NULL, 0 };
-	*dtype = TN_BF16;
-	if (f->group_of || f->scales == TN_SCALES_FLAT || f->global != TN_GLOBAL_NONE || f->factor != 1.0f || f->cols % 32 != 0)
-		return 0;
-	if (power && f->group == 32 && (f->element == TN_ELEMENT_E2M1 || f->element == TN_ELEMENT_E4M3)) {
-		q->mode = f->element == TN_ELEMENT_E2M1 ? "mxfp4" : "mxfp8";
-		return 1;
-	}
-	q->mode = "affine";
-	q->group_size = group_of_mlx(f);
-	/* -zero * scale is exact in the dtype of the scale when the zero point is a power of two */
-	int exact = f->zeros == TN_ZEROS_NONE || f->zeros_centred ||
-		    (f->zeros == TN_ZEROS_COLUMN_FLOAT && f->part[TN_FOREIGN_ZEROS].tensor->dtype == scales);
-	*dtype = exact ? scales : TN_F32;
-	if (!exact && scales == TN_F32)
-		return 0;
-	return integer && !power && scales != TN_F8_E4M3 && q->group_size && f->bits != 7;
-}
-
-static void store_value(void *dst, size_t i, tn_dtype dtype, float x)
-{
-	uint16_t h = dtype == TN_BF16 ? tn_bf16_from_f32(x) : tn_f16_from_f32(x);
-	if (dtype == TN_F32)
-		memcpy((unsigned char *)dst + i * sizeof x, &x, sizeof x);
-	else
-		memcpy((unsigned char *)dst + i * sizeof h, &h, sizeof h);
-}
-
-/* Scales and biases of one row; 0 when a bias or scale is not exact in that dtype. */
-static int store_affine(const struct tn_foreign *f, const struct tn_format *format, const float *scales, const float *zeros,
-			void *scale_dst, void *bias_dst)
-{
-	float centre = f->element == TN_ELEMENT_I8 ? 128 : -f->table[0];
-	int exact = 1;
-	for (size_t j = 0; j < f->cols / format->group; j++) {
-		size_t g = j * format->group / (size_t)f->group;
-		float zero = zeros ? zeros[g] : 0, bias = f->zeros == TN_ZEROS_COLUMN_FLOAT ? zero : -(zero + centre) * scales[g];
-		store_value(scale_dst, j, format->dtype, scales[g]);
-		store_value(bias_dst, j, format->dtype, bias);
-		exact &= scale_at(bias_dst, j, format->dtype) == bias && scale_at(scale_dst, j, format->dtype) == scales[g];
-	}
-	return exact;
-}
-
-/* Scale bytes are the exponents. */
-static void store_powers(const float *scales, size_t n, unsigned char *dst)
-{
-	for (size_t g = 0; g < n; g++)
-		dst[g] = (unsigned char)(tn_f32_bits(scales[g]) >> 23);
-}
-
-tn_status tn_foreign_read_mlx(const struct tn_kernels *kernels, const struct tn_tensor_source *source,
-			      const struct tn_foreign *f, const struct tn_format *format, int exact, uint64_t first,
-			      uint64_t count, void *scratch, const struct tn_row_out *rows, struct tn_error *err)
-{
-	struct spread s;
-	size_t cols = (size_t)f->cols, groups = (size_t)f->groups;
-	TN_TRY(read_spread(kernels, source, f, first, count, scratch, &s, err));
+	struct tn_grid_rows rows;
+	struct tn_grid grid;
+	size_t cols = (size_t)f->cols, groups = (size_t)tn_foreign_row_groups(f);
+	TN_TRY(tn_foreign_grid(f, NULL, &grid, err));
+	TN_TRY(tn_foreign_load_rows(kernels, source, f, first, count, scratch, &rows, err));
 	for (size_t r = 0; r < count; r++) {
-		uint8_t *codes = s.codes + r * cols;
-		const float *scales = s.scales + r * groups, *zeros = s.zeros ? s.zeros + r * groups : NULL;
-		for (size_t i = 0; f->element == TN_ELEMENT_I8 && i < cols; i++)
-			codes[i] ^= 0x80;
-		kernels->pack_codes(rows[r].part[TN_PART_WEIGHT], codes, cols, f->bits);
-		if (!rows[r].part[TN_PART_BIASES])
-			store_powers(scales, groups, rows[r].part[TN_PART_SCALES]);
-		else if (!store_affine(f, format, scales, zeros, rows[r].part[TN_PART_SCALES], rows[r].part[TN_PART_BIASES]) && exact)
-			return tn_fail(err, TN_E_UNSUPPORTED, f->weight.name, "'%.120s' has a scale whose bias %s does not hold exactly; "
-				       "ask for --dtype float32", f->weight.name, tn_dtype_name(format->dtype));
+		grid.scales = rows.scales + r * groups;
+		grid.zeros = grid.has_zeros ? rows.zeros + r * groups : NULL;
+		kernels->grid_f32(dst + r * cols, rows.codes + r * cols, cols, &grid);
 	}
 	return TN_OK;
 }

@@ -4,6 +4,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/text.h"
+#include "weights/foreign.h"
 #include "weights/format.h"
 
 #include <string.h>
@@ -237,6 +238,8 @@ tn_status tn_matrix_format_at(const struct tn_tensor_source *source, const struc
 
 tn_dtype tn_matrix_dtype(const struct tn_matrix *matrix)
 {
+	if (matrix->foreign)
+		return matrix->foreign->dtype;
 	if (!tn_codec_info(matrix->format.codec)->byte_scales)
 		return matrix->format.dtype;
 	return matrix->global_scale ? TN_F32 : TN_BF16;
@@ -254,4 +257,53 @@ void tn_format_parts(const struct tn_format *format, uint64_t cols, struct tn_pa
 		size_t bytes = codec->part_bytes(format, p, (size_t)cols);
 		parts[p] = (struct tn_part_plan){ bytes, bytes / (tn_dtype_bits(dtype) / 8), dtype };
 	}
+}
+
+/* ---- of other libraries ---------------------------------------------------------------------------------- */
+
+tn_status tn_matrix_of_foreign(struct tn_foreign_set *set, struct tn_foreign *f, struct tn_arena *arena,
+			       struct tn_matrix *out, struct tn_error *err)
+{
+	size_t group_bytes = (size_t)tn_foreign_row_groups(f) * sizeof(float);
+	struct tn_grid *grid;
+	TN_TRY(tn_foreign_settle(set, f, err));
+	TN_TRY(tn_arena_alloc(arena, sizeof *grid, &grid, err));
+	TN_TRY(tn_foreign_grid(f, arena, grid, err));
+	*out = (struct tn_matrix){ .foreign = f, .rows = f->rows, .cols = f->cols };
+	out->part[TN_PART_WEIGHT] = f->part[TN_FOREIGN_CODES].tensor;
+	out->part[TN_PART_SCALES] = f->part[TN_FOREIGN_SCALES].tensor;
+	out->part[TN_PART_BIASES] = f->part[TN_FOREIGN_ZEROS].tensor;
+	out->format = (struct tn_format){ .codec = TN_CODEC_grid, .dtype = f->part[TN_FOREIGN_SCALES].tensor->dtype,
+					  .bits = f->bits, .grid = grid };
+	out->row_bytes[TN_PART_WEIGHT] = (size_t)f->cols;
+	out->row_bytes[TN_PART_SCALES] = group_bytes;
+	out->row_bytes[TN_PART_BIASES] = grid->has_zeros ? group_bytes : 0;
+	out->q = (struct tn_quantization){ (int32_t)tn_min_u64(f->group, INT32_MAX), f->bits, f->scheme, 0 };
+	return TN_OK;
+}
+
+uint64_t tn_matrix_raw_row_bytes(const struct tn_matrix *m)
+{
+	return m->foreign ? tn_foreign_raw_row_bytes(m->foreign) : 0;
+}
+
+uint64_t tn_matrix_raw_fixed_bytes(const struct tn_matrix *m)
+{
+	return m->foreign ? tn_foreign_raw_fixed_bytes(m->foreign) : 0;
+}
+
+tn_status tn_matrix_read(const struct tn_kernels *kernels, const struct tn_tensor_source *source, const struct tn_matrix *m,
+			 uint64_t first, uint64_t count, unsigned char *const *parts, void *raw,
+			 struct tn_foreign_block *block, struct tn_error *err)
+{
+	if (m->foreign) {
+		struct tn_grid_rows rows = { parts[TN_PART_WEIGHT], (float *)(void *)parts[TN_PART_SCALES],
+					     (float *)(void *)parts[TN_PART_BIASES] };
+		return tn_foreign_load(kernels, source, m->foreign, first, count, raw, block, &rows, err);
+	}
+	for (unsigned p = 0; p < TN_PART_COUNT; p++)
+		if (m->part[p])
+			TN_TRY(source->read(source->self, m->part[p], first * m->row_bytes[p], parts[p],
+					    (size_t)count * m->row_bytes[p], err));
+	return TN_OK;
 }

@@ -3,6 +3,7 @@
 #ifndef TN_MATRIX_H
 #define TN_MATRIX_H
 
+#include "base/arena.h"
 #include "kernels/kernels.h"
 #include "tenon/weights.h"
 
@@ -25,7 +26,8 @@ struct tn_matrix {
 	uint64_t rows, cols;
 	size_t row_bytes[TN_PART_COUNT];
 	struct tn_quantization q; /* resolved; all 0 for a dense matrix */
-	struct tn_foreign *foreign; /* of another library (weights/foreign.h): then this and the sizes count, and no part */
+	struct tn_foreign *foreign; /* of another library (weights/foreign.h): then its rows are read with tn_matrix_read into
+	                             * the form of the codec `grid`, which row_bytes are of; part[] are tensors, no rows */
 };
 
 /* `weight` is `<layer>.weight`, or `<layer>` itself. Dense (F32, F16, BF16, F64, F8_E4M3, F8_E5M2) when it has no
@@ -36,6 +38,20 @@ struct tn_matrix {
  * dtype that is no weight, and U32 without scales. */
 tn_status tn_matrix_find(const struct tn_tensor_source *source, const tn_quant_config *config,
 			 const struct tn_tensor *weight, struct tn_matrix *out, struct tn_error *err);
+
+/* A foreign module as a matrix; what only its data tells is looked at (tn_foreign_settle). Memory is the arena's. */
+struct tn_foreign_set;
+tn_status tn_matrix_of_foreign(struct tn_foreign_set *set, struct tn_foreign *module, struct tn_arena *arena,
+			       struct tn_matrix *out, struct tn_error *err);
+
+/* Reads rows [first, first + count) of each part to parts[p], row_bytes[p] apart. A foreign matrix needs `raw`, memory of
+ * raw_row_bytes * count + raw_fixed_bytes, 0 of the others; what a write needs is then in *block. */
+struct tn_foreign_block;
+uint64_t tn_matrix_raw_row_bytes(const struct tn_matrix *matrix);
+uint64_t tn_matrix_raw_fixed_bytes(const struct tn_matrix *matrix);
+tn_status tn_matrix_read(const struct tn_kernels *kernels, const struct tn_tensor_source *source,
+			 const struct tn_matrix *matrix, uint64_t first, uint64_t count, unsigned char *const *parts, void *raw,
+			 struct tn_foreign_block *block, struct tn_error *err);
 
 /* The format for rows from `row` on, up to *end: a stack of experts may have one global scale for each. */
 tn_status tn_matrix_format_at(const struct tn_tensor_source *source, const struct tn_matrix *matrix, uint64_t row,

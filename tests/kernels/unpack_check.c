@@ -7,6 +7,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static int failures;
@@ -47,6 +48,34 @@ static size_t packed_bytes(enum tn_packing packing, unsigned bits, size_t *strid
 	}
 }
 
+/* Codes go back to where they came from: the same ones change no byte, others only what is theirs. `codes` are those of the
+ * rows behind `skip`. */
+static void check_repack(const struct tn_kernels *k, const struct tn_packed *packed, size_t bytes, size_t skip,
+			 const uint8_t *codes, uint8_t *scratch)
+{
+	size_t first = packed->packing == TN_PACK_HIGH_FIRST ? skip * CODE_COLS : skip, rows = CODE_ROWS - skip, n = rows * CODE_COLS;
+	struct tn_packed other = *packed;
+	struct tt_guard copy;
+	uint8_t *changed = malloc(n);
+	tt_guard_make(&copy, bytes);
+	memcpy(copy.at_end, packed->bytes, bytes);
+	k->repack_codes(copy.at_end, packed, codes, first, rows, CODE_COLS);
+	if (memcmp(copy.at_end, packed->bytes, bytes) != 0)
+		complain(k->isa, "repack_codes", packed->bits, skip, "the same codes change bytes");
+	for (size_t i = 0; i < n; i++)
+		changed[i] = (uint8_t)(codes[i] ^ (tt_random(&seed) & ((1u << packed->bits) - 1)));
+	k->repack_codes(copy.at_end, packed, changed, first, rows, CODE_COLS);
+	other.bytes = copy.at_end;
+	k->unpack_codes(scratch, &other, first, rows, CODE_COLS);
+	if (memcmp(scratch, changed, n) != 0)
+		complain(k->isa, "repack_codes", packed->bits, skip, "other codes come back");
+	k->repack_codes(copy.at_end, packed, codes, first, rows, CODE_COLS);
+	if (memcmp(copy.at_end, packed->bytes, bytes) != 0)
+		complain(k->isa, "repack_codes", packed->bits, skip, "bits of others are touched");
+	free(changed);
+	tt_guard_free(&copy);
+}
+
 /* The packed bytes end at a guard page; rows are taken from `skip` on. */
 static void check_unpack(const struct tn_kernels *k, const struct tn_kernels *portable, enum tn_packing packing, unsigned bits,
 			 size_t skip)
@@ -64,6 +93,7 @@ static void check_unpack(const struct tn_kernels *k, const struct tn_kernels *po
 	portable->unpack_codes(want.at_end, &packed, first, CODE_ROWS - skip, CODE_COLS);
 	if (memcmp(got.at_end, want.at_end, n) != 0)
 		complain(k->isa, "unpack_codes", bits, skip, "other codes than portable");
+	check_repack(k, &packed, bytes, skip, got.at_end, want.at_end);
 	if (packing == TN_PACK_STREAM && skip == 0) {
 		k->pack_codes(src.at_end, got.at_end, (size_t)CODE_ROWS * CODE_COLS, bits);
 		packed.stride = CODE_COLS * bits / 8;
@@ -90,7 +120,8 @@ static void check_grid(const struct tn_kernels *k, const struct tn_kernels *port
 	fill_random(codes, sizeof codes);
 	for (uint32_t i = 0; i < CODE_COLS; i++)
 		group_of[i] = i * 5 % 8;
-	struct tn_grid grid = { table, scales, zeros ? zero : NULL, index ? group_of : NULL, 20, 7, add_zeros, index ? 0.25f : 1 };
+	struct tn_grid grid = { .table = table, .scales = scales, .zeros = zeros ? zero : NULL, .group_of = index ? group_of : NULL,
+				.group = 20, .offset = 7, .add_zeros = add_zeros, .factor = index ? 0.25f : 1 };
 	k->grid_f32(got, codes, CODE_COLS, &grid);
 	portable->grid_f32(want, codes, CODE_COLS, &grid);
 	if (memcmp(got, want, sizeof got) != 0)

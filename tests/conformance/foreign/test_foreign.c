@@ -441,65 +441,6 @@ static void every_allocation_may_fail(void **state)
 	}
 }
 
-/* A PEFT adapter of rank 1 with zeros, on one module. */
-static void write_adapter(const char *folder, const char *module, int inputs, int outputs)
-{
-	char path[600], header[1024];
-	mkdir(folder, 0700);
-	snprintf(path, sizeof path, "%s/adapter_config.json", folder);
-	FILE *f = fopen(path, "w");
-	assert_non_null(f);
-	fprintf(f, "{\"peft_type\":\"LORA\",\"r\":1,\"lora_alpha\":1,\"target_modules\":[\"%s\"]}", strrchr(module, '.') + 1);
-	fclose(f);
-	int n = snprintf(header, sizeof header,
-			 "{\"base_model.model.%s.lora_A.weight\":{\"dtype\":\"F32\",\"shape\":[1,%d],\"data_offsets\":[0,%d]},"
-			 "\"base_model.model.%s.lora_B.weight\":{\"dtype\":\"F32\",\"shape\":[%d,1],\"data_offsets\":[%d,%d]}}",
-			 module, inputs, 4 * inputs, module, outputs, 4 * inputs, 4 * (inputs + outputs));
-	uint64_t length = (uint64_t)n;
-	snprintf(path, sizeof path, "%s/adapter_model.safetensors", folder);
-	f = fopen(path, "w");
-	assert_non_null(f);
-	fwrite(&length, 8, 1, f);
-	fwrite(header, 1, (size_t)n, f);
-	for (int i = 0; i < 4 * (inputs + outputs); i++)
-		fputc(0, f);
-	fclose(f);
-}
-
-/* Whatever is missed first: the name, the dtype or the shape of the weight. */
-static void a_fuse_says_that_the_base_is_packed(void **state)
-{
-	static const struct {
-		const char *folder, *module;
-		int inputs, outputs;
-		const char *scheme;
-	} rows[] = {
-		{ "awq_gemm_g128", "model.layers.0.self_attn.k_proj", 256, 32, "awq gemm" },
-		{ "ct_fp8_tensor", "model.layers.0.mlp.gate_proj", 128, 40, "fp8" },
-		{ "bnb_llama_nf4_bf16", "model.layers.0.mlp.down_proj", 48, 32, "nf4" },
-	};
-	tn_context *ctx = context(1, 0, NULL);
-	(void)state;
-	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-		char folder[512], lora[512];
-		tn_checkpoint *base;
-		tn_adapter *adapter;
-		tn_fuse *fuse;
-		struct tn_error err;
-		snprintf(folder, sizeof folder, TN_TEST_VECTORS "/%s", rows[i].folder);
-		snprintf(lora, sizeof lora, "%s/lora%zu", work, i);
-		write_adapter(lora, rows[i].module, rows[i].inputs, rows[i].outputs);
-		assert_int_equal(tn_checkpoint_open(ctx, folder, &base, &err), TN_OK);
-		assert_int_equal(tn_adapter_open(ctx, lora, &adapter, &err), TN_OK);
-		assert_int_not_equal(tn_fuse_plan(ctx, base, adapter, NULL, &fuse, &err), TN_OK);
-		if (!strstr(err.msg, rows[i].scheme) || !strstr(err.msg, "tenon dequantize"))
-			fail_msg("%s: %s", rows[i].folder, err.msg);
-		tn_adapter_close(adapter);
-		tn_checkpoint_close(base);
-	}
-	tn_context_destroy(ctx);
-}
-
 static int set_up(void **state)
 {
 	(void)state;
@@ -526,7 +467,6 @@ int main(void)
 		cmocka_unit_test(mlx_form_has_the_same_values),
 		cmocka_unit_test(every_allocation_may_fail),
 		cmocka_unit_test(awq_gemm_becomes_what_mlx_lm_makes_of_it),
-		cmocka_unit_test(a_fuse_says_that_the_base_is_packed),
 	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }
