@@ -56,6 +56,10 @@ struct tn_adapter_module {
  * half, shapes that disagree with the rank. TN_E_UNSUPPORTED: a setting or tensor that tenon does not apply.
  * TN_E_LIMIT: a file larger than any adapter is, or a pattern that does not come to an end. */
 TN_API tn_status tn_adapter_open(tn_context *ctx, const char *path, tn_adapter **out, struct tn_error *err);
+/* The same over bytes that stay the caller's and must outlive it: the text of adapter_config.json, and a safetensors file.
+ * `name` stands for the path. What changes in the bytes of a tensor shows in the adapter. */
+TN_API tn_status tn_adapter_open_memory(tn_context *ctx, const char *config, size_t config_bytes, const void *weights,
+					size_t weights_bytes, const char *name, tn_adapter **out, struct tn_error *err);
 TN_API void tn_adapter_close(tn_adapter *adapter);
 
 TN_API const char *tn_adapter_path(const tn_adapter *adapter);
@@ -86,6 +90,46 @@ TN_API tn_status tn_adapter_hash(const tn_adapter *adapter, unsigned char hash[T
 /* A hash of the base tensors that the adapter changes: names, dtypes, shapes and bytes, in the order of names. */
 TN_API tn_status tn_adapter_base_hash(const tn_adapter *adapter, const tn_checkpoint *base,
 				      unsigned char hash[TN_HASH_BYTES], struct tn_error *err);
+
+/* The same of a sample of their bytes: all of a part of up to 64 KiB, of a larger one 16 pieces of 4 KiB spread over it. Takes
+ * milliseconds on a base of any size, and tells any two trainings of a model apart. */
+TN_API tn_status tn_adapter_base_sample(const tn_adapter *adapter, const tn_checkpoint *base,
+					unsigned char hash[TN_HASH_BYTES], struct tn_error *err);
+
+/* Adapters that tenon writes carry both in the metadata of their weights, as hexadecimal digits. PEFT and mlx-lm load such
+ * files, and write them without these keys once they have trained them further.
+ * tn_adapter_open of a folder checks the first when it is there: TN_E_MISMATCH when factors or configuration were changed.
+ * Landing on a base checks the second: another base is said in the log, and no error, because an adapter may be carried over
+ * to a relative of its base on purpose. */
+#define TN_METADATA_ADAPTER "tenon.adapter_sha256"
+#define TN_METADATA_BASE "tenon.base_sample_sha256"
+
+/* ---- accounting ------------------------------------------------------------------------------------------ */
+
+enum { TN_OUTSIDE_LAYERS = -1 };
+
+/* What an adapter adds, over all modules or those of one layer. */
+struct tn_account {
+	int64_t layer;          /* number; TN_OUTSIDE_LAYERS: embeddings, head and the like */
+	size_t modules;
+	uint64_t trainable;     /* elements of all tensors of the adapter that are applied */
+	uint64_t adapted;       /* elements of the base's weights that they change; 0 without a base */
+	uint64_t bytes;         /* memory of the factors as float32 */
+	double ratio;           /* trainable / (adapted + trainable); 0 without a base */
+};
+
+struct tn_accounts {
+	struct tn_account all;
+	uint64_t base_parameters;    /* of the whole base, logical; 0 without a base */
+	uint64_t file_bytes;         /* of the adapter's tensors in their file */
+	struct tn_account *layers;   /* in the order of numbers, what is outside first */
+	size_t layer_count, layer_room;
+};
+
+/* Adds up an adapter. With a base (NULL: none) it must land there. Release with tn_accounts_release. */
+TN_API tn_status tn_adapter_account(tn_context *ctx, const tn_adapter *adapter, const tn_checkpoint *base,
+				    struct tn_accounts *out, struct tn_error *err);
+TN_API void tn_accounts_release(tn_context *ctx, struct tn_accounts *accounts);
 
 #ifdef __cplusplus
 }

@@ -5,6 +5,7 @@
 #include "tenon/adapter.h"
 #include "tenon/base.h"
 #include "tenon/checkpoint.h"
+#include "tenon/create.h"
 #include "tenon/foreign.h"
 #include "tenon/recode.h"
 #include "tenon/transform.h"

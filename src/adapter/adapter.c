@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "adapter/adapter.h"
 
+#include "adapter/identity.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/text.h"
@@ -131,18 +132,49 @@ static tn_status fill(tn_adapter *adapter, const char *path, struct tn_error *er
 			       kind == TN_PATH_MISSING ? "does not exist" : "is not a folder");
 	TN_TRY(tn_adapter_config_load(&adapter->arena, path, &adapter->config, err));
 	TN_TRY(open_weights(adapter, err));
-	return tn_adapter_collect(adapter, err);
+	TN_TRY(tn_adapter_collect(adapter, err));
+	return tn_adapter_check_identity(adapter, err);
+}
+
+static tn_status make(tn_context *ctx, tn_adapter **out, struct tn_error *err)
+{
+	struct tn_arena arena;
+	tn_arena_init(&arena, ctx);
+	TN_TRY(tn_arena_alloc(&arena, sizeof **out, out, err));
+	(*out)->ctx = ctx;
+	(*out)->arena = arena;
+	return TN_OK;
 }
 
 tn_status tn_adapter_open(tn_context *ctx, const char *path, tn_adapter **out, struct tn_error *err)
 {
-	struct tn_arena arena;
 	tn_adapter *adapter;
-	tn_arena_init(&arena, ctx);
-	TN_TRY(tn_arena_alloc(&arena, sizeof *adapter, &adapter, err));
-	adapter->ctx = ctx;
-	adapter->arena = arena;
+	TN_TRY(make(ctx, &adapter, err));
 	tn_status status = fill(adapter, path, err);
+	if (status != TN_OK) {
+		tn_adapter_close(adapter);
+		return status;
+	}
+	*out = adapter;
+	return TN_OK;
+}
+
+static tn_status fill_from_memory(tn_adapter *adapter, const char *config, size_t config_bytes, const void *weights,
+				  size_t weights_bytes, const char *name, struct tn_error *err)
+{
+	TN_TRY(tn_arena_text(&adapter->arena, name, strlen(name), &adapter->path, err));
+	TN_TRY(tn_adapter_config_parse(&adapter->arena, config, config_bytes, name, &adapter->config, err));
+	TN_TRY(tn_safetensors_open_memory(adapter->ctx, weights, weights_bytes, name, &adapter->file, err));
+	TN_TRY(tn_adapter_collect(adapter, err));
+	return tn_adapter_check_identity(adapter, err);
+}
+
+tn_status tn_adapter_open_memory(tn_context *ctx, const char *config, size_t config_bytes, const void *weights,
+				 size_t weights_bytes, const char *name, tn_adapter **out, struct tn_error *err)
+{
+	tn_adapter *adapter;
+	TN_TRY(make(ctx, &adapter, err));
+	tn_status status = fill_from_memory(adapter, config, config_bytes, weights, weights_bytes, name, err);
 	if (status != TN_OK) {
 		tn_adapter_close(adapter);
 		return status;

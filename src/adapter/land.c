@@ -2,6 +2,7 @@
 /* Every module of the adapter lands on its tensors of the base, or the error says which one could not and why. */
 #include "adapter/land.h"
 
+#include "adapter/identity.h"
 #include "adapter/selection.h"
 #include "base/error.h"
 #include "base/text.h"
@@ -149,14 +150,8 @@ tn_status tn_joint_edit_config(struct tn_joint *j, const char *key, int is_flag,
 
 int tn_is_conv1d(const struct tn_joint *j, const char *path)
 {
-	static const char *const types[] = { "gpt2", "openai-gpt", "imagegpt", "decision_transformer" };
-	static const char *const names[] = { "c_attn", "c_proj", "c_fc", "q_attn" };
-	int fits = !*j->model_type && j->adapter->config.fan_in_fan_out, named = 0;
-	for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-		fits |= strcmp(j->model_type, types[i]) == 0;
-	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-		named |= strcmp(tn_path_last(path), names[i]) == 0;
-	return fits && named;
+	int fits = tn_model_has_conv1d(j->model_type) || (!*j->model_type && j->adapter->config.fan_in_fan_out);
+	return fits && tn_path_is_conv1d(path);
 }
 
 static size_t first_of(const struct tn_joint *j, const char *const *names)
@@ -519,7 +514,8 @@ static tn_status land_adapter(struct tn_joint *j, const struct tn_weighted_adapt
 			TN_TRY(land_entry(j, i, saved, targets, err));
 	TN_TRY(tn_joint_check_selection(j, err));
 	TN_TRY(tn_joint_check_complete(j, err));
-	return tn_joint_settle_ties(j, err);
+	TN_TRY(tn_joint_settle_ties(j, err));
+	return tn_joint_check_base(j, err);
 }
 
 static tn_status make(struct tn_joint *j, const struct tn_weighted_adapter *adapters, size_t count, struct tn_error *err)

@@ -143,6 +143,12 @@ tn_status tn_joint_check_selection(const struct tn_joint *joint, struct tn_error
 tn_status tn_joint_check_complete(const struct tn_joint *joint, struct tn_error *err);
 tn_status tn_joint_fail_missing(const struct tn_joint *joint, const char *path, const char *name, struct tn_error *err);
 
+/* What a part of an expert's name stands for: gate_proj and w1, up_proj and w3, down_proj and w2, gate_up_proj. */
+typedef enum tn_projection { TN_GATE, TN_UP, TN_DOWN, TN_GATE_UP, TN_NO_PROJECTION } tn_projection;
+tn_projection tn_projection_of(const char *name);
+/* 1 for types of models whose fused experts are stored [E, in, out]. */
+int tn_model_has_transposed_experts(const char *model_type);
+
 /* GPT-2's Conv1D keeps its weight as [in, out]. */
 int tn_is_conv1d(const struct tn_joint *joint, const char *path);
 /* Number of layers beside `path` in the base: the largest number in its container, plus one. 0: it is in none. */

@@ -14,20 +14,36 @@
 
 enum { LONGEST_NAME = 1024 };
 
-typedef enum projection { GATE, UP, DOWN, GATE_UP, NO_ROLE } projection;
-
 static const struct {
 	const char *name;
-	projection role;
+	tn_projection role;
 } role_names[] = {
-	{ "gate_proj", GATE }, { "w1", GATE }, { "up_proj", UP },     { "w3", UP },
-	{ "down_proj", DOWN }, { "w2", DOWN }, { "gate_up_proj", GATE_UP },
+	{ "gate_proj", TN_GATE }, { "w1", TN_GATE }, { "up_proj", TN_UP },     { "w3", TN_UP },
+	{ "down_proj", TN_DOWN }, { "w2", TN_DOWN }, { "gate_up_proj", TN_GATE_UP },
 };
+
+tn_projection tn_projection_of(const char *name)
+{
+	for (size_t i = 0; i < sizeof role_names / sizeof *role_names; i++)
+		if (strcmp(name, role_names[i].name) == 0)
+			return role_names[i].role;
+	return TN_NO_PROJECTION;
+}
+
+/* transformers marks these classes of experts as transposed: stored [E, in, out]. */
+int tn_model_has_transposed_experts(const char *model_type)
+{
+	static const char *const types[] = { "gpt_oss", "llama4", "llama4_text" };
+	for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+		if (strcmp(model_type, types[i]) == 0)
+			return 1;
+	return 0;
+}
 
 /* Experts [first, first + count) of the block whose name is path[0..block_bytes). */
 struct experts {
 	const struct tn_adapter_entry *entry;
-	projection role;
+	tn_projection role;
 	int block_bytes;
 	uint64_t first, count;
 	size_t slot;
@@ -36,12 +52,9 @@ struct experts {
 static int parse_path(const struct tn_adapter_entry *e, struct experts *out)
 {
 	const char *path = e->module.path, *at = strstr(path, ".experts."), *last = tn_path_last(path);
-	*out = (struct experts){ .entry = e, .role = NO_ROLE, .count = e->groups };
-	for (size_t i = 0; i < sizeof role_names / sizeof *role_names; i++)
-		if (strcmp(last, role_names[i].name) == 0)
-			out->role = role_names[i].role;
+	*out = (struct experts){ .entry = e, .role = tn_projection_of(last), .count = e->groups };
 	int switched = !at && (at = strstr(path, ".switch_mlp.")) != NULL;
-	if (!at || out->role == NO_ROLE)
+	if (!at || out->role == TN_NO_PROJECTION)
 		return 0;
 	out->block_bytes = (int)(at - path);
 	const char *rest = at + strlen(switched ? ".switch_mlp." : ".experts.");
@@ -55,15 +68,11 @@ static int parse_path(const struct tn_adapter_entry *e, struct experts *out)
 
 /* ---- the same form --------------------------------------------------------------------------------------- */
 
-/* transformers marks these classes of experts as transposed: stored [E, in, out]. */
 static int is_transposed_model(const struct tn_joint *j)
 {
-	static const char *const types[] = { "gpt_oss", "llama4", "llama4_text" };
 	const char *version = j->adapter->config.version;
 	int old = version && (tn_starts_with(version, "0.17.") || tn_starts_with(version, "0.18."));
-	for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-		old |= strcmp(j->model_type, types[i]) == 0;
-	return old;
+	return old || tn_model_has_transposed_experts(j->model_type);
 }
 
 static tn_status fail_stack(const struct tn_adapter_entry *e, const struct tn_tensor *w, struct tn_error *err)
@@ -132,7 +141,7 @@ static int find_in_stack(const struct tn_joint *j, const struct experts *x, cons
 	return 1;
 }
 
-static int find_place(const struct tn_joint *j, const struct experts *x, projection role, uint64_t expert, uint64_t rows,
+static int find_place(const struct tn_joint *j, const struct experts *x, tn_projection role, uint64_t expert, uint64_t rows,
 		      struct place *out)
 {
 	char rest[64];
@@ -152,10 +161,10 @@ static int find_place(const struct tn_joint *j, const struct experts *x, project
 	}
 	if (find_in_stack(j, x, stacks[role], expert, rows, 0, out) || find_in_stack(j, x, plain[role], expert, rows, 0, out))
 		return 1;
-	return role != DOWN && find_in_stack(j, x, "experts.gate_up_proj", expert, 2 * rows, role == UP ? rows : 0, out);
+	return role != TN_DOWN && find_in_stack(j, x, "experts.gate_up_proj", expert, 2 * rows, role == TN_UP ? rows : 0, out);
 }
 
-static tn_status land_rows(struct tn_joint *j, struct experts *x, projection role, uint64_t delta_row, uint64_t expert,
+static tn_status land_rows(struct tn_joint *j, struct experts *x, tn_projection role, uint64_t delta_row, uint64_t expert,
 			   uint64_t rows, struct tn_error *err)
 {
 	struct place place;
@@ -194,12 +203,12 @@ static tn_status land_apart(struct tn_joint *j, struct experts *x, struct tn_err
 			       "initialisation or bias belongs to an expert of its own", e->module.path);
 	for (uint64_t i = 0; i < x->count; i++) {
 		uint64_t expert = x->first + i;
-		if (x->role != GATE_UP) {
+		if (x->role != TN_GATE_UP) {
 			TN_TRY(land_rows(j, x, x->role, i * out, expert, out, err));
 			continue;
 		}
-		TN_TRY(land_rows(j, x, GATE, i * out, expert, half, err));
-		TN_TRY(land_rows(j, x, UP, i * out + half, expert, half, err));
+		TN_TRY(land_rows(j, x, TN_GATE, i * out, expert, half, err));
+		TN_TRY(land_rows(j, x, TN_UP, i * out + half, expert, half, err));
 	}
 	return TN_OK;
 }

@@ -51,7 +51,8 @@ int tn_path_is_embedding(const char *path)
 {
 	static const char *const names[] = { "embed_tokens", "wte", "wpe", "word_embeddings", "embed_in", "tok_embeddings",
 					     "embed_positions", "position_embeddings", "token_type_embeddings", "embeddings",
-					     "embedding", "shared", "embed_tokens_per_layer", "token_embd", NULL };
+					     "embedding", "shared", "embed_tokens_per_layer", "token_embd", "position_embedding",
+					     "token_embedding", "relative_attention_bias", NULL };
 	const char *last = tn_path_last(path);
 	return is_one_of(last, strlen(last), names);
 }
@@ -63,6 +64,19 @@ int tn_path_is_head(const char *path)
 	uint64_t number;
 	size_t prefix;
 	return !tn_path_in_layer(path, &number, &prefix) && is_one_of(last, strlen(last), names);
+}
+
+int tn_path_is_conv1d(const char *path)
+{
+	static const char *const names[] = { "c_attn", "c_proj", "c_fc", "q_attn", NULL };
+	const char *last = tn_path_last(path);
+	return is_one_of(last, strlen(last), names);
+}
+
+int tn_model_has_conv1d(const char *model_type)
+{
+	static const char *const types[] = { "gpt2", "openai-gpt", "imagegpt", "decision_transformer", NULL };
+	return is_one_of(model_type, strlen(model_type), types);
 }
 
 /* ---- PEFT ------------------------------------------------------------------------------------------------ */

@@ -48,5 +48,8 @@ const char *tn_path_in_layer(const char *path, uint64_t *number, size_t *prefix_
 /* By the last part of the name, as transformers and mlx-lm call them. */
 int tn_path_is_embedding(const char *path);
 int tn_path_is_head(const char *path);
+/* GPT-2's Conv1D keeps its weight as [in, out]: by the last part of the name, in these types of models. */
+int tn_path_is_conv1d(const char *path);
+int tn_model_has_conv1d(const char *model_type);
 
 #endif

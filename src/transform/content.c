@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "transform/content.h"
 
+#include "adapter/identity.h"
 #include "base/arena.h"
 #include "base/checked.h"
 #include "base/error.h"
@@ -16,8 +17,7 @@ enum { PIECE_BYTES = 1 << 20 };
 
 void tn_digest_text(const struct tn_digest *digest, char text[TN_DIGEST_TEXT])
 {
-	for (int i = 0; i < TN_DIGEST_BYTES; i++)
-		snprintf(text + 2 * i, 3, "%02x", digest->bytes[i]);
+	tn_hash_text(text, digest->bytes);
 }
 
 int tn_digest_parse(const char *text, struct tn_digest *digest)

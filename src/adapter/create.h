@@ -1,0 +1,82 @@
+/* How a new adapter is made: the modules of a base, the chosen ones, their configuration, their numbers. */
+#ifndef TN_ADAPTER_CREATE_H
+#define TN_ADAPTER_CREATE_H
+
+#include "adapter/adapter.h"
+#include "tenon/create.h"
+#include "tenon/weights.h"
+
+/* A module that factors can be made for, as the dialect's program names it. */
+struct tn_base_module {
+	const char *path;       /* of a parameter of PEFT: of the parameter */
+	tn_module_kind kind;    /* TN_MODULE_LORA, TN_MODULE_EMBEDDING or TN_MODULE_EXPERTS */
+	int of_parameter;
+	int is_conv1d;
+	uint64_t experts, in, out;
+	int chosen;
+};
+
+struct tn_base_modules {
+	struct tn_arena *arena;
+	struct tn_base_module *items;
+	size_t count, room;
+	const char *model_type;     /* of config.json, or "" */
+	int peft;
+};
+
+/* Modules of the base in the order of names: matrices that are no head are linear layers, tables of vectors by their name,
+ * stacks of experts and what a dialect makes of experts that the base holds in another form. */
+tn_status tn_base_modules_list(struct tn_arena *arena, const tn_checkpoint *base, int peft, struct tn_base_modules *out,
+			       struct tn_error *err);
+/* The largest layer number beside `path`, plus one; 0 outside layers. With NULL the largest of all. */
+uint64_t tn_base_modules_layers(const struct tn_base_modules *modules, const char *path);
+/* The part of the path inside its layer, or the whole path. */
+const char *tn_path_inside(const char *path);
+
+/* What the configuration will say. */
+struct tn_choice {
+	const struct tn_create_options *options;
+	double scale, alpha;
+	int64_t num_layers;
+	const char **names;          /* keys of mlx-lm; target_modules of PEFT, sorted */
+	size_t name_count;
+	const char **parameters;     /* target_parameters, sorted */
+	size_t parameter_count;
+	uint64_t *layers;            /* layers_to_transform */
+	size_t layer_count;
+};
+
+/* Sets `chosen`, and the lists of *choice. */
+tn_status tn_choose_modules(struct tn_base_modules *modules, struct tn_choice *choice, struct tn_error *err);
+
+/* adapter_config.json: a text of the arena. */
+tn_status tn_create_config(struct tn_arena *arena, const struct tn_choice *choice, const struct tn_base_modules *modules,
+			   const char *base_path, const char **out, struct tn_error *err);
+
+struct tn_numbers {
+	tn_init init;
+	uint64_t rank, seed;
+	int inputs_first;       /* A of two dimensions is [in, rank] in the file */
+};
+/* Fills a parameter that is zero, if the initialisation puts numbers into it. */
+void tn_init_parameter(const struct tn_parameter *parameter, const struct tn_base_module *module,
+		       const struct tn_numbers *numbers);
+
+/* Magnitudes of a DoRA, from the rows of the base: written at `image` + offset of their tensors. */
+tn_status tn_create_magnitudes(const tn_adapter *adapter, const tn_checkpoint *base, unsigned char *image,
+			       struct tn_error *err);
+
+struct tn_draft {
+	tn_context *ctx;
+	struct tn_arena arena;             /* holds this struct too */
+	tn_adapter_dialect dialect;
+	const char *config;
+	struct tn_tensor **tensors;        /* in the order of the file, with offsets of the image */
+	struct tn_parameter *parameters;   /* of the same */
+	size_t count;
+	struct tn_buffer image;            /* the weights as a file */
+	tn_adapter *adapter;               /* over config and image */
+	unsigned char base_sample[TN_HASH_BYTES];
+};
+
+#endif
