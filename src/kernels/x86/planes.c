@@ -1,0 +1,404 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Codes of 4 bits times activations, in integers. The activations of a group become whole numbers n of at most 24, 16 or 8 bits
+ * times a scale, n = 65536 h + 256 m + l with every part in a signed byte; products of a code and a byte are added exactly, so
+ * the only error is that of the rounding to n: 2^-23, 2^-15 or 2^-7 of the largest in the group. A quarter of the multiplications
+ * that float32 takes, and no conversion of codes.
+ *
+ *   sum of w x over a group = scale * (sum of code * x) + bias * (sum of x)
+ *
+ * E2M1 codes are looked up as 2 w + 12, which is not negative: scale / 2, and a bias of -6 scale. */
+#include "kernels/x86/product_x86.h"
+
+/* ---- vectors --------------------------------------------------------------------------------------------- */
+
+#if defined(__AVX512F__)
+enum { LANES = 16, ROWS = 4 };
+typedef __m512i ints;
+typedef __m512 floats;
+#define ZERO() _mm512_setzero_ps()
+#define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define MUL(a, b) _mm512_mul_ps(a, b)
+#define SPREAD(x) _mm512_set1_ps(x)
+#define SPREAD_BYTE(x) _mm512_set1_epi8(x)
+#define LOAD_FLOATS(p) _mm512_loadu_ps(p)
+#define LOAD_INTS(p) _mm512_loadu_si512(p)
+#define AND(a, b) _mm512_and_si512(a, b)
+#define HIGH_NIBBLES(v) _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15))
+#define LOOK_UP(table, v) _mm512_shuffle_epi8(table, v)
+#define SPREAD_TABLE(p) _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+#define TIMES_256(v) _mm512_slli_epi32(v, 8)
+#define ADD_INTS(a, b) _mm512_add_epi32(a, b)
+#define TO_FLOATS(v) _mm512_cvtepi32_ps(v)
+#define CHOOSE(v, order) _mm512_permutexvar_ps(order, v)
+#define SUM(v) _mm512_reduce_add_ps(v)
+#else
+enum { LANES = 8, ROWS = 2 };
+typedef __m256i ints;
+typedef __m256 floats;
+#define ZERO() _mm256_setzero_ps()
+#define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define MUL(a, b) _mm256_mul_ps(a, b)
+#define SPREAD(x) _mm256_set1_ps(x)
+#define SPREAD_BYTE(x) _mm256_set1_epi8(x)
+#define LOAD_FLOATS(p) _mm256_loadu_ps(p)
+#define LOAD_INTS(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#define AND(a, b) _mm256_and_si256(a, b)
+#define HIGH_NIBBLES(v) _mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi8(15))
+#define LOOK_UP(table, v) _mm256_shuffle_epi8(table, v)
+#define SPREAD_TABLE(p) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+#define TIMES_256(v) _mm256_slli_epi32(v, 8)
+#define ADD_INTS(a, b) _mm256_add_epi32(a, b)
+#define TO_FLOATS(v) _mm256_cvtepi32_ps(v)
+#define CHOOSE(v, order) _mm256_permutevar8x32_ps(v, order)
+
+TN_INLINE float sum_of(floats v)
+{
+	__m128 a = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+	a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+	return _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)));
+}
+#define SUM(v) sum_of(v)
+#endif
+
+/* A step is a vector of codes, two to a byte: a lane of 32 bits holds 8 of them. */
+enum { STEP_BYTES = 4 * LANES, STEP_CODES = 8 * LANES };
+
+/* Sums of four products each, of codes below 32 and signed bytes: even codes with even activations, odd with odd. */
+TN_INLINE ints dot_codes(ints even, ints odd, const int8_t *x)
+{
+	ints a = LOAD_INTS(x), b = LOAD_INTS(x + STEP_BYTES);
+#if defined(__AVX512VNNI__)
+	return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), even, a), odd, b);
+#elif defined(__AVX512F__)
+	__m512i pairs = _mm512_add_epi16(_mm512_maddubs_epi16(even, a), _mm512_maddubs_epi16(odd, b));
+	return _mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+#else
+	__m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(even, a), _mm256_maddubs_epi16(odd, b));
+	return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#endif
+}
+
+/* ---- the activations ------------------------------------------------------------------------------------- */
+
+static unsigned planes_of(const struct tn_product *p)
+{
+	return p->precision == TN_PRECISION_EXACT ? 3 : p->precision == TN_PRECISION_16 ? 2 : 1;
+}
+
+int TN_ISA_NAME(tn_planes_take)(const struct tn_product *p)
+{
+	const struct tn_format *f = p->format;
+	return !f->like_mlx && ((f->codec == TN_CODEC_affine && f->bits == 4) || f->codec == TN_CODEC_mxfp4 ||
+				f->codec == TN_CODEC_nvfp4);
+}
+
+static size_t steps_of(const struct tn_product *p)
+{
+	return (p->cols + STEP_CODES - 1) / STEP_CODES;
+}
+
+/* Scales for whole vectors of groups. */
+static size_t group_room(const struct tn_product *p)
+{
+	return (p->cols / p->format->group + LANES - 1) / LANES * LANES;
+}
+
+/* One x: bytes [step][plane][even, odd][STEP_BYTES], scales [group_room], sums [group_room]. */
+static size_t vector_bytes(const struct tn_product *p)
+{
+	return steps_of(p) * planes_of(p) * 2 * STEP_BYTES + (2 * group_room(p) * sizeof(float) + 63) / 64 * 64;
+}
+
+size_t TN_ISA_NAME(tn_planes_bytes)(const struct tn_product *p)
+{
+	return p->m * vector_bytes(p);
+}
+
+/* Whole numbers [16] become their lowest byte each, even ones before odd ones, and what is left of them. */
+TN_INLINE __m128i cut_bytes(__m256i *a, __m256i *b)
+{
+	const __m256i mask = _mm256_set1_epi32(0xFF);
+	const __m256i split = _mm256_setr_epi8(0, 4, 8, 12, 2, 6, 10, 14, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, 2, 6, 10, 14,
+					       -1, -1, -1, -1, -1, -1, -1, -1);
+	__m256i both = _mm256_packus_epi32(_mm256_and_si256(*a, mask), _mm256_and_si256(*b, mask));
+	both = _mm256_shuffle_epi8(_mm256_permute4x64_epi64(both, 0xD8), split);
+	*a = _mm256_srai_epi32(_mm256_sub_epi32(*a, _mm256_srai_epi32(_mm256_slli_epi32(*a, 24), 24)), 8);
+	*b = _mm256_srai_epi32(_mm256_sub_epi32(*b, _mm256_srai_epi32(_mm256_slli_epi32(*b, 24), 24)), 8);
+	return _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(both, _mm256_setr_epi32(0, 4, 1, 5, 2, 3, 6, 7)));
+}
+
+/* A group of n from element `first` on; returns the scale of its whole numbers. *sum is that of what they stand for, so that a
+ * bias meets the same x as a code. */
+TN_INLINE float cut_group(int8_t *bytes, const float *x, size_t first, size_t n, const unsigned planes, float *sum)
+{
+	__m256i whole = _mm256_setzero_si256();
+	const float most = planes == 3 ? 127.0f * 65536 : planes == 2 ? 127.0f * 256 : 127.0f;
+	float top = abs_max(x + first, (int)n), factor = top > 0x1p-100f ? most / top : 0;
+	for (size_t i = first; i < first + n; i += 16) {
+		int8_t *at = bytes + i / STEP_CODES * planes * 2 * STEP_BYTES + i % STEP_CODES / 2;
+		__m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i), _mm256_set1_ps(factor)));
+		__m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i + 8), _mm256_set1_ps(factor)));
+		whole = _mm256_add_epi32(whole, _mm256_add_epi32(a, b));
+		for (unsigned p = planes; p-- > 0;) {
+			__m128i cut = cut_bytes(&a, &b);
+			_mm_storel_epi64((__m128i *)(void *)(at + p * 2 * STEP_BYTES), cut);
+			_mm_storel_epi64((__m128i *)(void *)(at + p * 2 * STEP_BYTES + STEP_BYTES), _mm_unpackhi_epi64(cut, cut));
+		}
+	}
+	int32_t lanes[8], total = 0;
+	_mm256_storeu_si256((__m256i *)(void *)lanes, whole);
+	for (size_t l = 0; l < 8; l++)
+		total = (int32_t)((uint32_t)total + (uint32_t)lanes[l]);
+	float scale = top > 0x1p-100f || top != top ? top / most : 0;
+	*sum = scale * (float)total;
+	return scale;
+}
+
+static void prepare_one(unsigned char *dst, const struct tn_product *p, const float *x)
+{
+	unsigned planes = planes_of(p);
+	size_t group = p->format->group, groups = p->cols / group;
+	float *scales = (float *)(void *)(dst + steps_of(p) * planes * 2 * STEP_BYTES), *sums = scales + group_room(p);
+	memset(dst, 0, vector_bytes(p));
+	for (size_t g = 0; g < groups; g++) {
+		if (planes == 3)
+			scales[g] = cut_group((int8_t *)dst, x, g * group, group, 3, &sums[g]);
+		else if (planes == 2)
+			scales[g] = cut_group((int8_t *)dst, x, g * group, group, 2, &sums[g]);
+		else
+			scales[g] = cut_group((int8_t *)dst, x, g * group, group, 1, &sums[g]);
+	}
+}
+
+void TN_ISA_NAME(tn_planes_prepare)(unsigned char *dst, const struct tn_product *p, const float *x, size_t x_stride)
+{
+	for (size_t t = 0; t < p->m; t++)
+		prepare_one(dst + t * vector_bytes(p), p, x + t * x_stride);
+}
+
+/* ---- scales ---------------------------------------------------------------------------------------------- */
+
+enum scale_kind { SCALE_F32, SCALE_F16, SCALE_BF16, SCALE_E8M0, SCALE_E4M3 };
+
+TN_INLINE size_t scale_bytes(enum scale_kind kind)
+{
+	return kind == SCALE_F32 ? 4 : kind == SCALE_F16 || kind == SCALE_BF16 ? 2 : 1;
+}
+
+/* Scales g to g + LANES of a row, zeros behind the last. */
+TN_INLINE floats load_scales(const unsigned char *scales, size_t g, size_t groups, enum scale_kind kind)
+{
+	unsigned char padded[LANES * 4];
+	const unsigned char *at = scales + g * scale_bytes(kind);
+	if (g + LANES > groups) {
+		memset(padded, 0, sizeof padded);
+		at = memcpy(padded, at, (groups - g) * scale_bytes(kind));
+	}
+#if defined(__AVX512F__)
+	__m512i wide;
+	if (kind == SCALE_F32)
+		return _mm512_loadu_ps(at);
+	if (kind == SCALE_F16)
+		return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)at));
+	if (kind == SCALE_BF16)
+		return _mm512_castsi512_ps(
+			_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)at)), 16));
+	wide = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)at));
+	if (kind == SCALE_E8M0) {
+		__mmask16 zero = _mm512_testn_epi32_mask(wide, wide);
+		return _mm512_castsi512_ps(_mm512_mask_mov_epi32(_mm512_slli_epi32(wide, 23), zero, _mm512_set1_epi32(0x00400000)));
+	}
+	__m512i magnitude = _mm512_and_si512(wide, _mm512_set1_epi32(0x7F)), sign = _mm512_xor_si512(wide, magnitude);
+	__mmask16 nan = _mm512_cmpeq_epi32_mask(magnitude, _mm512_set1_epi32(0x7F));
+	floats value = _mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(magnitude, 20)), _mm512_set1_ps(0x1p120f));
+	value = _mm512_mask_mov_ps(value, nan, _mm512_castsi512_ps(_mm512_set1_epi32(0x7FC00000)));
+	return _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(value), _mm512_slli_epi32(sign, 24)));
+#else
+	__m256i wide;
+	if (kind == SCALE_F32)
+		return _mm256_loadu_ps((const float *)(const void *)at);
+	if (kind == SCALE_F16)
+		return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)at));
+	if (kind == SCALE_BF16)
+		return _mm256_castsi256_ps(
+			_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)at)), 16));
+	wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)at));
+	if (kind == SCALE_E8M0) {
+		__m256i zero = _mm256_cmpeq_epi32(wide, _mm256_setzero_si256());
+		return _mm256_castsi256_ps(_mm256_blendv_epi8(_mm256_slli_epi32(wide, 23), _mm256_set1_epi32(0x00400000), zero));
+	}
+	__m256i magnitude = _mm256_and_si256(wide, _mm256_set1_epi32(0x7F)), sign = _mm256_xor_si256(wide, magnitude);
+	__m256i nan = _mm256_cmpeq_epi32(magnitude, _mm256_set1_epi32(0x7F));
+	__m256i value = _mm256_castps_si256(
+		_mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(magnitude, 20)), _mm256_set1_ps(0x1p120f)));
+	value = _mm256_blendv_epi8(value, _mm256_set1_epi32(0x7FC00000), nan);
+	return _mm256_castsi256_ps(_mm256_or_si256(value, _mm256_slli_epi32(sign, 24)));
+#endif
+}
+
+/* ---- rows ------------------------------------------------------------------------------------------------ */
+
+/* One x, and how a group lies in the lanes. */
+struct vector {
+	const int8_t *bytes;
+	const float *scales, *sums;
+	size_t cols, groups, steps;
+	size_t lanes_per_group;
+	float factor;                      /* of all scales */
+	size_t ahead;                      /* bytes to what is read next */
+};
+
+static const unsigned char e2m1_times_2_plus_12[16] = { 12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0 };
+
+/* Step i of the steps that LANES groups take: which group's scale each lane needs. */
+TN_INLINE ints order_of(size_t i, size_t lanes_per_group)
+{
+	int32_t order[LANES];
+	for (size_t l = 0; l < LANES; l++)
+		order[l] = (int32_t)((i * LANES + l) / lanes_per_group);
+	return LOAD_INTS(order);
+}
+
+TN_INLINE ints load_codes(const unsigned char *row, size_t step, size_t row_bytes)
+{
+	size_t at = step * STEP_BYTES;
+#if defined(__AVX512F__)
+	size_t left = row_bytes - at;
+	return _mm512_maskz_loadu_epi8(left >= STEP_BYTES ? ~(__mmask64)0 : ((__mmask64)1 << left) - 1, row + at);
+#else
+	unsigned char padded[STEP_BYTES];
+	if (at + STEP_BYTES <= row_bytes)
+		return LOAD_INTS(row + at);
+	memset(padded, 0, sizeof padded);
+	memcpy(padded, row + at, row_bytes - at);
+	return LOAD_INTS(padded);
+#endif
+}
+
+struct rows {
+	const unsigned char *codes[ROWS], *scales[ROWS], *biases[ROWS];
+};
+
+/* Sums of `n` rows with one x. */
+TN_INLINE void multiply(float *y, const struct rows *rows, const struct vector *x, const int n, const unsigned planes,
+			const enum scale_kind kind)
+{
+	const int is_float = kind == SCALE_E8M0 || kind == SCALE_E4M3;
+	const ints low = SPREAD_BYTE(15), table = SPREAD_TABLE(e2m1_times_2_plus_12);
+	const size_t row_bytes = x->cols / 2;
+	floats sum[ROWS], offset[ROWS], scale[ROWS];
+	ints orders[16];
+	for (size_t i = 0; i < x->lanes_per_group; i++)
+		orders[i] = order_of(i, x->lanes_per_group);
+	TN_UNROLL(4)
+	for (int r = 0; r < n; r++)
+		sum[r] = offset[r] = ZERO();
+	size_t step = 0;
+	for (size_t g = 0; g < x->groups; g += LANES) {
+		floats x_scale = LOAD_FLOATS(x->scales + g), x_sum = LOAD_FLOATS(x->sums + g);
+		TN_UNROLL(4)
+		for (int r = 0; r < n; r++) {
+			floats s = load_scales(rows->scales[r], g, x->groups, kind);
+			if (kind == SCALE_E4M3)
+				s = MUL(s, SPREAD(x->factor));
+			offset[r] = FMA(is_float ? MUL(s, SPREAD(-6)) : load_scales(rows->biases[r], g, x->groups, kind), x_sum, offset[r]);
+			scale[r] = MUL(is_float ? MUL(s, SPREAD(0.5f)) : s, x_scale);
+		}
+		for (size_t i = 0; i < x->lanes_per_group && step < x->steps; i++, step++) {
+			const int8_t *bytes = x->bytes + step * planes * 2 * STEP_BYTES;
+			TN_UNROLL(4)
+			for (int r = 0; r < n; r++) {
+				ints codes = load_codes(rows->codes[r], step, row_bytes);
+				ints even = AND(codes, low), odd = HIGH_NIBBLES(codes);
+				_mm_prefetch((const char *)rows->codes[r] + step * STEP_BYTES + x->ahead, _MM_HINT_T0);
+				if (is_float) {
+					even = LOOK_UP(table, even);
+					odd = LOOK_UP(table, odd);
+				}
+				ints dot = dot_codes(even, odd, bytes);
+				if (planes > 1)
+					dot = ADD_INTS(TIMES_256(dot), dot_codes(even, odd, bytes + 2 * STEP_BYTES));
+				if (planes > 2)
+					dot = ADD_INTS(TIMES_256(dot), dot_codes(even, odd, bytes + 4 * STEP_BYTES));
+				sum[r] = FMA(TO_FLOATS(dot), CHOOSE(scale[r], orders[i]), sum[r]);
+			}
+		}
+	}
+	TN_UNROLL(4)
+	for (int r = 0; r < n; r++)
+		y[r] = SUM(sum[r]) + SUM(offset[r]);
+}
+
+TN_INLINE void multiply_as(float *y, const struct rows *rows, const struct vector *x, int n, unsigned planes,
+			   const enum scale_kind kind)
+{
+	if (planes == 3 && n == ROWS)
+		multiply(y, rows, x, ROWS, 3, kind);
+	else if (planes == 3)
+		multiply(y, rows, x, 1, 3, kind);
+	else if (planes == 2 && n == ROWS)
+		multiply(y, rows, x, ROWS, 2, kind);
+	else if (planes == 2)
+		multiply(y, rows, x, 1, 2, kind);
+	else if (n == ROWS)
+		multiply(y, rows, x, ROWS, 1, kind);
+	else
+		multiply(y, rows, x, 1, 1, kind);
+}
+
+static enum scale_kind kind_of(const struct tn_format *f)
+{
+	if (f->codec == TN_CODEC_affine)
+		return f->dtype == TN_F32 ? SCALE_F32 : f->dtype == TN_F16 ? SCALE_F16 : SCALE_BF16;
+	return f->codec == TN_CODEC_mxfp4 ? SCALE_E8M0 : SCALE_E4M3;
+}
+
+static void multiply_rows(float *y, const struct rows *rows, const struct vector *x, int n, unsigned planes,
+			  enum scale_kind kind)
+{
+	switch (kind) {
+	case SCALE_F32: multiply_as(y, rows, x, n, planes, SCALE_F32); break;
+	case SCALE_F16: multiply_as(y, rows, x, n, planes, SCALE_F16); break;
+	case SCALE_BF16: multiply_as(y, rows, x, n, planes, SCALE_BF16); break;
+	case SCALE_E8M0: multiply_as(y, rows, x, n, planes, SCALE_E8M0); break;
+	default: multiply_as(y, rows, x, n, planes, SCALE_E4M3); break;
+	}
+}
+
+static struct vector vector_at(const struct tn_product *p, const unsigned char *planes, const struct tn_rows *w)
+{
+	const struct tn_format *f = p->format;
+	const unsigned char *scales = planes + steps_of(p) * planes_of(p) * 2 * STEP_BYTES;
+	struct vector x = {
+		.bytes = (const int8_t *)planes,
+		.scales = (const float *)(const void *)scales,
+		.sums = (const float *)(const void *)scales + group_room(p),
+		.cols = p->cols,
+		.groups = p->cols / f->group,
+		.steps = steps_of(p),
+		.lanes_per_group = f->group / 8u,
+		.factor = f->has_global_scale ? f->global_scale / 2688.0f : 1.0f,
+		.ahead = ROWS * w->stride[TN_PART_WEIGHT],
+	};
+	return x;
+}
+
+void TN_ISA_NAME(tn_planes_rows)(float *y, size_t y_stride, const struct tn_product *p, const unsigned char *planes,
+				 const struct tn_rows *w, size_t rows)
+{
+	for (size_t i = 0, n; i < rows; i += n) {
+		struct rows now = { { NULL }, { NULL }, { NULL } };
+		n = rows - i >= ROWS ? ROWS : 1;
+		for (size_t r = 0; r < n; r++) {
+			now.codes[r] = (const unsigned char *)w->first.part[TN_PART_WEIGHT] + (i + r) * w->stride[TN_PART_WEIGHT];
+			now.scales[r] = (const unsigned char *)w->first.part[TN_PART_SCALES] + (i + r) * w->stride[TN_PART_SCALES];
+			if (w->first.part[TN_PART_BIASES])
+				now.biases[r] = (const unsigned char *)w->first.part[TN_PART_BIASES] +
+						(i + r) * w->stride[TN_PART_BIASES];
+		}
+		for (size_t t = 0; t < p->m; t++) {
+			struct vector x = vector_at(p, planes + t * vector_bytes(p), w);
+			multiply_rows(y + t * y_stride + i, &now, &x, (int)n, planes_of(p), kind_of(p->format));
+		}
+	}
+}
