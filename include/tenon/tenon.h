@@ -7,6 +7,8 @@
 #include "tenon/checkpoint.h"
 #include "tenon/create.h"
 #include "tenon/foreign.h"
+#include "tenon/linear.h"
+#include "tenon/live.h"
 #include "tenon/recode.h"
 #include "tenon/transform.h"
 #include "tenon/weights.h"

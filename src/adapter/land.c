@@ -321,6 +321,21 @@ static tn_status choose_heads(const struct tn_joint *j, const struct tn_adapter_
 	return TN_OK;
 }
 
+/* Of several adapters the first makes it. */
+static tn_status new_bias(struct tn_joint *j, const char *name, size_t *out, struct tn_error *err)
+{
+	const char *kept;
+	for (size_t i = 0; i < j->target_count; i++)
+		if (!j->targets[i].base && strcmp(j->targets[i].name, name) == 0) {
+			*out = i;
+			return TN_OK;
+		}
+	TN_TRY(tn_arena_text(j->arena, name, strlen(name), &kept, err));
+	TN_TRY(tn_joint_add_target(j, kept, NULL, out, err));
+	j->targets[*out].is_new = 1;
+	return TN_OK;
+}
+
 static tn_status land_bias(struct tn_joint *j, const struct tn_adapter_entry *e, size_t weight, struct tn_error *err)
 {
 	char name[LONGEST_NAME];
@@ -329,15 +344,18 @@ static tn_status land_bias(struct tn_joint *j, const struct tn_adapter_entry *e,
 	if (snprintf(name, sizeof name, "%.*sbias", n, of) >= (int)sizeof name)
 		return tn_fail(err, TN_E_LIMIT, of, "the name of a tensor is longer than %d bytes", (int)LONGEST_NAME);
 	size_t target = tn_joint_find_exact(j, name), slot;
+	if (target == TN_NO_TARGET && j->is_live)
+		TN_TRY(new_bias(j, name, &target, err));
 	if (target == TN_NO_TARGET)
 		return tn_fail(err, TN_E_UNSUPPORTED, e->module.path, "'%.80s' was trained with lora_bias, and the base has no '%.80s' "
 			       "that it could be added to (PEFT cannot merge it either); serve it unmerged, or give a base whose "
 			       "layers have biases", e->module.path, name);
-	if (tn_target_source(&j->targets[target])->elements != e->bias->elements)
+	if (j->targets[target].base && tn_target_source(&j->targets[target])->elements != e->bias->elements)
 		return tn_fail(err, TN_E_MISMATCH, e->bias->name, "'%.100s' has %llu elements, and '%.100s' %llu", e->bias->name,
 			       (unsigned long long)e->bias->elements, name,
 			       (unsigned long long)tn_target_source(&j->targets[target])->elements);
-	TN_TRY(check_editable(j, e, target, err));
+	if (j->targets[target].base)
+		TN_TRY(check_editable(j, e, target, err));
 	TN_TRY(tn_joint_add_slot(j, e, TN_SLOT_BIAS, NULL, target, e->bias->elements, &slot, err));
 	return tn_joint_add_landing(j, target, slot, 0, 0, 1, err);
 }
@@ -533,7 +551,7 @@ static tn_status make(struct tn_joint *j, const struct tn_weighted_adapter *adap
 	return sort_joint(j, err);
 }
 
-tn_status tn_joint_make_all(const struct tn_weighted_adapter *adapters, size_t count, const tn_checkpoint *base,
+static tn_status make_joint(const struct tn_weighted_adapter *adapters, size_t count, const tn_checkpoint *base, int is_live,
 			    struct tn_arena *arena, struct tn_joint **out, struct tn_error *err)
 {
 	struct tn_joint *j;
@@ -542,6 +560,7 @@ tn_status tn_joint_make_all(const struct tn_weighted_adapter *adapters, size_t c
 	j->ctx = base->ctx;
 	j->base = base;
 	j->arena = arena;
+	j->is_live = is_live;
 	j->embedding = j->head = TN_NO_TARGET;
 	if (base->config)
 		TN_TRY(tn_quant_config_parse(base->ctx, base->config, &quant, err));
@@ -554,6 +573,18 @@ tn_status tn_joint_make_all(const struct tn_weighted_adapter *adapters, size_t c
 	if (status == TN_OK)
 		*out = j;
 	return status;
+}
+
+tn_status tn_joint_make_all(const struct tn_weighted_adapter *adapters, size_t count, const tn_checkpoint *base,
+			    struct tn_arena *arena, struct tn_joint **out, struct tn_error *err)
+{
+	return make_joint(adapters, count, base, 0, arena, out, err);
+}
+
+tn_status tn_joint_make_live(const struct tn_weighted_adapter *adapters, size_t count, const tn_checkpoint *base,
+			     struct tn_arena *arena, struct tn_joint **out, struct tn_error *err)
+{
+	return make_joint(adapters, count, base, 1, arena, out, err);
 }
 
 tn_status tn_joint_make(const tn_adapter *adapter, const tn_checkpoint *base, struct tn_arena *arena,

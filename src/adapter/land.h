@@ -78,6 +78,7 @@ struct tn_joint {
 	const char *model_type;       /* of config.json, or "" */
 	uint64_t heads, kv_heads;     /* of config.json; 0: it does not say */
 	int tied;                     /* head and input embedding are one tensor */
+	int is_live;                  /* the base stays as it is: a bias may be added where it has none */
 	size_t embedding, head;       /* targets, or TN_NO_TARGET */
 	const size_t *entry_target;   /* of each entry, the first target it landed on */
 };
@@ -95,6 +96,10 @@ tn_status tn_joint_make(const tn_adapter *adapter, const tn_checkpoint *base, st
  * initialisations that changed the base, replaced rows and tensors. */
 tn_status tn_joint_make_all(const struct tn_weighted_adapter *adapters, size_t count, const tn_checkpoint *base,
 			    struct tn_arena *arena, struct tn_joint **out, struct tn_error *err);
+
+/* The same for a live base, where a bias also lands on a module that has none: its target is new. */
+tn_status tn_joint_make_live(const struct tn_weighted_adapter *adapters, size_t count, const tn_checkpoint *base,
+			     struct tn_arena *arena, struct tn_joint **out, struct tn_error *err);
 
 /* Logical shape and dtype of a target's values before they are edited. */
 const struct tn_tensor *tn_target_source(const struct tn_target *target);

@@ -188,6 +188,7 @@ static inline size_t tn_add_product_scratch(size_t rank, size_t cols)
  * repack_codes: codes [rows][cols] to where unpack_codes reads them, `bytes` standing for packed->bytes; all other bits stay.
  * pack_codes: n codes as a dense bit stream, first code lowest; n * bits is a multiple of 8.
  * product_bytes: bytes of prepared activations, a multiple of 64. product_scratch_bytes: bytes that each worker needs.
+ *   Neither shrinks when m grows.
  * product_prepare: x [m, cols] at x_stride elements -> prepared, which is aligned to 64. x may be pointed into, and stays.
  * product_rows: y[t * y_stride + i] = sum over j of w[i][j] * x[t][j]    w [rows, cols], x [m, cols]; any worker, any run
  *   of rows, on scratch aligned to 64.

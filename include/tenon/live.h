@@ -1,0 +1,152 @@
+/* tenon/live.h - a base with adapters that come and go while it computes: nothing is fused, the base never moves.
+ *
+ *   y = row_scale * (W x + s * B (A x)) + bias      for every module, every row with adapters of its own
+ *
+ * Sources. What attaching, swapping and merging do is that of mlx-swift-lm (MLXLMCommon/Adapters: LoRAContainer, LoRALayer) and
+ * of PEFT 0.21 (set_adapter, disable_adapter, adapter_names); which module an adapter changes, and how, is decided where
+ * fuse decides it, so a forward agrees with the fused checkpoint.
+ *
+ * Words. A module is a matrix [out, in] of the base, or a stack of experts [experts, out, in]; its path is its name without
+ * `.weight`. A set is what a row computes with: one adapter, none, or the default set: all that are enabled, with their
+ * weights, added up. A snapshot is the base with its adapters at one moment.
+ *
+ * Threads. Attaching, detaching, enabling and swapping may be called by any thread; they wait for each other, and publish a
+ * new snapshot when they are done. A computation takes a snapshot, computes with it for as long as it likes, and releases it:
+ * it takes no lock and never sees a change. What a snapshot alone still holds is freed when it is released.
+ *
+ * Memory. The shards of the base are mapped read-only: its bytes are the system's and shared by all processes. An adapter
+ * takes the bytes of its factors, in the dtype of its file. Files of a base must not be rewritten in place while it is live
+ * (replacing them by renaming is fine): a file that becomes shorter ends the process with SIGBUS.
+ *
+ * Numerics. Those of tenon/linear.h: float32 sums, the same bits for any number of threads.
+ */
+#ifndef TENON_LIVE_H
+#define TENON_LIVE_H
+
+#include "tenon/adapter.h"
+#include "tenon/base.h"
+#include "tenon/checkpoint.h"
+#include "tenon/linear.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct tn_live tn_live;
+typedef struct tn_snapshot tn_snapshot;
+
+#define TN_LIVE_NONE ((size_t)-1)      /* no such module, tensor or adapter */
+#define TN_LIVE_DEFAULT ((size_t)-2)   /* of a row: the default set */
+#define TN_LIVE_BASE ((size_t)-3)      /* of a row: no adapter */
+
+/* ---- the base -------------------------------------------------------------------------------------------- */
+
+/* Start from TN_LIVE_OPTIONS_INIT. */
+struct tn_live_options {
+	size_t struct_bytes;
+	tn_activations activations;    /* how exactly activations enter products with the base */
+};
+#define TN_LIVE_OPTIONS_INIT { sizeof(struct tn_live_options), TN_ACTIVATIONS_F32 }
+
+/* Maps the shards of a base, which stays the caller's and open until tn_live_close. `options` may be NULL.
+ * Errors: TN_E_UNSUPPORTED: modules that another library packed (the message says how to convert them). TN_E_IO: a shard
+ * cannot be mapped. Those of reading config.json. */
+TN_API tn_status tn_live_open(const tn_checkpoint *base, const struct tn_live_options *options, tn_live **out,
+			      struct tn_error *err);
+/* Detaches everything. Every snapshot must have been released. NULL allowed. */
+TN_API void tn_live_close(tn_live *live);
+
+struct tn_module_shape {
+	uint64_t experts;              /* 0: no stack */
+	uint64_t out_features, in_features; /* a table of vectors [vocabulary, width] has out = vocabulary, in = width */
+	int has_bias;
+};
+
+/* The module of that path: of `<path>.weight`, or of a tensor `<path>` (stacks of experts). TN_LIVE_NONE: there is none. Where
+ * config.json ties the head to the embedding, or where there is no head, "lm_head" (also behind "language_model.") is a module
+ * of its own with the embedding's matrix: adapters that untie it change it alone, all others change both. */
+TN_API size_t tn_live_module(const tn_live *live, const char *path);
+TN_API size_t tn_live_module_count(const tn_live *live);
+TN_API const char *tn_live_module_path(const tn_live *live, size_t module);
+TN_API void tn_live_shape(const tn_live *live, size_t module, struct tn_module_shape *out);
+
+/* A small float tensor of the base that is no module: a bias, one of at most one dimension, or of at most 65536 elements.
+ * TN_LIVE_NONE: no such. */
+TN_API size_t tn_live_tensor(const tn_live *live, const char *name);
+
+/* ---- adapters -------------------------------------------------------------------------------------------- */
+
+/* Reads the adapter's factors and adds it to the default set, beside those that are there. `name` is the caller's, copied,
+ * and must be new; `weight` is a factor beside the adapter's own scale. The adapter must stay open until it is detached.
+ * Errors, and then nothing has changed: those of fusing it (it does not fit the base); those of fusing it with the others of
+ * the default set (what meets must be plain products of factors); TN_E_EXISTS: the name is taken. */
+TN_API tn_status tn_live_attach(tn_live *live, const char *name, const tn_adapter *adapter, double weight,
+				struct tn_error *err);
+/* The same without adding it to the default set: for rows that choose it, or to be enabled later. */
+TN_API tn_status tn_live_attach_disabled(tn_live *live, const char *name, const tn_adapter *adapter, double weight,
+					 struct tn_error *err);
+/* TN_E_NOTFOUND: no adapter of that name. Nothing else can fail but memory. */
+TN_API tn_status tn_live_detach(tn_live *live, const char *name, struct tn_error *err);
+/* In the default set or not. TN_E_NOTFOUND; on enabling, what cannot be added up as in tn_live_attach. */
+TN_API tn_status tn_live_enable(tn_live *live, const char *name, int enabled, struct tn_error *err);
+/* Detaches `old_name` and attaches the adapter in one step: no snapshot has both or none of the two. The names may be equal.
+ * The new one is enabled if the old one was. */
+TN_API tn_status tn_live_swap(tn_live *live, const char *old_name, const char *name, const tn_adapter *adapter, double weight,
+			      struct tn_error *err);
+
+/* ---- snapshots ------------------------------------------------------------------------------------------- */
+
+/* The present state. Never fails and does not wait for a change in progress. */
+TN_API tn_snapshot *tn_live_snapshot(tn_live *live);
+TN_API void tn_snapshot_release(tn_snapshot *snapshot);   /* NULL allowed */
+
+/* An attached adapter, as it stands in a snapshot. */
+struct tn_attachment {
+	const char *name;
+	double weight;
+	int enabled;
+	uint64_t bytes;                /* of memory that it takes */
+};
+TN_API size_t tn_snapshot_count(const tn_snapshot *snapshot);
+TN_API void tn_snapshot_at(const tn_snapshot *snapshot, size_t i, struct tn_attachment *out);
+/* Its index in this snapshot, for rows that choose it. TN_LIVE_NONE: it is not attached. */
+TN_API size_t tn_snapshot_adapter(const tn_snapshot *snapshot, const char *name);
+/* A number for base and set: equal for two snapshots of one tn_live when the same is computed. A key for caches of keys and
+ * values. `adapter` is an index, TN_LIVE_DEFAULT or TN_LIVE_BASE. */
+TN_API uint64_t tn_snapshot_identity(const tn_snapshot *snapshot, size_t adapter);
+/* Bytes that the snapshot itself takes, without its adapters. */
+TN_API uint64_t tn_snapshot_bytes(const tn_snapshot *snapshot);
+
+/* ---- computing ------------------------------------------------------------------------------------------- */
+
+struct tn_live_call {
+	size_t module;
+	size_t m;                      /* rows */
+	const float *x;                /* [m, in] */
+	size_t x_stride;               /* from row to row, in elements */
+	float *y;                      /* [m, out] */
+	size_t y_stride;
+	const size_t *adapter_of_row;  /* [m]: an index, TN_LIVE_DEFAULT or TN_LIVE_BASE; NULL: the default set for all */
+	uint64_t expert;               /* of a stack; else 0 */
+};
+
+/* Bytes of scratch for a call of at most m rows: the caller's, one for each thread that computes. */
+TN_API size_t tn_snapshot_scratch_bytes(const tn_snapshot *snapshot, size_t module, size_t m);
+
+/* One product. Rows with the same set are computed together, whatever their order. No allocation, no lock; arguments are
+ * not checked. */
+TN_API void tn_snapshot_forward(const tn_snapshot *snapshot, const struct tn_live_call *call, void *scratch);
+
+/* The module as a table of vectors: y[t] = row ids[t], below out_features, as the set has it. y [m, in]. The rows of a stack
+ * are those of all experts, one behind the other. */
+TN_API void tn_snapshot_embed(const tn_snapshot *snapshot, size_t module, const uint32_t *ids, size_t m,
+			      const size_t *adapter_of_row, float *y, size_t y_stride, void *scratch);
+
+/* A small tensor of tn_live_tensor as float32, with what the set replaces or adds. Lives as long as the snapshot. *elements
+ * may be NULL. */
+TN_API const float *tn_snapshot_tensor(const tn_snapshot *snapshot, size_t tensor, size_t adapter, uint64_t *elements);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Snapshots: made whole, published by one pointer, counted, never changed. */
+#include "live/live.h"
+
+#include "base/error.h"
+
+#include <string.h>
+
+/* ---- the default set ------------------------------------------------------------------------------------- */
+
+static size_t first_patch(const struct tn_edits *e, size_t expert)
+{
+	return e->first ? e->first[expert] : expert ? e->count : 0;
+}
+
+/* What several adapters do to one module: their patches, expert by expert. Only plain products meet. */
+static tn_status join_edits(struct tn_snapshot *s, size_t module, size_t count, size_t patch_count,
+			    const struct tn_edits **out, struct tn_error *err)
+{
+	const struct tn_linear *l = &s->live->modules[module].linear;
+	size_t experts = l->experts ? (size_t)l->experts : 1, n = 0;
+	struct tn_edits *e;
+	struct tn_patch *patches;
+	size_t *first;
+	(void)count;
+	TN_TRY(tn_arena_alloc(&s->arena, sizeof *e, &e, err));
+	TN_TRY(tn_arena_array(&s->arena, patch_count, sizeof *patches, &patches, err));
+	TN_TRY(tn_arena_array(&s->arena, experts + 1, sizeof *first, &first, err));
+	s->bytes += sizeof *e + patch_count * sizeof *patches + (experts + 1) * sizeof *first;
+	for (size_t x = 0; x < experts; x++) {
+		for (size_t i = 0; i < s->count; i++) {
+			const struct tn_edits *from = s->entries[i].enabled ? s->entries[i].attached->edits[module] : NULL;
+			if (!from)
+				continue;
+			size_t begin = first_patch(from, x), end = first_patch(from, x + 1);
+			if (end > begin)
+				memcpy(patches + n, from->patches + begin, (end - begin) * sizeof *patches);
+			n += end - begin;
+			if (from->replacement)
+				e->replacement = from->replacement;
+		}
+		first[x + 1] = n;
+		size_t rank = tn_patches_rank(patches + first[x], n - first[x]);
+		e->rank = rank > e->rank ? rank : e->rank;
+	}
+	e->patches = patches;
+	e->first = first;
+	e->count = n;
+	*out = e;
+	return TN_OK;
+}
+
+static tn_status set_edits(struct tn_snapshot *s, size_t module, struct tn_error *err)
+{
+	size_t count = 0, patch_count = 0;
+	for (size_t i = 0; i < s->count; i++) {
+		const struct tn_edits *e = s->entries[i].attached->edits[module];
+		if (!s->entries[i].enabled || !e)
+			continue;
+		s->edits[module] = e;
+		patch_count += e->count;
+		count++;
+	}
+	return count < 2 ? TN_OK : join_edits(s, module, count, patch_count, &s->edits[module], err);
+}
+
+static const struct tn_own_tensor *own_tensor(const struct tn_attached *a, size_t tensor)
+{
+	size_t low = 0, high = a->tensor_count;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (a->tensors[middle].tensor == tensor)
+			return &a->tensors[middle];
+		if (a->tensors[middle].tensor < tensor)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return NULL;
+}
+
+/* A second adapter on the same tensor: both only add, or the set was refused. */
+static tn_status add_tensor(struct tn_snapshot *s, const struct tn_own_tensor *own, struct tn_error *err)
+{
+	const struct tn_live_tensor *t = &s->live->tensors[own->tensor];
+	const float *before = s->tensors[own->tensor];
+	float *sum;
+	if (before == t->values || !own->added) { /* the first */
+		s->tensors[own->tensor] = own->values;
+		return TN_OK;
+	}
+	TN_TRY(tn_arena_array(&s->arena, (size_t)t->elements, sizeof *sum, &sum, err));
+	s->bytes += t->elements * sizeof *sum;
+	for (size_t i = 0; i < t->elements; i++)
+		sum[i] = before[i] + own->added[i];
+	s->tensors[own->tensor] = sum;
+	return TN_OK;
+}
+
+static uint64_t mix(uint64_t hash, uint64_t value)
+{
+	for (int i = 0; i < 8; i++)
+		hash = (hash ^ (value >> 8 * i & 0xFF)) * 0x100000001B3u;
+	return hash;
+}
+
+static const uint64_t base_identity = 0xCBF29CE484222325u;
+
+static tn_status settle_default(struct tn_snapshot *s, struct tn_error *err)
+{
+	const struct tn_live *live = s->live;
+	TN_TRY(tn_arena_array(&s->arena, live->module_count, sizeof *s->edits, &s->edits, err));
+	size_t tensors = live->tensor_count + live->module_count;
+	TN_TRY(tn_arena_array(&s->arena, tensors, sizeof *s->tensors, &s->tensors, err));
+	s->bytes += live->module_count * sizeof *s->edits + tensors * sizeof *s->tensors;
+	s->identity = base_identity;
+	for (size_t i = 0; i < tensors; i++)
+		s->tensors[i] = live->tensors[i].values;
+	for (size_t i = 0; i < live->module_count; i++)
+		TN_TRY(set_edits(s, i, err));
+	for (size_t i = 0; i < s->count; i++) {
+		const struct tn_attached *a = s->entries[i].attached;
+		for (size_t t = 0; t < a->tensor_count && s->entries[i].enabled; t++)
+			TN_TRY(add_tensor(s, &a->tensors[t], err));
+		if (s->entries[i].enabled)
+			s->identity = mix(s->identity, a->serial);
+	}
+	return TN_OK;
+}
+
+/* ---- making ---------------------------------------------------------------------------------------------- */
+
+static void destroy(struct tn_snapshot *s)
+{
+	for (size_t i = 0; i < s->count; i++)
+		tn_attached_release(s->entries[i].attached);
+	struct tn_arena arena = s->arena;
+	tn_arena_release(&arena);
+}
+
+tn_status tn_snapshot_make(const struct tn_live *live, const struct tn_snapshot_entry *entries, size_t count,
+			   struct tn_snapshot **out, struct tn_error *err)
+{
+	struct tn_arena arena;
+	struct tn_snapshot *s;
+	tn_arena_init(&arena, live->ctx);
+	TN_TRY(tn_arena_alloc(&arena, sizeof *s, &s, err));
+	atomic_init(&s->references, 1);
+	s->live = live;
+	s->arena = arena;
+	s->bytes = sizeof *s + count * sizeof *entries;
+	tn_status status = tn_arena_array(&s->arena, count, sizeof *s->entries, &s->entries, err);
+	for (; status == TN_OK && s->count < count; s->count++) {
+		s->entries[s->count] = entries[s->count];
+		atomic_fetch_add_explicit(&entries[s->count].attached->references, 1, memory_order_relaxed);
+	}
+	if (status == TN_OK)
+		status = settle_default(s, err);
+	if (status != TN_OK) {
+		destroy(s);
+		return status;
+	}
+	*out = s;
+	return TN_OK;
+}
+
+/* The pointer and the count have to change together, so that nobody frees in between; nothing else happens in there. */
+tn_snapshot *tn_live_snapshot(tn_live *live)
+{
+	pthread_mutex_lock(&live->publish);
+	struct tn_snapshot *s = live->current;
+	atomic_fetch_add_explicit(&s->references, 1, memory_order_relaxed);
+	pthread_mutex_unlock(&live->publish);
+	return s;
+}
+
+void tn_snapshot_release(tn_snapshot *snapshot)
+{
+	if (snapshot && atomic_fetch_sub_explicit(&snapshot->references, 1, memory_order_acq_rel) == 1)
+		destroy(snapshot);
+}
+
+/* ---- looking --------------------------------------------------------------------------------------------- */
+
+size_t tn_snapshot_count(const tn_snapshot *snapshot)
+{
+	return snapshot->count;
+}
+
+void tn_snapshot_at(const tn_snapshot *snapshot, size_t i, struct tn_attachment *out)
+{
+	const struct tn_snapshot_entry *e = &snapshot->entries[i];
+	*out = (struct tn_attachment){ e->attached->name, e->attached->weight, e->enabled, e->attached->bytes };
+}
+
+size_t tn_snapshot_adapter(const tn_snapshot *snapshot, const char *name)
+{
+	for (size_t i = 0; i < snapshot->count; i++)
+		if (strcmp(snapshot->entries[i].attached->name, name) == 0)
+			return i;
+	return TN_LIVE_NONE;
+}
+
+uint64_t tn_snapshot_identity(const tn_snapshot *snapshot, size_t adapter)
+{
+	if (adapter == TN_LIVE_DEFAULT)
+		return snapshot->identity;
+	return adapter == TN_LIVE_BASE ? base_identity : mix(base_identity, snapshot->entries[adapter].attached->serial);
+}
+
+uint64_t tn_snapshot_bytes(const tn_snapshot *snapshot)
+{
+	return snapshot->bytes;
+}
+
+const struct tn_edits *tn_snapshot_edits(const struct tn_snapshot *snapshot, size_t module, size_t adapter)
+{
+	if (adapter == TN_LIVE_DEFAULT)
+		return snapshot->edits[module];
+	return adapter == TN_LIVE_BASE ? NULL : snapshot->entries[adapter].attached->edits[module];
+}
+
+const float *tn_snapshot_tensor(const tn_snapshot *snapshot, size_t tensor, size_t adapter, uint64_t *elements)
+{
+	const struct tn_live_tensor *t = &snapshot->live->tensors[tensor];
+	const struct tn_own_tensor *own = NULL;
+	if (elements)
+		*elements = t->elements;
+	if (adapter == TN_LIVE_DEFAULT)
+		return snapshot->tensors[tensor];
+	if (adapter != TN_LIVE_BASE)
+		own = own_tensor(snapshot->entries[adapter].attached, tensor);
+	return own ? own->values : t->values;
+}

@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Every adapter of PEFT 0.21 and mlx-lm 0.32.2 in tests/adapters/data, attached to its base: the products of all modules
+ * against the edited rows in double, and against the merged weights that PEFT wrote. */
+#include "livelib.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROWS = 3 };
+
+static const char *const archives[] = { "peft", "mlx_adapters" };
+
+static double limit = 1e-5;
+
+/* What cannot be done to a base that keeps its shape, or not without the caller's help. */
+static const struct {
+	const char *name, *says;
+} refused[] = {
+	{ "alora", "alora_invocation_tokens" },
+	{ "layer_replication", "tenon fuse" },
+	{ "dora_q3", "in = 64 was expected" }, /* mlx-lm counts the columns of a packed matrix wrong */
+	{ "dora_embedding_q4", "out = 64 was expected" },
+};
+
+static const char *refusal(const char *name)
+{
+	for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
+		if (strcmp(refused[i].name, name) == 0)
+			return refused[i].says;
+	return NULL;
+}
+
+/* The bias of a module as the adapter's file has it: what replaces it, or what is added. NULL: neither has one. */
+static float *bias_of(struct tt *t, const struct live_base *b, const tn_adapter *adapter, size_t module)
+{
+	char name[1100];
+	const char *path = tn_live_module_path(b->live, module);
+	const tn_safetensors *file = tn_adapter_file(adapter);
+	struct tn_module_shape shape;
+	float *values = NULL, *added = NULL;
+	tn_live_shape(b->live, module, &shape);
+	size_t n = (size_t)(shape.out_features * (shape.experts ? shape.experts : 1));
+	snprintf(name, sizeof name, "%s.bias", path);
+	size_t tensor = tn_live_tensor(b->live, name);
+	assert_true(!shape.has_bias || tensor != TN_LIVE_NONE);
+	if (tensor != TN_LIVE_NONE && !shape.has_bias)
+		return NULL; /* GPT-2's Conv1D: the bias goes with the columns as they are stored */
+	tn_snapshot *s = tn_live_snapshot(b->live);
+	if (tensor != TN_LIVE_NONE) {
+		values = malloc(n * sizeof *values);
+		memcpy(values, tn_snapshot_tensor(s, tensor, TN_LIVE_BASE, NULL), n * sizeof *values);
+	}
+	tn_snapshot_release(s);
+	for (size_t i = 0; i < tn_safetensors_count(file); i++) {
+		const struct tn_tensor *f = tn_safetensors_at(file, i);
+		const char *at = strstr(f->name, path), *rest = at ? at + strlen(path) : "";
+		if (strcmp(rest, ".lora_B.bias") != 0 && strcmp(rest, ".bias") != 0 && strcmp(rest, ".base_layer.bias") != 0)
+			continue;
+		added = malloc(n * sizeof *added);
+		tt_ok(t, tn_safetensors_read(file, f, 0, added, n * sizeof *added, &t->err));
+		double scale = 0;
+		for (size_t k = 0; k < tn_adapter_count(adapter); k++)
+			if (strstr(tn_adapter_at(adapter, k)->path, path))
+				scale = tn_adapter_at(adapter, k)->scale;
+		int adds = strstr(at, "lora_B") != NULL;
+		for (size_t k = 0; k < n; k++)
+			added[k] = (float)((adds ? scale : 1) * (double)added[k] + (adds && values ? (double)values[k] : 0));
+	}
+	if (!added)
+		return values;
+	free(values);
+	return added;
+}
+
+static void check_embed(const tn_snapshot *s, size_t module, const double *w, size_t rows, size_t in, const char *what)
+{
+	float *y = malloc(in * sizeof *y);
+	for (uint32_t id = 0; id < rows; id += 1 + (uint32_t)rows / 50) {
+		double top = 0, error = 0;
+		tn_snapshot_embed(s, module, &id, 1, NULL, y, in, NULL);
+		for (size_t i = 0; i < in; i++) {
+			top = fmax(top, fabs(w[id * in + i]));
+			error = fmax(error, fabs(w[id * in + i] - (double)y[i]));
+		}
+		if (!(error <= 2e-6 * top))
+			fail_msg("%s: row %u is off by %g of %g", what, id, error, top);
+	}
+	free(y);
+}
+
+/* One module of a base with one adapter. */
+static void check_module(struct tt *t, const struct live_base *b, const tn_snapshot *s, size_t module,
+			 const struct tn_weighted_adapter *adapter, const char *name)
+{
+	struct tn_module_shape shape;
+	char what[1200];
+	snprintf(what, sizeof what, "%s, %s", name, tn_live_module_path(b->live, module));
+	tn_live_shape(b->live, module, &shape);
+	size_t out = (size_t)shape.out_features, in = (size_t)shape.in_features, experts = shape.experts ? (size_t)shape.experts : 1;
+	double *w = live_truth(t, b, module, adapter, 1);
+	float *x = live_x(ROWS, in, 5 + module);
+	float *bias = bias_of(t, b, adapter->adapter, module);
+	for (size_t e = 0; e < experts; e++)
+		for (size_t m = 1; m <= ROWS; m += ROWS - 1) {
+			float *y = live_forward(s, b->live, module, e, m, x, NULL);
+			double error = live_error(y, x, w + e * out * in, bias ? bias + e * out : NULL, m, out, in);
+			if (!(error <= limit))
+				fail_msg("%s: expert %zu, %zu rows: off by %g", what, e, m, error);
+			free(y);
+		}
+	check_embed(s, module, w, experts * out, in, what);
+	free(bias);
+	free(x);
+	free(w);
+}
+
+static void check_case(struct tt *t, const char *base, const char *folder, const char *name)
+{
+	struct live_base b;
+	live_open(t, base, &b);
+	tn_adapter *adapter = NULL;
+	tn_status status = tn_adapter_open(t->ctx, folder, &adapter, &t->err);
+	if (status == TN_OK)
+		status = tn_live_attach(b.live, "it", adapter, 1, &t->err);
+	if (refusal(name)) {
+		assert_int_not_equal(status, TN_OK);
+		tt_expect_msg(t, refusal(name));
+	} else {
+		if (status != TN_OK)
+			fail_msg("%s: %s", name, t->err.msg);
+		struct tn_weighted_adapter one = { adapter, 1 };
+		tn_snapshot *s = tn_live_snapshot(b.live);
+		for (size_t i = 0; i < tn_live_module_count(b.live); i++)
+			check_module(t, &b, s, i, &one, name);
+		tn_snapshot_release(s);
+		tt_ok(t, tn_live_detach(b.live, "it", &t->err));
+	}
+	tn_adapter_close(adapter);
+	live_close(&b);
+}
+
+static void test_every_case(void **state)
+{
+	struct tt *t = *state;
+	for (int a = 0; a < 2; a++) {
+		char path[512], folder[512], base[512];
+		const char *name;
+		json_t *info;
+		snprintf(path, sizeof path, LIVE_DATA "/%s/cases.json", archives[a]);
+		json_t *root = json_load_file(path, 0, NULL);
+		assert_non_null(root);
+		json_object_foreach(json_object_get(root, "cases"), name, info) {
+			snprintf(base, sizeof base, LIVE_DATA "/%s/%s", archives[a], json_string_value(json_object_get(info, "base")));
+			snprintf(folder, sizeof folder, LIVE_DATA "/%s/%s/%s", archives[a], a ? "adapters" : "cases", name);
+			check_case(t, base, folder, name);
+		}
+		json_decref(root);
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { TT_TEST(test_every_case) };
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
