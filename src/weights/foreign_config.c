@@ -21,7 +21,8 @@ static const struct {
 	{ "marlin", TN_METHOD_GPTQ },     { "bitsandbytes", TN_METHOD_BNB },
 	{ "compressed-tensors", TN_METHOD_CT }, { "fp8", TN_METHOD_FP8 },
 	{ "fbgemm_fp8", TN_METHOD_FP8 },  { "modelopt", TN_METHOD_MODELOPT },
-	{ "mxfp4", TN_METHOD_MXFP4 },
+	{ "mxfp4", TN_METHOD_MXFP4 },     { "auto-round", TN_METHOD_GPTQ },
+	{ "intel/auto-round", TN_METHOD_GPTQ },
 };
 
 const char *tn_foreign_method_name(enum tn_foreign_method method)
@@ -140,6 +141,39 @@ static tn_status read_gptq(const json_t *q, struct tn_foreign_config *c, struct 
 	return TN_OK;
 }
 
+/* AutoRound 0.16 (inference/backend.py, export_to_autoround): the layouts of GPTQ v1, v2 and AWQ gemm under names of its own.
+ * Layers may differ (`extra_config`). */
+static tn_status read_auto_round(const json_t *q, struct tn_foreign_config *c, struct tn_error *err)
+{
+	static const char *const packings[] = { "auto_round:auto_gptq", "auto_round:gptq", "auto_round", "auto_round:gptqmodel",
+						"auto_round:auto_awq", "auto_round:awq" };
+	const char *packing = json_string_value(either(q, "packing_format", "backend"));
+	const char *type = json_string_value(json_object_get(q, "data_type"));
+	int at = packing ? listed(packing, packings, 6) : 0;
+	int64_t act_bits = 16;
+	if (at < 0)
+		return tn_fail(err, TN_E_UNSUPPORTED, "packing_format", "`packing_format` is '%.60s'; of AutoRound auto_round:auto_gptq, "
+			       "auto_round:gptqmodel, auto_round and auto_round:auto_awq are read", packing);
+	if (type && strcmp(type, "int") != 0)
+		return tn_fail(err, TN_E_UNSUPPORTED, "data_type", "`data_type` is '%.40s'; of AutoRound int is read", type);
+	TN_TRY(number(q, "act_bits", "act_bits", &act_bits, err));
+	if (act_bits > 0 && act_bits < 16)
+		return tn_fail(err, TN_E_UNSUPPORTED, "act_bits", "`act_bits` is %lld; of AutoRound weights alone are read",
+			       (long long)act_bits);
+	if (at >= 4) {
+		c->method = TN_METHOD_AWQ;
+		TN_TRY(read_awq(q, c, err));
+	} else {
+		TN_TRY(number(q, "bits", "bits", &c->bits, err));
+		TN_TRY(number(q, "group_size", "group_size", &c->group_size, err));
+		c->format = at < 2 ? TN_GPTQ_V1 : TN_GPTQ_V2;
+		c->sym = flag(q, "sym", -1);
+		c->any_width = 1;
+	}
+	c->dynamic = json_object_size(json_object_get(q, "extra_config")) > 0;
+	return TN_OK;
+}
+
 static tn_status read_fp8(const json_t *q, struct tn_foreign_config *c, struct tn_error *err)
 {
 	json_t *block = either(q, "weight_block_size", "weight_block_size");
@@ -249,7 +283,7 @@ static tn_status read_block(struct tn_arena *arena, const json_t *q, const char 
 			c->method = methods[i].method;
 	switch (c->method) {
 	case TN_METHOD_AWQ: return read_awq(q, c, err);
-	case TN_METHOD_GPTQ: return read_gptq(q, c, err);
+	case TN_METHOD_GPTQ: return tn_ends_with(name, "auto-round") ? read_auto_round(q, c, err) : read_gptq(q, c, err);
 	case TN_METHOD_CT: return read_ct(arena, q, c, err);
 	case TN_METHOD_FP8: return read_fp8(q, c, err);
 	case TN_METHOD_MODELOPT: return read_modelopt(q, err);
@@ -257,7 +291,7 @@ static tn_status read_block(struct tn_arena *arena, const json_t *q, const char 
 	default: break;
 	}
 	return tn_fail(err, TN_E_UNSUPPORTED, "quant_method", "`quant_method` is '%.40s' in %s; awq, gptq, bitsandbytes, "
-		       "compressed-tensors, fp8, fbgemm_fp8, modelopt and mxfp4 are read", name ? name : "not given", file);
+		       "compressed-tensors, fp8, fbgemm_fp8, modelopt, mxfp4 and auto-round are read", name ? name : "not given", file);
 }
 
 /* Files beside config.json, of writers that put it there. */

@@ -38,6 +38,7 @@ struct tn_foreign_config {
 	enum tn_gptq_format format;
 	int sym;                      /* GPTQ; -1: not said */
 	int dynamic;                  /* GPTQ: modules may differ from bits and group_size */
+	int any_width;                /* GPTQ: 5, 6 and 7 bits too */
 	uint64_t block[2];            /* FP8: weight_block_size; 0: none */
 	const struct tn_ct_group *groups;
 	size_t group_count;

@@ -162,6 +162,8 @@ static float element_value(unsigned element, unsigned code)
 	case TN_ELEMENT_I8: return (float)(int8_t)(uint8_t)code;
 	case TN_ELEMENT_E4M3: return tn_f32_from_f8_e4m3((uint8_t)code);
 	case TN_ELEMENT_E5M2: return tn_f32_from_f8_e5m2((uint8_t)code);
+	case TN_ELEMENT_E4M3FNUZ: return tn_f32_from_f8_e4m3fnuz((uint8_t)code);
+	case TN_ELEMENT_E5M2FNUZ: return tn_f32_from_f8_e5m2fnuz((uint8_t)code);
 	case TN_ELEMENT_E2M1: return code & 8u ? -e2m1[code & 7u] : e2m1[code & 7u];
 	case TN_ELEMENT_E2M3:
 		x = exponent ? (1 + fraction) * (float)(1u << (exponent - 1)) : fraction;
@@ -276,6 +278,8 @@ static tn_status look_at(struct tn_finder *finder, const struct tn_tensor *t, st
 		return tn_find_packed(finder, t, err);
 	if (tn_ends_with(name, ".weight_scale"))
 		return tn_find_weight_scale(finder, t, err);
+	if (tn_ends_with(name, "_proj_scale"))
+		return tn_find_expert_scale(finder, t, err);
 	if (tn_ends_with(name, "_scale_inv"))
 		return tn_find_scale_inv(finder, t, err);
 	if (tn_ends_with(name, "_blocks") || tn_ends_with(name, ".blocks"))
@@ -292,7 +296,8 @@ static tn_status judge_orphan(const struct tn_finder *finder, const struct tn_te
 		[TN_METHOD_MODELOPT] = ".weight_scale` and `.weight_scale_2", [TN_METHOD_MXFP4] = NULL,
 	};
 	const char *missing = companions[finder->config.method];
-	int packed = t->dtype == TN_I8 || t->dtype == TN_U8 || t->dtype == TN_F8_E4M3 || t->dtype == TN_F8_E5M2;
+	int packed = t->dtype == TN_I8 || t->dtype == TN_U8 || t->dtype == TN_F8_E4M3 || t->dtype == TN_F8_E5M2 ||
+		     t->dtype == TN_F8_E4M3FNUZ || t->dtype == TN_F8_E5M2FNUZ;
 	if (!missing || !packed || t->rank < 2 || !tn_ends_with(t->name, ".weight"))
 		return TN_OK;
 	return tn_fail(err, TN_E_NOTFOUND, t->name, "'%.120s' is %s, and `%s` is missing beside it; get the whole checkpoint",

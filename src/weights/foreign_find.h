@@ -71,6 +71,7 @@ tn_status tn_find_quant_state(struct tn_finder *finder, const struct tn_tensor *
 tn_status tn_find_scb(struct tn_finder *finder, const struct tn_tensor *t, struct tn_error *err);
 tn_status tn_find_packed(struct tn_finder *finder, const struct tn_tensor *t, struct tn_error *err);
 tn_status tn_find_weight_scale(struct tn_finder *finder, const struct tn_tensor *t, struct tn_error *err);
+tn_status tn_find_expert_scale(struct tn_finder *finder, const struct tn_tensor *t, struct tn_error *err);
 tn_status tn_find_scale_inv(struct tn_finder *finder, const struct tn_tensor *t, struct tn_error *err);
 tn_status tn_find_blocks(struct tn_finder *finder, const struct tn_tensor *t, struct tn_error *err);
 

@@ -211,11 +211,11 @@ static tn_status gptq_bits(struct tn_module *m, const struct tn_tensor *zeros, u
 	uint64_t words = zeros->rank == 2 ? zeros->shape[1] : 0;
 	*bits = words * 32 % rows == 0 ? words * 32 / rows : 0;
 	int known = *bits == 2 || *bits == 3 || *bits == 4 || *bits == 8;
-	if (c->format == TN_GPTQ_P)
+	if (c->format == TN_GPTQ_P || c->any_width)
 		known = *bits >= 2 && *bits <= 8;
 	if (!known)
 		return tn_fail(err, TN_E_FORMAT, zeros->name, "'%.120s' has %llu words for %llu outputs; 2, 3, 4 or 8 bits for each "
-			       "were expected (gptq_p: 2 to 8)", zeros->name, (unsigned long long)words, (unsigned long long)rows);
+			       "were expected (gptq_p and AutoRound: 2 to 8)", zeros->name, (unsigned long long)words, (unsigned long long)rows);
 	if (c->bits && !c->dynamic && (int64_t)*bits != c->bits)
 		return tn_fail(err, TN_E_MISMATCH, "bits", "'%.120s' has %llu bits for each output, and `bits` is %lld", zeros->name,
 			       (unsigned long long)*bits, (long long)c->bits);
@@ -250,7 +250,7 @@ static void gptq_zeros(struct tn_module *m, const struct tn_tensor *zeros)
 	f->zeros = planes ? TN_ZEROS_COLUMN_PLANES : TN_ZEROS_COLUMN_STREAM;
 	if (c->format == TN_GPTQ_V1) {
 		f->zero_word = words[f->bits];
-		f->zero_plus = f->bits == 3;
+		f->zero_plus = f->zero_word == 0;
 	}
 	tn_module_columns(m, TN_FOREIGN_ZEROS, zeros, f->groups, cell_rows, cell_rows * f->bits / 8);
 }

@@ -10,7 +10,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { F8 = TN_BIT(TN_F8_E4M3) | TN_BIT(TN_F8_E5M2), POWERS = TN_BIT(TN_U8) | TN_BIT(TN_F8_E8M0) };
+enum { F8 = TN_BIT(TN_F8_E4M3) | TN_BIT(TN_F8_E5M2) | TN_BIT(TN_F8_E4M3FNUZ) | TN_BIT(TN_F8_E5M2FNUZ), POWERS = TN_BIT(TN_U8) | TN_BIT(TN_F8_E8M0) };
 
 static const struct tn_tensor *find_named(const struct tn_finder *finder, const char *name, size_t n, const char *suffix)
 {
@@ -45,7 +45,13 @@ static uint64_t last_size(const struct tn_tensor *t)
 
 static unsigned element_of(const struct tn_tensor *t)
 {
-	return t->dtype == TN_I8 ? TN_ELEMENT_I8 : t->dtype == TN_F8_E4M3 ? TN_ELEMENT_E4M3 : TN_ELEMENT_E5M2;
+	switch (t->dtype) {
+	case TN_I8: return TN_ELEMENT_I8;
+	case TN_F8_E4M3: return TN_ELEMENT_E4M3;
+	case TN_F8_E4M3FNUZ: return TN_ELEMENT_E4M3FNUZ;
+	case TN_F8_E5M2FNUZ: return TN_ELEMENT_E5M2FNUZ;
+	default: return TN_ELEMENT_E5M2;
+	}
 }
 
 static tn_status read_scalar(struct tn_module *m, const char *suffix, struct tn_error *err)
@@ -338,6 +344,26 @@ tn_status tn_find_weight_scale(struct tn_finder *finder, const struct tn_tensor 
 	else
 		m.f->dtype = t->dtype == TN_F16 ? TN_F16 : TN_BF16;
 	TN_TRY(finder->config.method == TN_METHOD_CT ? for_group(&m, codes, t, fill_8bit, err) : scales_by_shape(&m, t, err));
+	return tn_module_end(&m, err);
+}
+
+/* fbgemm's experts of Llama 4 (transformers, integrations/fbgemm_fp8.py): `<proj>` [experts, in, out] and `<proj>_scale`
+ * [experts, 1, out] or [experts, out, 1], a scale for each output. */
+tn_status tn_find_expert_scale(struct tn_finder *finder, const struct tn_tensor *t, struct tn_error *err)
+{
+	struct tn_module m;
+	const struct tn_tensor *codes = find_named(finder, t->name, strlen(t->name) - strlen("_scale"), "");
+	if (finder->config.method != TN_METHOD_FP8 || !codes || !(F8 & TN_BIT(codes->dtype)) || codes->rank != 3)
+		return TN_OK;
+	TN_TRY(tn_module_begin(finder, codes, "", "", "fp8", 1u << TN_METHOD_FP8, &m, err));
+	TN_TRY(tn_expect_dtype(t, TN_FLOATS, "F32, F16 or BF16", err));
+	TN_TRY(stream_codes(&m, codes, 8, last_size(codes), element_of(codes), err));
+	uint64_t cols = m.f->cols, flat[3] = { codes->shape[0], cols, 1 }, across[3] = { flat[0], 1, cols };
+	struct tn_tensor scales = *t;
+	if (t->rank == 3 && memcmp(t->shape, flat, sizeof flat) == 0)
+		scales.shape = across;
+	TN_TRY(tn_module_scales(&m, &scales, 0, 1, err));
+	m.f->part[TN_FOREIGN_SCALES].tensor = t;
 	return tn_module_end(&m, err);
 }
 
