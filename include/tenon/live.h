@@ -70,6 +70,11 @@ TN_API size_t tn_live_module_count(const tn_live *live);
 TN_API const char *tn_live_module_path(const tn_live *live, size_t module);
 TN_API void tn_live_shape(const tn_live *live, size_t module, struct tn_module_shape *out);
 
+/* Says that a dense matrix is stored [in, out], as GPT-2's Conv1D has it, and turns it round: [out, in] for shapes, products
+ * and adapters alike. Takes a copy of the matrix in memory. Called before anything is attached and any snapshot is taken.
+ * TN_E_ARG: it is no dense matrix, or something is attached. */
+TN_API tn_status tn_live_transpose(tn_live *live, size_t module, struct tn_error *err);
+
 /* A small float tensor of the base that is no module: a bias, one of at most one dimension, or of at most 65536 elements.
  * TN_LIVE_NONE: no such. */
 TN_API size_t tn_live_tensor(const tn_live *live, const char *name);
@@ -130,7 +135,7 @@ struct tn_live_call {
 	uint64_t expert;               /* of a stack; else 0 */
 };
 
-/* Bytes of scratch for a call of at most m rows: the caller's, one for each thread that computes. */
+/* Bytes of scratch for a call of at most m rows with this snapshot: the caller's, one for each thread that computes. */
 TN_API size_t tn_snapshot_scratch_bytes(const tn_snapshot *snapshot, size_t module, size_t m);
 
 /* One product. Rows with the same set are computed together, whatever their order. No allocation, no lock; arguments are

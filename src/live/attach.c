@@ -101,10 +101,26 @@ static tn_status keep_rows(struct tn_attach *t, const struct tn_slot *slot, stru
 	return tn_adapter_load_f32(slot->adapter, values, rows, err);
 }
 
-static tn_status load_delta(struct tn_attach *t, const struct tn_slot *slot, struct tn_kept *kept, struct tn_error *err)
+/* What a slot does to a matrix that is turned round is its own product turned round. */
+static tn_status turn(struct tn_attach *t, struct tn_slot *slot, struct tn_error *err)
+{
+	const struct tn_target *target = &t->joint->targets[slot->target];
+	size_t module = tn_attach_module(t, target);
+	if (module == TN_LIVE_NONE || !t->live->modules[module].is_transposed)
+		return TN_OK;
+	if (slot->change != TN_BASE_AS_IS || slot->kind != TN_SLOT_DELTA)
+		return tn_fail(err, TN_E_UNSUPPORTED, target->name, "'%.100s' %s, which is not done live to a matrix that is stored "
+			       "[in, out]; run tenon fuse with this adapter", slot->entry->module.path,
+			       slot->kind == TN_SLOT_DELTA ? "was trained beside a part that it took out of the base" : "replaces rows");
+	slot->shape.rows_are_inputs = !slot->shape.rows_are_inputs;
+	return TN_OK;
+}
+
+static tn_status load_delta(struct tn_attach *t, struct tn_slot *slot, struct tn_kept *kept, struct tn_error *err)
 {
 	struct tn_delta delta;
 	struct tn_buffer memory, prepared = { 0 };
+	TN_TRY(turn(t, slot, err));
 	TN_TRY(tn_adapter_load_delta(slot->adapter, slot->entry, &slot->shape, &delta, &memory, err));
 	delta.scale *= slot->weight;
 	tn_status status = tn_prepare(t->joint, slot, &delta, &prepared, err);
@@ -122,7 +138,7 @@ static tn_status load_slots(struct tn_attach *t, struct tn_error *err)
 {
 	TN_TRY(tn_arena_array(t->joint->arena, t->joint->slot_count, sizeof *t->kept, &t->kept, err));
 	for (size_t i = 0; i < t->joint->slot_count; i++) {
-		const struct tn_slot *slot = &t->joint->slots[i];
+		struct tn_slot *slot = &t->joint->slots[i];
 		if (slot->kind == TN_SLOT_DELTA)
 			TN_TRY(load_delta(t, slot, &t->kept[i], err));
 		else if (slot->kind == TN_SLOT_TOKENS)
@@ -163,11 +179,11 @@ static size_t min3(size_t a, size_t b, size_t c)
 
 /* A landing cut where an expert of the base or one of the delta ends: `patches` NULL counts. Landings come in the order of
  * rows, so patches come in the order of experts. */
-static size_t cut_landing(const struct tn_attach *t, const struct tn_landing *l, size_t out, struct tn_patch *patches,
-			  size_t *experts)
+static size_t cut_landing(const struct tn_attach *t, const struct tn_landing *l, const struct tn_live_module *m,
+			  struct tn_patch *patches, size_t *experts)
 {
 	const struct tn_kept *kept = &t->kept[l->slot];
-	size_t n = 0, done = 0, rows = (size_t)l->rows;
+	size_t n = 0, done = 0, out = m->linear.out, rows = m->is_transposed ? out : (size_t)l->rows;
 	while (done < rows) {
 		size_t row = (size_t)l->target_row + done, from = (size_t)l->delta_row + done;
 		size_t take = min3(rows - done, out - row % out, kept->group_rows - from % kept->group_rows);
@@ -206,13 +222,13 @@ static tn_status patch_module(struct tn_attach *t, const struct tn_target *targe
 	struct tn_patch *patches;
 	size_t *expert_of, experts = m->linear.experts ? (size_t)m->linear.experts : 1, n = 0;
 	for (size_t i = 0; i < target->landing_count; i++)
-		n += cut_landing(t, &t->joint->landings[target->first_landing + i], m->linear.out, NULL, NULL);
+		n += cut_landing(t, &t->joint->landings[target->first_landing + i], m, NULL, NULL);
 	TN_TRY(tn_arena_array(&t->attached->arena, n, sizeof *patches, &patches, err));
 	TN_TRY(tn_arena_array(t->joint->arena, n, sizeof *expert_of, &expert_of, err));
 	t->attached->bytes += n * sizeof *patches;
 	e->patches = patches;
 	for (size_t i = 0; i < target->landing_count; i++)
-		e->count += cut_landing(t, &t->joint->landings[target->first_landing + i], m->linear.out, patches + e->count,
+		e->count += cut_landing(t, &t->joint->landings[target->first_landing + i], m, patches + e->count,
 					expert_of + e->count);
 	return index_experts(t, e, expert_of, experts, err);
 }
@@ -221,7 +237,7 @@ static tn_status edit_module(struct tn_attach *t, const struct tn_target *target
 {
 	const struct tn_live_module *m = &t->live->modules[module];
 	struct tn_edits *e;
-	if (target->landing_count && target->cols != m->linear.in)
+	if (target->landing_count && target->cols != (m->is_transposed ? m->linear.out : m->linear.in))
 		return tn_fail(err, TN_E_UNSUPPORTED, target->name, "'%.100s' is changed by rows of %llu, as a convolution is, and live "
 			       "modules have rows of %zu; run tenon fuse with this adapter", target->name,
 			       (unsigned long long)target->cols, m->linear.in);

@@ -18,7 +18,7 @@ enum { NORM_ROWS = 32 };
 struct norms {
 	const struct tn_live *live;
 	const struct tn_linear *linear;
-	const struct tn_landing *landing;
+	struct tn_landing landing;
 	const struct tn_delta *delta;
 	float *gain;                /* [rows of the delta] */
 	double *scratch;
@@ -28,12 +28,12 @@ struct norms {
 static tn_status measure_rows(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
 {
 	const struct norms *n = arg;
-	size_t in = n->linear->in, rows = (size_t)n->landing->rows, begin = (size_t)task * NORM_ROWS;
+	size_t in = n->linear->in, rows = (size_t)n->landing.rows, begin = (size_t)task * NORM_ROWS;
 	double *sum = n->scratch + worker * n->worker_doubles, *rest = sum + in;
 	float *w = (float *)(rest + in + n->delta->rank);
 	(void)err;
 	for (size_t i = begin; i < begin + NORM_ROWS && i < rows; i++) {
-		size_t row = (size_t)n->landing->target_row + i, at = (size_t)n->landing->delta_row + i;
+		size_t row = (size_t)n->landing.target_row + i, at = (size_t)n->landing.delta_row + i;
 		tn_embed_row(n->linear, row / n->linear->out, row % n->linear->out, NULL, 0, w);
 		tn_delta_sum_f64(n->live->ctx->kernels, n->delta, at, w, sum, TN_SIZES_NONE, NULL, rest);
 		n->gain[at] = (float)tn_delta_row_gain(n->delta, at, sum);
@@ -46,7 +46,7 @@ static tn_status measure(struct norms *n, struct tn_error *err)
 	struct tn_buffer scratch;
 	tn_context *ctx = n->live->ctx;
 	n->worker_doubles = 3 * n->linear->in + n->delta->rank + 8;
-	struct tn_work work = { .task_count = (n->landing->rows + NORM_ROWS - 1) / NORM_ROWS, .run = measure_rows, .arg = n };
+	struct tn_work work = { .task_count = (n->landing.rows + NORM_ROWS - 1) / NORM_ROWS, .run = measure_rows, .arg = n };
 	TN_TRY(tn_buffer_alloc(ctx, tn_pool_workers(ctx) * n->worker_doubles * sizeof(double), "norms of rows", &scratch, err));
 	n->scratch = scratch.data;
 	tn_status status = tn_pool_run(ctx, &work, err);
@@ -63,7 +63,9 @@ static tn_status row_gains(struct tn_attach *t, size_t slot, const struct tn_del
 			continue;
 		struct tn_linear linear;
 		TN_TRY(tn_attach_linear(t, target, &linear, err));
-		struct norms n = { .live = t->live, .linear = &linear, .landing = &j->landings[i], .delta = delta, .gain = gain };
+		struct norms n = { .live = t->live, .linear = &linear, .landing = j->landings[i], .delta = delta, .gain = gain };
+		if (t->live->modules[tn_attach_module(t, target)].is_transposed)
+			n.landing.rows = linear.out;
 		TN_TRY(measure(&n, err));
 	}
 	return TN_OK;
@@ -124,8 +126,16 @@ static tn_status replace_dense(struct tn_attach *t, const struct tn_target *targ
 	memset(l->row_bytes, 0, sizeof l->row_bytes);
 	l->global_scale = NULL;
 	l->format = (struct tn_format){ .codec = TN_CODEC_dense, .dtype = r->dtype };
-	l->row_bytes[TN_PART_WEIGHT] = l->in * tn_dtype_bits(r->dtype) / 8;
-	return read_part(t, target, &l->part[TN_PART_WEIGHT], err);
+	size_t unit = tn_dtype_bits(r->dtype) / 8;
+	unsigned char *turned;
+	l->row_bytes[TN_PART_WEIGHT] = l->in * unit;
+	TN_TRY(read_part(t, target, &l->part[TN_PART_WEIGHT], err));
+	if (!t->live->modules[tn_attach_module(t, target)].is_transposed)
+		return TN_OK;
+	TN_TRY(tn_attached_buffer(t->attached, (size_t)r->bytes, target->name, &turned, err));
+	tn_transpose(turned, l->part[TN_PART_WEIGHT], l->in, l->out, unit);
+	l->part[TN_PART_WEIGHT] = turned;
+	return TN_OK;
 }
 
 /* Parts of a triple that the adapter brings along, beside those of the base. */

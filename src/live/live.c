@@ -201,6 +201,16 @@ static const struct tn_tensor *find_bias(const struct tn_live *live, const struc
 	return t && t->elements == wanted && tn_dtype_is_float(t->dtype) ? t : NULL;
 }
 
+static void set_bias(struct tn_live *live, size_t module)
+{
+	struct tn_live_module *m = &live->modules[module];
+	const struct tn_tensor *bias = find_bias(live, m);
+	m->bias = bias ? tn_live_tensor(live, bias->name) : live->tensor_count + module;
+	live->tensors[live->tensor_count + module] = (struct tn_live_tensor){
+		m->path, m->linear.out * (m->linear.experts ? m->linear.experts : 1), NULL
+	};
+}
+
 static int is_small(const struct tn_live *live, const struct tn_tensor *t)
 {
 	return (tn_is_weight_dtype(t->dtype) || t->dtype == TN_F64) && t->elements && !tn_is_triple_part(live->base, t) &&
@@ -222,14 +232,8 @@ static tn_status list_tensors(struct tn_live *live, struct tn_error *err)
 		dense->decode(values, &row, &format, (size_t)t->elements);
 		live->tensors[live->tensor_count++] = (struct tn_live_tensor){ t->name, t->elements, values };
 	}
-	for (size_t i = 0; i < live->module_count; i++) {
-		const struct tn_tensor *bias = find_bias(live, &live->modules[i]);
-		struct tn_live_module *m = &live->modules[i];
-		m->bias = bias ? tn_live_tensor(live, bias->name) : live->tensor_count + i;
-		live->tensors[live->tensor_count + i] = (struct tn_live_tensor){
-			m->path, m->linear.out * (m->linear.experts ? m->linear.experts : 1), NULL
-		};
-	}
+	for (size_t i = 0; i < live->module_count; i++)
+		set_bias(live, i);
 	return TN_OK;
 }
 
@@ -247,6 +251,39 @@ size_t tn_live_tensor(const tn_live *live, const char *name)
 			high = middle;
 	}
 	return TN_LIVE_NONE;
+}
+
+/* ---- matrices that lie the other way round --------------------------------------------------------------- */
+
+void tn_transpose(unsigned char *dst, const unsigned char *src, size_t rows, size_t cols, size_t unit)
+{
+	enum { TILE = 32 };
+	for (size_t i = 0; i < rows; i += TILE)
+		for (size_t j = 0; j < cols; j += TILE)
+			for (size_t r = i; r < i + TILE && r < rows; r++)
+				for (size_t c = j; c < j + TILE && c < cols; c++)
+					memcpy(dst + (c * rows + r) * unit, src + (r * cols + c) * unit, unit);
+}
+
+tn_status tn_live_transpose(tn_live *live, size_t module, struct tn_error *err)
+{
+	struct tn_live_module *m = &live->modules[module];
+	struct tn_linear *l = &m->linear;
+	size_t unit = tn_dtype_bits(l->format.dtype) / 8;
+	unsigned char *copy;
+	if (l->format.codec != TN_CODEC_dense || l->experts || m->is_transposed || live->current->count)
+		return tn_fail(err, TN_E_ARG, m->path, "'%.100s' is no dense matrix, is turned round already, or an adapter is attached",
+			       m->path);
+	TN_TRY(tn_arena_array(&live->arena, l->out, l->row_bytes[TN_PART_WEIGHT], &copy, err));
+	tn_transpose(copy, l->part[TN_PART_WEIGHT], l->out, l->in, unit);
+	size_t out = l->in;
+	l->in = l->out;
+	l->out = out;
+	l->part[TN_PART_WEIGHT] = copy;
+	l->row_bytes[TN_PART_WEIGHT] = l->in * unit;
+	m->is_transposed = 1;
+	set_bias(live, module);
+	return TN_OK;
 }
 
 /* ---- all of it ------------------------------------------------------------------------------------------- */

@@ -17,6 +17,7 @@ struct tn_live_module {
 	const struct tn_tensor *weight;
 	struct tn_matrix matrix;
 	struct tn_linear linear;       /* without bias: that is a tensor, which adapters change */
+	int is_transposed;             /* stored [in, out]; `linear` has a copy that is not */
 	size_t bias;                   /* tensor: one of the base, or the place of its own behind those */
 };
 
@@ -98,6 +99,9 @@ struct tn_live {
 const unsigned char *tn_live_bytes(const struct tn_live *live, const struct tn_tensor *tensor);
 /* The module of that tensor of the base (a tied head has the embedding's), or TN_LIVE_NONE. */
 size_t tn_live_module_of(const struct tn_live *live, const char *tensor_name);
+
+/* Rows and columns of a dense matrix exchanged; `unit` bytes are an element. */
+void tn_transpose(unsigned char *dst, const unsigned char *src, size_t rows, size_t cols, size_t unit);
 
 /* ---- attached adapters ----------------------------------------------------------------------------------- */
 

@@ -128,13 +128,12 @@ double *live_truth(struct tt *t, const struct live_base *base, size_t module, co
 {
 	struct tn_arena arena;
 	struct tn_joint *j;
-	struct tn_module_shape shape;
-	tn_live_shape(base->live, module, &shape);
-	struct truth truth = { .cols = (size_t)shape.in_features };
-	truth.rows = malloc((size_t)((shape.experts ? shape.experts : 1) * shape.out_features * shape.in_features) * sizeof(double));
 	tn_arena_init(&arena, t->ctx);
 	tt_ok(t, tn_joint_make_live(adapters, count, base->checkpoint, &arena, &j, &t->err));
 	const struct tn_target *target = find_target(j, base->live, module);
+	const struct tn_tensor *source = tn_target_source(target);
+	struct truth truth = { .cols = (size_t)source->shape[source->rank - 1] };
+	truth.rows = malloc((size_t)source->elements * sizeof(double));
 	if (!tn_target_is_packed(target))
 		read_source(t, j, target, &truth);
 	if (target->landing_count || tn_target_is_packed(target))
