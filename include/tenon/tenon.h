@@ -9,6 +9,7 @@
 #include "tenon/foreign.h"
 #include "tenon/linear.h"
 #include "tenon/live.h"
+#include "tenon/model.h"
 #include "tenon/recode.h"
 #include "tenon/transform.h"
 #include "tenon/weights.h"
