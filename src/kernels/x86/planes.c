@@ -26,8 +26,6 @@ typedef __m512 floats;
 #define HIGH_NIBBLES(v) _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15))
 #define LOOK_UP(table, v) _mm512_shuffle_epi8(table, v)
 #define SPREAD_TABLE(p) _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(p)))
-#define TIMES_256(v) _mm512_slli_epi32(v, 8)
-#define ADD_INTS(a, b) _mm512_add_epi32(a, b)
 #define TO_FLOATS(v) _mm512_cvtepi32_ps(v)
 #define CHOOSE(v, order) _mm512_permutexvar_ps(order, v)
 #define SUM(v) _mm512_reduce_add_ps(v)
@@ -46,8 +44,6 @@ typedef __m256 floats;
 #define HIGH_NIBBLES(v) _mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi8(15))
 #define LOOK_UP(table, v) _mm256_shuffle_epi8(table, v)
 #define SPREAD_TABLE(p) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(p)))
-#define TIMES_256(v) _mm256_slli_epi32(v, 8)
-#define ADD_INTS(a, b) _mm256_add_epi32(a, b)
 #define TO_FLOATS(v) _mm256_cvtepi32_ps(v)
 #define CHOOSE(v, order) _mm256_permutevar8x32_ps(v, order)
 
@@ -63,18 +59,26 @@ TN_INLINE float sum_of(floats v)
 /* A step is a vector of codes, two to a byte: a lane of 32 bits holds 8 of them. */
 enum { STEP_BYTES = 4 * LANES, STEP_CODES = 8 * LANES };
 
-/* Sums of four products each, of codes below 32 and signed bytes: even codes with even activations, odd with odd. */
-TN_INLINE ints dot_codes(ints even, ints odd, const int8_t *x)
+/* Codes of a step, each below 32: the even ones and the odd ones. */
+struct codes {
+	ints even, odd;
+};
+
+/* 256 sum + the sums of eight products each with the signed bytes at x, for the first of the planes only those. */
+TN_INLINE ints dot_plane(ints sum, struct codes c, const int8_t *x, int first)
 {
 	ints a = LOAD_INTS(x), b = LOAD_INTS(x + STEP_BYTES);
 #if defined(__AVX512VNNI__)
-	return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(_mm512_setzero_si512(), even, a), odd, b);
+	sum = first ? _mm512_setzero_si512() : _mm512_slli_epi32(sum, 8);
+	return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum, c.even, a), c.odd, b);
 #elif defined(__AVX512F__)
-	__m512i pairs = _mm512_add_epi16(_mm512_maddubs_epi16(even, a), _mm512_maddubs_epi16(odd, b));
-	return _mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+	__m512i pairs = _mm512_add_epi16(_mm512_maddubs_epi16(c.even, a), _mm512_maddubs_epi16(c.odd, b));
+	pairs = _mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+	return first ? pairs : _mm512_add_epi32(_mm512_slli_epi32(sum, 8), pairs);
 #else
-	__m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(even, a), _mm256_maddubs_epi16(odd, b));
-	return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+	__m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(c.even, a), _mm256_maddubs_epi16(c.odd, b));
+	pairs = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+	return first ? pairs : _mm256_add_epi32(_mm256_slli_epi32(sum, 8), pairs);
 #endif
 }
 
@@ -238,8 +242,12 @@ TN_INLINE floats load_scales(const unsigned char *scales, size_t g, size_t group
 
 /* ---- rows ------------------------------------------------------------------------------------------------ */
 
+/* Lanes that a group takes at most: 128 codes. */
+enum { MOST_ORDERS = 16 };
+
 /* One x, and how a group lies in the lanes. */
 struct vector {
+	const int32_t (*orders)[LANES];
 	const int8_t *bytes;
 	const float *scales, *sums;
 	size_t cols, groups, steps;
@@ -251,48 +259,64 @@ struct vector {
 static const unsigned char e2m1_times_2_plus_12[16] = { 12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0 };
 
 /* Step i of the steps that LANES groups take: which group's scale each lane needs. */
-TN_INLINE ints order_of(size_t i, size_t lanes_per_group)
+static void make_orders(int32_t orders[MOST_ORDERS][LANES], size_t lanes_per_group)
 {
-	int32_t order[LANES];
-	for (size_t l = 0; l < LANES; l++)
-		order[l] = (int32_t)((i * LANES + l) / lanes_per_group);
-	return LOAD_INTS(order);
+	for (size_t i = 0; i < lanes_per_group; i++)
+		for (size_t l = 0; l < LANES; l++)
+			orders[i][l] = (int32_t)((i * LANES + l) / lanes_per_group);
 }
 
-TN_INLINE ints load_codes(const unsigned char *row, size_t step, size_t row_bytes)
+/* The codes at the end of a row that fill no vector. */
+TN_INLINE ints load_rest(const unsigned char *row, size_t at, size_t row_bytes)
 {
-	size_t at = step * STEP_BYTES;
-#if defined(__AVX512F__)
-	size_t left = row_bytes - at;
-	return _mm512_maskz_loadu_epi8(left >= STEP_BYTES ? ~(__mmask64)0 : ((__mmask64)1 << left) - 1, row + at);
-#else
 	unsigned char padded[STEP_BYTES];
-	if (at + STEP_BYTES <= row_bytes)
-		return LOAD_INTS(row + at);
 	memset(padded, 0, sizeof padded);
 	memcpy(padded, row + at, row_bytes - at);
 	return LOAD_INTS(padded);
-#endif
 }
 
 struct rows {
 	const unsigned char *codes[ROWS], *scales[ROWS], *biases[ROWS];
 };
 
-/* Sums of `n` rows with one x. */
+/* Sums of rows with one x, lane by lane. */
+struct sums {
+	floats codes[ROWS], biases[ROWS], scale[ROWS];
+};
+
+TN_INLINE void add_step(struct sums *sum, const struct rows *rows, const struct vector *x, size_t step, ints order, const int n,
+			const unsigned planes, int is_float, int whole)
+{
+	const int8_t *bytes = x->bytes + step * planes * 2 * STEP_BYTES;
+	const size_t at = step * STEP_BYTES;
+	TN_UNROLL(4)
+	for (int r = 0; r < n; r++) {
+		ints v = whole ? LOAD_INTS(rows->codes[r] + at) : load_rest(rows->codes[r], at, x->cols / 2);
+		struct codes c = { AND(v, SPREAD_BYTE(15)), HIGH_NIBBLES(v) };
+		_mm_prefetch((const char *)rows->codes[r] + at + x->ahead, _MM_HINT_T1);
+		if (is_float) {
+			const ints table = SPREAD_TABLE(e2m1_times_2_plus_12);
+			c.even = LOOK_UP(table, c.even);
+			c.odd = LOOK_UP(table, c.odd);
+		}
+		ints dot = dot_plane(v, c, bytes, 1);
+		if (planes > 1)
+			dot = dot_plane(dot, c, bytes + 2 * STEP_BYTES, 0);
+		if (planes > 2)
+			dot = dot_plane(dot, c, bytes + 4 * STEP_BYTES, 0);
+		sum->codes[r] = FMA(TO_FLOATS(dot), CHOOSE(sum->scale[r], order), sum->codes[r]);
+	}
+}
+
 TN_INLINE void multiply(float *y, const struct rows *rows, const struct vector *x, const int n, const unsigned planes,
 			const enum scale_kind kind)
 {
 	const int is_float = kind == SCALE_E8M0 || kind == SCALE_E4M3;
-	const ints low = SPREAD_BYTE(15), table = SPREAD_TABLE(e2m1_times_2_plus_12);
-	const size_t row_bytes = x->cols / 2;
-	floats sum[ROWS], offset[ROWS], scale[ROWS];
-	ints orders[16];
-	for (size_t i = 0; i < x->lanes_per_group; i++)
-		orders[i] = order_of(i, x->lanes_per_group);
+	const size_t full = x->cols / 2 / STEP_BYTES;
+	struct sums sum;
 	TN_UNROLL(4)
 	for (int r = 0; r < n; r++)
-		sum[r] = offset[r] = ZERO();
+		sum.codes[r] = sum.biases[r] = ZERO();
 	size_t step = 0;
 	for (size_t g = 0; g < x->groups; g += LANES) {
 		floats x_scale = LOAD_FLOATS(x->scales + g), x_sum = LOAD_FLOATS(x->sums + g);
@@ -301,32 +325,19 @@ TN_INLINE void multiply(float *y, const struct rows *rows, const struct vector *
 			floats s = load_scales(rows->scales[r], g, x->groups, kind);
 			if (kind == SCALE_E4M3)
 				s = MUL(s, SPREAD(x->factor));
-			offset[r] = FMA(is_float ? MUL(s, SPREAD(-6)) : load_scales(rows->biases[r], g, x->groups, kind), x_sum, offset[r]);
-			scale[r] = MUL(is_float ? MUL(s, SPREAD(0.5f)) : s, x_scale);
+			floats bias = is_float ? MUL(s, SPREAD(-6)) : load_scales(rows->biases[r], g, x->groups, kind);
+			sum.biases[r] = FMA(bias, x_sum, sum.biases[r]);
+			sum.scale[r] = MUL(is_float ? MUL(s, SPREAD(0.5f)) : s, x_scale);
 		}
-		for (size_t i = 0; i < x->lanes_per_group && step < x->steps; i++, step++) {
-			const int8_t *bytes = x->bytes + step * planes * 2 * STEP_BYTES;
-			TN_UNROLL(4)
-			for (int r = 0; r < n; r++) {
-				ints codes = load_codes(rows->codes[r], step, row_bytes);
-				ints even = AND(codes, low), odd = HIGH_NIBBLES(codes);
-				_mm_prefetch((const char *)rows->codes[r] + step * STEP_BYTES + x->ahead, _MM_HINT_T0);
-				if (is_float) {
-					even = LOOK_UP(table, even);
-					odd = LOOK_UP(table, odd);
-				}
-				ints dot = dot_codes(even, odd, bytes);
-				if (planes > 1)
-					dot = ADD_INTS(TIMES_256(dot), dot_codes(even, odd, bytes + 2 * STEP_BYTES));
-				if (planes > 2)
-					dot = ADD_INTS(TIMES_256(dot), dot_codes(even, odd, bytes + 4 * STEP_BYTES));
-				sum[r] = FMA(TO_FLOATS(dot), CHOOSE(scale[r], orders[i]), sum[r]);
-			}
-		}
+		size_t end = step + x->lanes_per_group < full ? step + x->lanes_per_group : full, i = 0;
+		for (; step < end; step++, i++)
+			add_step(&sum, rows, x, step, LOAD_INTS(x->orders[i]), n, planes, is_float, 1);
+		if (i < x->lanes_per_group && step == full && step < x->steps)
+			add_step(&sum, rows, x, step++, LOAD_INTS(x->orders[i]), n, planes, is_float, 0);
 	}
 	TN_UNROLL(4)
 	for (int r = 0; r < n; r++)
-		y[r] = SUM(sum[r]) + SUM(offset[r]);
+		y[r] = SUM(sum.codes[r]) + SUM(sum.biases[r]);
 }
 
 TN_INLINE void multiply_as(float *y, const struct rows *rows, const struct vector *x, int n, unsigned planes,
@@ -365,11 +376,13 @@ static void multiply_rows(float *y, const struct rows *rows, const struct vector
 	}
 }
 
-static struct vector vector_at(const struct tn_product *p, const unsigned char *planes, const struct tn_rows *w)
+static struct vector vector_at(const struct tn_product *p, const unsigned char *planes, const struct tn_rows *w,
+			       const int32_t (*orders)[LANES])
 {
 	const struct tn_format *f = p->format;
 	const unsigned char *scales = planes + steps_of(p) * planes_of(p) * 2 * STEP_BYTES;
 	struct vector x = {
+		.orders = orders,
 		.bytes = (const int8_t *)planes,
 		.scales = (const float *)(const void *)scales,
 		.sums = (const float *)(const void *)scales + group_room(p),
@@ -378,7 +391,7 @@ static struct vector vector_at(const struct tn_product *p, const unsigned char *
 		.steps = steps_of(p),
 		.lanes_per_group = f->group / 8u,
 		.factor = f->has_global_scale ? f->global_scale / 2688.0f : 1.0f,
-		.ahead = ROWS * w->stride[TN_PART_WEIGHT],
+		.ahead = 2 * ROWS * w->stride[TN_PART_WEIGHT],
 	};
 	return x;
 }
@@ -386,6 +399,8 @@ static struct vector vector_at(const struct tn_product *p, const unsigned char *
 void TN_ISA_NAME(tn_planes_rows)(float *y, size_t y_stride, const struct tn_product *p, const unsigned char *planes,
 				 const struct tn_rows *w, size_t rows)
 {
+	int32_t orders[MOST_ORDERS][LANES];
+	make_orders(orders, p->format->group / 8u);
 	for (size_t i = 0, n; i < rows; i += n) {
 		struct rows now = { { NULL }, { NULL }, { NULL } };
 		n = rows - i >= ROWS ? ROWS : 1;
@@ -397,7 +412,7 @@ void TN_ISA_NAME(tn_planes_rows)(float *y, size_t y_stride, const struct tn_prod
 						(i + r) * w->stride[TN_PART_BIASES];
 		}
 		for (size_t t = 0; t < p->m; t++) {
-			struct vector x = vector_at(p, planes + t * vector_bytes(p), w);
+			struct vector x = vector_at(p, planes + t * vector_bytes(p), w, (const int32_t(*)[LANES])orders);
 			multiply_rows(y + t * y_stride + i, &now, &x, (int)n, planes_of(p), kind_of(p->format));
 		}
 	}
