@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_ROWS = 9, MOST_M = 5, MOST_COLS = 640, MOST_RANK = 80 };
+enum { MOST_ROWS = 9, MOST_M = 5, MOST_COLS = 640, MOST_RANK = 80, WIDE_COLS = 2176, WIDE_M = 19 };
 
 static int failures;
 static uint64_t seed = 11;
@@ -46,14 +46,14 @@ static float some_float(void)
 struct matrix {
 	struct tt_guard guard[TN_PART_COUNT];
 	struct tn_rows rows;
-	double values[MOST_ROWS][MOST_COLS];
+	double values[MOST_ROWS][WIDE_COLS];
 };
 
 static void make_matrix(struct matrix *w, const struct tn_kernels *portable, const struct tn_format *f, size_t rows,
 			size_t cols)
 {
 	const struct tn_codec *codec = portable->codec[f->codec];
-	static float row[MOST_COLS];
+	static float row[WIDE_COLS];
 	memset(&w->rows, 0, sizeof w->rows);
 	for (unsigned p = 0; p < TN_PART_COUNT; p++) {
 		size_t bytes = p == TN_PART_BIASES && !codec->has_biases ? 0 : codec->part_bytes(f, p, cols);
@@ -149,6 +149,7 @@ static void check_format(const struct tn_kernels *k, const struct tn_kernels *po
 		check_product(k, portable, f, 1 + i % MOST_ROWS, cols, 1 + i % MOST_M);
 		check_product(k, portable, f, MOST_ROWS, cols, 1);
 	}
+	check_product(k, portable, f, MOST_ROWS, WIDE_COLS, WIDE_M); /* in several pieces */
 }
 
 static void check_products(const struct tn_kernels *k, const struct tn_kernels *portable)

@@ -10,7 +10,13 @@ typedef __m512 floats;
 #define LOAD(p) _mm512_loadu_ps(p)
 #define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define ADD(a, b) _mm512_add_ps(a, b)
+#define SPREAD(x) _mm512_set1_ps(x)
 #define SUM(v) _mm512_reduce_add_ps(v)
+
+TN_INLINE floats load_bytes(const unsigned char *p)
+{
+	return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
 
 TN_INLINE floats load_floats(const unsigned char *p, size_t i, tn_dtype dtype)
 {
@@ -33,7 +39,13 @@ TN_INLINE float sum_of(floats v)
 	a = _mm_add_ps(a, _mm_movehl_ps(a, a));
 	return _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)));
 }
+#define SPREAD(x) _mm256_set1_ps(x)
 #define SUM(v) sum_of(v)
+
+TN_INLINE floats load_bytes(const unsigned char *p)
+{
+	return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
+}
 
 TN_INLINE floats load_floats(const unsigned char *p, size_t i, tn_dtype dtype)
 {
@@ -61,8 +73,11 @@ TN_INLINE __m256 add_across(const floats v[8])
 	return _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
 }
 
+/* Rows are read in blocks; this many blocks ahead their bytes are asked for, into the second cache. Nearer is too late. */
+enum { AHEAD = 2 };
+
 /* A piece of a row: what tiles work on at a time. */
-enum { PIECE = TN_DOTS_SCRATCH / TN_DOTS_ROWS };
+enum { PIECE = 1024, PIECE_STRIDE = PIECE + 16 }; /* rows a power of two apart would push each other out of the cache */
 
 size_t TN_ISA_NAME(tn_dots_scratch)(const struct tn_product *p)
 {
@@ -97,7 +112,9 @@ TN_INLINE void dot_dense(float *y, const unsigned char *row, size_t stride, cons
 		TN_UNROLL(4)
 		for (int r = 0; r < n; r++) {
 			const unsigned char *at = row + (size_t)r * stride;
-			_mm_prefetch((const char *)at + j * size + (size_t)n * stride, _MM_HINT_T0);
+			_mm_prefetch((const char *)at + j * size + AHEAD * (size_t)n * stride, _MM_HINT_T1);
+			if (dtype == TN_F32 && LANES == 16)
+				_mm_prefetch((const char *)at + j * size + AHEAD * (size_t)n * stride + 64, _MM_HINT_T1);
 			sum[r][0] = FMA(load_floats(at, j, dtype), a, sum[r][0]);
 			sum[r][1] = FMA(load_floats(at, j + LANES, dtype), b, sum[r][1]);
 		}
@@ -133,9 +150,83 @@ static void dense_rows(float *y, const struct tn_rows *w, size_t rows, const flo
 		dense_rows_as(y, row, stride, rows, x, cols, TN_BF16);
 }
 
+/* Affine codes of 8 bits: scale * (codes, x) + bias * (sum of x), group by group and lane by lane. */
+TN_INLINE void dot_bytes(float *y, const struct tn_rows *w, size_t i, const int n, const float *x, size_t cols, size_t group,
+			 tn_dtype dtype)
+{
+	const unsigned char *part[TN_DOTS_ROWS][TN_PART_COUNT];
+	floats sum[TN_DOTS_ROWS];
+	size_t ahead = AHEAD * (size_t)n * w->stride[TN_PART_WEIGHT];
+	TN_UNROLL(4)
+	for (int r = 0; r < n; r++) {
+		for (unsigned p = 0; p < TN_PART_COUNT; p++)
+			part[r][p] = (const unsigned char *)w->first.part[p] + (i + (size_t)r) * w->stride[p];
+		sum[r] = ZERO();
+	}
+	for (size_t g = 0; g < cols / group; g++) {
+		floats dot[TN_DOTS_ROWS], total = ZERO();
+		TN_UNROLL(4)
+		for (int r = 0; r < n; r++) {
+			dot[r] = ZERO();
+			_mm_prefetch((const char *)part[r][TN_PART_WEIGHT] + g * group + ahead, _MM_HINT_T1);
+		}
+		for (size_t j = g * group; j < (g + 1) * group; j += LANES) {
+			floats a = LOAD(x + j);
+			total = ADD(total, a);
+			TN_UNROLL(4)
+			for (int r = 0; r < n; r++)
+				dot[r] = FMA(load_bytes(part[r][TN_PART_WEIGHT] + j), a, dot[r]);
+		}
+		TN_UNROLL(4)
+		for (int r = 0; r < n; r++) {
+			floats bias = SPREAD(scalar_as(part[r][TN_PART_BIASES], g, dtype));
+			sum[r] = FMA(dot[r], SPREAD(scalar_as(part[r][TN_PART_SCALES], g, dtype)), FMA(total, bias, sum[r]));
+		}
+	}
+	TN_UNROLL(4)
+	for (int r = 0; r < n; r++)
+		y[r] = SUM(sum[r]);
+}
+
+TN_INLINE void byte_rows_as(float *y, const struct tn_rows *w, size_t rows, const float *x, size_t cols, size_t group,
+			    tn_dtype dtype)
+{
+	size_t i = 0;
+	for (; i + TN_DOTS_ROWS <= rows; i += TN_DOTS_ROWS)
+		dot_bytes(y + i, w, i, TN_DOTS_ROWS, x, cols, group, dtype);
+	for (; i < rows; i++)
+		dot_bytes(y + i, w, i, 1, x, cols, group, dtype);
+}
+
+static void byte_rows(float *y, const struct tn_rows *w, size_t rows, const float *x, size_t cols, const struct tn_format *f)
+{
+	if (f->dtype == TN_F32)
+		byte_rows_as(y, w, rows, x, cols, f->group, TN_F32);
+	else if (f->dtype == TN_F16)
+		byte_rows_as(y, w, rows, x, cols, f->group, TN_F16);
+	else
+		byte_rows_as(y, w, rows, x, cols, f->group, TN_BF16);
+}
+
+/* 1 when it was a product that needs no decoding: one x, and rows of floats or bytes. */
+static int multiply_in_place(float *y, const struct tn_product *p, const float *x, const struct tn_rows *w, size_t rows)
+{
+	const struct tn_format *f = p->format;
+	if (p->m != 1)
+		return 0;
+	if (f->codec == TN_CODEC_dense && (f->dtype == TN_F32 || f->dtype == TN_F16 || f->dtype == TN_BF16)) {
+		dense_rows(y, w, rows, x, p->cols, f->dtype);
+		return 1;
+	}
+	if (f->codec != TN_CODEC_affine || f->bits != 8 || f->like_mlx)
+		return 0;
+	byte_rows(y, w, rows, x, p->cols, f);
+	return 1;
+}
+
 /* ---- tiles ----------------------------------------------------------------------------------------------- */
 
-/* A piece of some rows, decoded: [TN_DOTS_ROWS][PIECE], n columns of it. */
+/* A piece of some rows, decoded: [TN_DOTS_ROWS][PIECE_STRIDE], n columns of it. */
 TN_INLINE void tile(float *y, size_t y_stride, const float *w, const float *x, size_t x_stride, size_t n, const int rows,
 		    const int many, int add)
 {
@@ -150,7 +241,7 @@ TN_INLINE void tile(float *y, size_t y_stride, const float *w, const float *x, s
 		floats a[TN_DOTS_ROWS];
 		TN_UNROLL(4)
 		for (int r = 0; r < rows; r++)
-			a[r] = LOAD(w + (size_t)r * PIECE + j);
+			a[r] = LOAD(w + (size_t)r * PIECE_STRIDE + j);
 		TN_UNROLL(6)
 		for (int t = 0; t < many; t++) {
 			floats b = LOAD(x + (size_t)t * x_stride + j);
@@ -163,7 +254,7 @@ TN_INLINE void tile(float *y, size_t y_stride, const float *w, const float *x, s
 		for (int r = 0; r < rows; r++) {
 			float rest = 0, *to = y + (size_t)t * y_stride + r;
 			for (size_t i = j; i < n; i++)
-				rest += w[(size_t)r * PIECE + i] * x[(size_t)t * x_stride + i];
+				rest += w[(size_t)r * PIECE_STRIDE + i] * x[(size_t)t * x_stride + i];
 			*to = (add ? *to : 0) + (SUM(sum[r][t]) + rest);
 		}
 }
@@ -205,17 +296,14 @@ static void decode_piece(float *dst, const struct tn_product *p, const struct tn
 void TN_ISA_NAME(tn_dots_rows)(float *y, size_t y_stride, const struct tn_product *p, const struct tn_prepared *x,
 			       const struct tn_rows *w, size_t rows, float *scratch)
 {
-	tn_dtype dtype = p->format->dtype;
-	if (p->m == 1 && p->format->codec == TN_CODEC_dense && (dtype == TN_F32 || dtype == TN_F16 || dtype == TN_BF16)) {
-		dense_rows(y, w, rows, x->x, p->cols, dtype);
+	if (multiply_in_place(y, p, x->x, w, rows))
 		return;
-	}
 	for (size_t first = 0; first < p->cols; first += PIECE) {
 		size_t n = p->cols - first < PIECE ? p->cols - first : PIECE;
 		for (size_t i = 0, count; i < rows; i += count) {
 			count = rows - i >= TN_DOTS_ROWS ? TN_DOTS_ROWS : 1;
 			for (size_t r = 0; r < count; r++)
-				decode_piece(scratch + r * PIECE, p, w, i + r, first, n);
+				decode_piece(scratch + r * PIECE_STRIDE, p, w, i + r, first, n);
 			if (count == TN_DOTS_ROWS)
 				tiles(y + i, y_stride, scratch, x, first, n, p->m, TN_DOTS_ROWS, first > 0);
 			else

@@ -5,7 +5,7 @@
 #include "kernels/x86/override.h"
 
 struct tn_prepared {
-	const float *x;              /* where they are: [m, cols] */
+	const float *x;              /* [m, cols]: the caller's, or a copy */
 	size_t stride;
 };
 enum { TN_PREPARED_HEAD = 64 };
@@ -18,7 +18,7 @@ void TN_ISA_NAME(tn_planes_rows)(float *y, size_t y_stride, const struct tn_prod
 				 const struct tn_rows *w, size_t rows);
 
 /* dots.c: rows decoded to float32, or read as they are, times activations. Scratch: TN_DOTS_SCRATCH floats. */
-enum { TN_DOTS_ROWS = 4, TN_DOTS_SCRATCH = TN_DOTS_ROWS * 1024 };
+enum { TN_DOTS_ROWS = 4, TN_DOTS_SCRATCH = TN_DOTS_ROWS * (1024 + 16) };
 size_t TN_ISA_NAME(tn_dots_scratch)(const struct tn_product *p);
 void TN_ISA_NAME(tn_dots_rows)(float *y, size_t y_stride, const struct tn_product *p, const struct tn_prepared *x,
 			       const struct tn_rows *w, size_t rows, float *scratch);
