@@ -16,4 +16,14 @@ unsigned tn_cpu_features(void);
 /* CPUs that this process may use (its affinity), at least 1. */
 unsigned tn_cpu_count(void);
 
+/* For loops that wait for another thread. */
+static inline void tn_cpu_relax(void)
+{
+#if defined(__x86_64__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
 #endif

@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/pool.h"
 
+#include "base/cpu.h"
 #include "base/error.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <time.h>
+
+/* How often a thread looks for something to do, or for the others to end, before it sleeps: some tens of microseconds. To wake
+ * takes as long as a small product, and a step of a model is hundreds of those, one right after the other. */
+enum { LOOKS = 2000 };
 
 struct job {
 	const struct tn_work *work;
@@ -24,9 +29,11 @@ struct tn_pool {
 	pthread_mutex_t lock;     /* guards all below */
 	pthread_cond_t wake, idle;
 	struct job *job;
-	unsigned active;          /* workers inside the current job */
-	uint64_t generation;      /* counts jobs, so that a worker joins each one once */
-	int closing;
+	_Atomic unsigned active;  /* workers inside the current job; changed under the lock, looked at without */
+	_Atomic uint64_t generation; /* counts jobs, so that a worker joins each one once; likewise */
+	_Atomic int closing;      /* likewise */
+	unsigned sleeping;        /* workers that must be woken */
+	unsigned looks;           /* LOOKS, or 0 when there are more threads than CPUs */
 	unsigned started;         /* running threads, without the caller */
 	int start_tried;
 	pthread_t threads[];
@@ -59,6 +66,24 @@ static int do_one_task(struct job *job, unsigned worker)
 	return 1;
 }
 
+/* With the lock held, before and after: a job that the worker has not seen, which it now has; 0 when the pool closes. */
+static int wait_for_job(struct tn_pool *pool, uint64_t *seen)
+{
+	while (!pool->closing && (pool->generation == *seen || !pool->job)) {
+		*seen = pool->generation; /* one that is over */
+		pthread_mutex_unlock(&pool->lock);
+		for (unsigned i = 0; i < pool->looks && pool->generation == *seen && !pool->closing; i++)
+			tn_cpu_relax();
+		pthread_mutex_lock(&pool->lock);
+		pool->sleeping++;
+		while (!pool->closing && pool->generation == *seen)
+			pthread_cond_wait(&pool->wake, &pool->lock);
+		pool->sleeping--;
+	}
+	*seen = pool->generation;
+	return !pool->closing;
+}
+
 struct worker_start {
 	struct tn_pool *pool;
 	unsigned worker;
@@ -73,12 +98,7 @@ static void *worker_main(void *arg)
 
 	uint64_t seen = 0;
 	pthread_mutex_lock(&pool->lock);
-	for (;;) {
-		while (!pool->closing && (pool->generation == seen || !pool->job))
-			pthread_cond_wait(&pool->wake, &pool->lock);
-		if (pool->closing)
-			break;
-		seen = pool->generation;
+	while (wait_for_job(pool, &seen)) {
 		struct job *job = pool->job;
 		pool->active++;
 		pthread_mutex_unlock(&pool->lock);
@@ -122,6 +142,7 @@ tn_status tn_pool_create(tn_context *ctx, struct tn_pool **out, struct tn_error 
 	struct tn_pool *pool;
 	TN_TRY(tn_alloc_array(ctx, 1, pool_bytes(ctx), "thread pool", &pool, err));
 	pool->ctx = ctx;
+	pool->looks = ctx->threads <= tn_cpu_count() ? LOOKS : 0;
 	pthread_mutex_init(&pool->run_lock, NULL);
 	pthread_mutex_init(&pool->lock, NULL);
 	pthread_condattr_t attr;
@@ -173,7 +194,8 @@ static void run_with_workers(struct tn_pool *pool, struct job *job)
 	start_threads(pool);
 	pool->job = job;
 	pool->generation++;
-	pthread_cond_broadcast(&pool->wake);
+	if (pool->sleeping)
+		pthread_cond_broadcast(&pool->wake);
 	pthread_mutex_unlock(&pool->lock);
 
 	while (do_one_task(job, 0))
@@ -181,6 +203,10 @@ static void run_with_workers(struct tn_pool *pool, struct job *job)
 
 	pthread_mutex_lock(&pool->lock);
 	pool->job = NULL; /* a worker that wakes late finds nothing */
+	pthread_mutex_unlock(&pool->lock);
+	for (unsigned i = 0; i < pool->looks && pool->active; i++)
+		tn_cpu_relax();
+	pthread_mutex_lock(&pool->lock);
 	while (pool->active) {
 		struct timespec until;
 		clock_gettime(CLOCK_MONOTONIC, &until);
