@@ -14,7 +14,8 @@
  * new snapshot when they are done. A computation takes a snapshot, computes with it for as long as it likes, and releases it:
  * it takes no lock and never sees a change. What a snapshot alone still holds is freed when it is released.
  *
- * Memory. The shards of the base are mapped read-only: its bytes are the system's and shared by all processes. An adapter
+ * Memory. The shards of the base are mapped read-only: its bytes are the system's and shared by all processes; modules
+ * that another library packed are on the heap of the context (4 to 6 bits a weight in MLX's layout, else 16). An adapter
  * takes the bytes of its factors, in the dtype of its file. Files of a base must not be rewritten in place while it is live
  * (replacing them by renaming is fine): a file that becomes shorter ends the process with SIGBUS.
  *
@@ -49,8 +50,9 @@ struct tn_live_options {
 #define TN_LIVE_OPTIONS_INIT { sizeof(struct tn_live_options), TN_ACTIVATIONS_F32 }
 
 /* Maps the shards of a base, which stays the caller's and open until tn_live_close. `options` may be NULL.
- * Errors: TN_E_UNSUPPORTED: modules that another library packed (the message says how to convert them). TN_E_IO: a shard
- * cannot be mapped. Those of reading config.json. */
+ * Modules that another library packed (docs/foreign.md) are unpacked into memory: in MLX's layout where that holds the same
+ * values (AWQ, GPTQ in order, packed integers, MXFP4, MXFP8 by 32), else dense in the dtype that their library decodes to.
+ * Errors: TN_E_IO: a shard cannot be mapped. Those of reading config.json and packed modules. */
 TN_API tn_status tn_live_open(const tn_checkpoint *base, const struct tn_live_options *options, tn_live **out,
 			      struct tn_error *err);
 /* Detaches everything. Every snapshot must have been released. NULL allowed. */

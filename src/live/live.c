@@ -31,18 +31,11 @@ static tn_status map_shards(struct tn_live *live, struct tn_error *err)
 
 /* ---- modules --------------------------------------------------------------------------------------------- */
 
-static tn_status refuse_foreign(const struct tn_live *live, struct tn_error *err)
+/* Of a module that another library packed. */
+static int is_foreign(const struct tn_live *live, const struct tn_tensor *t)
 {
-	struct tn_foreign_set *set;
-	struct tn_foreign *f;
-	TN_TRY(tn_foreign_set_create(live->ctx, live->base, &set, err));
-	tn_status status = TN_OK;
-	for (size_t i = 0; i < live->base->count && status == TN_OK && tn_foreign_set_count(set); i++)
-		if (tn_foreign_set_at(set, i, &f) == TN_FOREIGN_MODULE)
-			status = tn_fail(err, TN_E_UNSUPPORTED, f->weight.name, "'%.100s' is packed as %s, and live bases are dense or MLX's; "
-					 "run tenon convert --to mlx, or tenon dequantize, on it first", f->weight.name, f->scheme);
-	tn_foreign_set_destroy(set);
-	return status;
+	int codes;
+	return tn_foreign_set_count(live->foreign) && tn_foreign_set_owner(live->foreign, t, &codes) != NULL;
 }
 
 static int is_bias(const struct tn_tensor *t)
@@ -89,10 +82,10 @@ static tn_status list_modules(struct tn_live *live, const tn_quant_config *quant
 	TN_TRY(tn_arena_array(&live->arena, live->base->count + 1, sizeof *live->modules, &live->modules, err));
 	for (size_t i = 0; i < live->base->count; i++) {
 		const struct tn_tensor *t = live->base->by_name[i];
-		if (is_matrix(t) && !tn_is_triple_part(live->base, t))
+		if (is_matrix(t) && !tn_is_triple_part(live->base, t) && !is_foreign(live, t))
 			TN_TRY(add_module(live, quant, t, err));
 	}
-	return TN_OK;
+	return tn_live_unpack(live, err);
 }
 
 static void sort_modules(struct tn_live *live)
@@ -214,6 +207,7 @@ static void set_bias(struct tn_live *live, size_t module)
 static int is_small(const struct tn_live *live, const struct tn_tensor *t)
 {
 	return (tn_is_weight_dtype(t->dtype) || t->dtype == TN_F64) && t->elements && !tn_is_triple_part(live->base, t) &&
+	       !is_foreign(live, t) &&
 	       tn_live_module_of(live, t->name) == TN_LIVE_NONE && (t->rank <= 1 || t->elements <= SMALL_TENSOR || is_bias(t));
 }
 
@@ -291,7 +285,7 @@ tn_status tn_live_transpose(tn_live *live, size_t module, struct tn_error *err)
 static tn_status fill(struct tn_live *live, struct tn_error *err)
 {
 	tn_quant_config *quant = NULL;
-	TN_TRY(refuse_foreign(live, err));
+	TN_TRY(tn_foreign_set_create_in(&live->arena, live->ctx, live->base, &live->foreign, err));
 	TN_TRY(map_shards(live, err));
 	if (live->base->config)
 		TN_TRY(tn_quant_config_parse(live->ctx, live->base->config, &quant, err));
@@ -338,6 +332,8 @@ void tn_live_close(tn_live *live)
 	tn_snapshot_release(live->current);
 	for (size_t i = 0; live->maps && i < live->base->shard_count; i++)
 		tn_map_close(&live->maps[i]);
+	for (size_t i = 0; i < live->unpacked_count; i++)
+		tn_buffer_release(live->ctx, &live->unpacked[i]);
 	pthread_mutex_destroy(&live->change);
 	pthread_mutex_destroy(&live->publish);
 	struct tn_arena arena = live->arena;

@@ -6,6 +6,7 @@
 #include "base/map.h"
 #include "linear/linear.h"
 #include "tenon/live.h"
+#include "weights/foreign.h"
 #include "weights/matrix.h"
 
 #include <pthread.h>
@@ -82,6 +83,9 @@ struct tn_live {
 	const tn_checkpoint *base;
 	struct tn_arena arena;         /* holds this struct too */
 	enum tn_precision precision;
+	struct tn_foreign_set *foreign; /* modules of the base that other libraries packed */
+	struct tn_buffer *unpacked;    /* their parts */
+	size_t unpacked_count;
 	struct tn_map *maps;           /* [shards] */
 	struct tn_live_module *modules; /* in the order of paths */
 	size_t module_count;
@@ -94,6 +98,9 @@ struct tn_live {
 	struct tn_snapshot *current;
 	uint64_t next_serial;
 };
+
+/* Adds the modules that other libraries packed, unpacked into memory. */
+tn_status tn_live_unpack(struct tn_live *live, struct tn_error *err);
 
 /* Where a byte of a tensor of the base stands. */
 const unsigned char *tn_live_bytes(const struct tn_live *live, const struct tn_tensor *tensor);
