@@ -73,6 +73,8 @@ const char *cli_safe(const char *text);
 
 /* To stdout as a string of JSON; what is no UTF-8 becomes U+FFFD. */
 void cli_print_json_text(const char *text);
+/* The same for `length` bytes, which must end with a whole character, or with a NUL behind them. */
+void cli_print_json_bytes(const char *text, size_t length);
 
 /* For the library's JSON writers: to stdout. */
 int cli_write(void *user, const char *bytes, size_t n);

@@ -63,9 +63,14 @@ const char *cli_safe(const char *text)
 
 void cli_print_json_text(const char *text)
 {
-	const unsigned char *s = (const unsigned char *)text;
+	cli_print_json_bytes(text, strlen(text));
+}
+
+void cli_print_json_bytes(const char *text, size_t length)
+{
+	const unsigned char *s = (const unsigned char *)text, *end = s + length;
 	putchar('"');
-	while (*s) {
+	while (s < end) {
 		size_t n = character_bytes(s);
 		if (n == 0)
 			printf("\xEF\xBF\xBD"); /* U+FFFD, for JSON holds nothing but UTF-8 */

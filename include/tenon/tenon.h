@@ -11,6 +11,7 @@
 #include "tenon/live.h"
 #include "tenon/model.h"
 #include "tenon/recode.h"
+#include "tenon/tokenizer.h"
 #include "tenon/transform.h"
 #include "tenon/weights.h"
 

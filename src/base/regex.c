@@ -8,14 +8,22 @@
 #include <pcre2.h>
 #include <string.h>
 
-/* A sane pattern on a module name takes some hundred steps. */
-enum { STEP_LIMIT = 200000, HEAP_LIMIT_KIB = 4096, LONGEST_PATTERN = 1 << 16 };
+/* A sane pattern on a module name takes some hundred steps. In a text of a million spaces it can take as many as there are
+ * spaces, and the engine that tokenizers were made with gives up after ten million. */
+enum {
+	NAME_STEPS = 200000,
+	SEARCH_STEPS = 10000000,
+	NAME_HEAP_KIB = 4096,
+	SEARCH_HEAP_KIB = 65536,
+	LONGEST_PATTERN = 1 << 16
+};
 
 struct tn_regex {
 	tn_context *ctx;
 	pcre2_general_context *general;
 	pcre2_match_context *limits;
 	pcre2_code *code;
+	uint32_t steps;
 	size_t pattern_bytes;
 	char pattern[];
 };
@@ -57,7 +65,8 @@ static void translate(char *pattern)
 	}
 }
 
-static tn_status compile(struct tn_regex *regex, const char *where, const char *key, struct tn_error *err)
+static tn_status compile(struct tn_regex *regex, uint32_t options, const char *where, const char *key,
+			 struct tn_error *err)
 {
 	int code;
 	PCRE2_SIZE at;
@@ -66,10 +75,11 @@ static tn_status compile(struct tn_regex *regex, const char *where, const char *
 	pcre2_compile_context *c = regex->limits ? pcre2_compile_context_create(regex->general) : NULL;
 	if (!c)
 		return tn_fail_nomem(err, where, regex->pattern_bytes);
-	pcre2_set_match_limit(regex->limits, STEP_LIMIT);
-	pcre2_set_depth_limit(regex->limits, STEP_LIMIT);
-	pcre2_set_heap_limit(regex->limits, HEAP_LIMIT_KIB);
-	regex->code = pcre2_compile((PCRE2_SPTR)regex->pattern, PCRE2_ZERO_TERMINATED, PCRE2_UTF, &code, &at, c);
+	pcre2_set_newline(c, PCRE2_NEWLINE_LF);
+	pcre2_set_match_limit(regex->limits, regex->steps);
+	pcre2_set_depth_limit(regex->limits, regex->steps);
+	pcre2_set_heap_limit(regex->limits, regex->steps == NAME_STEPS ? NAME_HEAP_KIB : SEARCH_HEAP_KIB);
+	regex->code = pcre2_compile((PCRE2_SPTR)regex->pattern, regex->pattern_bytes, options, &code, &at, c);
 	pcre2_compile_context_free(c);
 	if (regex->code)
 		return TN_OK;
@@ -81,26 +91,50 @@ static tn_status compile(struct tn_regex *regex, const char *where, const char *
 			  key, where, (const char *)message, (size_t)at, regex->pattern);
 }
 
-tn_status tn_regex_compile(tn_context *ctx, const char *pattern, const char *where, const char *key,
-			   struct tn_regex **out, struct tn_error *err)
+static tn_status create(tn_context *ctx, const char *pattern, size_t n, const char *where, const char *key,
+			struct tn_regex **out, struct tn_error *err)
 {
 	struct tn_regex *regex;
-	size_t n = strlen(pattern);
 	if (n > LONGEST_PATTERN)
 		return tn_fail(err, TN_E_LIMIT, where, "'%s' in '%.120s' is a pattern of %zu bytes; at most %d were expected", key,
 			       where, n, (int)LONGEST_PATTERN);
 	TN_TRY(tn_alloc_array(ctx, 1, sizeof *regex + n + 1, "pattern", &regex, err));
 	regex->ctx = ctx;
 	regex->pattern_bytes = n;
-	memcpy(regex->pattern, pattern, n + 1);
-	translate(regex->pattern);
-	tn_status status = compile(regex, where, key, err);
+	memcpy(regex->pattern, pattern, n);
+	*out = regex;
+	return TN_OK;
+}
+
+static tn_status finish(struct tn_regex *regex, uint32_t options, const char *where, const char *key,
+			struct tn_regex **out, struct tn_error *err)
+{
+	tn_status status = compile(regex, options, where, key, err);
 	if (status != TN_OK) {
 		tn_regex_free(regex);
 		return status;
 	}
 	*out = regex;
 	return TN_OK;
+}
+
+tn_status tn_regex_compile(tn_context *ctx, const char *pattern, const char *where, const char *key,
+			   struct tn_regex **out, struct tn_error *err)
+{
+	struct tn_regex *regex = NULL;
+	TN_TRY(create(ctx, pattern, strlen(pattern), where, key, &regex, err));
+	translate(regex->pattern);
+	regex->steps = NAME_STEPS;
+	return finish(regex, PCRE2_UTF, where, key, out, err);
+}
+
+tn_status tn_regex_compile_search(tn_context *ctx, const char *pattern, size_t n, const char *where, const char *key,
+				  struct tn_regex **out, struct tn_error *err)
+{
+	struct tn_regex *regex = NULL;
+	TN_TRY(create(ctx, pattern, n, where, key, &regex, err));
+	regex->steps = SEARCH_STEPS;
+	return finish(regex, PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, where, key, out, err);
 }
 
 void tn_regex_free(struct tn_regex *regex)
@@ -114,6 +148,14 @@ void tn_regex_free(struct tn_regex *regex)
 }
 
 /* ---- matching -------------------------------------------------------------------------------------------- */
+
+static tn_status match_failed(const struct tn_regex *regex, int code, const char *text, struct tn_error *err)
+{
+	if (code == PCRE2_ERROR_NOMEMORY)
+		return tn_fail_nomem(err, regex->pattern, regex->pattern_bytes);
+	return tn_fail(err, TN_E_LIMIT, text, "the pattern '%.100s' takes more than %u steps on '%.100s'; write it without nested "
+		       "repetition", regex->pattern, (unsigned)regex->steps, text);
+}
 
 static tn_status match(const struct tn_regex *regex, const char *text, uint32_t options, int *matched, const char **group,
 		       size_t *group_length, struct tn_error *err)
@@ -133,10 +175,7 @@ static tn_status match(const struct tn_regex *regex, const char *text, uint32_t 
 	*matched = n >= 0;
 	if (n >= 0 || n == PCRE2_ERROR_NOMATCH)
 		return TN_OK;
-	if (n == PCRE2_ERROR_NOMEMORY)
-		return tn_fail_nomem(err, regex->pattern, regex->pattern_bytes);
-	return tn_fail(err, TN_E_LIMIT, text, "the pattern '%.100s' takes more than %d steps on '%.100s'; write it without nested "
-		       "repetition", regex->pattern, (int)STEP_LIMIT, text);
+	return match_failed(regex, n, text, err);
 }
 
 tn_status tn_regex_full(const struct tn_regex *regex, const char *text, int *matched, struct tn_error *err)
@@ -148,4 +187,66 @@ tn_status tn_regex_begin(const struct tn_regex *regex, const char *text, int *ma
 			 size_t *group_length, struct tn_error *err)
 {
 	return match(regex, text, PCRE2_ANCHORED, matched, group, group_length, err);
+}
+
+/* ---- searching ------------------------------------------------------------------------------------------- */
+
+void tn_ranges_release(struct tn_ranges *ranges)
+{
+	tn_free_array(ranges->ctx, ranges->items, ranges->capacity, sizeof *ranges->items);
+	tn_ranges_init(ranges, ranges->ctx);
+}
+
+tn_status tn_ranges_add(struct tn_ranges *ranges, size_t begin, size_t end, struct tn_error *err)
+{
+	TN_TRY(tn_grow(ranges->ctx, &ranges->items, &ranges->capacity, ranges->count + 1, sizeof *ranges->items, "matches",
+		       err));
+	ranges->items[ranges->count++] = (struct tn_range){ begin, end };
+	return TN_OK;
+}
+
+static size_t next_character(const char *text, size_t n, size_t at)
+{
+	at++;
+	while (at < n && ((unsigned char)text[at] & 0xC0) == 0x80)
+		at++;
+	return at;
+}
+
+static tn_status find_all(const struct tn_regex *regex, pcre2_match_data *data, const char *text, size_t n,
+			  struct tn_ranges *out, struct tn_error *err)
+{
+	const PCRE2_SIZE *at = pcre2_get_ovector_pointer(data);
+	size_t from = 0, last_end = SIZE_MAX;
+	while (from <= n) {
+		int rc = pcre2_match(regex->code, (PCRE2_SPTR)text, n, from, PCRE2_NO_UTF_CHECK, data, regex->limits);
+		if (rc == PCRE2_ERROR_NOMATCH)
+			return TN_OK;
+		if (rc < 0)
+			return match_failed(regex, rc, text, err);
+		size_t begin = at[0], end = at[1];
+		if (end < begin) /* \K can do that */
+			begin = end;
+		if (begin == end && end == last_end) {
+			from = next_character(text, n, from);
+			continue;
+		}
+		if (begin < from)
+			begin = from;
+		TN_TRY(tn_ranges_add(out, begin, end < begin ? begin : end, err));
+		from = last_end = out->items[out->count - 1].end;
+	}
+	return TN_OK;
+}
+
+tn_status tn_regex_find_all(const struct tn_regex *regex, const char *text, size_t n, struct tn_ranges *out,
+			    struct tn_error *err)
+{
+	pcre2_match_data *data = pcre2_match_data_create(1, regex->general);
+	if (!data)
+		return tn_fail_nomem(err, regex->pattern, sizeof(PCRE2_SIZE));
+	out->count = 0;
+	tn_status status = find_all(regex, data, text, n, out, err);
+	pcre2_match_data_free(data);
+	return status;
 }

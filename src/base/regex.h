@@ -17,4 +17,31 @@ tn_status tn_regex_full(const struct tn_regex *regex, const char *text, int *mat
 tn_status tn_regex_begin(const struct tn_regex *regex, const char *text, int *matched, const char **group,
 			 size_t *group_length, struct tn_error *err);
 
+/* ---- searching in texts ---------------------------------------------------------------------------------- */
+
+struct tn_range {
+	size_t begin, end;
+};
+struct tn_ranges {
+	tn_context *ctx;
+	struct tn_range *items;
+	size_t count, capacity;
+};
+static inline void tn_ranges_init(struct tn_ranges *ranges, tn_context *ctx)
+{
+	*ranges = (struct tn_ranges){ .ctx = ctx };
+}
+void tn_ranges_release(struct tn_ranges *ranges);
+tn_status tn_ranges_add(struct tn_ranges *ranges, size_t begin, size_t end, struct tn_error *err);
+
+/* Compiles a pattern of n bytes, in PCRE2's own language, for texts of any length: classes follow Unicode, ^ and $ stand at
+ * every line. */
+tn_status tn_regex_compile_search(tn_context *ctx, const char *pattern, size_t n, const char *where, const char *key,
+				  struct tn_regex **out, struct tn_error *err);
+
+/* Every match in a text of n bytes, which must be UTF-8, from left to right; an empty match is passed over where another one
+ * ended. They replace what `out` held. TN_E_LIMIT: one takes too many steps. */
+tn_status tn_regex_find_all(const struct tn_regex *regex, const char *text, size_t n, struct tn_ranges *out,
+			    struct tn_error *err);
+
 #endif

@@ -30,7 +30,7 @@ export PKG_CONFIG_PATH="$pc"
 "$cc" $flags "$here/consumer.c" $(pkg-config --define-prefix --cflags --libs tenon) -o "$work/dynamic"
 [ "$(LD_LIBRARY_PATH="$(dirname "$pc")" "$work/dynamic")" = "$version" ]
 # shellcheck disable=SC2046
-"$cc" $flags "$here/consumer.c" $(pkg-config --cflags tenon) "$(dirname "$pc")/libtenon.a" $(pkg-config --libs jansson libpcre2-8 lapack) \
+"$cc" $flags "$here/consumer.c" $(pkg-config --cflags tenon) "$(dirname "$pc")/libtenon.a" $(pkg-config --libs jansson libpcre2-8 lapack libutf8proc) \
 	-lm -lpthread -o "$work/static"
 [ "$("$work/static")" = "$version" ]
 [ "$("$work/root/bin/tenon" --version)" = "tenon $version" ]
