@@ -73,12 +73,23 @@ static int unify(json_t *config, const struct tn_architecture *family)
 	return 1;
 }
 
+/* jansson's own json_object_update_missing does not say when memory ran out. */
+static int add_missing(json_t *config, json_t *defaults)
+{
+	const char *key;
+	json_t *value;
+	json_object_foreach(defaults, key, value)
+		if (!json_object_get(config, key) && json_object_set(config, key, value) != 0)
+			return 0;
+	return 1;
+}
+
 static tn_status complete(tn_context *ctx, json_t *config, const struct tn_architecture *family, const char *where,
 			  struct tn_error *err)
 {
 	json_t *defaults;
 	TN_TRY(parse_defaults(ctx, family, &defaults, err));
-	int failed = json_object_update_missing(config, defaults) != 0 || !unify(config, family);
+	int failed = !add_missing(config, defaults) || !unify(config, family);
 	json_decref(defaults);
 	return failed ? tn_fail_nomem(err, where, 0) : TN_OK;
 }
