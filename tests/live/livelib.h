@@ -31,4 +31,11 @@ float *live_forward(const tn_snapshot *s, const tn_live *live, size_t module, ui
  * result. bias may be NULL. */
 double live_error(const float *y, const float *x, const double *w, const float *bias, size_t m, size_t out, size_t in);
 
+/* A base of two modules [LIVE_OUT, LIVE_IN] and PEFT adapters for them of random numbers. */
+enum { LIVE_OUT = 384, LIVE_IN = 256, LIVE_RANK = 24 };
+#define LIVE_Q "model.layers.0.self_attn.q_proj"
+#define LIVE_V "model.layers.0.self_attn.v_proj"
+void live_write_base(const char *folder);
+void live_write_adapter(const char *folder, int dora, uint64_t seed);
+
 #endif

@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sets of adapters: sums with weights, rows that choose, what is refused, what is freed, what allocates. */
+#include "livelib.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { M = 20 };
+
+/* The base, two plain adapters and a DoRA, none attached. */
+struct bench {
+	struct live_base b;
+	tn_adapter *plain[2], *dora;
+	size_t q;
+	float *x;
+};
+
+static struct bench make_bench(struct tt *t)
+{
+	struct bench s;
+	live_write_base(tt_path(t, "base"));
+	live_write_adapter(tt_path(t, "a0"), 0, 21);
+	live_write_adapter(tt_path(t, "a1"), 0, 22);
+	live_write_adapter(tt_path(t, "d"), 1, 23);
+	live_open(t, tt_path(t, "base"), &s.b);
+	s.plain[0] = live_adapter(t, tt_path(t, "a0"));
+	s.plain[1] = live_adapter(t, tt_path(t, "a1"));
+	s.dora = live_adapter(t, tt_path(t, "d"));
+	s.q = tn_live_module(s.b.live, LIVE_Q);
+	s.x = live_x(M, LIVE_IN, 77);
+	return s;
+}
+
+static void free_bench(struct bench *s)
+{
+	live_close(&s->b);
+	tn_adapter_close(s->plain[0]);
+	tn_adapter_close(s->plain[1]);
+	tn_adapter_close(s->dora);
+	free(s->x);
+}
+
+/* Row `row` of x through the module as those adapters leave it. */
+static double row_error(struct tt *t, const struct bench *s, const float *y, size_t row, const struct tn_weighted_adapter *set,
+			size_t count)
+{
+	struct tn_weighted_adapter none = { s->plain[0], 0 };
+	double *w = live_truth(t, &s->b, s->q, count ? set : &none, count ? count : 1);
+	double error = live_error(y + row * LIVE_OUT, s->x + row * LIVE_IN, w, NULL, 1, LIVE_OUT, LIVE_IN);
+	free(w);
+	return error;
+}
+
+static void test_weights_add_up(void **state)
+{
+	struct tt *t = *state;
+	struct bench s = make_bench(t);
+	struct tn_weighted_adapter set[2] = { { s.plain[0], 0.5 }, { s.plain[1], -2 } };
+	tt_ok(t, tn_live_attach(s.b.live, "first", s.plain[0], 0.5, &t->err));
+	tt_ok(t, tn_live_attach(s.b.live, "second", s.plain[1], -2, &t->err));
+	tn_snapshot *both = tn_live_snapshot(s.b.live);
+	tt_ok(t, tn_live_enable(s.b.live, "second", 0, &t->err));
+	tn_snapshot *one = tn_live_snapshot(s.b.live);
+	float *y = live_forward(both, s.b.live, s.q, 0, M, s.x, NULL), *z = live_forward(one, s.b.live, s.q, 0, M, s.x, NULL);
+	for (size_t row = 0; row < M; row += 7) {
+		assert_true(row_error(t, &s, y, row, set, 2) < 1e-6);
+		assert_true(row_error(t, &s, z, row, set, 1) < 1e-6);
+		assert_true(row_error(t, &s, z, row, set, 2) > 1e-2);
+	}
+	free(y);
+	free(z);
+	tn_snapshot_release(both);
+	tn_snapshot_release(one);
+	free_bench(&s);
+}
+
+/* Rows in any order with sets of their own, in one call: each as if it were alone. */
+static void test_rows_choose(void **state)
+{
+	struct tt *t = *state;
+	struct bench s = make_bench(t);
+	struct tn_weighted_adapter set[3] = { { s.plain[0], 1 }, { s.dora, 1 }, { s.plain[1], 3 } };
+	tt_ok(t, tn_live_attach(s.b.live, "first", s.plain[0], 1, &t->err));
+	tt_ok(t, tn_live_attach_disabled(s.b.live, "dora", s.dora, 1, &t->err));
+	tt_ok(t, tn_live_attach_disabled(s.b.live, "third", s.plain[1], 3, &t->err));
+	tn_snapshot *snapshot = tn_live_snapshot(s.b.live);
+	assert_int_equal(tn_snapshot_adapter(snapshot, "nobody"), TN_LIVE_NONE);
+	size_t pattern[] = { tn_snapshot_adapter(snapshot, "third"), TN_LIVE_BASE, tn_snapshot_adapter(snapshot, "dora"),
+			     TN_LIVE_DEFAULT, tn_snapshot_adapter(snapshot, "dora"), tn_snapshot_adapter(snapshot, "first"),
+			     TN_LIVE_BASE };
+	static const int member[] = { 2, -1, 1, 0, 1, 0, -1 };
+	for (int sorted = 0; sorted < 2; sorted++) {
+		size_t choice[M], kind[M];
+		for (size_t i = 0; i < M; i++) {
+			kind[i] = sorted ? i * 7 / M : (i * 5) % 7;
+			choice[i] = pattern[kind[i]];
+		}
+		float *y = live_forward(snapshot, s.b.live, s.q, 0, M, s.x, choice);
+		for (size_t i = 0; i < M; i++) {
+			int at = member[kind[i]];
+			double error = row_error(t, &s, y, i, at < 0 ? NULL : &set[at], at >= 0);
+			if (!(error < 1e-6))
+				fail_msg("row %zu with set %d is off by %g", i, at, error);
+		}
+		free(y);
+	}
+	tn_snapshot_release(snapshot);
+	free_bench(&s);
+}
+
+static void test_refusals(void **state)
+{
+	struct tt *t = *state;
+	struct bench s = make_bench(t);
+	tt_ok(t, tn_live_attach(s.b.live, "plain", s.plain[0], 1, &t->err));
+	tn_snapshot *before = tn_live_snapshot(s.b.live), *after;
+	tt_expect(t, tn_live_attach(s.b.live, "dora", s.dora, 1, &t->err), TN_E_UNSUPPORTED);
+	tt_expect_msg(t, "is a DoRA, whose magnitudes hold for the base");
+	tt_expect(t, tn_live_attach(s.b.live, "plain", s.plain[1], 1, &t->err), TN_E_EXISTS);
+	tt_expect(t, tn_live_detach(s.b.live, "nobody", &t->err), TN_E_NOTFOUND);
+	tt_expect(t, tn_live_enable(s.b.live, "nobody", 1, &t->err), TN_E_NOTFOUND);
+	tt_expect(t, tn_live_swap(s.b.live, "nobody", "x", s.dora, 1, &t->err), TN_E_NOTFOUND);
+	after = tn_live_snapshot(s.b.live);
+	assert_ptr_equal(before, after);
+	tn_snapshot_release(after);
+	tt_ok(t, tn_live_attach_disabled(s.b.live, "dora", s.dora, 1, &t->err));
+	tt_expect(t, tn_live_enable(s.b.live, "dora", 1, &t->err), TN_E_UNSUPPORTED);
+	tt_expect(t, tn_live_swap(s.b.live, "dora", "plain", s.plain[1], 1, &t->err), TN_E_EXISTS);
+	tt_ok(t, tn_live_enable(s.b.live, "plain", 0, &t->err));
+	tt_ok(t, tn_live_enable(s.b.live, "dora", 1, &t->err));
+	tn_snapshot_release(before);
+	free_bench(&s);
+}
+
+static uint64_t identity(const struct bench *s, const char *name)
+{
+	tn_snapshot *snapshot = tn_live_snapshot(s->b.live);
+	size_t at = name ? tn_snapshot_adapter(snapshot, name) : TN_LIVE_DEFAULT;
+	uint64_t id = tn_snapshot_identity(snapshot, at);
+	tn_snapshot_release(snapshot);
+	return id;
+}
+
+static void test_identities(void **state)
+{
+	struct tt *t = *state;
+	struct bench s = make_bench(t);
+	uint64_t bare = identity(&s, NULL);
+	tt_ok(t, tn_live_attach_disabled(s.b.live, "a", s.plain[0], 1, &t->err));
+	assert_true(identity(&s, NULL) == bare);
+	tt_ok(t, tn_live_enable(s.b.live, "a", 1, &t->err));
+	uint64_t one = identity(&s, NULL);
+	assert_true(one != bare && one == identity(&s, "a"));
+	tt_ok(t, tn_live_attach(s.b.live, "b", s.plain[1], 1, &t->err));
+	assert_true(identity(&s, NULL) != one && identity(&s, "a") == one);
+	tt_ok(t, tn_live_detach(s.b.live, "b", &t->err));
+	assert_true(identity(&s, NULL) == one);
+	tt_ok(t, tn_live_swap(s.b.live, "a", "a", s.dora, 1, &t->err));
+	assert_true(identity(&s, NULL) != one && identity(&s, NULL) != bare);
+	tt_ok(t, tn_live_detach(s.b.live, "a", &t->err));
+	assert_true(identity(&s, NULL) == bare);
+	free_bench(&s);
+}
+
+/* A snapshot outlives what is detached; the memory goes with it. */
+static void test_snapshots_keep(void **state)
+{
+	struct tt *t = *state;
+	struct bench s = make_bench(t);
+	struct tn_weighted_adapter one = { s.dora, 1 };
+	struct tn_attachment info;
+	size_t empty = t->heap.live_bytes;
+	tt_ok(t, tn_live_attach(s.b.live, "d", s.dora, 1, &t->err));
+	tn_snapshot *held = tn_live_snapshot(s.b.live);
+	tt_ok(t, tn_live_swap(s.b.live, "d", "a", s.plain[0], 1, &t->err));
+	tn_snapshot *now = tn_live_snapshot(s.b.live);
+	assert_int_equal(tn_snapshot_count(now), 1);
+	tn_snapshot_at(now, 0, &info);
+	assert_string_equal(info.name, "a");
+	assert_true(info.enabled && info.weight == 1);
+	tn_snapshot_release(now);
+	float *y = live_forward(held, s.b.live, s.q, 0, M, s.x, NULL);
+	assert_true(row_error(t, &s, y, 3, &one, 1) < 1e-6);
+	free(y);
+	tt_ok(t, tn_live_detach(s.b.live, "a", &t->err));
+	assert_true(t->heap.live_bytes > empty + LIVE_RANK * LIVE_IN);
+	tn_snapshot_release(held);
+	assert_int_equal(t->heap.live_bytes, empty);
+	free_bench(&s);
+}
+
+/* Nothing is allocated between taking a snapshot and releasing it. */
+static void test_no_allocation(void **state)
+{
+	struct tt *t = *state;
+	struct bench s = make_bench(t);
+	static float y[M * LIVE_OUT];
+	uint32_t ids[M] = { 0 };
+	tt_ok(t, tn_live_attach(s.b.live, "a", s.plain[0], 1, &t->err));
+	tt_ok(t, tn_live_attach_disabled(s.b.live, "d", s.dora, 1, &t->err));
+	tn_snapshot *warm = tn_live_snapshot(s.b.live);
+	free(live_forward(warm, s.b.live, s.q, 0, M, s.x, NULL)); /* the workers start */
+	tn_snapshot_release(warm);
+	size_t calls = t->heap.calls, choice[M];
+	for (size_t i = 0; i < M; i++)
+		choice[i] = i % 3 == 0 ? TN_LIVE_BASE : i % 3 - 1;
+	for (int round = 0; round < 3; round++) {
+		tn_snapshot *now = tn_live_snapshot(s.b.live);
+		void *scratch = malloc(tn_snapshot_scratch_bytes(now, s.q, M)); /* not the context's */
+		struct tn_live_call call = { s.q, M, s.x, LIVE_IN, y, LIVE_OUT, round ? choice : NULL, 0 };
+		tn_snapshot_forward(now, &call, scratch);
+		tn_snapshot_embed(now, s.q, ids, 2, NULL, y, LIVE_IN, scratch);
+		free(scratch);
+		tn_snapshot_release(now);
+	}
+	assert_int_equal(t->heap.calls, calls);
+	free_bench(&s);
+}
+
+static void test_same_bits(void **state)
+{
+	struct tt *t = *state;
+	struct bench s = make_bench(t);
+	float *first = NULL;
+	free_bench(&s);
+	for (unsigned threads = 1; threads <= 7; threads += 2) {
+		struct tn_options options = TN_OPTIONS_INIT;
+		tn_context *ctx, *own = t->ctx;
+		options.threads = threads;
+		tt_ok(t, tn_context_create(&options, &ctx, &t->err));
+		t->ctx = ctx;
+		s = make_bench(t);
+		tt_ok(t, tn_live_attach(s.b.live, "d", s.dora, 1, &t->err));
+		tn_snapshot *now = tn_live_snapshot(s.b.live);
+		float *y = live_forward(now, s.b.live, s.q, 0, M, s.x, NULL);
+		if (first)
+			assert_memory_equal(first, y, M * LIVE_OUT * sizeof *y);
+		tn_snapshot_release(now);
+		free_bench(&s);
+		free(first);
+		first = y;
+		t->ctx = own;
+		tn_context_destroy(ctx);
+	}
+	free(first);
+}
+
+/* Sixty-four adapters on one base: memory grows by their factors. */
+static void test_many_adapters(void **state)
+{
+	struct tt *t = *state;
+	struct bench s = make_bench(t);
+	size_t factors = 2 * LIVE_RANK * (LIVE_IN + LIVE_OUT) * sizeof(float), before = t->heap.live_bytes;
+	for (int i = 0; i < 64; i++) {
+		char name[16];
+		snprintf(name, sizeof name, "%d", i);
+		tt_ok(t, tn_live_attach_disabled(s.b.live, name, s.plain[i % 2], 1, &t->err));
+	}
+	size_t grown = t->heap.live_bytes - before;
+	if (grown > 64 * factors * 105 / 100)
+		fail_msg("64 adapters of %zu bytes take %zu", factors, grown);
+	struct tn_attachment info;
+	tn_snapshot *now = tn_live_snapshot(s.b.live);
+	tn_snapshot_at(now, 63, &info);
+	assert_true(info.bytes >= factors && info.bytes <= factors * 105 / 100);
+	assert_true(tn_snapshot_bytes(now) < 10000);
+	tn_snapshot_release(now);
+	free_bench(&s);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TT_TEST(test_weights_add_up), TT_TEST(test_rows_choose),   TT_TEST(test_refusals),
+		TT_TEST(test_identities),     TT_TEST(test_snapshots_keep), TT_TEST(test_no_allocation),
+		TT_TEST(test_same_bits),      TT_TEST(test_many_adapters),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
