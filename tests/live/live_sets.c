@@ -164,10 +164,22 @@ static void test_identities(void **state)
 	free_bench(&s);
 }
 
+/* Another context on the same heap without workers, which would give memory back in their own time. Returns the former one. */
+static tn_context *single_thread(struct tt *t)
+{
+	struct tn_options options = TN_OPTIONS_INIT;
+	tn_context *former = t->ctx;
+	options.allocator = tt_heap_allocator(&t->heap);
+	options.threads = 1;
+	tt_ok(t, tn_context_create(&options, &t->ctx, &t->err));
+	return former;
+}
+
 /* A snapshot outlives what is detached; the memory goes with it. */
 static void test_snapshots_keep(void **state)
 {
 	struct tt *t = *state;
+	tn_context *shared = single_thread(t);
 	struct bench s = make_bench(t);
 	struct tn_weighted_adapter one = { s.dora, 1 };
 	struct tn_attachment info;
@@ -189,6 +201,8 @@ static void test_snapshots_keep(void **state)
 	tn_snapshot_release(held);
 	assert_int_equal(t->heap.live_bytes, empty);
 	free_bench(&s);
+	tn_context_destroy(t->ctx);
+	t->ctx = shared;
 }
 
 /* Nothing is allocated between taking a snapshot and releasing it. */
@@ -251,6 +265,7 @@ static void test_same_bits(void **state)
 static void test_many_adapters(void **state)
 {
 	struct tt *t = *state;
+	tn_context *shared = single_thread(t);
 	struct bench s = make_bench(t);
 	size_t factors = 2 * LIVE_RANK * (LIVE_IN + LIVE_OUT) * sizeof(float), before = t->heap.live_bytes;
 	for (int i = 0; i < 64; i++) {
@@ -268,6 +283,8 @@ static void test_many_adapters(void **state)
 	assert_true(tn_snapshot_bytes(now) < 10000);
 	tn_snapshot_release(now);
 	free_bench(&s);
+	tn_context_destroy(t->ctx);
+	t->ctx = shared;
 }
 
 int main(void)
