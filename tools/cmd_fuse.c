@@ -12,7 +12,7 @@ static struct {
 	const char *model, *save_path, *upload_repo, *rounding, *promote_bits, *receipt, *dense_base;
 	struct cli_list adapters;
 	struct tn_fuse_options fuse;
-	int dry_run, force, resume;
+	int dry_run, force, resume, consume;
 } args = { .fuse = TN_FUSE_OPTIONS_INIT };
 
 static const struct cli_option options[] = {
@@ -23,6 +23,7 @@ static const struct cli_option options[] = {
 	{ CLI_FLAG, "--dry-run", NULL, "print what would be done, and do nothing", &args.dry_run },
 	{ CLI_FLAG, "--force", NULL, "replace OUT if it holds a model", &args.force },
 	{ CLI_FLAG, "--resume", NULL, "keep the finished shards of an interrupted run of the same job", &args.resume },
+	{ CLI_FLAG, "--consume-input", NULL, "use BASE up while OUT grows, on a disk too small for both", &args.consume },
 	{ CLI_FLAG, "--allow-nonfinite", NULL, "write NaN and infinity in place of refusing them", &args.fuse.allow_nonfinite },
 	{ CLI_TEXT, "--upload-repo", "REPO", "not done by tenon; says what to run instead", &args.upload_repo },
 	{ CLI_SECTION, "", NULL, "Where the base is quantized:", NULL },
@@ -38,7 +39,7 @@ static const struct cli_command command = {
 	.verb = "fuse",
 	.usage = "--model BASE --adapter-path ADAPTER --save-path OUT",
 	.about = "Writes BASE + ADAPTER as a complete Hugging Face folder. OUT appears whole or not at all; BASE is only\n"
-		 "read. Memory stays under --max-memory for any model size. A quantized BASE stays quantized as it is.",
+		 "read (but see --consume-input). Memory stays under --max-memory for any model size. A quantized BASE stays quantized as it is.",
 	.options = options,
 };
 
@@ -168,7 +169,9 @@ static int run_with_receipt(tn_fuse *fuse, struct tn_error *err)
 	struct receipt receipt;
 	if (!receipt_begin(&receipt, args.receipt, args.force, err))
 		return 0;
-	int done = tn_fuse_run(fuse, args.save_path, cli_save_flags(args.force, args.resume), err) == TN_OK &&
+	unsigned flags = cli_save_flags(args.force, args.resume) | (args.consume ? (unsigned)TN_SAVE_CONSUME : 0) |
+			 (args.receipt ? (unsigned)TN_SAVE_IDENTIFY : 0);
+	int done = tn_fuse_run(fuse, args.save_path, flags, err) == TN_OK &&
 		   (!args.receipt || tn_fuse_receipt(fuse, args.save_path, receipt_write, &receipt, err) == TN_OK) &&
 		   receipt_end(&receipt, err);
 	receipt_abort(&receipt);
@@ -196,6 +199,24 @@ static int run(tn_fuse *fuse, const tn_checkpoint *base)
 	return EXIT_DONE;
 }
 
+/* -1: there is something to do; else the exit status of a run whose interrupted forerunner had done everything. */
+static int settle(tn_context *ctx)
+{
+	struct tn_error err;
+	int is_complete;
+	if (!args.consume || !args.resume || args.dry_run)
+		return -1;
+	if (tn_fuse_settle_consumed(ctx, args.model, args.save_path, &is_complete, &err) != TN_OK)
+		return cli_fail(command.verb, &err);
+	if (!is_complete)
+		return -1;
+	if (!cli.quiet)
+		printf("the interrupted run had put everything in its place -> %s\n", cli_safe(args.save_path));
+	if (args.receipt)
+		fprintf(stderr, "tenon: warning: it left no receipt, and the base is gone; tenon inspect shows what was made\n");
+	return EXIT_DONE;
+}
+
 static int open_dense(tn_context *ctx, tn_checkpoint **dense, struct tn_error *err)
 {
 	int done = !args.dense_base || tn_checkpoint_open(ctx, args.dense_base, dense, err) == TN_OK;
@@ -210,7 +231,10 @@ static int fuse(tn_context *ctx)
 	struct joining joining = { .count = 0 };
 	tn_fuse *plan = NULL;
 	int status;
-	if (tn_checkpoint_open(ctx, args.model, &base, &err) != TN_OK || !open_dense(ctx, &dense, &err) ||
+	status = settle(ctx);
+	if (status >= 0)
+		return status;
+	if ((args.consume ? tn_checkpoint_open_consumed : tn_checkpoint_open)(ctx, args.model, &base, &err) != TN_OK || !open_dense(ctx, &dense, &err) ||
 	    joining_open(ctx, &args.adapters, &joining, &args.fuse, &err) != TN_OK ||
 	    tn_fuse_plan(ctx, base, joining.adapters[0], &args.fuse, &plan, &err) != TN_OK)
 		status = cli_fail(command.verb, &err);
@@ -260,6 +284,8 @@ int cmd_fuse(int argc, char **argv)
 		return cli_usage(&command, "--adapter-path is missing");
 	if (!args.save_path && !args.dry_run)
 		return cli_usage(&command, "--save-path is missing");
+	if (args.consume && args.force)
+		return cli_usage(&command, "--consume-input replaces nothing, so --force does not go with it");
 	if (read_words() != EXIT_DONE)
 		return EXIT_USAGE;
 	tn_context *ctx = cli_context(command.verb);

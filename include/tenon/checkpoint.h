@@ -79,6 +79,10 @@ typedef struct tn_checkpoint tn_checkpoint;
  * a name in two shards, an index that disagrees with a header (a tensor that its shard lacks, or that the index does not
  * list), a shard name that is a path, a damaged file; each names both files. */
 TN_API tn_status tn_checkpoint_open(tn_context *ctx, const char *path, tn_checkpoint **out, struct tn_error *err);
+/* The same for a model that a fuse with TN_SAVE_CONSUME is using up: files that it has cut to their headers are opened too, and
+ * reading their data is TN_E_IO. */
+TN_API tn_status tn_checkpoint_open_consumed(tn_context *ctx, const char *path, tn_checkpoint **out,
+					     struct tn_error *err);
 TN_API void tn_checkpoint_close(tn_checkpoint *checkpoint);
 
 TN_API const char *tn_checkpoint_path(const tn_checkpoint *checkpoint);

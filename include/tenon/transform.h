@@ -21,8 +21,14 @@ typedef int (*tn_write_fn)(void *user, const char *bytes, size_t n);
 /* How a folder is written; flags of the jobs that write one. */
 enum tn_save_flags {
 	TN_SAVE_FORCE = 1,  /* replace the folder that stands there, if everything in it belongs to a model folder */
-	TN_SAVE_RESUME = 2  /* take up an interrupted run of the same job on the same inputs: shards that it has finished are not
+	TN_SAVE_RESUME = 2, /* take up an interrupted run of the same job on the same inputs: shards that it has finished are not
 	                     * written again. A run with this flag that fails leaves what it has finished for the next one */
+	TN_SAVE_CONSUME = 4, /* tn_fuse_run alone: use the base up. One shard of the result is written at a time; when it is durable,
+	                      * the shards of the base that nothing else is made from are cut to their headers, so that the disk
+	                      * holds one model and a shard. From the first cut on the finished shards are the only copy: whatever
+	                      * happens they stay, beside a text file in the base that says so, until a run with TN_SAVE_RESUME ends
+	                      * the job. Open the base with tn_checkpoint_open_consumed. Not with TN_SAVE_FORCE */
+	TN_SAVE_IDENTIFY = 8 /* with TN_SAVE_CONSUME: hash what is changed of the base before, for tn_fuse_receipt */
 };
 
 /* ---- fuse ------------------------------------------------------------------------------------------------ */
@@ -123,11 +129,14 @@ TN_API tn_status tn_fuse_plan_json(const tn_fuse *fuse, tn_write_fn write, void 
 TN_API tn_status tn_fuse_run(tn_fuse *fuse, const char *save_path, unsigned flags, struct tn_error *err);
 
 /* The receipt of a plan that has run into `save_path`: the plan, and SHA-256 of the base, of every tensor and of the files beside
- * the weights. Reads the result once, and of the base what was not copied. tn_fuse_identify does the second; call it before the
- * run when the base does not outlive that.
+ * the weights. Reads the result once, and of the base what was not copied, unless the run has.
  * Errors: TN_E_MISMATCH: the folder does not hold what the plan wrote. */
-TN_API tn_status tn_fuse_identify(tn_fuse *fuse, struct tn_error *err);
 TN_API tn_status tn_fuse_receipt(tn_fuse *fuse, const char *save_path, tn_write_fn write, void *user, struct tn_error *err);
+
+/* For a base that may have been used up by a run with TN_SAVE_CONSUME into `save_path`: *is_complete is 1 when that run has put
+ * its result there and there is nothing left to do but to remove what is left of the base, which this does. */
+TN_API tn_status tn_fuse_settle_consumed(tn_context *ctx, const char *base_path, const char *save_path, int *is_complete,
+					 struct tn_error *err);
 
 /* ---- verify ---------------------------------------------------------------------------------------------- */
 

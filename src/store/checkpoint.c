@@ -4,6 +4,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/text.h"
+#include "store/consume.h"
 #include "store/json_doc.h"
 #include "store/safetensors.h"
 #include "store/st_index.h"
@@ -104,7 +105,8 @@ static tn_status open_shards(tn_checkpoint *c, const char *index_name, struct tn
 	for (size_t i = 0; i < c->shard_count; i++) {
 		char path[TN_PATH_BYTES];
 		TN_TRY(tn_path_join(path, c->path, c->shard_names[i], err));
-		tn_status status = tn_safetensors_open(c->ctx, path, &c->shards[i], err);
+		tn_status status = c->is_consumed ? tn_safetensors_open_cut(c->ctx, path, &c->shards[i], err)
+						  : tn_safetensors_open(c->ctx, path, &c->shards[i], err);
 		if (status == TN_E_NOTFOUND && index_name)
 			return tn_fail(err, TN_E_NOTFOUND, c->shard_names[i],
 				       "'%s' lists the shard '%s', which '%s' does not hold; get the missing file",
@@ -247,7 +249,21 @@ static tn_status open_single(tn_checkpoint *c, struct tn_error *err)
 	return merge_shards(c, err);
 }
 
-static tn_status fill(tn_checkpoint *c, const char *path, struct tn_error *err)
+static tn_status check_consumed(tn_checkpoint *c, int may_be_consumed, struct tn_error *err)
+{
+	struct tn_consumed consumed;
+	TN_TRY(tn_consumed_read(c->ctx, c->path, &consumed, err));
+	c->is_consumed = consumed.is_marked;
+	if (!consumed.is_marked || (may_be_consumed && !consumed.is_complete))
+		return TN_OK;
+	if (consumed.is_complete)
+		return tn_fail(err, TN_E_NOTFOUND, c->path, "'%.200s' was used up by tenon fuse --consume-input; the model is '%.200s'",
+			       c->path, consumed.output);
+	return tn_fail(err, TN_E_FORMAT, c->path, "'%.200s' is being used up by tenon fuse --consume-input, which was interrupted; "
+		       "finish that with the same command and --resume: it writes '%.200s'", c->path, consumed.output);
+}
+
+static tn_status fill(tn_checkpoint *c, const char *path, int may_be_consumed, struct tn_error *err)
 {
 	tn_path_kind kind;
 	TN_TRY(tn_arena_text(&c->arena, path, strlen(path), &c->path, err));
@@ -259,13 +275,15 @@ static tn_status fill(tn_checkpoint *c, const char *path, struct tn_error *err)
 		return open_single(c, err);
 	c->is_folder = 1;
 	struct tn_names files;
+	TN_TRY(check_consumed(c, may_be_consumed, err));
 	TN_TRY(tn_folder_list(c->ctx, path, &files, err));
 	tn_status status = open_folder(c, &files, err);
 	tn_names_release(&files);
 	return status;
 }
 
-tn_status tn_checkpoint_open(tn_context *ctx, const char *path, tn_checkpoint **out, struct tn_error *err)
+static tn_status open_checkpoint(tn_context *ctx, const char *path, int may_be_consumed, tn_checkpoint **out,
+				 struct tn_error *err)
 {
 	struct tn_arena arena;
 	tn_checkpoint *c;
@@ -275,13 +293,23 @@ tn_status tn_checkpoint_open(tn_context *ctx, const char *path, tn_checkpoint **
 		return status;
 	c->ctx = ctx;
 	c->arena = arena;
-	status = fill(c, path, err);
+	status = fill(c, path, may_be_consumed, err);
 	if (status != TN_OK) {
 		tn_checkpoint_close(c);
 		return status;
 	}
 	*out = c;
 	return TN_OK;
+}
+
+tn_status tn_checkpoint_open(tn_context *ctx, const char *path, tn_checkpoint **out, struct tn_error *err)
+{
+	return open_checkpoint(ctx, path, 0, out, err);
+}
+
+tn_status tn_checkpoint_open_consumed(tn_context *ctx, const char *path, tn_checkpoint **out, struct tn_error *err)
+{
+	return open_checkpoint(ctx, path, 1, out, err);
 }
 
 void tn_checkpoint_close(tn_checkpoint *c)

@@ -13,6 +13,7 @@ struct tn_checkpoint {
 	struct tn_arena arena;             /* holds this struct too */
 	const char *path;
 	int is_folder, has_index;
+	int is_consumed;                   /* shards may have been cut to their headers: store/consume.h */
 	tn_safetensors **shards;
 	const char **shard_names;
 	size_t shard_count;

@@ -21,6 +21,7 @@ static const struct rule names[] = {
 	{ "adapter_model.safetensors", TN_ROLE_ADAPTER },
 	{ "adapter_model.bin", TN_ROLE_ADAPTER },
 	{ "tenon_receipt.json", TN_ROLE_DOCUMENT },
+	{ "CONSUMED-BY-TENON.txt", TN_ROLE_DOCUMENT },
 	{ ".gitattributes", TN_ROLE_DOCUMENT },
 	{ "LICENSE", TN_ROLE_SIDECAR },
 	{ "LICENSE.md", TN_ROLE_SIDECAR },

@@ -12,7 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { JOURNAL_CAP = 16 << 20, HEAD_BYTES = 16 + 2 * TN_PLAN_ID_BYTES };
+enum { JOURNAL_CAP = 64 << 20, HEAD_BYTES = 16 + 2 * TN_PLAN_ID_BYTES };
 
 struct tn_journal {
 	tn_context *ctx;
@@ -32,6 +32,27 @@ static size_t make_head(char head[HEAD_BYTES + 1], const unsigned char id[TN_PLA
 	return n;
 }
 
+static int has_protection(const char *text)
+{
+	return strstr(text, "\n" TN_JOURNAL_ONLY_COPY "\n") != NULL;
+}
+
+int tn_journal_is_protected(tn_context *ctx, const char *path)
+{
+	struct tn_buffer text;
+	if (tn_file_read_text(ctx, path, JOURNAL_CAP, &text, NULL) != TN_OK)
+		return 0;
+	int found = has_protection(text.data);
+	tn_buffer_release(ctx, &text);
+	return found;
+}
+
+static tn_status fail_protected(const char *path, struct tn_error *err)
+{
+	return tn_fail(err, TN_E_EXISTS, path, "'%s' speaks of files beside it that are the only copy of what tenon fuse --consume-input "
+		       "has used up; go on with that command and --resume, with the same inputs and options", path);
+}
+
 /* The earlier journal, if it is of this plan; else nothing is kept. */
 static tn_status read_kept(struct tn_journal *j, const char *head, size_t head_bytes, struct tn_error *err)
 {
@@ -43,6 +64,11 @@ static tn_status read_kept(struct tn_journal *j, const char *head, size_t head_b
 		return status;
 	const char *last = strrchr(text.data, '\n');
 	if (text.bytes <= head_bytes || memcmp(text.data, head, head_bytes) != 0) {
+		int is_protected = has_protection(text.data);
+		if (is_protected) {
+			tn_buffer_release(j->ctx, &text);
+			return fail_protected(j->path, err);
+		}
 		tn_logf(j->ctx, TN_LOG_WARNING, "the interrupted run was of another plan, so everything is done again");
 		tn_buffer_release(j->ctx, &text);
 		return TN_OK;
@@ -79,6 +105,8 @@ tn_status tn_journal_open(tn_context *ctx, const char *path, const unsigned char
 	pthread_mutex_init(&j->lock, NULL);
 	snprintf(j->path, sizeof j->path, "%s", path);
 	tn_status status = resume ? read_kept(j, head, head_bytes, err) : TN_OK;
+	if (!resume && tn_journal_is_protected(ctx, path))
+		status = fail_protected(path, err);
 	if (status == TN_OK)
 		status = open_file(j, head, head_bytes, err);
 	if (status != TN_OK) {
@@ -120,22 +148,62 @@ size_t tn_journal_count(const struct tn_journal *j)
 {
 	size_t count = 0;
 	for (const char *line = next_line(j->kept.data); line; line = next_line(line))
-		count++;
+		count += *line != '/';
 	return count;
+}
+
+static tn_status append(struct tn_journal *j, const char *text, int durably, struct tn_error *err)
+{
+	size_t n = strlen(text);
+	pthread_mutex_lock(&j->lock);
+	tn_status status = tn_fd_write(j->fd, text, n, j->end, j->path, err);
+	if (status == TN_OK)
+		status = tn_fd_write(j->fd, "\n", 1, j->end + n, j->path, err);
+	if (status == TN_OK && durably && fsync(j->fd) != 0)
+		status = tn_fail_sys(err, errno, j->path, "could not make '%s' durable", j->path);
+	if (status == TN_OK)
+		j->end += n + 1;
+	pthread_mutex_unlock(&j->lock);
+	return status;
 }
 
 tn_status tn_journal_add(struct tn_journal *j, const char *name, struct tn_error *err)
 {
-	char line[TN_PATH_BYTES];
-	int n = snprintf(line, sizeof line, "%s\n", name);
-	if (n < 0 || (size_t)n >= sizeof line)
-		return tn_fail(err, TN_E_LIMIT, name, "a file name is longer than %d bytes", TN_PATH_BYTES);
-	pthread_mutex_lock(&j->lock);
-	tn_status status = tn_fd_write(j->fd, line, (size_t)n, j->end, j->path, err);
-	if (status == TN_OK && fsync(j->fd) != 0)
-		status = tn_fail_sys(err, errno, j->path, "could not make '%s' durable", j->path);
-	if (status == TN_OK)
-		j->end += (uint64_t)n;
-	pthread_mutex_unlock(&j->lock);
-	return status;
+	return append(j, name, 1, err);
+}
+
+tn_status tn_journal_remark(struct tn_journal *j, const char *text, struct tn_error *err)
+{
+	return append(j, text, 0, err);
+}
+
+tn_status tn_journal_protect(struct tn_journal *j, struct tn_error *err)
+{
+	return append(j, TN_JOURNAL_ONLY_COPY, 1, err);
+}
+
+tn_status tn_journal_remarks(tn_context *ctx, const char *path, const unsigned char plan_id[TN_PLAN_ID_BYTES],
+			     struct tn_buffer *out, struct tn_error *err)
+{
+	char head[HEAD_BYTES + 1];
+	size_t head_bytes = make_head(head, plan_id), n = 0;
+	tn_status status = tn_file_read_text(ctx, path, JOURNAL_CAP, out, err);
+	if (status == TN_E_NOTFOUND || status == TN_E_FORMAT || status == TN_E_LIMIT) {
+		TN_TRY(tn_buffer_alloc(ctx, 1, path, out, err));
+		*(char *)out->data = '\0';
+		return TN_OK;
+	}
+	if (status != TN_OK)
+		return status;
+	char *text = out->data;
+	if (out->bytes > head_bytes && memcmp(text, head, head_bytes) == 0)
+		for (const char *line = text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {
+			size_t length = (size_t)(end - line) + 1;
+			if (*line != '/')
+				continue;
+			memmove(text + n, line, length);
+			n += length;
+		}
+	text[n] = '\0';
+	return TN_OK;
 }

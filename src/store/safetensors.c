@@ -63,14 +63,23 @@ static tn_status read_header(tn_safetensors *file, struct tn_error *err)
 	TN_TRY(tn_buffer_alloc(file->ctx, (size_t)length, file->path, &text, err));
 	tn_status status = read_bytes(file, text.data, (size_t)length, 8, err);
 	if (status == TN_OK)
-		status = tn_st_header_parse(&file->arena, text.data, (size_t)length, file->bytes, file->path, &file->header,
-					    err);
+		status = tn_st_header_parse(&file->arena, text.data, (size_t)length,
+					    file->may_be_cut && file->bytes == 8 + length ? TN_ST_CUT : file->bytes, file->path,
+					    &file->header, err);
 	tn_buffer_release(file->ctx, &text);
 	return status;
 }
 
+tn_status tn_safetensors_header_bytes(const tn_safetensors *file, uint64_t *bytes, struct tn_error *err)
+{
+	unsigned char word[8];
+	TN_TRY(read_bytes(file, word, 8, 0, err));
+	*bytes = 8 + little_endian_u64(word);
+	return TN_OK;
+}
+
 static tn_status open_file(tn_context *ctx, struct tn_file *source, const void *memory, uint64_t bytes, const char *path,
-			   tn_safetensors **out, struct tn_error *err)
+			   int may_be_cut, tn_safetensors **out, struct tn_error *err)
 {
 	struct tn_arena arena;
 	tn_arena_init(&arena, ctx);
@@ -82,6 +91,7 @@ static tn_status open_file(tn_context *ctx, struct tn_file *source, const void *
 		file->memory = memory;
 		file->file = *source;
 		file->bytes = bytes;
+		file->may_be_cut = may_be_cut;
 		status = tn_arena_text(&file->arena, path, strlen(path), &file->path, err);
 		if (status == TN_OK)
 			status = read_header(file, err);
@@ -100,14 +110,21 @@ tn_status tn_safetensors_open(tn_context *ctx, const char *path, tn_safetensors 
 {
 	struct tn_file file;
 	TN_TRY(tn_file_open(path, &file, err));
-	return open_file(ctx, &file, NULL, file.bytes, path, out, err);
+	return open_file(ctx, &file, NULL, file.bytes, path, 0, out, err);
+}
+
+tn_status tn_safetensors_open_cut(tn_context *ctx, const char *path, tn_safetensors **out, struct tn_error *err)
+{
+	struct tn_file file;
+	TN_TRY(tn_file_open(path, &file, err));
+	return open_file(ctx, &file, NULL, file.bytes, path, 1, out, err);
 }
 
 tn_status tn_safetensors_open_memory(tn_context *ctx, const void *data, size_t bytes, const char *name,
 				     tn_safetensors **out, struct tn_error *err)
 {
 	struct tn_file none = TN_FILE_CLOSED;
-	return open_file(ctx, &none, data ? data : "", bytes, name, out, err);
+	return open_file(ctx, &none, data ? data : "", bytes, name, 0, out, err);
 }
 
 void tn_safetensors_close(tn_safetensors *file)

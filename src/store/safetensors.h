@@ -11,9 +11,15 @@ struct tn_safetensors {
 	struct tn_file file;        /* closed when the bytes are in memory */
 	const unsigned char *memory;
 	uint64_t bytes;
+	int may_be_cut;             /* see tn_safetensors_open_cut */
 	const char *path;
 	struct tn_st_header header;
 };
+
+/* As tn_safetensors_open; a file that ends with its header, because its data were used up, is opened too. */
+tn_status tn_safetensors_open_cut(tn_context *ctx, const char *path, tn_safetensors **out, struct tn_error *err);
+/* Bytes of the length word and the header. */
+tn_status tn_safetensors_header_bytes(const tn_safetensors *file, uint64_t *bytes, struct tn_error *err);
 
 /* Binary search in descriptions sorted by name; NULL when absent. */
 const struct tn_tensor *tn_tensor_find(const struct tn_tensor *const *by_name, size_t count, const char *name);

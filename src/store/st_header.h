@@ -21,6 +21,9 @@ struct tn_st_header {
 	size_t metadata_count;
 };
 
+/* In place of the size of a file whose data are gone: the header alone says where they were. */
+#define TN_ST_CUT UINT64_MAX
+
 /* Parses the `length` bytes of JSON at `text`, which stand 8 bytes into a file of `file_bytes` bytes. All memory comes
  * from the arena. `where` names the file in errors. */
 tn_status tn_st_header_parse(struct tn_arena *arena, const char *text, size_t length, uint64_t file_bytes,

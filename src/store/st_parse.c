@@ -275,7 +275,7 @@ static tn_status measure(const char *file, struct tn_tensor *t, uint64_t *bytes,
 static tn_status check_offsets(struct parse *p, uint64_t file_bytes, struct tn_error *err)
 {
 	const char *file = end_of(p->scan.where);
-	uint64_t at = 0, data = 8 + (uint64_t)p->scan.length, have = file_bytes - data;
+	uint64_t at = 0, data = 8 + (uint64_t)p->scan.length, have = file_bytes == TN_ST_CUT ? TN_ST_CUT : file_bytes - data;
 	for (size_t i = 0; i < p->count; i++) {
 		struct tn_tensor *t = &p->tensors[i];
 		uint64_t begin = t->offset, end = t->bytes, bytes = 0;
@@ -299,7 +299,7 @@ static tn_status check_offsets(struct parse *p, uint64_t file_bytes, struct tn_e
 		t->bytes = bytes;
 		t->offset = data + begin;
 	}
-	if (at != have)
+	if (at != have && have != TN_ST_CUT)
 		return tn_fail_at(err, TN_E_FORMAT, p->scan.where, data + at,
 				  "'%s' has %llu bytes behind its last tensor; a safetensors file ends with it",
 				  p->scan.where, (unsigned long long)(have - at));

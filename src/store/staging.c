@@ -25,6 +25,7 @@ struct tn_staging {
 	const char *journal_path;
 	struct tn_journal *journal; /* NULL: the run cannot be taken up again */
 	int force, resume;
+	int is_protected;       /* the folder holds the only copy of something */
 	int lock_fd;            /* open on `folder`, holding its lock */
 	int parents_made;
 };
@@ -239,6 +240,9 @@ static tn_status make_folder(tn_context *ctx, struct tn_staging *s, struct tn_er
 	TN_TRY(take_lock(s, err));
 	if (s->resume)
 		return TN_OK;
+	if (tn_journal_is_protected(ctx, s->journal_path))
+		return tn_fail(err, TN_E_EXISTS, s->folder, "'%s' holds the only copy of what tenon fuse --consume-input has used up; go on with "
+			       "that command and --resume", s->folder);
 	tn_logf(ctx, TN_LOG_INFO, "clearing '%s', which an interrupted run left", s->folder);
 	unlink(s->journal_path); /* first: it must never speak of another folder's files */
 	TN_TRY(tn_folder_sync(s->parent, err));
@@ -310,6 +314,7 @@ static tn_status open_journal(struct tn_staging *s, const unsigned char *plan_id
 	}
 	tn_journal_close(s->journal);
 	s->journal = NULL;
+	/* of a protected journal this fails: nothing takes the place of its files */
 	TN_TRY(tn_journal_open(s->arena.ctx, s->journal_path, plan_id, 0, &s->journal, err));
 	return clear_unfinished(s, &kept, err);
 }
@@ -387,6 +392,45 @@ tn_status tn_staging_note(struct tn_staging *s, const char *name, struct tn_erro
 		return TN_OK;
 	TN_TRY(tn_folder_sync(s->folder, err));
 	return tn_journal_add(s->journal, name, err);
+}
+
+tn_status tn_staging_remark(struct tn_staging *s, const char *text, struct tn_error *err)
+{
+	return s->journal ? tn_journal_remark(s->journal, text, err) : TN_OK;
+}
+
+tn_status tn_staging_protect(struct tn_staging *s, struct tn_error *err)
+{
+	TN_TRY(tn_folder_sync(s->folder, err));
+	TN_TRY(tn_folder_sync(s->parent, err));
+	TN_TRY(tn_journal_protect(s->journal, err));
+	s->is_protected = 1;
+	return TN_OK;
+}
+
+tn_status tn_staging_remarks(tn_context *ctx, const char *path, const unsigned char *plan_id, struct tn_buffer *out,
+			     struct tn_error *err)
+{
+	struct tn_staging s = { .lock_fd = -1 };
+	tn_arena_init(&s.arena, ctx);
+	tn_status status = split_path(&s, path, err);
+	if (status == TN_OK)
+		status = tn_journal_remarks(ctx, s.journal_path, plan_id, out, err);
+	tn_arena_release(&s.arena);
+	return status;
+}
+
+int tn_staging_settle(tn_context *ctx, const char *path)
+{
+	struct tn_staging s = { .lock_fd = -1 };
+	tn_path_kind folder = TN_PATH_OTHER, target = TN_PATH_OTHER;
+	tn_arena_init(&s.arena, ctx);
+	int known = split_path(&s, path, NULL) == TN_OK && tn_path_kind_of(s.folder, &folder, NULL) == TN_OK &&
+		    tn_path_kind_of(s.target, &target, NULL) == TN_OK;
+	if (known && folder == TN_PATH_MISSING && target == TN_PATH_FOLDER && unlink(s.journal_path) == 0)
+		tn_folder_sync(s.parent, NULL);
+	tn_arena_release(&s.arena);
+	return known && folder == TN_PATH_MISSING && target == TN_PATH_FOLDER;
 }
 
 /* ---- filling --------------------------------------------------------------------------------------------- */
@@ -498,11 +542,10 @@ static tn_status put_in_place(struct tn_staging *s, int *replaced, struct tn_err
 	return replace_by_steps(s, err);
 }
 
-static tn_status sync_folders(tn_context *ctx, struct tn_staging *s, struct tn_error *err)
+static tn_status sync_folders(struct tn_staging *s, struct tn_error *err)
 {
 	char path[TN_PATH_BYTES];
 	tn_path_kind kind;
-	(void)ctx;
 	TN_TRY(tn_path_join(path, s->folder, TN_TEMPLATES_FOLDER, err));
 	TN_TRY(tn_path_kind_of(path, &kind, err));
 	if (kind == TN_PATH_FOLDER)
@@ -525,8 +568,9 @@ tn_status tn_staging_commit(struct tn_staging *s, struct tn_error *err)
 {
 	tn_context *ctx = s->arena.ctx;
 	int replaced;
-	TN_TRY(sync_folders(ctx, s, err));
-	TN_TRY(end_journal(s, err));
+	TN_TRY(sync_folders(s, err));
+	if (!s->is_protected) /* else the journal stays until the folder stands in its place; nothing is replaced */
+		TN_TRY(end_journal(s, err));
 	TN_TRY(put_in_place(s, &replaced, err));
 	/* The result stands under its name now: what fails from here on is a warning. */
 	struct tn_error late;
@@ -535,6 +579,8 @@ tn_status tn_staging_commit(struct tn_staging *s, struct tn_error *err)
 	if (replaced && remove_folder(s->folder, 1, &late) != TN_OK)
 		tn_logf(ctx, TN_LOG_WARNING, "'%s' is complete; the folder it replaced is '%s': %s", s->target, s->folder,
 			late.msg);
+	if (s->is_protected && end_journal(s, &late) != TN_OK)
+		tn_logf(ctx, TN_LOG_WARNING, "'%s' is complete; %s", s->target, late.msg);
 	free_staging(s);
 	return TN_OK;
 }
@@ -544,7 +590,7 @@ void tn_staging_abort(struct tn_staging *s)
 	if (!s)
 		return;
 	struct tn_error late;
-	if (s->resume) {
+	if (s->resume || s->is_protected) {
 		tn_logf(s->arena.ctx, TN_LOG_WARNING, "what is finished stays in '%s', to be taken up again", s->folder);
 		free_staging(s);
 		return;

@@ -30,6 +30,17 @@ int tn_staging_has(const struct tn_staging *staging, const char *name);
 /* Notes that the file, which the caller has made durable, is complete. Thread-safe. Does nothing without a plan. */
 tn_status tn_staging_note(struct tn_staging *staging, const char *name, struct tn_error *err);
 
+/* What is in the folder becomes the only copy of something: whatever fails from here on, the folder and its journal stay, and are
+ * cleared away by nobody but the user. The place has to be free: nothing is replaced. */
+tn_status tn_staging_protect(struct tn_staging *staging, struct tn_error *err);
+/* A remark in the journal (store/journal.h), durable with the next file that is noted. */
+tn_status tn_staging_remark(struct tn_staging *staging, const char *text, struct tn_error *err);
+/* The remarks that an earlier run of that plan to that place left; see tn_journal_remarks. */
+tn_status tn_staging_remarks(tn_context *ctx, const char *path, const unsigned char *plan_id, struct tn_buffer *out,
+			     struct tn_error *err);
+/* 1 when an earlier run to that place has put its result there and nothing else is left; a journal that is goes. */
+int tn_staging_settle(tn_context *ctx, const char *path);
+
 /* Path of the folder to write into. */
 const char *tn_staging_folder(const struct tn_staging *staging);
 

@@ -86,6 +86,7 @@ struct run {
 	const struct tn_block_work *work;
 	struct tn_buffer *scratch;   /* one for each worker */
 	struct tn_ordered *ordered;  /* NULL: nothing is folded */
+	uint64_t first_block;
 	_Atomic uint64_t done_bytes;
 	int64_t next_report_ns;
 };
@@ -115,7 +116,7 @@ static struct tn_block block_of(const struct tn_blocks *blocks, uint64_t task)
 static void fold(void *arg, uint64_t task, const void *result)
 {
 	struct run *run = arg;
-	struct tn_block block = block_of(run->blocks, task);
+	struct tn_block block = block_of(run->blocks, run->first_block + task);
 	run->work->fold(run->work->arg, &block, result);
 }
 
@@ -123,7 +124,7 @@ static tn_status run_block(void *arg, uint64_t task, unsigned worker, struct tn_
 {
 	struct run *run = arg;
 	const struct tn_block_work *work = run->work;
-	struct tn_block block = block_of(run->blocks, task);
+	struct tn_block block = block_of(run->blocks, run->first_block + task);
 	const struct tn_block_item *item = &run->blocks->items[block.item];
 	void *result = run->ordered ? tn_ordered_place(run->ordered, worker) : NULL;
 	tn_status status = work->run(work->arg, &block, run->scratch[worker].data, result, err);
@@ -174,20 +175,39 @@ static tn_status allocate(struct run *run, struct tn_error *err)
 	return run->work->fold ? tn_ordered_create(ctx, workers, run->work->result_bytes, fold, run, &run->ordered, err) : TN_OK;
 }
 
+static tn_status run_blocks(struct run *run, uint64_t count, struct tn_error *err)
+{
+	tn_context *ctx = run->ctx;
+	const struct tn_blocks *blocks = run->blocks;
+	tn_status status = allocate(run, err);
+	if (status == TN_OK) {
+		struct tn_work pool_work = { count, blocks->workers, run_block, tick, run };
+		status = tn_pool_run(ctx, &pool_work, err);
+	}
+	tn_ordered_free(run->ordered);
+	for (unsigned i = 0; run->scratch && i < blocks->workers; i++)
+		tn_buffer_release(ctx, &run->scratch[i]);
+	tn_free_array(ctx, run->scratch, blocks->workers, sizeof *run->scratch);
+	return status;
+}
+
 tn_status tn_blocks_run(tn_context *ctx, const struct tn_blocks *blocks, const struct tn_block_work *work,
 			struct tn_error *err)
 {
 	struct run run = { .ctx = ctx, .blocks = blocks, .work = work };
-	tn_status status = allocate(&run, err);
-	if (status == TN_OK) {
-		struct tn_work pool_work = { blocks->block_count, blocks->workers, run_block, tick, &run };
-		status = tn_pool_run(ctx, &pool_work, err);
-	}
-	if (status == TN_OK)
-		status = report(&run, blocks->work_bytes, err);
-	tn_ordered_free(run.ordered);
-	for (unsigned i = 0; run.scratch && i < blocks->workers; i++)
-		tn_buffer_release(ctx, &run.scratch[i]);
-	tn_free_array(ctx, run.scratch, blocks->workers, sizeof *run.scratch);
-	return status;
+	TN_TRY(run_blocks(&run, blocks->block_count, err));
+	return report(&run, blocks->work_bytes, err);
+}
+
+tn_status tn_blocks_run_items(tn_context *ctx, const struct tn_blocks *blocks, const struct tn_block_work *work, size_t first,
+			      size_t end, uint64_t *done, struct tn_error *err)
+{
+	struct run run = { .ctx = ctx, .blocks = blocks, .work = work, .done_bytes = *done };
+	uint64_t end_block = end < blocks->item_count ? blocks->items[end].first_block : blocks->block_count;
+	if (first == end)
+		return TN_OK;
+	run.first_block = blocks->items[first].first_block;
+	TN_TRY(run_blocks(&run, end_block - run.first_block, err));
+	*done = atomic_load(&run.done_bytes);
+	return report(&run, *done, err);
 }

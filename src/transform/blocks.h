@@ -55,5 +55,8 @@ struct tn_block_work {
 };
 tn_status tn_blocks_run(tn_context *ctx, const struct tn_blocks *blocks, const struct tn_block_work *work,
 			struct tn_error *err);
+/* The same for the blocks of some items, from `first` to before `end`. *done, the progress so far, goes on. */
+tn_status tn_blocks_run_items(tn_context *ctx, const struct tn_blocks *blocks, const struct tn_block_work *work, size_t first,
+			      size_t end, uint64_t *done, struct tn_error *err);
 
 #endif

@@ -131,6 +131,7 @@ static void use_dense(const struct tn_target *t, struct tn_edit_form *f)
 	f->dense_format = (struct tn_format){ .codec = TN_CODEC_dense, .dtype = t->dense->dtype };
 	f->dense_bytes = f->cols * tn_dtype_bits(t->dense->dtype) / 8;
 	f->rounding = TN_ROUNDING_NEAREST;
+	f->scratch_bytes += 64;
 }
 
 /* What a row magnitude multiplies can go into scales, where a row has its own. */
@@ -179,12 +180,12 @@ tn_status tn_edit_form_make(const struct tn_joint *j, const struct tn_target *t,
 	int dense_out = f->out.codec == TN_CODEC_dense;
 	f->apart = !dense_out || packed || source->dtype != f->out.dtype;
 	f->is_measured = packed && !dense_out;
-	use_dense(t, f);
 	size_t rank = (size_t)largest_rank(j, t), by_row = tn_delta_scratch_bytes(rank, f->cols);
 	size_t bulk = tn_add_product_scratch(rank, f->cols);
-	f->scratch_bytes = 64 + (by_row > bulk ? by_row : bulk) + 2 * TN_PARTS_PADDING + 512 +
+	f->scratch_bytes = (by_row > bulk ? by_row : bulk) + 2 * TN_PARTS_PADDING + 512 +
 			   f->cols * (2 * sizeof(double) + 4 * sizeof(float)) + 3 * rank * sizeof(double);
 	f->scratch_bytes += f->in.foreign ? tn_matrix_raw_fixed_bytes(&f->in) + 64 : 0;
+	use_dense(t, f);
 	if (dense_out)
 		return describe_dense(t, arena, f, &outputs[TN_PART_WEIGHT], err);
 	if (f->out.codec == TN_CODEC_grid)

@@ -68,6 +68,41 @@ tn_status tn_fuse_report(struct tn_fuse *fuse, struct tn_fuse_step *step, const 
 tn_status tn_fuse_check_finite(const struct tn_fuse *fuse, const struct tn_fuse_step *step,
 			       const struct tn_survival_sums *sum, struct tn_error *err);
 
+/* Hashes what the result does not copy of the base into fuse->base_digests. */
+tn_status tn_fuse_identify(tn_fuse *fuse, struct tn_error *err);
+
+/* ---- what a run leaves for the next one ------------------------------------------------------------------ */
+
+/* As remarks in the journal: what was chosen for every target, hashes of the base, and what was measured of finished steps. */
+tn_status tn_fuse_note_choices(const struct tn_fuse *fuse, struct tn_output *output, struct tn_error *err);
+tn_status tn_fuse_note_digests(const struct tn_fuse *fuse, struct tn_output *output, struct tn_error *err);
+tn_status tn_fuse_note_sums(struct tn_output *output, size_t step, const struct tn_survival_sums *sums, struct tn_error *err);
+/* Takes choices and hashes from the remarks; *has_choices is 1 when there were any, and the steps are made anew. */
+tn_status tn_fuse_recall(struct tn_fuse *fuse, const char *remarks, int *has_choices, struct tn_error *err);
+/* Sums of steps [step_count], as far as there are remarks of them. */
+void tn_fuse_recall_sums(const struct tn_fuse *fuse, const char *remarks, struct tn_survival_sums *sums);
+
+/* ---- using the base up ----------------------------------------------------------------------------------- */
+
+/* For each shard of the base, the shard of the result behind which it can go. */
+struct tn_consumption {
+	const struct tn_fuse *fuse;
+	uint32_t *last_use;
+	int is_marked;
+	char output[TN_PATH_BYTES];
+};
+/* Refuses bases that cannot be used up, and a base that another run is using up. */
+tn_status tn_consumption_plan(const struct tn_fuse *fuse, const char *save_path, unsigned flags, struct tn_arena *arena,
+			      struct tn_consumption *consumption, struct tn_error *err);
+/* What is gone must be in shards that are finished. */
+tn_status tn_consumption_check(const struct tn_consumption *consumption, const struct tn_output *output, struct tn_error *err);
+/* Says in the base what is to come. */
+tn_status tn_consumption_begin(struct tn_consumption *consumption, struct tn_output *output, struct tn_error *err);
+/* The shards of the result up to this one are durable: cuts what only they were made from. */
+tn_status tn_consumption_advance(const struct tn_consumption *consumption, size_t shard, struct tn_error *err);
+/* The result stands in its place. */
+tn_status tn_consumption_end(const struct tn_consumption *consumption, struct tn_error *err);
+
 /* What a receipt says beyond the plan: where the result is, and what it and the base hold. */
 struct tn_fuse_file {
 	const char *name;

@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "store/checkpoint.h"
 #include "store/safetensors.h"
+#include "store/staging.h"
 #include "transform/delta_cache.h"
 #include "transform/output.h"
 #include "transform/plan_id.h"
@@ -18,12 +19,16 @@ struct run {
 	struct tn_arena arena;
 	struct tn_blocks blocks;
 	struct tn_output_shard *shards;
+	size_t *first_step;                   /* of each shard, and behind the last one */
 	struct tn_survival_sums *sums;        /* of every step */
 	uint64_t *shard_blocks_left;          /* that are not folded */
 	_Atomic size_t complete;              /* shards before this one have all their blocks */
 	_Atomic size_t finished;              /* shards before this one are durable, or somebody is at them */
 	struct tn_delta_cache *deltas;
 	struct tn_output *output;
+	struct tn_buffer remarks;             /* of the run that is taken up again */
+	struct tn_consumption *consumption;   /* NULL: the base stays */
+	int has_choices;                      /* from the remarks */
 };
 
 /* ---- one block ------------------------------------------------------------------------------------------- */
@@ -77,6 +82,15 @@ static void fold(void *arg, const struct tn_block *block, const void *result)
 		atomic_store(&run->complete, shard + 1);
 }
 
+/* What was measured of the steps of a shard goes into the journal with it. */
+static tn_status finish_shard(struct run *run, size_t shard, struct tn_error *err)
+{
+	for (size_t i = run->first_step[shard]; i < run->first_step[shard + 1]; i++)
+		if (run->fuse->steps[i].form.is_measured && run->sums[i].codes)
+			TN_TRY(tn_fuse_note_sums(run->output, i, &run->sums[i], err));
+	return tn_output_finish_shard(run->output, shard, err);
+}
+
 /* Makes shards durable that have all their blocks. A shard whose tensors are all empty has none. */
 static tn_status finish_shards(void *arg, struct tn_error *err)
 {
@@ -86,7 +100,7 @@ static tn_status finish_shards(void *arg, struct tn_error *err)
 		if (!atomic_compare_exchange_weak(&run->finished, &i, i + 1))
 			continue;
 		if (!tn_output_has_shard(run->output, i))
-			TN_TRY(tn_output_finish_shard(run->output, i, err));
+			TN_TRY(finish_shard(run, i, err));
 		i = atomic_load(&run->finished);
 	}
 	return TN_OK;
@@ -113,11 +127,13 @@ static tn_status describe_shards(struct run *run, struct tn_error *err)
 	const tn_checkpoint *base = run->fuse->base;
 	size_t n = base->shard_count;
 	TN_TRY(tn_arena_array(&run->arena, n, sizeof *run->shards, &run->shards, err));
+	TN_TRY(tn_arena_array(&run->arena, n + 1, sizeof *run->first_step, &run->first_step, err));
 	for (size_t i = 0, step = 0; i < n; i++) {
 		struct tn_output_shard *shard = &run->shards[i];
 		size_t first = step;
 		while (step < run->fuse->step_count && run->fuse->steps[step].shard == i)
 			step++;
+		run->first_step[i + 1] = step;
 		*shard = (struct tn_output_shard){ .name = base->shard_names[i], .sparse = tn_file_is_sparse(&base->shards[i]->file) };
 		describe_metadata(run, shard, &base->shards[i]->header);
 		TN_TRY(tn_arena_array(&run->arena, (step - first) * TN_PART_COUNT, sizeof(struct tn_tensor *), &shard->tensors,
@@ -138,6 +154,11 @@ static tn_status count_blocks(struct run *run, struct tn_error *err)
 	TN_TRY(tn_arena_array(&run->arena, fuse->base->shard_count, sizeof *run->shard_blocks_left, &run->shard_blocks_left,
 			      err));
 	TN_TRY(tn_arena_array(&run->arena, fuse->step_count, sizeof *run->sums, &run->sums, err));
+	if (run->remarks.data)
+		tn_fuse_recall_sums(fuse, run->remarks.data, run->sums);
+	for (size_t i = 0; i < fuse->step_count; i++) /* what is done again is measured again */
+		if (!tn_output_has_shard(run->output, fuse->steps[i].shard))
+			run->sums[i] = (struct tn_survival_sums){ 0 };
 	TN_TRY(tn_arena_array(&run->arena, fuse->joint->slot_count, sizeof *takes, &takes, err));
 	for (size_t i = 0; i < fuse->step_count; i++) {
 		const struct tn_block_item *item = &run->blocks.items[i];
@@ -198,18 +219,60 @@ static tn_status write_config(struct run *run, struct tn_error *err)
 	return status;
 }
 
-static tn_status write_output(struct run *run, struct tn_error *err)
+static const struct tn_block_work fuse_work = { run_block, NULL, "fuse", sizeof(struct tn_survival_sums), fold, finish_shards };
+
+static tn_status write_all_shards(struct run *run, struct tn_error *err)
+{
+	struct tn_block_work work = fuse_work;
+	work.arg = run;
+	TN_TRY(tn_blocks_run(run->fuse->ctx, &run->blocks, &work, err));
+	atomic_store(&run->complete, run->fuse->base->shard_count);
+	return finish_shards(run, err);
+}
+
+/* One after the other; behind each goes what it was made from. */
+static tn_status write_and_consume(struct run *run, struct tn_error *err)
+{
+	struct tn_block_work work = fuse_work;
+	uint64_t done = 0;
+	work.arg = run;
+	TN_TRY(tn_consumption_check(run->consumption, run->output, err));
+	for (size_t i = 0; i < run->fuse->base->shard_count; i++) {
+		if (!tn_output_has_shard(run->output, i)) {
+			TN_TRY(tn_output_open_shard(run->output, i, err));
+			TN_TRY(tn_blocks_run_items(run->fuse->ctx, &run->blocks, &work, run->first_step[i], run->first_step[i + 1], &done,
+						   err));
+		}
+		atomic_store(&run->complete, i + 1);
+		TN_TRY(finish_shards(run, err));
+		if (i == 0)
+			TN_TRY(tn_consumption_begin(run->consumption, run->output, err));
+		TN_TRY(tn_consumption_advance(run->consumption, i, err));
+	}
+	return TN_OK;
+}
+
+static tn_status write_notes(struct run *run, unsigned flags, struct tn_error *err)
+{
+	tn_fuse *fuse = run->fuse;
+	if (!run->has_choices)
+		TN_TRY(tn_fuse_note_choices(fuse, run->output, err));
+	if (!run->consumption || !(flags & TN_SAVE_IDENTIFY) || fuse->base_digests)
+		return TN_OK;
+	TN_TRY(tn_fuse_identify(fuse, err));
+	return tn_fuse_note_digests(fuse, run->output, err);
+}
+
+static tn_status write_output(struct run *run, unsigned flags, struct tn_error *err)
 {
 	const struct tn_fuse *fuse = run->fuse;
-	struct tn_block_work work = { run_block, run, "fuse", sizeof(struct tn_survival_sums), fold, finish_shards };
+	TN_TRY(write_notes(run, flags, err));
 	TN_TRY(count_blocks(run, err));
 	TN_TRY(tn_output_copy_sidecars(run->output, fuse->base->path, NULL, err));
 	if (!fuse->options.dequantize && tn_foreign_set_count(fuse->joint->foreign))
 		TN_TRY(tn_output_copy_quantization(run->output, fuse->base->path, err));
 	TN_TRY(write_config(run, err));
-	TN_TRY(tn_blocks_run(fuse->ctx, &run->blocks, &work, err));
-	atomic_store(&run->complete, fuse->base->shard_count);
-	TN_TRY(finish_shards(run, err));
+	TN_TRY(run->consumption ? write_and_consume(run, err) : write_all_shards(run, err));
 	TN_TRY(report(run, err));
 	return tn_output_commit(run->output, parameters_of(fuse), TN_INDEX_TRANSFORMERS, err);
 }
@@ -219,7 +282,10 @@ static struct tn_output_place place_of(const struct tn_fuse *fuse, const char *s
 	struct tn_output_place place = { .path = save_path, .flags = flags };
 	struct tn_sha256 id;
 	tn_plan_id_begin(&id, "fuse");
-	tn_plan_id_add_checkpoint(&id, fuse->base);
+	if (flags & TN_SAVE_CONSUME)
+		tn_plan_id_add_consumed(&id, fuse->base);
+	else
+		tn_plan_id_add_checkpoint(&id, fuse->base);
 	for (size_t i = 0; i < fuse->adapter_count; i++) {
 		tn_plan_id_add_adapter(&id, fuse->adapters[i].adapter);
 		tn_plan_id_add(&id, &fuse->adapters[i].weight, sizeof fuse->adapters[i].weight);
@@ -234,19 +300,40 @@ static struct tn_output_place place_of(const struct tn_fuse *fuse, const char *s
 	return place;
 }
 
+/* The choices of the run that is taken up again, or new ones. */
+static tn_status choose(struct run *run, const struct tn_output_place *place, struct tn_error *err)
+{
+	if (place->flags & TN_SAVE_RESUME) {
+		TN_TRY(tn_staging_remarks(run->fuse->ctx, place->path, place->plan_id, &run->remarks, err));
+		TN_TRY(tn_fuse_recall(run->fuse, run->remarks.data, &run->has_choices, err));
+	}
+	return run->has_choices ? TN_OK : tn_fuse_survey(run->fuse, err);
+}
+
 static tn_status run_fuse(struct run *run, const char *save_path, unsigned flags, struct tn_error *err)
 {
 	struct tn_fuse *fuse = run->fuse;
 	struct tn_output_place place = place_of(fuse, save_path, flags);
+	struct tn_consumption consumption;
 	TN_TRY(check_save_path(fuse, save_path, err));
-	TN_TRY(tn_fuse_survey(fuse, err));
+	TN_TRY(choose(run, &place, err));
+	if (flags & TN_SAVE_CONSUME) {
+		TN_TRY(tn_consumption_plan(fuse, save_path, flags, &run->arena, &consumption, err));
+		run->consumption = &consumption;
+	}
 	TN_TRY(tn_fuse_cut(fuse, NULL, "fuse", &run->arena, &run->blocks, err));
 	TN_TRY(describe_shards(run, err));
 	TN_TRY(tn_output_begin(fuse->ctx, &place, run->shards, fuse->base->shard_count, &run->output, err));
-	tn_status status = write_output(run, err);
-	if (status != TN_OK)
+	tn_status status = write_output(run, flags, err);
+	if (status != TN_OK) {
 		tn_output_abort(run->output);
-	return status;
+		return status;
+	}
+	struct tn_error late; /* the result stands in its place: what fails now is a warning */
+	if (run->consumption && tn_consumption_end(run->consumption, &late) != TN_OK)
+		tn_logf(fuse->ctx, TN_LOG_WARNING, "'%s' is complete; what is left of the base could not be removed: %s", save_path,
+			late.msg);
+	return TN_OK;
 }
 
 tn_status tn_fuse_run(tn_fuse *fuse, const char *save_path, unsigned flags, struct tn_error *err)
@@ -255,6 +342,7 @@ tn_status tn_fuse_run(tn_fuse *fuse, const char *save_path, unsigned flags, stru
 	tn_arena_init(&run.arena, fuse->ctx);
 	tn_status status = run_fuse(&run, save_path, flags, err);
 	tn_delta_cache_free(run.deltas);
+	tn_buffer_release(fuse->ctx, &run.remarks);
 	tn_arena_release(&run.arena);
 	return status;
 }

@@ -19,24 +19,44 @@ struct tn_output {
 	size_t count;
 };
 
-static tn_status create_writers(struct tn_output *o, struct tn_error *err)
+tn_status tn_output_open_shard(struct tn_output *o, size_t i, struct tn_error *err)
+{
+	const struct tn_output_shard *shard = &o->shards[i];
+	char path[TN_PATH_BYTES];
+	TN_TRY(tn_path_join(path, tn_staging_folder(o->staging), shard->name, err));
+	return tn_st_writer_create(o->arena.ctx, path, shard->tensors, shard->count, shard->metadata, shard->metadata_count,
+				   shard->sparse, &o->writers[i], err);
+}
+
+/* What an earlier run has finished must be what this one would write. */
+static tn_status open_shards(struct tn_output *o, int all, struct tn_error *err)
 {
 	TN_TRY(tn_arena_array(&o->arena, o->count, sizeof(struct tn_st_writer *), &o->writers, err));
 	TN_TRY(tn_arena_array(&o->arena, o->count, 1, &o->done, err));
 	for (size_t i = 0; i < o->count; i++) {
 		const struct tn_output_shard *shard = &o->shards[i];
 		char path[TN_PATH_BYTES];
-		TN_TRY(tn_path_join(path, tn_staging_folder(o->staging), shard->name, err));
-		if (tn_staging_has(o->staging, shard->name)) {
-			TN_TRY(tn_st_file_matches(o->arena.ctx, path, shard->tensors, shard->count, shard->metadata,
-						  shard->metadata_count, err));
-			o->done[i] = 1;
+		if (!tn_staging_has(o->staging, shard->name)) {
+			if (all)
+				TN_TRY(tn_output_open_shard(o, i, err));
 			continue;
 		}
-		TN_TRY(tn_st_writer_create(o->arena.ctx, path, shard->tensors, shard->count, shard->metadata,
-					   shard->metadata_count, shard->sparse, &o->writers[i], err));
+		TN_TRY(tn_path_join(path, tn_staging_folder(o->staging), shard->name, err));
+		TN_TRY(tn_st_file_matches(o->arena.ctx, path, shard->tensors, shard->count, shard->metadata,
+					  shard->metadata_count, err));
+		o->done[i] = 1;
 	}
 	return TN_OK;
+}
+
+tn_status tn_output_protect(struct tn_output *o, struct tn_error *err)
+{
+	return tn_staging_protect(o->staging, err);
+}
+
+tn_status tn_output_remark(struct tn_output *o, const char *text, struct tn_error *err)
+{
+	return tn_staging_remark(o->staging, text, err);
 }
 
 tn_status tn_output_begin(tn_context *ctx, const struct tn_output_place *place, const struct tn_output_shard *shards,
@@ -52,7 +72,7 @@ tn_status tn_output_begin(tn_context *ctx, const struct tn_output_place *place, 
 	tn_status status = tn_staging_begin_plan(ctx, place->path, (place->flags & TN_SAVE_FORCE) != 0, place->plan_id,
 						 (place->flags & TN_SAVE_RESUME) != 0, &o->staging, err);
 	if (status == TN_OK)
-		status = create_writers(o, err);
+		status = open_shards(o, !(place->flags & TN_SAVE_CONSUME), err);
 	if (status != TN_OK) {
 		tn_output_abort(o);
 		return status;

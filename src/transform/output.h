@@ -33,6 +33,13 @@ tn_status tn_output_begin(tn_context *ctx, const struct tn_output_place *place, 
 /* 1 when the shard was finished by the run that is taken up again: nothing is put into it, and it is not finished again. */
 int tn_output_has_shard(const struct tn_output *output, size_t shard);
 
+/* With TN_SAVE_CONSUME a shard takes no room before it is opened; others are open from the beginning. */
+tn_status tn_output_open_shard(struct tn_output *output, size_t shard, struct tn_error *err);
+
+/* See store/staging.h. */
+tn_status tn_output_protect(struct tn_output *output, struct tn_error *err);
+tn_status tn_output_remark(struct tn_output *output, const char *text, struct tn_error *err);
+
 /* Bytes of a tensor of shard `shard`; thread-safe for bytes that do not overlap. */
 tn_status tn_output_put(struct tn_output *output, size_t shard, const struct tn_tensor *tensor, uint64_t offset,
 			const void *src, size_t n, struct tn_error *err);

@@ -90,7 +90,7 @@ check_failure() {
 
 # Inode and name of each file that the journal speaks of. The names are kept for when the journal is gone.
 list_finished() {
-	[ ! -e "$place/.out.tenon-journal" ] || sed 1d "$place/.out.tenon-journal" >"$area/finished"
+	[ ! -e "$place/.out.tenon-journal" ] || sed -e 1d -e '/^\//d' "$place/.out.tenon-journal" >"$area/finished"
 	[ "$1" = "$place/out" ] || [ -e "$place/.out.tenon-journal" ] || : >"$area/finished"
 	while read -r name; do
 		ls -i "$1/$name" | sed 's| .*/| |'

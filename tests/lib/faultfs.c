@@ -81,7 +81,6 @@ FORWARD(int, mkdir, (const char *path, mode_t mode), (path, mode))
 FORWARD(int, unlink, (const char *path), (path))
 FORWARD(int, rmdir, (const char *path), (path))
 FORWARD(int, fallocate, (int fd, int mode, off_t at, off_t n), (fd, mode, at, n))
-FORWARD(int, ftruncate, (int fd, off_t n), (fd, n))
 
 /* ---- what is not durable yet ----------------------------------------------------------------------------- */
 
@@ -120,6 +119,21 @@ __attribute__((destructor)) static void at_end(void)
 {
 	if (rename_not_synced)
 		complain("the process ends without a sync of the folder behind its last rename");
+}
+
+/* What is cut off a file is gone, so what was made from it has to be safe. */
+int ftruncate(int fd, off_t n)
+{
+	struct stat st;
+	NEXT(ftruncate, "ftruncate")
+	if (fstat(fd, &st) == 0 && n > 0 && n < st.st_size) {
+		int found = closed_dirty;
+		for (int i = 0; i < MOST_FDS; i++)
+			found |= dirty[i];
+		if (found)
+			complain("a file is cut before what was written is durable");
+	}
+	return fault("ftruncate") ? -1 : next(fd, n);
 }
 
 int fsync(int fd)
