@@ -39,7 +39,7 @@ static const struct cli_command command = {
 	.verb = "fuse",
 	.usage = "--model BASE --adapter-path ADAPTER --save-path OUT",
 	.about = "Writes BASE + ADAPTER as a complete Hugging Face folder. OUT appears whole or not at all; BASE is only\n"
-		 "read (but see --consume-input). Memory stays under --max-memory for any model size. A quantized BASE stays quantized as it is.",
+		 "read, but for --consume-input. Memory stays under --max-memory. A quantized BASE stays quantized as it is.",
 	.options = options,
 };
 

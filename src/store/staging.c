@@ -4,6 +4,7 @@
 #include "base/arena.h"
 #include "base/error.h"
 #include "store/checkpoint.h"
+#include "store/removal.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -29,42 +30,6 @@ struct tn_staging {
 	int lock_fd;            /* open on `folder`, holding its lock */
 	int parents_made;
 };
-
-/* ---- removing -------------------------------------------------------------------------------------------- */
-
-static tn_status remove_folder(const char *path, int depth, struct tn_error *err);
-
-static tn_status remove_entry(const char *folder, const char *name, int depth, struct tn_error *err)
-{
-	char path[TN_PATH_BYTES];
-	struct stat st;
-	TN_TRY(tn_path_join(path, folder, name, err));
-	if (lstat(path, &st) != 0)
-		return tn_fail_sys(err, errno, path, "could not examine '%s'", path);
-	if (S_ISDIR(st.st_mode) && depth > 0)
-		return remove_folder(path, depth - 1, err);
-	return unlink(path) == 0 ? TN_OK : tn_fail_sys(err, errno, path, "could not remove '%s'", path);
-}
-
-/* Removes a folder of ours: files, links, and folders of such. Never follows a link out of it. Takes nothing from the
- * heap: it clears up after a failure that may be for want of memory. */
-static tn_status remove_folder(const char *path, int depth, struct tn_error *err)
-{
-	DIR *dir = opendir(path);
-	if (!dir)
-		return tn_fail_sys(err, errno, path, "could not open the folder '%s'", path);
-	tn_status status = TN_OK;
-	const struct dirent *entry;
-	while (status == TN_OK && (errno = 0, entry = readdir(dir)) != NULL)
-		if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
-			status = remove_entry(path, entry->d_name, depth, err);
-	if (status == TN_OK && errno != 0)
-		status = tn_fail_sys(err, errno, path, "could not read the folder '%s'", path);
-	closedir(dir);
-	if (status == TN_OK && rmdir(path) != 0)
-		status = tn_fail_sys(err, errno, path, "could not remove the folder '%s'", path);
-	return status;
-}
 
 /* ---- beginning ------------------------------------------------------------------------------------------- */
 
@@ -246,7 +211,7 @@ static tn_status make_folder(tn_context *ctx, struct tn_staging *s, struct tn_er
 	tn_logf(ctx, TN_LOG_INFO, "clearing '%s', which an interrupted run left", s->folder);
 	unlink(s->journal_path); /* first: it must never speak of another folder's files */
 	TN_TRY(tn_folder_sync(s->parent, err));
-	tn_status status = remove_folder(s->folder, 1, err);
+	tn_status status = tn_folder_remove(s->folder, 1, err);
 	close(s->lock_fd);
 	s->lock_fd = -1;
 	TN_TRY(status);
@@ -263,7 +228,7 @@ static tn_status settle_retired(struct tn_staging *s, struct tn_error *err)
 	if (lstat(s->retired, &st) != 0 || !S_ISDIR(st.st_mode))
 		return TN_OK;
 	if (lstat(s->target, &st) == 0)
-		return remove_folder(s->retired, 1, err);
+		return tn_folder_remove(s->retired, 1, err);
 	if (rename(s->retired, s->target) != 0)
 		return tn_fail_sys(err, errno, s->target, "could not put '%s' back in its place", s->target);
 	return check_target(s->arena.ctx, s, err);
@@ -293,7 +258,7 @@ static tn_status clear_unfinished(struct tn_staging *s, size_t *kept, struct tn_
 		if (tn_journal_has(s->journal, entry->d_name))
 			++*kept;
 		else
-			status = remove_entry(s->folder, entry->d_name, 1, err);
+			status = tn_folder_remove_entry(s->folder, entry->d_name, 1, err);
 	}
 	if (status == TN_OK && errno != 0)
 		status = tn_fail_sys(err, errno, s->folder, "could not read the folder '%s'", s->folder);
@@ -576,7 +541,7 @@ tn_status tn_staging_commit(struct tn_staging *s, struct tn_error *err)
 	struct tn_error late;
 	if (tn_folder_sync(s->parent, &late) != TN_OK)
 		tn_logf(ctx, TN_LOG_WARNING, "'%s' is complete, but may not survive a power cut: %s", s->target, late.msg);
-	if (replaced && remove_folder(s->folder, 1, &late) != TN_OK)
+	if (replaced && tn_folder_remove(s->folder, 1, &late) != TN_OK)
 		tn_logf(ctx, TN_LOG_WARNING, "'%s' is complete; the folder it replaced is '%s': %s", s->target, s->folder,
 			late.msg);
 	if (s->is_protected && end_journal(s, &late) != TN_OK)
@@ -597,7 +562,7 @@ void tn_staging_abort(struct tn_staging *s)
 	}
 	if (s->journal)
 		unlink(s->journal_path);
-	if (remove_folder(s->folder, 1, &late) != TN_OK)
+	if (tn_folder_remove(s->folder, 1, &late) != TN_OK)
 		tn_logf(s->arena.ctx, TN_LOG_WARNING, "'%s' could not be cleared away: %s", s->folder, late.msg);
 	remove_parents(s);
 	free_staging(s);

@@ -7,6 +7,7 @@
 #include "store/consume.h"
 #include "store/safetensors.h"
 #include "store/staging.h"
+#include "weights/foreign.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -57,6 +58,21 @@ static tn_status check_mark(struct tn_consumption *c, unsigned flags, struct tn_
 	return TN_OK;
 }
 
+/* An interrupted run is planned again from headers alone. */
+static tn_status check_base(const struct tn_fuse *fuse, struct tn_error *err)
+{
+	const struct tn_joint *j = fuse->joint;
+	if (tn_foreign_set_count(j->foreign) > 0)
+		return tn_fail(err, TN_E_UNSUPPORTED, fuse->base->path, "'%.200s' is packed by another library, and how cannot be told from the "
+			       "headers alone, so it cannot be used up; convert it first, or fuse without --consume-input",
+			       fuse->base->path);
+	for (size_t i = 0; i < j->target_count; i++)
+		if (j->targets[i].matrix && j->targets[i].matrix->global_scale)
+			return tn_fail(err, TN_E_UNSUPPORTED, j->targets[i].name, "'%.120s' has a global scale, which the plan reads, so the base "
+				       "cannot be used up; fuse without --consume-input", j->targets[i].name);
+	return tn_consume_check(fuse->base, err);
+}
+
 tn_status tn_consumption_plan(const struct tn_fuse *fuse, const char *save_path, unsigned flags, struct tn_arena *arena,
 			      struct tn_consumption *c, struct tn_error *err)
 {
@@ -66,7 +82,7 @@ tn_status tn_consumption_plan(const struct tn_fuse *fuse, const char *save_path,
 			       "remove it", save_path);
 	TN_TRY(tn_consume_absolute(c->output, save_path, err));
 	TN_TRY(check_mark(c, flags, err));
-	TN_TRY(tn_consume_check(fuse->base, err));
+	TN_TRY(check_base(fuse, err));
 	if (fuse->base->shard_count == 1)
 		tn_logf(fuse->ctx, TN_LOG_WARNING, "'%s' is one file: there must be room for two of them all the same", fuse->base->path);
 	TN_TRY(tn_arena_array(arena, fuse->base->shard_count, sizeof *c->last_use, &c->last_use, err));
