@@ -4,6 +4,7 @@
 
 #include "tenon/adapter.h"
 #include "tenon/base.h"
+#include "tenon/chat.h"
 #include "tenon/checkpoint.h"
 #include "tenon/create.h"
 #include "tenon/foreign.h"
