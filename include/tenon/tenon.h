@@ -8,6 +8,7 @@
 #include "tenon/checkpoint.h"
 #include "tenon/create.h"
 #include "tenon/foreign.h"
+#include "tenon/layer.h"
 #include "tenon/linear.h"
 #include "tenon/live.h"
 #include "tenon/model.h"

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/sha256.h"
 #include "store/safetensors.h"
+#include "weights/foreign.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -137,6 +138,12 @@ static tn_status add_base_tensor(struct base_hash *h, const struct tn_tensor *t,
 /* The tensor of a target; of a quantized one all that it is made of. */
 static tn_status add_target(struct base_hash *h, const struct tn_target *t, struct tn_error *err)
 {
+	const struct tn_foreign *f = t->matrix ? t->matrix->foreign : NULL;
+	for (unsigned p = 0; f && p < TN_FOREIGN_PARTS; p++)
+		if (f->part[p].tensor)
+			TN_TRY(add_base_tensor(h, f->part[p].tensor, err));
+	if (f)
+		return TN_OK;
 	TN_TRY(add_base_tensor(h, t->base, err));
 	for (unsigned p = TN_PART_SCALES; t->matrix && p < TN_PART_COUNT; p++)
 		if (t->matrix->part[p])

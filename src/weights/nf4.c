@@ -73,12 +73,17 @@ tn_status tn_nf4_encode(tn_context *ctx, const float *values, uint64_t n, uint64
 	return TN_OK;
 }
 
-void tn_nf4_decode(const struct tn_nf4 *nf4, float *dst)
+void tn_nf4_decode_some(const struct tn_nf4 *nf4, uint64_t first, uint64_t n, float *dst)
 {
 	const unsigned char *codes = nf4->codes.data;
 	const float *scales = nf4->scales.data;
-	for (uint64_t i = 0; i < nf4->n; i++)
-		dst[i] = tn_nf4_levels[codes[i / 2] >> (i % 2 ? 4 : 0) & 15] * scales[i / nf4->group_size];
+	for (uint64_t i = first; i < first + n; i++)
+		*dst++ = tn_nf4_levels[codes[i / 2] >> (i % 2 ? 4 : 0) & 15] * scales[i / nf4->group_size];
+}
+
+void tn_nf4_decode(const struct tn_nf4 *nf4, float *dst)
+{
+	tn_nf4_decode_some(nf4, 0, nf4->n, dst);
 }
 
 uint64_t tn_nf4_saved_bytes(const struct tn_nf4 *nf4)

@@ -255,6 +255,58 @@ static void keys_must_name_something(void **state)
 	tn_checkpoint_close(base);
 }
 
+/* transformers 5 holds the router as a parameter: PEFT's all-linear leaves it out, and so do routers and heads here. */
+static void all_linear_leaves_routers_and_heads_out(void **state)
+{
+	struct al *t = *state;
+	tn_checkpoint *base = open_base(t, ADAPTER_DATA "/peft/mixtral");
+	struct tn_create_options o = options_for(TN_DIALECT_PEFT, NULL, 0);
+	tn_draft *d;
+	al_ok(t, tn_draft_create(base, &o, &d, &t->err));
+	assert_true(tn_draft_count(d) > 0);
+	for (size_t i = 0; i < tn_draft_count(d); i++)
+		assert_non_null(strstr(tn_draft_at(d, i)->module, ".self_attn."));
+	tn_draft_destroy(d);
+	tn_checkpoint_close(base);
+}
+
+/* More rows than are read at a time, and a table whose columns are measured. */
+static void magnitudes_are_measured_block_by_block(void **state)
+{
+	struct al *t = *state;
+	enum { ROWS = 70000, COLS = 4 };
+	static float values[ROWS * COLS];
+	for (size_t i = 0; i < ROWS * COLS; i++)
+		values[i] = (float)(i % 977) / 977 - 0.5f;
+	const struct al_tensor tensors[] = { { "x.layers.0.tall.weight", { ROWS, COLS }, 2, values },
+					     { "x.embed_tokens.weight", { ROWS, COLS }, 2, values } };
+	static const char *const keys[] = { "tall", "embed_tokens" };
+	const char *folder = al_path(t, "tall");
+	al_write_base(folder, "{\"model_type\": \"none\"}", tensors, 2);
+	tn_checkpoint *base = open_base(t, folder);
+	struct tn_create_options o = options_for(TN_DIALECT_PEFT, keys, 2);
+	tn_draft *d;
+	double columns[COLS] = { 0 };
+	o.dora = 1;
+	o.rank = 1;
+	al_ok(t, tn_draft_create(base, &o, &d, &t->err));
+	const float *rows = tn_draft_of(d, "x.layers.0.tall", TN_PARAMETER_MAGNITUDE)->data;
+	const struct tn_parameter *table = tn_draft_of(d, "x.embed_tokens", TN_PARAMETER_MAGNITUDE);
+	assert_int_equal(table->elements, COLS);
+	for (size_t i = 0; i < ROWS; i++) {
+		double sum = 0;
+		for (size_t c = 0; c < COLS; c++) {
+			sum += (double)values[i * COLS + c] * (double)values[i * COLS + c];
+			columns[c] += (double)values[i * COLS + c] * (double)values[i * COLS + c];
+		}
+		assert_true(fabs((double)rows[i] - sqrt(sum)) < 1e-6);
+	}
+	for (size_t c = 0; c < COLS; c++)
+		assert_true(fabs((double)table->data[c] / sqrt(columns[c]) - 1) < 1e-6);
+	tn_draft_destroy(d);
+	tn_checkpoint_close(base);
+}
+
 static void a_base_without_layers_has_nothing_to_choose(void **state)
 {
 	struct al *t = *state;
@@ -479,6 +531,8 @@ int main(void)
 		AL_TEST(parameters_are_set_with_their_shape_alone),
 		AL_TEST(test_lora_config_validation),
 		AL_TEST(keys_must_name_something),
+		AL_TEST(all_linear_leaves_routers_and_heads_out),
+		AL_TEST(magnitudes_are_measured_block_by_block),
 		AL_TEST(a_base_without_layers_has_nothing_to_choose),
 		AL_TEST(a_changed_file_or_configuration_is_refused),
 		AL_TEST(another_base_is_said_in_the_log),
