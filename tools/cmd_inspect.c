@@ -40,16 +40,18 @@ static void shape_text(char *out, size_t bytes, const struct tn_weight *w)
 static void print_groups(const struct groups *groups, const char *what, const char *detail)
 {
 	char name[512], parameters[CLI_NUMBER_BYTES], bytes[CLI_NUMBER_BYTES];
-	int width = (int)strlen(what);
+	int width = (int)strlen(what), middle = 28;
 	for (size_t i = 0; i < groups->count; i++) {
 		int n = (int)strlen(group_name(&groups->items[i], name, sizeof name));
 		width = n > width ? n : width;
+		n = (int)strlen(groups->items[i].detail);
+		middle = n > middle ? n : middle;
 	}
 	width = width > 72 ? 72 : width;
-	printf("\n%-*s %6s  %-28s %10s %10s\n", width, what, "count", detail, "parameters", "size");
+	printf("\n%-*s %6s  %-*s %10s %10s\n", width, what, "count", middle, detail, "parameters", "size");
 	for (size_t i = 0; i < groups->count; i++) {
 		const struct group *g = &groups->items[i];
-		printf("%-*s %6" PRIu64 "  %-28s %10s %10s\n", width, group_name(g, name, sizeof name), g->count, g->detail,
+		printf("%-*s %6" PRIu64 "  %-*s %10s %10s\n", width, group_name(g, name, sizeof name), g->count, middle, g->detail,
 		       cli_count(parameters, g->parameters), cli_bytes(bytes, g->bytes));
 	}
 }

@@ -85,7 +85,7 @@ static int print_plan(const tn_recode *r)
 /* mlx_lm.convert succeeds in silence where nothing, or not everything, is quantized. */
 static void warn(const struct recoding *c, const tn_recode *r)
 {
-	size_t quantized = tn_recode_count_of(r, TN_RECODE_QUANTIZE);
+	size_t quantized = tn_recode_count_of(r, TN_RECODE_QUANTIZE) + tn_recode_count_of(r, TN_RECODE_REQUANTIZE);
 	if (c->options_without_quantize)
 		fprintf(stderr, "tenon: warning: --q-bits, --q-group-size, --q-mode and recipes do nothing without -q\n");
 	if (c->request.quantize && quantized == 0 && c->request.mlx_folder)

@@ -1,0 +1,33 @@
+# Checkpoints that other libraries packed: looked at, as MLX has them, dense, quantized anew. That the values are right is the
+# business of conformance.foreign.
+for name in awq_gemm_g64 awq_gemv_g64 gptq_gqm_v1_b4_g32_asym gptq_gqm_v1_b4_g32_asym_act bnb_nf4_b64_dq_u8_bf16_40x128 \
+	bnb_int8_40x128 fp8_block_128 ct_pack_int4_g32_sym modelopt_nvfp4 gptoss_mxfp4; do
+	ln -s "$FOREIGN/$name" $name
+	echo "--- $name"
+	try tenon inspect $name
+	try tenon convert --hf-path $name --mlx-path mlx --to mlx --quiet
+	[ ! -d mlx ] || tenon inspect mlx | sed -n "5,\$p"
+	[ ! -d mlx ] || sed -n '/"quantization"/,/}/p' mlx/config.json | tr -d '\n'
+	[ ! -d mlx ] || echo
+	try tenon convert --hf-path $name --mlx-path anew --to mlx --requantize --q-bits 8 --q-group-size 32 -q --quiet
+	try tenon convert --hf-path $name --mlx-path dense --to dense --quiet
+	tenon inspect dense | sed -n "5,\$p"
+	grep -c quantization dense/config.json
+	for folder in mlx anew dense; do
+		[ ! -d $folder ] || sha256sum $folder/model.safetensors
+	done
+	rm -rf mlx anew dense
+done
+echo "--- whole models, and what is refused"
+ln -s "$FOREIGN/bnb_llama_nf4_dq" llama
+try tenon inspect llama
+try tenon convert --hf-path llama --mlx-path x --to mlx
+try tenon dequantize --model llama --save-path d --dtype float32 -q
+try tenon quantize --model llama --save-path x
+try tenon convert --hf-path llama --mlx-path x --to mlx --requantize --dry-run
+cp -rL llama odd && chmod -R u+w odd
+sed -i 's/"quant_method": "bitsandbytes"/"quant_method": "hqq"/' odd/config.json
+try tenon convert --hf-path odd --mlx-path x --to dense
+sed -i 's/"quant_method": "hqq"/"quant_method": "auto-round", "packing_format": "auto_round:fp8_static"/' odd/config.json
+try tenon dequantize --model odd --save-path x
+ls
