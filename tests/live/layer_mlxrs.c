@@ -66,6 +66,7 @@ static void lora_linear_zero_b_is_identity(void **state)
 	tn_layer_destroy(l);
 }
 
+/* dora_linear_forward_matches_python_reference, lora_layer_forward_dispatches_per_variant: there is one forward for all kinds */
 static void dora_linear_forward_hand_traced(void **state)
 {
 	struct lay *t = *state;
@@ -251,6 +252,26 @@ static void dora_embedding_as_linear_one_hot_identity(void **state)
 	tn_layer_destroy(l);
 }
 
+/* dora_embedding_fuse_round_trip for any table: what is fused is a table of its own. */
+static void lora_layer_fuse_embedding_round_trips_via_as_linear(void **state)
+{
+	struct lay *t = *state;
+	static const double a[] = { 1, -2, 0.5 }, b[] = { 0.25, 1, -1 };
+	tn_layer *l = table(t, TN_F32, TN_F32, eye_3, a, b, halves_3), *plain;
+	struct tn_layer_factors none = { .lora_a = ly_make(t, TN_F32, 3, 1, 0), .lora_b = ly_make(t, TN_F32, 1, 3, 0), .inputs_first = 1 };
+	struct tn_array x = ly_filled(t, TN_F32, 3, 0, one_two_three), y, z;
+	struct tn_linear_weight fused;
+	OK(tn_layer_fused(l, 0, &fused, &t->err));
+	OK(tn_layer_create_with(t->ctx, &fused, TN_LAYER_EMBEDDING, &none, &plain, &t->err));
+	OK(tn_layer_forward(l, &x, &y, &t->err));
+	OK(tn_layer_forward(plain, &x, &z, &t->err));
+	ly_expect_values(t, &y, (double[]){ ly_load(&z, 0), ly_load(&z, 1), ly_load(&z, 2) }, 1e-6);
+	tn_array_release(t->ctx, &z);
+	tn_layer_destroy(plain);
+	tn_layer_destroy(l);
+	tn_linear_weight_release(t->ctx, &fused);
+}
+
 static void base_embedding_as_linear_tied_head_hand_traced(void **state)
 {
 	struct lay *t = *state;
@@ -266,6 +287,9 @@ static void base_embedding_as_linear_tied_head_hand_traced(void **state)
 	tn_layer_destroy(l);
 }
 
+/* dora_embedding_forward_preserves_base_dtype_for_uniform_precision, scaled_helper_coerces_scalar_to_array_dtype,
+ * dora_embedding_forward_uniform_f16_adapter_returns_f16, dora_embedding_forward_uniform_bf16_adapter_returns_bf16,
+ * dora_embedding_as_linear_uniform_f16_adapter_returns_f16, dora_embedding_as_linear_uniform_bf16_adapter_returns_bf16 */
 static void dora_embedding_uniform_halves_stay_halves(void **state)
 {
 	struct lay *t = *state;
@@ -286,7 +310,12 @@ static void dora_embedding_uniform_halves_stay_halves(void **state)
 }
 
 /* A half table with float32 factors gives float32, and the delta counts in full: rounding it to the table's dtype before the norm
- * would show. */
+ * would show. dora_embedding_forward_mixed_precision_matches_reference_f16_base_f32_adapter and
+ * dora_embedding_forward_mixed_precision_matches_reference_bf16_base_f32_adapter,
+ * dora_embedding_as_linear_mixed_precision_matches_reference_f16_base_f32_adapter and
+ * dora_embedding_as_linear_mixed_precision_matches_reference_bf16_base_f32_adapter,
+ * dora_embedding_forward_loses_precision_with_upfront_cast_regression_oracle,
+ * dora_embedding_forward_returns_promoted_dtype_for_mixed_precision */
 static void dora_embedding_mixed_precision_counts_the_delta_in_full(void **state)
 {
 	struct lay *t = *state;
@@ -388,6 +417,7 @@ int main(void)
 		LY_TEST(dora_embedding_forward_matches_python_reference),
 		LY_TEST(dora_embedding_forward_per_token_renorm_halves),
 		LY_TEST(dora_embedding_as_linear_one_hot_identity),
+		LY_TEST(lora_layer_fuse_embedding_round_trips_via_as_linear),
 		LY_TEST(base_embedding_as_linear_tied_head_hand_traced),
 		LY_TEST(dora_embedding_uniform_halves_stay_halves),
 		LY_TEST(dora_embedding_mixed_precision_counts_the_delta_in_full),
