@@ -25,14 +25,21 @@ struct tn_target {
 
 typedef enum tn_slot_kind { TN_SLOT_DELTA, TN_SLOT_BIAS, TN_SLOT_TOKENS } tn_slot_kind;
 
+/* A slot in a stack of factors: in which of its columns of rank, and of which group; TN_EVERY_GROUP: it has as many. */
+struct tn_slot_part {
+	size_t slot;
+	uint64_t first_rank, group;
+};
+#define TN_EVERY_GROUP UINT64_MAX
+
 /* What has to be in memory for some landings. */
 struct tn_slot {
 	const tn_adapter *adapter;
 	const struct tn_adapter_entry *entry;
 	double weight;           /* of the adapter, beside the scale of the entry */
 	uint64_t rank;
-	const size_t *stacked;   /* slots whose factors are stacked to make this one; NULL: none */
-	size_t stacked_count;
+	struct tn_slot_part *stacked;   /* slots whose factors are stacked to make this one; NULL: none */
+	size_t stacked_count, stacked_room;
 	tn_slot_kind kind;
 	struct tn_delta_shape shape;
 	size_t target;           /* the first target it lands on: norms and removed parts are computed over its rows */

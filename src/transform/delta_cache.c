@@ -81,49 +81,56 @@ static tn_status load_one(const struct tn_slot *from, struct tn_delta *delta, st
 	return TN_OK;
 }
 
-/* The factors of one slot into its place among the `rank` of the stack. */
-static void put_stacked(const struct tn_delta *part, size_t rank, size_t first, float *a, float *b)
+/* The factors of one slot into their place in the stack. */
+static void put_stacked(const struct tn_delta *part, const struct tn_slot_part *place, size_t rank, float *a, float *b)
 {
-	size_t groups = part->rows / part->group_rows;
+	size_t groups = part->rows / part->group_rows, first = (size_t)place->first_rank;
+	size_t offset = place->group == TN_EVERY_GROUP ? 0 : (size_t)place->group;
 	for (size_t g = 0; g < groups; g++)
-		memcpy(a + (g * rank + first) * part->cols, part->a + g * part->rank * part->cols,
+		memcpy(a + ((g + offset) * rank + first) * part->cols, part->a + g * part->rank * part->cols,
 		       part->rank * part->cols * sizeof *a);
+	b += offset * part->group_rows * rank;
 	for (size_t row = 0; row < part->rows; row++)
 		for (size_t k = 0; k < part->rank; k++)
 			b[row * rank + first + k] = (float)(part->scale * (double)part->b[row * part->rank + k]);
 }
 
-static tn_status load_stacked(const struct tn_joint *joint, const struct tn_slot *from, struct cached *slot,
-			      struct tn_error *err)
+/* What the stack is like its first part, but for the rank; what no part fills is zero. */
+static tn_status begin_stack(const struct tn_joint *joint, const struct tn_delta *first, size_t rank, struct cached *slot,
+			     struct tn_error *err)
 {
 	struct tn_delta *delta = &slot->contents.delta;
-	float *a = NULL, *b = NULL;
-	size_t first = 0, rank = (size_t)from->rank;
-	for (size_t i = 0; i < from->stacked_count; i++) {
-		struct tn_delta part;
-		struct tn_buffer memory;
-		TN_TRY(load_one(&joint->slots[from->stacked[i]], &part, &memory, err));
-		tn_status status = TN_OK;
-		if (i == 0) {
-			size_t groups = part.rows / part.group_rows;
-			status = tn_buffer_alloc(joint->ctx, rank * (groups * part.cols + part.rows) * sizeof(float), "factors",
-						 &slot->memory, err);
-			a = slot->memory.data;
-			b = a + groups * rank * part.cols;
-			*delta = part;
-		}
-		if (status == TN_OK)
-			put_stacked(&part, rank, first, a, b);
-		tn_buffer_release(joint->ctx, &memory);
-		if (status != TN_OK)
-			return status;
-		first += part.rank;
-	}
-	delta->a = a;
-	delta->b = b;
+	size_t a = first->rows / first->group_rows * rank * first->cols, b = first->rows * rank;
+	TN_TRY(tn_buffer_alloc(joint->ctx, (a + b) * sizeof(float), "factors", &slot->memory, err));
+	memset(slot->memory.data, 0, (a + b) * sizeof(float));
+	*delta = *first;
+	delta->a = slot->memory.data;
+	delta->b = (float *)slot->memory.data + a;
 	delta->rank = rank;
 	delta->scale = 1;
 	delta->left = delta->product = TN_F32;
+	return TN_OK;
+}
+
+static tn_status load_stacked(const struct tn_joint *joint, const struct tn_slot *from, struct cached *slot,
+			      struct tn_error *err)
+{
+	size_t rank = (size_t)from->rank;
+	float *a = NULL, *b = NULL;
+	for (size_t i = 0; i < from->stacked_count; i++) {
+		struct tn_delta part;
+		struct tn_buffer memory;
+		TN_TRY(load_one(&joint->slots[from->stacked[i].slot], &part, &memory, err));
+		tn_status status = i == 0 ? begin_stack(joint, &part, rank, slot, err) : TN_OK;
+		if (status == TN_OK && i == 0) {
+			a = slot->memory.data;
+			b = a + part.rows / part.group_rows * rank * part.cols;
+		}
+		if (status == TN_OK)
+			put_stacked(&part, &from->stacked[i], rank, a, b);
+		tn_buffer_release(joint->ctx, &memory);
+		TN_TRY(status);
+	}
 	return TN_OK;
 }
 
@@ -196,13 +203,23 @@ static uint64_t factor_bytes(const struct tn_slot *slot)
 	return tn_adapter_delta_bytes(entry, &slot->shape) + tn_adapter_delta_extra_bytes(entry) + 512;
 }
 
+/* The stack, and the largest of its parts while it is put in. */
+static uint64_t stack_bytes(const struct tn_joint *joint, const struct tn_slot *slot)
+{
+	const struct tn_adapter_module *m = &slot->entry->module;
+	uint64_t largest = 0, rows = slot->kind == TN_SLOT_BIAS ? 1 : slot->shape.rows_are_inputs ? m->in_features : m->out_features;
+	for (size_t i = 0; i < slot->stacked_count; i++)
+		largest = tn_max_u64(largest, factor_bytes(&joint->slots[slot->stacked[i].slot]));
+	return largest + slot->entry->groups * slot->rank * (slot->cols + rows) * sizeof(float) + 512;
+}
+
 uint64_t tn_delta_cache_bytes(const struct tn_joint *joint, const struct tn_slot *slot)
 {
 	uint64_t stays, works, bytes = 0;
 	if (slot->kind == TN_SLOT_TOKENS)
 		return slot->entry->values->elements * 3 * sizeof(float);
-	for (size_t i = 0; i < slot->stacked_count; i++)
-		bytes += 2 * factor_bytes(&joint->slots[slot->stacked[i]]);
+	if (slot->stacked)
+		bytes += stack_bytes(joint, slot);
 	if (wants_basis(joint, slot))
 		bytes += slot->entry->groups * slot->rank * slot->rank * sizeof(double);
 	if (slot->kind == TN_SLOT_BIAS || slot->stacked)

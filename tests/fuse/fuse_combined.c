@@ -67,6 +67,44 @@ static void weights_add_up(void **state)
 	free(mb);
 }
 
+/* PEFT's combination_type "cat" is the sum of the weighted deltas; its file holds the merged weights and names them merged.*. */
+static void as_peft_cats(void **state)
+{
+	static const struct {
+		double a, b;
+		const char *file;
+	} cases[] = { { 0.7, 0.3, "cat_0.7_0.3" }, { 1, -0.5, "cat_1.0_-0.5" } };
+	struct tt *t = *state;
+	char out[4096], path[512];
+	snprintf(out, sizeof out, "%s/out", t->folder);
+	for (size_t i = 0; i < 2; i++) {
+		struct fuse_job job = { .base = FUSE_DATA "/peft/llama", .adapter = FUSE_DATA "/peft/cases/comb_a",
+					.second = FUSE_DATA "/peft/cases/comb_b", .out = out, .second_weight = cases[i].b,
+					.options = TN_FUSE_OPTIONS_INIT };
+		tn_safetensors *wanted;
+		size_t compared = 0;
+		job.options.weight = cases[i].a;
+		fuse_run(t, t->ctx, &job, NULL, 0);
+		snprintf(path, sizeof path, FUSE_DATA "/peft/combine/%s.safetensors", cases[i].file);
+		tt_ok(t, tn_safetensors_open(t->ctx, path, &wanted, &t->err));
+		for (size_t k = 0; k < tn_safetensors_count(wanted); k++) {
+			const char *name = tn_safetensors_at(wanted, k)->name;
+			size_t n, m;
+			if (strncmp(name, "merged.", 7) != 0)
+				continue;
+			double *theirs = fuse_file_values(t, path, name, &n), *ours = fuse_values(t, out, name + 7, &m);
+			assert_int_equal(n, m);
+			for (size_t e = 0; e < n; e++)
+				assert_true(fabs(ours[e] - theirs[e]) < 1e-6);
+			free(theirs);
+			free(ours);
+			compared++;
+		}
+		assert_int_equal(compared, 21);
+		tn_safetensors_close(wanted);
+	}
+}
+
 static void what_depends_on_order_is_refused(void **state)
 {
 	struct tt *t = *state;
@@ -211,6 +249,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TT_TEST(weights_add_up),
+		TT_TEST(as_peft_cats),
 		TT_TEST(what_depends_on_order_is_refused),
 		TT_TEST(options_are_checked),
 		TT_TEST(infinity_is_refused),

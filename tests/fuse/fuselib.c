@@ -149,16 +149,19 @@ double *fuse_file_values(struct tt *t, const char *file, const char *name, size_
 
 /* ---- files ----------------------------------------------------------------------------------------------- */
 
-static void write_as(struct tt *t, const char *path, const struct fuse_tensor *tensors, size_t count, tn_dtype dtype)
+static void write_as(struct tt *t, const char *path, const struct fuse_tensor *tensors, size_t count, uint64_t depth,
+		     tn_dtype dtype)
 {
 	struct tn_tensor *made = calloc(count, sizeof *made), **order = calloc(count, sizeof *order);
-	uint64_t (*shapes)[2] = calloc(count, sizeof *shapes);
+	uint64_t (*shapes)[3] = calloc(count, sizeof *shapes);
 	struct tn_st_writer *writer;
 	for (size_t i = 0; i < count; i++) {
-		uint64_t rows = tensors[i].rows, cols = tensors[i].cols, n = (rows ? rows : 1) * cols;
-		shapes[i][0] = rows ? rows : cols;
-		shapes[i][1] = cols;
-		made[i] = (struct tn_tensor){ .name = tensors[i].name, .dtype = dtype, .rank = rows ? 2 : 1, .shape = shapes[i],
+		uint64_t rows = tensors[i].rows, cols = tensors[i].cols;
+		uint64_t n = (depth ? depth : 1) * (rows ? rows : 1) * cols;
+		uint32_t rank = depth ? 3 : rows ? 2 : 1;
+		const uint64_t sizes[] = { depth, rows, cols };
+		memcpy(shapes[i], sizes + 3 - rank, rank * sizeof *sizes);
+		made[i] = (struct tn_tensor){ .name = tensors[i].name, .dtype = dtype, .rank = rank, .shape = shapes[i],
 					      .elements = n, .bytes = n * tn_dtype_bits(dtype) / 8 };
 		order[i] = &made[i];
 	}
@@ -179,7 +182,12 @@ static void write_as(struct tt *t, const char *path, const struct fuse_tensor *t
 
 void fuse_write_tensors(struct tt *t, const char *path, const struct fuse_tensor *tensors, size_t count)
 {
-	write_as(t, path, tensors, count, TN_F32);
+	write_as(t, path, tensors, count, 0, TN_F32);
+}
+
+void fuse_write_stacks(struct tt *t, const char *path, const struct fuse_tensor *tensors, size_t count, uint64_t depth)
+{
+	write_as(t, path, tensors, count, depth, TN_F32);
 }
 
 void fuse_write_model(struct tt *t, const char *folder, const struct fuse_tensor *tensors, size_t count, tn_dtype dtype)
@@ -187,7 +195,7 @@ void fuse_write_model(struct tt *t, const char *folder, const struct fuse_tensor
 	char path[4096];
 	mkdir(folder, 0777);
 	snprintf(path, sizeof path, "%s/model.safetensors", folder);
-	write_as(t, path, tensors, count, dtype);
+	write_as(t, path, tensors, count, 0, dtype);
 	snprintf(path, sizeof path, "%s/config.json", folder);
 	tt_write_text(path, "{\"model_type\": \"llama\", \"num_hidden_layers\": 1}\n");
 }
@@ -200,7 +208,7 @@ void fuse_write_adapter(struct tt *t, const char *folder, const float *a, const 
 					 { "model.layers.0.mlp.up_proj.lora_b", rank, out, b } };
 	mkdir(folder, 0777);
 	snprintf(path, sizeof path, "%s/adapters.safetensors", folder);
-	write_as(t, path, tensors, 2, TN_F32);
+	write_as(t, path, tensors, 2, 0, TN_F32);
 	snprintf(config, sizeof config, "{\"fine_tune_type\": \"lora\", \"num_layers\": -1, \"lora_parameters\": {\"rank\": %d, "
 		 "\"dropout\": 0.0, \"scale\": %.17g, \"keys\": [\"mlp.up_proj\"]}}\n", (int)rank, scale);
 	snprintf(path, sizeof path, "%s/adapter_config.json", folder);

@@ -31,6 +31,8 @@ struct fuse_tensor {
 	const float *values;
 };
 void fuse_write_tensors(struct tt *t, const char *path, const struct fuse_tensor *tensors, size_t count);
+/* The same with three dimensions each, [depth, rows, cols]. */
+void fuse_write_stacks(struct tt *t, const char *path, const struct fuse_tensor *tensors, size_t count, uint64_t depth);
 /* A model folder of those tensors in `dtype`. */
 void fuse_write_model(struct tt *t, const char *folder, const struct fuse_tensor *tensors, size_t count, tn_dtype dtype);
 /* An mlx-lm adapter for layers.0.mlp.up_proj: a [in, rank], b [rank, out]. */
