@@ -382,6 +382,31 @@ static void check_row_encode(const struct tn_kernels *k, const struct tn_kernels
 	place_free(&src);
 }
 
+/* Codes moved by changes of all sizes: far beyond the grid, next to nothing, none, and no number. */
+static void check_row_dither(const struct tn_kernels *k, const struct tn_kernels *portable, const struct tn_format *format,
+			     size_t cols, size_t shift)
+{
+	const struct tn_codec *codec = k->codec[format->codec];
+	struct row_places row, got, want;
+	struct tn_dither_counts got_counts = { 3, 4 }, want_counts = { 3, 4 };
+	static float d[LONGEST * 3];
+	row_make(&row, codec, format, cols, shift);
+	row_make(&got, codec, format, cols, shift);
+	row_make(&want, codec, format, cols, 0);
+	for (unsigned p = 0; p < TN_PART_COUNT; p++)
+		fill_random(row.part[p].at, row.part[p].bytes);
+	for (size_t i = 0; i < cols; i++)
+		d[i] = i % 23 == 5 ? 0 : i % 29 == 7 ? NAN : some_float() * (i % 3 ? 1.0f : 1e-3f);
+	codec->dither(got.part[0].at, &row.in, d, format, cols, seed, shift, &got_counts);
+	portable->codec[format->codec]->dither(want.part[0].at, &row.in, d, format, cols, seed, shift, &want_counts);
+	if (memcmp(got.part[0].at, want.part[0].at, got.part[0].bytes) != 0 || got_counts.moved != want_counts.moved ||
+	    got_counts.clamped != want_counts.clamped || place_overrun(&got.part[0]))
+		complain(k->isa, codec->name, cols, shift, "moves codes otherwise than portable, or writes outside");
+	row_free(&row);
+	row_free(&got);
+	row_free(&want);
+}
+
 static void check_format(const struct tn_kernels *k, const struct tn_kernels *portable, const struct tn_format *format)
 {
 	for (size_t groups = 0; groups <= 5; groups++)
@@ -389,6 +414,8 @@ static void check_format(const struct tn_kernels *k, const struct tn_kernels *po
 			check_row_decode(k, portable, format, groups * format->group, shift);
 			if (k->codec[format->codec]->encode)
 				check_row_encode(k, portable, format, groups * format->group, shift);
+			if (k->codec[format->codec]->dither)
+				check_row_dither(k, portable, format, groups * format->group, shift);
 		}
 }
 

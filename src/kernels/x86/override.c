@@ -1,8 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/x86/codec_x86.h"
 #include "kernels/x86/product_x86.h"
+
+/* Written once, with the table that points at it. */
+static struct tn_codec affine, mxfp4, nvfp4;
+
+static void override_codecs(struct tn_kernels *k)
+{
+	affine = *k->codec[TN_CODEC_affine];
+	affine.decode = TN_ISA_NAME(tn_x86_decode);
+	affine.encode = TN_ISA_NAME(tn_x86_encode_affine);
+	affine.dither = TN_ISA_NAME(tn_x86_dither_affine);
+	mxfp4 = *k->codec[TN_CODEC_mxfp4];
+	nvfp4 = *k->codec[TN_CODEC_nvfp4];
+	mxfp4.decode = nvfp4.decode = TN_ISA_NAME(tn_x86_decode);
+	mxfp4.encode = nvfp4.encode = TN_ISA_NAME(tn_x86_encode_e2m1);
+	mxfp4.dither = nvfp4.dither = TN_ISA_NAME(tn_x86_dither_e2m1);
+	k->codec[TN_CODEC_affine] = &affine;
+	k->codec[TN_CODEC_mxfp4] = &mxfp4;
+	k->codec[TN_CODEC_nvfp4] = &nvfp4;
+}
 
 void TN_ISA_NAME(tn_kernels_override)(struct tn_kernels *k)
 {
+	override_codecs(k);
 	k->add_product = TN_ISA_NAME(tn_x86_add_product);
 	k->product_bytes = TN_ISA_NAME(tn_x86_product_bytes);
 	k->product_prepare = TN_ISA_NAME(tn_x86_product_prepare);

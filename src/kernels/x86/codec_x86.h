@@ -1,0 +1,95 @@
+/* Codecs by hand: vectors of 8 floats, for every x86-64 instruction set. All give the bits of the plain ones. */
+#ifndef TN_CODEC_X86_H
+#define TN_CODEC_X86_H
+
+#include "kernels/dither.h"
+#include "kernels/x86/override.h"
+
+/* What the plain codecs do is asked of them. */
+const struct tn_codec *TN_ISA_NAME(tn_plain_codec)(enum tn_codec_id id);
+
+void TN_ISA_NAME(tn_x86_encode_affine)(const struct tn_row_out *row, const float *src, const struct tn_format *f, size_t cols);
+void TN_ISA_NAME(tn_x86_dither_affine)(void *codes, const struct tn_row *row, const float *d, const struct tn_format *f,
+				       size_t cols, uint64_t seed, uint64_t row_number, struct tn_dither_counts *counts);
+void TN_ISA_NAME(tn_x86_encode_e2m1)(const struct tn_row_out *row, const float *src, const struct tn_format *f, size_t cols);
+void TN_ISA_NAME(tn_x86_dither_e2m1)(void *codes, const struct tn_row *row, const float *d, const struct tn_format *f,
+				     size_t cols, uint64_t seed, uint64_t row_number, struct tn_dither_counts *counts);
+void TN_ISA_NAME(tn_x86_decode_e2m1)(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols);
+
+/* A mask with `bits` low bits in each byte. */
+TN_INLINE uint64_t byte_mask(int bits)
+{
+	return 0x0101010101010101u * ((1u << bits) - 1);
+}
+
+/* 8 codes of a bit stream as bytes. `left` bytes stand from src on: with 8 of them one load does. */
+TN_INLINE __m128i unpack_8(const unsigned char *src, size_t left, int bits)
+{
+	uint64_t stream = 0;
+	if (bits == 4)
+		memcpy(&stream, src, 4);
+	else if (left >= 8)
+		memcpy(&stream, src, 8);
+	else
+		memcpy(&stream, src, (size_t)bits);
+	return _mm_cvtsi64_si128((long long)_pdep_u64(stream, byte_mask(bits)));
+}
+
+/* The same back; what is written beyond the codes is written again with the next ones. */
+TN_INLINE void pack_8(unsigned char *dst, size_t left, __m256i codes, int bits)
+{
+	__m128i words = _mm_packus_epi32(_mm256_castsi256_si128(codes), _mm256_extracti128_si256(codes, 1));
+	uint64_t bytes = (uint64_t)_mm_cvtsi128_si64(_mm_packus_epi16(words, words));
+	bytes = _pext_u64(bytes, byte_mask(bits));
+	if (bits != 4 && left >= 8)
+		memcpy(dst, &bytes, 8);
+	else
+		memcpy(dst, &bytes, (size_t)bits);
+}
+
+/* tn_f32_from_f8_e4m3 without arithmetic on subnormal numbers. */
+TN_INLINE float e4m3_value(uint8_t byte)
+{
+	uint32_t magnitude = byte & 0x7Fu, sign = (uint32_t)(byte & 0x80u) << 24;
+	uint32_t normal = (magnitude << 20) + (120u << 23), small = tn_f32_bits((float)(int32_t)magnitude * 0x1p-9f);
+	uint32_t value = magnitude < 8 ? small : normal;
+	return tn_f32_from_bits(sign | (magnitude == 0x7F ? 0x7FC00000u : value));
+}
+
+/* uniform() of columns `first` to first + 8. */
+TN_INLINE __m256 uniform_8(uint32_t row_hash, size_t first)
+{
+	__m256i x = _mm256_add_epi32(_mm256_set1_epi32((int)(uint32_t)first), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+	x = _mm256_add_epi32(_mm256_mullo_epi32(x, _mm256_set1_epi32((int)0x9E3779B9u)), _mm256_set1_epi32((int)row_hash));
+	x = _mm256_xor_si256(x, _mm256_srli_epi32(x, 16));
+	x = _mm256_mullo_epi32(x, _mm256_set1_epi32(0x7FEB352D));
+	x = _mm256_xor_si256(x, _mm256_srli_epi32(x, 15));
+	x = _mm256_mullo_epi32(x, _mm256_set1_epi32((int)0x846CA68Bu));
+	x = _mm256_xor_si256(x, _mm256_srli_epi32(x, 16));
+	return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_srli_epi32(x, 8)), _mm256_set1_ps(0x1p-24f));
+}
+
+/* How many lanes of a mask are set. */
+TN_INLINE uint32_t count_8(__m256 mask)
+{
+	return (uint32_t)__builtin_popcount((unsigned)_mm256_movemask_ps(mask));
+}
+
+TN_INLINE __m256i as_ints(__m256 v)
+{
+	return _mm256_castps_si256(v);
+}
+
+/* Rounded to the dtype; of NaN nothing is promised but that no comparison holds or that it is 0. */
+TN_INLINE __m256 round_8(__m256 v, tn_dtype dtype)
+{
+	if (dtype == TN_F16)
+		return _mm256_cvtph_ps(_mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+	if (dtype == TN_F32)
+		return v;
+	__m256i u = as_ints(v), odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
+	u = _mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF)));
+	return _mm256_castsi256_ps(_mm256_and_si256(u, _mm256_set1_epi32((int)0xFFFF0000u)));
+}
+
+#endif
