@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every kernel of every instruction set that this CPU can run against `portable`: all lengths from 0 to 300, numbers no
+/* Every kernel of every instruction set that this CPU can run against `portable`: lengths from 0 to 300, numbers no
  * better aligned than their type and row parts not at all, inside guard pages; the same bits. An instruction set that
  * the CPU lacks is reported as not run.
  *
@@ -19,6 +19,12 @@
 #include <time.h>
 
 enum { LONGEST = 300, RANKS = 5, BENCH_COLS = 4096, BENCH_RANK = 16 };
+
+/* Every length while it is a few vectors, then some. */
+static size_t next(size_t length)
+{
+	return length + (length < 130 ? 1 : 10);
+}
 
 static int failures;
 static uint64_t seed = 7;
@@ -130,7 +136,7 @@ static const float *floats(const struct place *p)
 static void check_lowrank(const struct tn_kernels *k, const struct tn_kernels *portable)
 {
 	struct lowrank_case c;
-	for (size_t cols = 0; cols <= LONGEST; cols++)
+	for (size_t cols = 0; cols <= LONGEST; cols = next(cols))
 		for (size_t shift = 0; shift < 64; shift += cols % 3 ? 16 : 4) {
 			size_t rank = (cols + shift) % RANKS;
 			lowrank_make(&c, rank, cols, shift, sizeof(float));
@@ -174,7 +180,7 @@ static void check_lowrank_definition(const struct tn_kernels *k)
 
 static void check_vectors(const struct tn_kernels *k, const struct tn_kernels *portable)
 {
-	for (size_t n = 0; n <= LONGEST; n++)
+	for (size_t n = 0; n <= LONGEST; n = next(n))
 		for (size_t shift = 0; shift < 64; shift += 4) {
 			struct place a, b, got, want;
 			place_make(&a, n * sizeof(float), shift);
@@ -275,7 +281,7 @@ static void check_dense_encode(const struct tn_kernels *k, const struct tn_kerne
 static void check_dense(const struct tn_kernels *k, const struct tn_kernels *portable)
 {
 	for (size_t d = 0; d < sizeof dense_dtypes / sizeof *dense_dtypes; d++)
-		for (size_t n = 0; n <= LONGEST; n++)
+		for (size_t n = 0; n <= LONGEST; n = next(n))
 			for (size_t shift = 0; shift < 8; shift += n % 4 ? 3 : 1) {
 				check_dense_decode(k, portable, dense_dtypes[d].dtype, n, shift);
 				if (dense_dtypes[d].writes)
