@@ -26,18 +26,26 @@ struct reading {
 	void *raw;
 };
 
+/* In eight sums side by side, which a compiler turns into vectors without changing the result. */
+static double norm(const float *w, uint64_t n)
+{
+	double sums[8] = { 0 };
+	uint64_t i = 0;
+	for (; i + 8 <= n; i += 8)
+		for (unsigned lane = 0; lane < 8; lane++)
+			sums[lane] += (double)w[i + lane] * (double)w[i + lane];
+	for (; i < n; i++)
+		sums[0] += (double)w[i] * (double)w[i];
+	return sqrt(((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7])));
+}
+
 static tn_status measure_rows(const struct reading *r, const struct tn_landing *l, float *magnitude, struct tn_error *err)
 {
 	for (uint64_t first = 0; first < l->rows; first += r->block_rows) {
 		uint64_t n = l->rows - first < r->block_rows ? l->rows - first : r->block_rows;
 		TN_TRY(tn_target_read_f32(r->joint, r->target, (l->target_row + first) * r->cols, n * r->cols, r->rows, r->raw, err));
-		for (uint64_t i = 0; i < n; i++) {
-			const float *w = r->rows + i * r->cols;
-			double sum = 0;
-			for (uint64_t c = 0; c < r->cols; c++)
-				sum += (double)w[c] * (double)w[c];
-			magnitude[l->delta_row + first + i] = (float)sqrt(sum);
-		}
+		for (uint64_t i = 0; i < n; i++)
+			magnitude[l->delta_row + first + i] = (float)norm(r->rows + i * r->cols, r->cols);
 	}
 	return TN_OK;
 }

@@ -26,15 +26,10 @@ static void add_text(struct tn_sha256 *h, const char *text)
 	tn_sha256_add(h, text, strlen(text) + 1);
 }
 
+/* As they lie in memory: everything here runs on little endian. */
 static void add_floats(struct tn_sha256 *h, const float *values, uint64_t n)
 {
-	for (uint64_t i = 0; i < n; i++) {
-		uint32_t u;
-		memcpy(&u, &values[i], sizeof u);
-		unsigned char bytes[4] = { (unsigned char)u, (unsigned char)(u >> 8), (unsigned char)(u >> 16),
-					   (unsigned char)(u >> 24) };
-		tn_sha256_add(h, bytes, sizeof bytes);
-	}
+	tn_sha256_add(h, values, (size_t)n * sizeof *values);
 }
 
 static tn_status add_tensor(struct tn_sha256 *h, const tn_adapter *adapter, const struct tn_tensor *t, struct tn_error *err)

@@ -5,6 +5,15 @@
 #include <unistd.h>
 
 #if defined(__x86_64__)
+#include <cpuid.h>
+
+/* No compiler's __builtin_cpu_supports knows it everywhere. */
+static int has_sha(void)
+{
+	unsigned a, b = 0, c, d;
+	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b >> 29 & 1);
+}
+
 /* __builtin_cpu_supports asks CPUID and XCR0: a feature that the system does not save counts as absent. */
 unsigned tn_cpu_features(void)
 {
@@ -19,6 +28,8 @@ unsigned tn_cpu_features(void)
 		f |= TN_CPU_AVX512_VNNI;
 	if ((f & TN_CPU_AVX512) && __builtin_cpu_supports("avx512bf16"))
 		f |= TN_CPU_AVX512_BF16;
+	if (has_sha() && __builtin_cpu_supports("ssse3") && __builtin_cpu_supports("sse4.1"))
+		f |= TN_CPU_SHA;
 	return f;
 }
 #elif defined(__aarch64__)

@@ -7,7 +7,8 @@ enum {
 	TN_CPU_AVX512 = 1 << 1,     /* avx512 f bw dq vl */
 	TN_CPU_AVX512_VNNI = 1 << 2,
 	TN_CPU_AVX512_BF16 = 1 << 3,
-	TN_CPU_NEON = 1 << 4
+	TN_CPU_NEON = 1 << 4,
+	TN_CPU_SHA = 1 << 5         /* sha, ssse3, sse4.1 */
 };
 
 /* Or of the above. Wide registers count only when the system saves them (XCR0). */

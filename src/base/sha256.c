@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/sha256.h"
 
+#include "base/cpu.h"
+
 #include <string.h>
 
 static const uint32_t k[64] = {
@@ -43,10 +45,76 @@ static void add_block(struct tn_sha256 *h, const unsigned char *p)
 		h->state[i] += s[i];
 }
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+/* Four rounds with the words w. a holds A, B, E and F, c holds C, D, G and H. */
+__attribute__((target("sha,sse4.1"))) static inline void four_rounds(__m128i *a, __m128i *c, __m128i w, const uint32_t *constants)
+{
+	__m128i sum = _mm_add_epi32(w, _mm_loadu_si128((const __m128i *)(const void *)constants));
+	*c = _mm_sha256rnds2_epu32(*c, *a, sum);
+	*a = _mm_sha256rnds2_epu32(*a, *c, _mm_shuffle_epi32(sum, 0x0E));
+}
+
+/* The four words after sixteen. */
+__attribute__((target("sha,sse4.1"))) static inline __m128i next_words(__m128i w0, __m128i w1, __m128i w2, __m128i w3)
+{
+	__m128i sum = _mm_add_epi32(_mm_sha256msg1_epu32(w0, w1), _mm_alignr_epi8(w3, w2, 4));
+	return _mm_sha256msg2_epu32(sum, w3);
+}
+
+__attribute__((target("sha,sse4.1"))) static void add_blocks_sha(struct tn_sha256 *h, const unsigned char *p, size_t count)
+{
+	const __m128i turn = _mm_set_epi64x(0x0C0D0E0F08090A0B, 0x0405060700010203);
+	__m128i low = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(const void *)h->state), 0xB1);
+	__m128i high = _mm_shuffle_epi32(_mm_loadu_si128((const __m128i *)(const void *)(h->state + 4)), 0x1B);
+	__m128i a = _mm_alignr_epi8(low, high, 8), c = _mm_blend_epi16(high, low, 0xF0);
+	for (; count; count--, p += 64) {
+		const __m128i *block = (const __m128i *)(const void *)p;
+		__m128i a_before = a, c_before = c;
+		__m128i w0 = _mm_shuffle_epi8(_mm_loadu_si128(block), turn), w1 = _mm_shuffle_epi8(_mm_loadu_si128(block + 1), turn);
+		__m128i w2 = _mm_shuffle_epi8(_mm_loadu_si128(block + 2), turn), w3 = _mm_shuffle_epi8(_mm_loadu_si128(block + 3), turn);
+		for (int i = 0; i < 64; i += 16) {
+			four_rounds(&a, &c, w0, k + i);
+			w0 = next_words(w0, w1, w2, w3);
+			four_rounds(&a, &c, w1, k + i + 4);
+			w1 = next_words(w1, w2, w3, w0);
+			four_rounds(&a, &c, w2, k + i + 8);
+			w2 = next_words(w2, w3, w0, w1);
+			four_rounds(&a, &c, w3, k + i + 12);
+			w3 = next_words(w3, w0, w1, w2);
+		}
+		a = _mm_add_epi32(a, a_before);
+		c = _mm_add_epi32(c, c_before);
+	}
+	low = _mm_shuffle_epi32(a, 0x1B);
+	high = _mm_shuffle_epi32(c, 0xB1);
+	_mm_storeu_si128((__m128i *)(void *)h->state, _mm_blend_epi16(low, high, 0xF0));
+	_mm_storeu_si128((__m128i *)(void *)(h->state + 4), _mm_alignr_epi8(high, low, 8));
+}
+#else
+static void add_blocks_sha(struct tn_sha256 *h, const unsigned char *p, size_t count)
+{
+	for (; count; count--, p += 64)
+		add_block(h, p);
+}
+#endif
+
+static void add_blocks(struct tn_sha256 *h, const unsigned char *p, size_t count)
+{
+	if (h->by_instructions) {
+		add_blocks_sha(h, p, count);
+		return;
+	}
+	for (; count; count--, p += 64)
+		add_block(h, p);
+}
+
 void tn_sha256_init(struct tn_sha256 *h)
 {
 	*h = (struct tn_sha256){ .state = { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab,
-					    0x5be0cd19 } };
+					    0x5be0cd19 },
+				  .by_instructions = (tn_cpu_features() & TN_CPU_SHA) != 0 };
 }
 
 void tn_sha256_add(struct tn_sha256 *h, const void *bytes, size_t n)
@@ -54,12 +122,17 @@ void tn_sha256_add(struct tn_sha256 *h, const void *bytes, size_t n)
 	const unsigned char *p = bytes;
 	while (n) {
 		size_t used = h->bytes % 64, take = 64 - used < n ? 64 - used : n;
-		memcpy(h->block + used, p, take);
+		if (used == 0 && n >= 64) {
+			take = n - n % 64;
+			add_blocks(h, p, take / 64);
+		} else {
+			memcpy(h->block + used, p, take);
+			if (used + take == 64)
+				add_blocks(h, h->block, 1);
+		}
 		h->bytes += take;
 		p += take;
 		n -= take;
-		if (used + take == 64)
-			add_block(h, h->block);
 	}
 }
 

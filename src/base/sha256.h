@@ -9,6 +9,7 @@ struct tn_sha256 {
 	uint32_t state[8];
 	uint64_t bytes;
 	unsigned char block[64];
+	int by_instructions;   /* of the CPU; the result is the same without */
 };
 
 void tn_sha256_init(struct tn_sha256 *h);
