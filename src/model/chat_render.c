@@ -241,6 +241,15 @@ static tn_status render(struct tn_j *j, const tn_chat *chat, const struct tn_cha
 	return copy_out(j, chat, page.as.str->text, bytes, out);
 }
 
+/* Whether there are tools: JSON's null is none. */
+static int has_tools(const struct tn_chat_request *request)
+{
+	const char *p = request->tools_json, *end = p ? p + request->tools_bytes : NULL;
+	while (p < end && strchr(" \t\r\n", *p) && *p)
+		p++;
+	return p && !(end - p >= 4 && memcmp(p, "null", 4) == 0);
+}
+
 tn_status tn_chat_render(const tn_chat *chat, const struct tn_chat_request *request, struct tn_chat_text *out,
 			 struct tn_error *err)
 {
@@ -250,7 +259,7 @@ tn_status tn_chat_render(const tn_chat *chat, const struct tn_chat_request *requ
 		return tn_fail(err, TN_E_ARG, "continue_final_message", "a message is continued, or a new one begun: not both");
 	if (request->now)
 		TN_TRY(tn_jinja_check_now(request->now, err));
-	TN_TRY(choose(chat, request->template_name, request->tools_json != NULL, &t, err));
+	TN_TRY(choose(chat, request->template_name, has_tools(request), &t, err));
 	tn_jinja_begin(&j, chat->ctx, t->program, err);
 	tn_status status = render(&j, chat, t, request, out);
 	tn_jinja_end(&j);

@@ -132,7 +132,8 @@ tn_status tn_j_slice(struct tn_j *j, struct tn_jv v, const struct tn_jv part[3],
 	case TN_J_RANGE:
 		TN_TRY(slice_indices(j, part, length, &cut));
 		return slice_range(j, v.as.range, &cut, out);
-	default: return tn_j_undefined_hint(j, "a value that cannot be sliced was sliced", out);
+	case TN_J_DICT: return tn_j_fail(j, TN_E_MISMATCH, "unhashable type: 'slice'");
+	default: return tn_j_fail(j, TN_E_MISMATCH, "'%s' object is not subscriptable", tn_j_type_name(v));
 	}
 }
 

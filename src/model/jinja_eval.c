@@ -37,6 +37,7 @@ static tn_status eval_slice(struct tn_j *j, struct tn_jv of, const struct tn_jno
 		if (nodes[i])
 			TN_TRY(tn_j_eval(j, nodes[i], scope, &parts[i]));
 	}
+	j->line = slice->line;
 	return tn_j_slice(j, of, parts, out);
 }
 

@@ -189,18 +189,21 @@ static tn_status filter_truncate(struct tn_j *j, const struct tn_jargs *args, st
 	struct tn_jv v[5];
 	struct tn_jbuffer b = { 0 };
 	int64_t length, leeway;
+	size_t chars;
+	int known;
 	TN_TRY(tn_j_parameters(j, "truncate", args, names, 1, v));
-	TN_TRY(tn_j_want_string(j, "truncate", v[0], &s));
+	TN_TRY(tn_j_length(j, v[0], &chars, &known));
 	TN_TRY(tn_j_want_int(j, "truncate", v[1], 255, &length));
 	if (tn_jv_is_given(v[3]))
 		TN_TRY(tn_j_want_string(j, "truncate", v[3], &end));
 	TN_TRY(tn_j_want_int(j, "truncate", v[4].kind == TN_J_NONE ? tn_jv_absent() : v[4], 5, &leeway));
 	if (length < (int64_t)end->chars || leeway < 0 || leeway > INT64_MAX / 2 || length > INT64_MAX / 2)
 		return tn_j_fail(j, TN_E_MISMATCH, "expected length >= %zu and leeway >= 0", end->chars);
-	if ((int64_t)s->chars <= length + leeway) {
+	if (known && (int64_t)chars <= length + leeway) {
 		*out = v[0];
 		return TN_OK;
 	}
+	TN_TRY(tn_j_want_string(j, "truncate", v[0], &s));
 	TN_TRY(cut_words(j, s, (size_t)length - end->chars, !tn_j_truth(v[2]), &b));
 	TN_TRY(tn_jb_add(j, &b, end->text, end->bytes));
 	return tn_jb_string(j, &b, out);

@@ -280,13 +280,12 @@ static tn_status start_batch(struct tn_j *j, const struct tn_jargs *args, struct
 	static const char *const names[] = { "value", "linecount", "fill_with", NULL };
 	struct tn_jv v[3];
 	struct tn_jlist *list;
-	int64_t size;
 	TN_TRY(tn_j_parameters(j, "batch", args, names, 2, v));
-	TN_TRY(tn_j_want_int(j, "batch", v[1], 1, &size));
 	TN_TRY(tn_j_to_list(j, v[0], &list));
+	/* a size that no batch comes to leaves all in one */
+	int64_t size = tn_jv_is_whole(v[1]) ? v[1].as.integer : 0;
 	size_t n = size > 0 ? (size_t)size : list->count + 1, batches = list->count / n + (list->count % n != 0);
-	if (size <= 0 && list->count)
-		return tn_j_fail(j, TN_E_UNSUPPORTED, "batch needs a size of at least 1");
+	v[2] = size > 0 ? v[2] : tn_jv_absent();
 	TN_TRY(tn_j_list(j, batches, out));
 	for (size_t i = 0; i < batches; i++) {
 		size_t left = list->count - i * n;
@@ -337,7 +336,7 @@ static tn_status filter_reverse(struct tn_j *j, const struct tn_jargs *args, str
 	TN_TRY(tn_j_parameters(j, "reverse", args, names, 1, &v));
 	if (tn_jv_is_string(v))
 		return tn_j_slice(j, v, back, out);
-	if (v.kind == TN_J_UNDEFINED || v.kind == TN_J_ITER || v.kind == TN_J_LOOP) {
+	if (v.kind == TN_J_ITER || v.kind == TN_J_LOOP) {
 		TN_TRY(tn_j_to_list(j, v, &list));
 		return tn_j_slice(j, tn_jv_list(list), back, out);
 	}

@@ -195,10 +195,12 @@ static tn_status filter_sort(struct tn_j *j, const struct tn_jargs *args, struct
 	struct tn_jv v[4];
 	struct paths paths;
 	struct tn_jlist *list;
+	int64_t reverse;
 	TN_TRY(tn_j_parameters(j, "sort", args, names, 1, v));
+	TN_TRY(tn_j_want_int(j, "sort", v[1], 0, &reverse));
 	TN_TRY(several_paths(j, v[3], !tn_j_truth(v[2]), &paths));
 	TN_TRY(tn_j_to_list(j, v[0], &list));
-	TN_TRY(tn_j_sort(j, list, follow_several, &paths, tn_j_truth(v[1])));
+	TN_TRY(tn_j_sort(j, list, follow_several, &paths, reverse != 0));
 	*out = tn_jv_list(list);
 	return TN_OK;
 }
@@ -221,7 +223,9 @@ static tn_status filter_dictsort(struct tn_j *j, const struct tn_jargs *args, st
 	struct tn_jv v[4];
 	struct tn_jlist *pairs;
 	struct dict_order order = { 0 };
+	int64_t reverse;
 	TN_TRY(tn_j_parameters(j, "dictsort", args, names, 1, v));
+	TN_TRY(tn_j_want_int(j, "dictsort", v[3], 0, &reverse));
 	if (tn_jv_is_given(v[2]))
 		order.by = tn_jv_is_string(v[2]) && tn_js_is(v[2].as.str, "value");
 	if (tn_jv_is_given(v[2]) && !order.by && !(tn_jv_is_string(v[2]) && tn_js_is(v[2].as.str, "key")))
@@ -233,7 +237,7 @@ static tn_status filter_dictsort(struct tn_j *j, const struct tn_jargs *args, st
 	order.fold_case = !tn_j_truth(v[1]);
 	struct tn_jview view = { TN_J_ITEMS, v[0].as.dict };
 	TN_TRY(tn_j_to_list(j, (struct tn_jv){ .kind = TN_J_VIEW, .as.view = &view }, &pairs));
-	TN_TRY(tn_j_sort(j, pairs, key_of_pair, &order, tn_j_truth(v[3])));
+	TN_TRY(tn_j_sort(j, pairs, key_of_pair, &order, reverse != 0));
 	*out = tn_jv_list(pairs);
 	return TN_OK;
 }

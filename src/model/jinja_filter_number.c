@@ -106,9 +106,10 @@ static tn_status filter_int(struct tn_j *j, const struct tn_jargs *args, struct 
 {
 	static const char *const names[] = { "value", "default", "base", NULL };
 	struct tn_jv v[3];
-	int64_t base, value;
+	int64_t base = 10, value;
 	TN_TRY(tn_j_parameters(j, "int", args, names, 1, v));
-	TN_TRY(tn_j_want_int(j, "int", v[2], 10, &base));
+	if (tn_jv_is_string(v[0]))
+		TN_TRY(tn_j_want_int(j, "int", v[2], 10, &base));
 	struct tn_jv otherwise = tn_jv_is_given(v[1]) ? v[1] : tn_jv_int(0);
 	if (v[0].kind == TN_J_UNDEFINED)
 		return tn_j_fail_undefined(j, v[0]);
@@ -210,9 +211,10 @@ static tn_status filter_round(struct tn_j *j, const struct tn_jargs *args, struc
 {
 	static const char *const names[] = { "value", "precision", "method", NULL };
 	struct tn_jv v[3];
-	int64_t precision;
+	int64_t precision, whole;
 	TN_TRY(tn_j_parameters(j, "round", args, names, 1, v));
-	TN_TRY(tn_j_want_int(j, "round", v[1], 0, &precision));
+	int to_int = v[1].kind == TN_J_NONE;
+	TN_TRY(tn_j_want_int(j, "round", to_int ? tn_jv_absent() : v[1], 0, &precision));
 	if (v[0].kind == TN_J_UNDEFINED)
 		return tn_j_fail_undefined(j, v[0]);
 	if (!tn_jv_is_number(v[0]))
@@ -225,6 +227,11 @@ static tn_status filter_round(struct tn_j *j, const struct tn_jargs *args, struc
 	if (tn_jv_is_whole(v[0]))
 		return round_whole(j, v[0].as.integer, precision, out);
 	*out = v[0].kind == TN_J_BIG ? v[0] : tn_jv_float(round_real(v[0].as.real, precision));
+	if (to_int && v[0].kind == TN_J_FLOAT) {
+		if (!whole_of(out->as.real, &whole))
+			return tn_j_fail(j, TN_E_UNSUPPORTED, "a whole number grows beyond 64 bits");
+		*out = tn_jv_int(whole);
+	}
 	return TN_OK;
 }
 

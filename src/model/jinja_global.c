@@ -156,6 +156,12 @@ tn_status tn_j_global(struct tn_j *j, const struct tn_jstr *name, struct tn_jv *
 			{ "raise_exception", call_raise }, { "strftime_now", call_strftime }, { "cycler", call_cycler },
 			{ "joiner", call_joiner }, { "lipsum", call_lipsum } };
 	*out = tn_jv_absent();
+	if (tn_js_is(name, "self")) { /* the template's blocks; nothing is found in it here */
+		struct tn_jdict *empty;
+		TN_TRY(tn_jd_new(j, &empty));
+		*out = (struct tn_jv){ .kind = TN_J_NAMESPACE, .as.dict = empty };
+		return TN_OK;
+	}
 	for (size_t i = 0; i < sizeof globals / sizeof *globals; i++)
 		if (tn_js_is(name, globals[i].name))
 			return tn_j_function(j, globals[i].name, globals[i].call, tn_jv_absent(), out);

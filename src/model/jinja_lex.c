@@ -246,6 +246,14 @@ static tn_status take_number(struct tn_jlexer *l)
 	return TN_OK;
 }
 
+/* Letters, digits and the marks on letters. */
+static int is_in_name(uint32_t code)
+{
+	if (code < 0x80)
+		return code == '_' || (code | 32) - 'a' < 26u || is_digit((char)code);
+	return (code >= 0x300 && code <= 0x36F) || (tn_u_classes(code) & (TN_U_ALPHA | TN_U_DECIMAL));
+}
+
 static tn_status take_name(struct tn_jlexer *l)
 {
 	struct tn_jtoken *token;
@@ -253,11 +261,12 @@ static tn_status take_name(struct tn_jlexer *l)
 	struct tn_jv name, known;
 	while (end < l->bytes) {
 		const char *p = l->text + end;
-		uint32_t code = tn_u_next(&p);
-		if (!(code == '_' || (code < 0x80 ? (code | 32) - 'a' < 26u || is_digit((char)code) : !tn_u_is_space(code))))
+		if (!is_in_name(tn_u_next(&p)))
 			break;
 		end = (size_t)(p - l->text);
 	}
+	if (end == l->pos)
+		return tn_j_fail(l->j, TN_E_FORMAT, "a character that no name has stands outside of a string");
 	TN_TRY(tn_j_string_kept(l->j, l->text + l->pos, end - l->pos, &name));
 	TN_TRY(tn_jd_get(l->j, l->names, name, &known));
 	if (!tn_jv_is_given(known)) {

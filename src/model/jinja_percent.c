@@ -171,7 +171,9 @@ tn_status tn_j_percent(struct tn_j *j, const struct tn_jstr *format, struct tn_j
 		at = sign + 1;
 		TN_TRY(put_one(j, &p, &at, end, &b));
 	}
-	int left = args.kind == TN_J_TUPLE ? p.next < args.as.list->count : !p.next && args.kind != TN_J_DICT;
+	/* what can be asked for keys may be left over, as a dict may */
+	int keyed = args.kind == TN_J_DICT || args.kind == TN_J_LIST || args.kind == TN_J_RANGE || args.kind == TN_J_UNDEFINED;
+	int left = args.kind == TN_J_TUPLE ? p.next < args.as.list->count : !p.next && !keyed;
 	if (left && !p.named)
 		return tn_j_fail(j, TN_E_MISMATCH, "not all arguments converted during string formatting");
 	return tn_jb_string(j, &b, out);

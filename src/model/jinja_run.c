@@ -81,6 +81,14 @@ static tn_status run_set_block(struct tn_j *j, const struct tn_jnode *node, stru
 	return tn_j_assign(j, node->a, scope, text);
 }
 
+/* What a block prints must be a text: Jinja2 joins it with the rest as it is. */
+static tn_status print_text(struct tn_j *j, struct tn_jv text)
+{
+	if (!tn_jv_is_string(text))
+		return tn_j_fail(j, TN_E_MISMATCH, "a block gives %s where a text was expected", tn_j_type_name(text));
+	return tn_j_print(j, j->out, text);
+}
+
 static tn_status run_filter_block(struct tn_j *j, const struct tn_jnode *node, struct tn_jscope *scope, enum tn_jflow *flow)
 {
 	struct tn_jscope *inner;
@@ -90,7 +98,7 @@ static tn_status run_filter_block(struct tn_j *j, const struct tn_jnode *node, s
 	if (*flow != TN_JF_ON)
 		return TN_OK;
 	TN_TRY(apply_filters(j, node->a, inner, &text));
-	return tn_j_print(j, j->out, text);
+	return print_text(j, text);
 }
 
 /* ---- spans of the assistant ------------------------------------------------------------------------------- */
@@ -231,7 +239,7 @@ static tn_status run_call_block(struct tn_j *j, const struct tn_jnode *node, str
 	args.named[args.named_count++] = caller;
 	j->line = node->line;
 	TN_TRY(tn_j_call(j, callee, &args, &text));
-	return tn_j_print(j, j->out, text);
+	return print_text(j, text);
 }
 
 static int has_parameter(const struct tn_jmacro *macro, const struct tn_jstr *name)

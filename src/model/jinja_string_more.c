@@ -418,8 +418,10 @@ static tn_status call_splitlines(struct tn_j *j, struct tn_jv self, const struct
 {
 	static const char *const names[] = { "keepends", NULL };
 	struct tn_jv v;
+	int64_t keep;
 	TN_TRY(tn_j_parameters(j, "splitlines", args, names, 0, &v));
-	return tn_js_splitlines(j, self.as.str, tn_j_truth(v), out);
+	TN_TRY(tn_j_want_int(j, "splitlines", v, 0, &keep));
+	return tn_js_splitlines(j, self.as.str, keep != 0, out);
 }
 
 /* ---- joining and filling ---------------------------------------------------------------------------------- */
