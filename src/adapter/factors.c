@@ -3,6 +3,7 @@
 #include "adapter/adapter.h"
 
 #include "base/error.h"
+#include "base/transpose.h"
 #include "kernels/kernels.h"
 
 #include <math.h>
@@ -80,19 +81,85 @@ static void gather_by_feature(float *dst, const struct source *s)
 				*dst++ = element(s, g, k, i);
 }
 
+/* Whether the file has the factor by rank, by feature, or in some way of its own. */
+enum order { BY_RANK, BY_FEATURE, BY_STRIDES };
+
+static enum order order_of(const struct tn_factor *f, uint64_t groups, uint64_t rank, uint64_t features)
+{
+	int whole = f->tensor->elements == groups * rank * features && (groups == 1 || f->group_stride == rank * features);
+	if (whole && f->feature_stride == 1 && f->rank_stride == features)
+		return BY_RANK;
+	return whole && f->rank_stride == 1 && f->feature_stride == rank ? BY_FEATURE : BY_STRIDES;
+}
+
+static enum order order_of_source(const struct source *s)
+{
+	return s->blocks > 1 || s->repeat > 1 || s->heads ? BY_STRIDES : order_of(s->factor, s->groups, s->rank, s->features);
+}
+
+/* Each group from one order to the other. */
+static void turn(void *dst, const void *src, enum order from, uint64_t groups, uint64_t rank, uint64_t features, size_t unit)
+{
+	size_t bytes = (size_t)(rank * features) * unit;
+	for (uint64_t g = 0; g < groups; g++)
+		tn_transpose((unsigned char *)dst + g * bytes, (const unsigned char *)src + g * bytes,
+			     (size_t)(from == BY_RANK ? rank : features), (size_t)(from == BY_RANK ? features : rank), unit);
+}
+
 static tn_status gather(const tn_adapter *adapter, struct source *s, int by_feature, float *dst, struct tn_error *err)
 {
 	struct tn_buffer values;
 	const struct tn_tensor *t = s->factor->tensor;
+	enum order order = order_of_source(s), wanted = by_feature ? BY_FEATURE : BY_RANK;
+	if (order == wanted)
+		return tn_adapter_load_f32(adapter, t, dst, err);
 	TN_TRY(tn_buffer_alloc(adapter->ctx, (size_t)t->elements * sizeof(float), t->name, &values, err));
 	s->values = values.data;
 	tn_status status = tn_adapter_load_f32(adapter, t, values.data, err);
-	if (status == TN_OK && by_feature)
+	if (status == TN_OK && order != BY_STRIDES)
+		turn(dst, values.data, order, s->groups, s->rank, s->features, sizeof *dst);
+	else if (status == TN_OK && by_feature)
 		gather_by_feature(dst, s);
 	else if (status == TN_OK)
 		gather_by_rank(dst, s);
 	tn_buffer_release(adapter->ctx, &values);
 	return status;
+}
+
+static tn_status explain_nonfinite(const tn_adapter *adapter, const struct tn_tensor *t, struct tn_error *err)
+{
+	struct tn_buffer values;
+	TN_TRY(tn_buffer_alloc(adapter->ctx, (size_t)t->elements * sizeof(float), t->name, &values, err));
+	tn_status status = tn_adapter_load_f32(adapter, t, values.data, err);
+	tn_buffer_release(adapter->ctx, &values);
+	return status;
+}
+
+int tn_adapter_factor_is_plain(const struct tn_adapter_entry *e, const struct tn_delta_shape *shape, int is_b)
+{
+	const struct tn_factor *f = is_b ? &e->b : &e->a;
+	uint64_t features = is_b ? e->module.out_features : e->module.in_features, blocks = is_b ? e->b_blocks : e->a_blocks;
+	tn_dtype dtype = f->tensor->dtype;
+	return (dtype == TN_F32 || dtype == TN_F16 || dtype == TN_BF16) && blocks == 1 && shape->qalora_group == 1 && !e->diagonal &&
+	       !(is_b && shape->heads) && order_of(f, e->groups, e->module.rank, features) != BY_STRIDES;
+}
+
+tn_status tn_adapter_read_factor(const tn_adapter *adapter, const struct tn_adapter_entry *e, int is_b, int by_feature,
+				 void *dst, struct tn_error *err)
+{
+	const struct tn_factor *f = is_b ? &e->b : &e->a;
+	const struct tn_tensor *t = f->tensor;
+	uint64_t features = is_b ? e->module.out_features : e->module.in_features;
+	enum order order = order_of(f, e->groups, e->module.rank, features);
+	struct tn_buffer raw = { 0 };
+	if (order == (by_feature ? BY_FEATURE : BY_RANK)) {
+		TN_TRY(tn_safetensors_read(adapter->file, t, 0, dst, (size_t)t->bytes, err));
+	} else {
+		TN_TRY(tn_safetensors_load(adapter->file, t->name, &raw, NULL, err));
+		turn(dst, raw.data, order, e->groups, e->module.rank, features, tn_dtype_bits(t->dtype) / 8);
+		tn_buffer_release(adapter->ctx, &raw);
+	}
+	return adapter->ctx->kernels->all_finite(dst, t->dtype, (size_t)t->elements) ? TN_OK : explain_nonfinite(adapter, t, err);
 }
 
 /* ---- one delta ------------------------------------------------------------------------------------------- */

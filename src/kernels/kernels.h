@@ -194,7 +194,8 @@ static inline size_t tn_add_product_scratch(size_t rank, size_t cols)
  *   of rows, on scratch aligned to 64.
  * lora_shrink: t = x A^T    x [m, cols], A [rank, cols] F32, F16 or BF16 -> t [m, rank].
  * lora_expand: y += scale * t B^T    t [m, rank], B [rows, rank] F32, F16 or BF16 -> y [m, rows].
- * Factors are aligned to their dtype. */
+ * Factors are aligned to their dtype.
+ * all_finite: 1 when no F32, F16 or BF16 value among n is infinite or NaN; aligned to their dtype. */
 struct tn_kernels {
 	const char *isa;
 #define KERNEL(ret, name, args) ret (*name) args;

@@ -142,6 +142,11 @@ static void product_rows(float *y, size_t y_stride, const struct tn_product *p, 
 	TN_ISA_NAME(tn_product_rows)(y, y_stride, p, prepared, w, rows, scratch);
 }
 
+static int all_finite(const void *values, tn_dtype dtype, size_t n)
+{
+	return TN_ISA_NAME(tn_all_finite)(values, dtype, n);
+}
+
 static void lora_shrink(float *t, size_t t_stride, const void *a, tn_dtype dtype, size_t rank, size_t cols,
 			const float *x, size_t x_stride, size_t m)
 {

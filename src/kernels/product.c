@@ -117,3 +117,17 @@ void TN_ISA_NAME(tn_lora_expand)(float *y, size_t y_stride, const void *b, tn_dt
 		for (size_t i = 0; i < m; i++)
 			y[i * y_stride + r] += scale * dot_factor(t + i * t_stride, b, r, rank, dtype);
 }
+
+/* An exponent of all ones. */
+int TN_ISA_NAME(tn_all_finite)(const void *values, tn_dtype dtype, size_t n)
+{
+	const uint16_t *h = values, mask = dtype == TN_BF16 ? 0x7F80u : 0x7C00u;
+	const uint32_t *w = values;
+	uint16_t odd = 0;
+	uint32_t odd_word = 0;
+	for (size_t i = 0; i < n && dtype != TN_F32; i++)
+		odd |= (uint16_t)((h[i] & mask) == mask);
+	for (size_t i = 0; i < n && dtype == TN_F32; i++)
+		odd_word |= (w[i] & 0x7F800000u) == 0x7F800000u;
+	return !odd && !odd_word;
+}

@@ -13,6 +13,8 @@ void TN_ISA_NAME(tn_lora_shrink)(float *t, size_t t_stride, const void *a, tn_dt
 void TN_ISA_NAME(tn_lora_expand)(float *y, size_t y_stride, const void *b, tn_dtype dtype, size_t rank, size_t rows,
 				 const float *t, size_t t_stride, size_t m, float scale);
 
+int TN_ISA_NAME(tn_all_finite)(const void *values, tn_dtype dtype, size_t n);
+
 /* Of activations that are only pointed at, and of one decoded row. */
 enum { TN_PREPARED_BYTES = 64 };
 static inline size_t tn_decoded_row_bytes(size_t cols)

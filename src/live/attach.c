@@ -116,11 +116,45 @@ static tn_status turn(struct tn_attach *t, struct tn_slot *slot, struct tn_error
 	return TN_OK;
 }
 
+/* A factor from the file to where it is kept, when nothing has to be computed. */
+static tn_status read_factor(struct tn_attach *t, const struct tn_slot *slot, int is_b, const void **out, tn_dtype *dtype,
+			     struct tn_error *err)
+{
+	const struct tn_tensor *from = (is_b ? &slot->entry->b : &slot->entry->a)->tensor;
+	void *memory;
+	TN_TRY(tn_attached_buffer(t->attached, (size_t)from->bytes, from->name, &memory, err));
+	*out = memory;
+	*dtype = from->dtype;
+	/* what goes with the rows of W stands by feature */
+	return tn_adapter_read_factor(slot->adapter, slot->entry, is_b, is_b != slot->shape.rows_are_inputs, memory, err);
+}
+
+static int is_plain(const struct tn_slot *slot)
+{
+	return !slot->entry->magnitude && slot->change == TN_BASE_AS_IS &&
+	       tn_adapter_factor_is_plain(slot->entry, &slot->shape, 0) && tn_adapter_factor_is_plain(slot->entry, &slot->shape, 1);
+}
+
+static tn_status load_plain(struct tn_attach *t, const struct tn_slot *slot, struct tn_kept *kept, struct tn_error *err)
+{
+	const struct tn_adapter_module *m = &slot->entry->module;
+	struct tn_pair *pair = &kept->pair;
+	int swap = slot->shape.rows_are_inputs;
+	pair->rank = (size_t)m->rank;
+	pair->scale = (float)(m->scale * slot->weight);
+	kept->group_rows = (size_t)(swap ? m->in_features : m->out_features);
+	kept->cols = (size_t)(swap ? m->out_features : m->in_features);
+	TN_TRY(read_factor(t, slot, swap, &pair->a, &pair->a_dtype, err));
+	return read_factor(t, slot, !swap, &pair->b, &pair->b_dtype, err);
+}
+
 static tn_status load_delta(struct tn_attach *t, struct tn_slot *slot, struct tn_kept *kept, struct tn_error *err)
 {
 	struct tn_delta delta;
 	struct tn_buffer memory, prepared = { 0 };
 	TN_TRY(turn(t, slot, err));
+	if (is_plain(slot))
+		return load_plain(t, slot, kept, err);
 	TN_TRY(tn_adapter_load_delta(slot->adapter, slot->entry, &slot->shape, &delta, &memory, err));
 	delta.scale *= slot->weight;
 	tn_status status = tn_prepare(t->joint, slot, &delta, &prepared, err);

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "base/pool.h"
+#include "base/transpose.h"
 #include "weights/format.h"
 
 #include <math.h>

@@ -6,6 +6,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/text.h"
+#include "base/transpose.h"
 #include "store/checkpoint.h"
 #include "store/safetensors.h"
 #include "weights/foreign.h"
@@ -248,16 +249,6 @@ size_t tn_live_tensor(const tn_live *live, const char *name)
 }
 
 /* ---- matrices that lie the other way round --------------------------------------------------------------- */
-
-void tn_transpose(unsigned char *dst, const unsigned char *src, size_t rows, size_t cols, size_t unit)
-{
-	enum { TILE = 32 };
-	for (size_t i = 0; i < rows; i += TILE)
-		for (size_t j = 0; j < cols; j += TILE)
-			for (size_t r = i; r < i + TILE && r < rows; r++)
-				for (size_t c = j; c < j + TILE && c < cols; c++)
-					memcpy(dst + (c * rows + r) * unit, src + (r * cols + c) * unit, unit);
-}
 
 tn_status tn_live_transpose(tn_live *live, size_t module, struct tn_error *err)
 {

@@ -107,9 +107,6 @@ const unsigned char *tn_live_bytes(const struct tn_live *live, const struct tn_t
 /* The module of that tensor of the base (a tied head has the embedding's), or TN_LIVE_NONE. */
 size_t tn_live_module_of(const struct tn_live *live, const char *tensor_name);
 
-/* Rows and columns of a dense matrix exchanged; `unit` bytes are an element. */
-void tn_transpose(unsigned char *dst, const unsigned char *src, size_t rows, size_t cols, size_t unit);
-
 /* ---- attached adapters ----------------------------------------------------------------------------------- */
 
 /* Reads an adapter. It has one reference. */

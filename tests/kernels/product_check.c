@@ -241,6 +241,34 @@ static void check_factors(const struct tn_kernels *k)
 				}
 }
 
+/* One value that is not finite, anywhere. */
+static void check_finite(const struct tn_kernels *k)
+{
+	static const struct {
+		tn_dtype dtype;
+		uint32_t largest, odd[3];
+	} forms[] = { { TN_F32, 0x7F7FFFFFu, { 0x7F800000u, 0xFF800000u, 0x7FC00001u } },
+		      { TN_F16, 0x7BFFu, { 0x7C00u, 0xFC00u, 0x7E01u } },
+		      { TN_BF16, 0xFF7Fu, { 0x7F80u, 0xFF80u, 0x7FC1u } } };
+	for (size_t d = 0; d < 3; d++)
+		for (size_t n = 0; n < 150; n++) {
+			struct tt_guard g;
+			size_t unit = tn_dtype_bits(forms[d].dtype) / 8;
+			tt_guard_make(&g, n * unit);
+			for (size_t i = 0; i < n; i++)
+				memcpy(g.at_end + i * unit, &forms[d].largest, unit);
+			if (!k->all_finite(g.at_end, forms[d].dtype, n))
+				complain(k->isa, "all_finite finds what is not there", NULL, n, 0, 0);
+			for (size_t i = 0; i < n; i++) {
+				memcpy(g.at_end + i * unit, &forms[d].odd[i % 3], unit);
+				if (k->all_finite(g.at_end, forms[d].dtype, n))
+					complain(k->isa, "all_finite misses", NULL, n, i, 0);
+				memcpy(g.at_end + i * unit, &forms[d].largest, unit);
+			}
+			tt_guard_free(&g);
+		}
+}
+
 static int wanted(int argc, char **argv, const char *isa)
 {
 	int found = argc == 1;
@@ -262,6 +290,7 @@ int main(int argc, char **argv)
 		}
 		check_products(k, portable);
 		check_factors(k);
+		check_finite(k);
 		printf("checked %s\n", k->isa);
 	}
 	return failures != 0;
