@@ -73,6 +73,8 @@ struct tn_snapshot {
 	uint64_t bytes;
 	struct tn_snapshot_entry *entries;
 	size_t count;
+	const struct tn_attached **enabled; /* the default set, in the order of entries */
+	size_t enabled_count;
 	const struct tn_edits **edits; /* [modules] of the default set */
 	const float **tensors;         /* [tensors + modules] of the default set */
 	uint64_t identity;

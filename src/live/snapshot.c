@@ -14,22 +14,21 @@ static size_t first_patch(const struct tn_edits *e, size_t expert)
 }
 
 /* What several adapters do to one module: their patches, expert by expert. Only plain products meet. */
-static tn_status join_edits(struct tn_snapshot *s, size_t module, size_t count, size_t patch_count,
-			    const struct tn_edits **out, struct tn_error *err)
+static tn_status join_edits(struct tn_snapshot *s, size_t module, size_t patch_count, const struct tn_edits **out,
+			    struct tn_error *err)
 {
 	const struct tn_linear *l = &s->live->modules[module].linear;
 	size_t experts = l->experts ? (size_t)l->experts : 1, n = 0;
 	struct tn_edits *e;
 	struct tn_patch *patches;
 	size_t *first;
-	(void)count;
 	TN_TRY(tn_arena_alloc(&s->arena, sizeof *e, &e, err));
 	TN_TRY(tn_arena_array(&s->arena, patch_count, sizeof *patches, &patches, err));
 	TN_TRY(tn_arena_array(&s->arena, experts + 1, sizeof *first, &first, err));
 	s->bytes += sizeof *e + patch_count * sizeof *patches + (experts + 1) * sizeof *first;
 	for (size_t x = 0; x < experts; x++) {
-		for (size_t i = 0; i < s->count; i++) {
-			const struct tn_edits *from = s->entries[i].enabled ? s->entries[i].attached->edits[module] : NULL;
+		for (size_t i = 0; i < s->enabled_count; i++) {
+			const struct tn_edits *from = s->enabled[i]->edits[module];
 			if (!from)
 				continue;
 			size_t begin = first_patch(from, x), end = first_patch(from, x + 1);
@@ -53,15 +52,15 @@ static tn_status join_edits(struct tn_snapshot *s, size_t module, size_t count, 
 static tn_status set_edits(struct tn_snapshot *s, size_t module, struct tn_error *err)
 {
 	size_t count = 0, patch_count = 0;
-	for (size_t i = 0; i < s->count; i++) {
-		const struct tn_edits *e = s->entries[i].attached->edits[module];
-		if (!s->entries[i].enabled || !e)
+	for (size_t i = 0; i < s->enabled_count; i++) {
+		const struct tn_edits *e = s->enabled[i]->edits[module];
+		if (!e)
 			continue;
 		s->edits[module] = e;
 		patch_count += e->count;
 		count++;
 	}
-	return count < 2 ? TN_OK : join_edits(s, module, count, patch_count, &s->edits[module], err);
+	return count < 2 ? TN_OK : join_edits(s, module, patch_count, &s->edits[module], err);
 }
 
 static const struct tn_own_tensor *own_tensor(const struct tn_attached *a, size_t tensor)
@@ -116,14 +115,16 @@ static tn_status settle_default(struct tn_snapshot *s, struct tn_error *err)
 	s->identity = base_identity;
 	for (size_t i = 0; i < tensors; i++)
 		s->tensors[i] = live->tensors[i].values;
-	for (size_t i = 0; i < live->module_count; i++)
-		TN_TRY(set_edits(s, i, err));
-	for (size_t i = 0; i < s->count; i++) {
-		const struct tn_attached *a = s->entries[i].attached;
-		for (size_t t = 0; t < a->tensor_count && s->entries[i].enabled; t++)
-			TN_TRY(add_tensor(s, &a->tensors[t], err));
+	TN_TRY(tn_arena_array(&s->arena, s->count, sizeof *s->enabled, &s->enabled, err));
+	for (size_t i = 0; i < s->count; i++)
 		if (s->entries[i].enabled)
-			s->identity = mix(s->identity, a->serial);
+			s->enabled[s->enabled_count++] = s->entries[i].attached;
+	for (size_t i = 0; i < live->module_count && s->enabled_count; i++)
+		TN_TRY(set_edits(s, i, err));
+	for (size_t i = 0; i < s->enabled_count; i++) {
+		for (size_t t = 0; t < s->enabled[i]->tensor_count; t++)
+			TN_TRY(add_tensor(s, &s->enabled[i]->tensors[t], err));
+		s->identity = mix(s->identity, s->enabled[i]->serial);
 	}
 	return TN_OK;
 }
@@ -148,7 +149,7 @@ tn_status tn_snapshot_make(const struct tn_live *live, const struct tn_snapshot_
 	atomic_init(&s->references, 1);
 	s->live = live;
 	s->arena = arena;
-	s->bytes = sizeof *s + count * sizeof *entries;
+	s->bytes = sizeof *s + count * (sizeof *entries + sizeof *s->enabled);
 	tn_status status = tn_arena_array(&s->arena, count, sizeof *s->entries, &s->entries, err);
 	for (; status == TN_OK && s->count < count; s->count++) {
 		s->entries[s->count] = entries[s->count];
