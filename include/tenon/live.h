@@ -28,6 +28,7 @@
 #include "tenon/base.h"
 #include "tenon/checkpoint.h"
 #include "tenon/linear.h"
+#include "tenon/transform.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -39,6 +40,7 @@ typedef struct tn_snapshot tn_snapshot;
 #define TN_LIVE_NONE ((size_t)-1)      /* no such module, tensor or adapter */
 #define TN_LIVE_DEFAULT ((size_t)-2)   /* of a row: the default set */
 #define TN_LIVE_BASE ((size_t)-3)      /* of a row: no adapter */
+#define TN_LIVE_ALL ((size_t)-4)       /* of modules: all that the default set changes */
 
 /* ---- the base -------------------------------------------------------------------------------------------- */
 
@@ -101,6 +103,21 @@ TN_API tn_status tn_live_enable(tn_live *live, const char *name, int enabled, st
 TN_API tn_status tn_live_swap(tn_live *live, const char *old_name, const char *name, const tn_adapter *adapter, double weight,
 			      struct tn_error *err);
 
+/* ---- merging --------------------------------------------------------------------------------------------- */
+
+/* Writes what the default set makes of a module (TN_LIVE_ALL: of every one that it changes) into memory: in the form of the
+ * base, the bytes that a fuse of the same adapters writes. From then on products of the default set use that in place of
+ * factors, and the set cannot change; rows that choose the base or one adapter are computed as before. Biases and tensors that
+ * are replaced whole stay as they are live.
+ * Errors: TN_E_EXISTS: it is merged already. TN_E_ARG: the default set does not change it. TN_E_UNSUPPORTED: there is nothing to
+ * merge in the form of the base (replaced whole, or packed by another library). Those of a fuse. */
+TN_API tn_status tn_live_merge(tn_live *live, size_t module, struct tn_error *err);
+/* Back to base and factors: the base's bytes were never touched. TN_E_NOTFOUND: it is not merged. */
+TN_API tn_status tn_live_unmerge(tn_live *live, size_t module, struct tn_error *err);
+
+/* Fuses the default set into a new checkpoint: tn_fuse_plan with its defaults, and tn_fuse_run. TN_E_ARG: the set is empty. */
+TN_API tn_status tn_live_fuse(tn_live *live, const char *save_path, unsigned flags, struct tn_error *err);
+
 /* ---- snapshots ------------------------------------------------------------------------------------------- */
 
 /* The present state. Never fails and does not wait for a change in progress. */
@@ -114,6 +131,7 @@ struct tn_attachment {
 	int enabled;
 	uint64_t bytes;                /* of memory that it takes */
 };
+TN_API int tn_snapshot_is_merged(const tn_snapshot *snapshot, size_t module);
 TN_API size_t tn_snapshot_count(const tn_snapshot *snapshot);
 TN_API void tn_snapshot_at(const tn_snapshot *snapshot, size_t i, struct tn_attachment *out);
 /* Its index in this snapshot, for rows that choose it. TN_LIVE_NONE: it is not attached. */
@@ -121,7 +139,7 @@ TN_API size_t tn_snapshot_adapter(const tn_snapshot *snapshot, const char *name)
 /* A number for base and set: equal for two snapshots of one tn_live when the same is computed. A key for caches of keys and
  * values. `adapter` is an index, TN_LIVE_DEFAULT or TN_LIVE_BASE. */
 TN_API uint64_t tn_snapshot_identity(const tn_snapshot *snapshot, size_t adapter);
-/* Bytes that the snapshot itself takes, without its adapters. */
+/* Bytes that the snapshot itself takes, merged modules included, without its adapters. */
 TN_API uint64_t tn_snapshot_bytes(const tn_snapshot *snapshot);
 
 /* ---- computing ------------------------------------------------------------------------------------------- */

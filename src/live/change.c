@@ -63,15 +63,19 @@ static tn_status check_set(const struct draft *d, struct tn_error *err)
 	return status;
 }
 
+/* While modules are merged the default set stays as it is. */
+static tn_status check_merged(const struct draft *d, const char *name, struct tn_error *err)
+{
+	if (!d->live->current->merged)
+		return TN_OK;
+	return tn_fail(err, TN_E_ARG, name, "'%.100s' would change the default set, which is merged; call tn_live_unmerge first", name);
+}
+
 static tn_status publish(const struct draft *d, struct tn_error *err)
 {
-	struct tn_live *live = d->live;
-	struct tn_snapshot *made, *old = live->current;
-	TN_TRY(tn_snapshot_make(live, d->entries, d->count, &made, err));
-	pthread_mutex_lock(&live->publish);
-	live->current = made;
-	pthread_mutex_unlock(&live->publish);
-	tn_snapshot_release(old);
+	struct tn_snapshot *made;
+	TN_TRY(tn_snapshot_make(d->live, d->entries, d->count, d->live->current->merged, &made, err));
+	tn_live_publish(d->live, made);
 	return TN_OK;
 }
 
@@ -85,6 +89,8 @@ static tn_status put(struct draft *d, size_t at, const char *name, const tn_adap
 	size_t taken = find(d, name);
 	if (taken != TN_LIVE_NONE && taken != at)
 		return tn_fail(err, TN_E_EXISTS, name, "an adapter '%.100s' is attached already; detach it, or swap it", name);
+	if (enabled)
+		TN_TRY(check_merged(d, name, err));
 	TN_TRY(tn_attached_make(d->live, name, adapter, weight, &attached, err));
 	d->entries[at] = (struct tn_snapshot_entry){ attached, enabled };
 	d->count += at == d->count;
@@ -141,6 +147,8 @@ static tn_status detach(struct draft *d, const char *name, struct tn_error *err)
 {
 	size_t at;
 	TN_TRY(find_or_fail(d, name, &at, err));
+	if (d->entries[at].enabled)
+		TN_TRY(check_merged(d, name, err));
 	d->count--;
 	memmove(d->entries + at, d->entries + at + 1, (d->count - at) * sizeof *d->entries);
 	return publish(d, err);
@@ -163,6 +171,9 @@ static tn_status enable(struct draft *d, const char *name, int enabled, struct t
 {
 	size_t at;
 	TN_TRY(find_or_fail(d, name, &at, err));
+	if (d->entries[at].enabled == (enabled != 0))
+		return TN_OK;
+	TN_TRY(check_merged(d, name, err));
 	d->entries[at].enabled = enabled != 0;
 	if (enabled)
 		TN_TRY(check_set(d, err));

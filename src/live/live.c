@@ -286,7 +286,7 @@ static tn_status fill(struct tn_live *live, struct tn_error *err)
 	sort_modules(live);
 	TN_TRY(tie_head(live, err));
 	TN_TRY(list_tensors(live, err));
-	return tn_snapshot_make(live, NULL, 0, &live->current, err);
+	return tn_snapshot_make(live, NULL, 0, NULL, &live->current, err);
 }
 
 tn_status tn_live_open(const tn_checkpoint *base, const struct tn_live_options *options, tn_live **out, struct tn_error *err)

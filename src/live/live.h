@@ -61,6 +61,15 @@ struct tn_attached {
 	uint64_t bytes;                /* of buffers and lists */
 };
 
+/* A module as the default set leaves it, in the form of the base. Shared by snapshots. */
+struct tn_merged {
+	_Atomic size_t references;
+	struct tn_buffer memory;
+	struct tn_linear linear;
+	struct tn_edits edits;         /* the linear in place of the base's */
+};
+void tn_merged_release(tn_context *ctx, struct tn_merged *merged);
+
 struct tn_snapshot_entry {
 	struct tn_attached *attached;
 	int enabled;
@@ -77,6 +86,7 @@ struct tn_snapshot {
 	size_t enabled_count;
 	const struct tn_edits **edits; /* [modules] of the default set */
 	const float **tensors;         /* [tensors + modules] of the default set */
+	struct tn_merged **merged;     /* [modules]; NULL: none is */
 	uint64_t identity;
 };
 
@@ -120,9 +130,11 @@ tn_status tn_attached_buffer(struct tn_attached *attached, size_t bytes, const c
 
 /* ---- snapshots ------------------------------------------------------------------------------------------- */
 
-/* A snapshot of those entries, with one reference; it holds each adapter. */
+/* A snapshot of those entries, with one reference; it holds each adapter. `merged` [modules] may be NULL, and so may each. */
 tn_status tn_snapshot_make(const struct tn_live *live, const struct tn_snapshot_entry *entries, size_t count,
-			   struct tn_snapshot **out, struct tn_error *err);
+			   struct tn_merged *const *merged, struct tn_snapshot **out, struct tn_error *err);
+/* Makes it the present one, and lets the former go. */
+void tn_live_publish(struct tn_live *live, struct tn_snapshot *snapshot);
 /* What a set does: adapter is an index, TN_LIVE_DEFAULT or TN_LIVE_BASE. NULL: nothing. */
 const struct tn_edits *tn_snapshot_edits(const struct tn_snapshot *snapshot, size_t module, size_t adapter);
 

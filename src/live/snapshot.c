@@ -133,14 +133,39 @@ static tn_status settle_default(struct tn_snapshot *s, struct tn_error *err)
 
 static void destroy(struct tn_snapshot *s)
 {
+	for (size_t i = 0; s->merged && i < s->live->module_count; i++)
+		tn_merged_release(s->live->ctx, s->merged[i]);
 	for (size_t i = 0; i < s->count; i++)
 		tn_attached_release(s->entries[i].attached);
 	struct tn_arena arena = s->arena;
 	tn_arena_release(&arena);
 }
 
+/* Merged modules stand in for what the set does to them. What they compute is rounded as a fuse rounds, so it counts as
+ * another set. */
+static tn_status take_merged(struct tn_snapshot *s, struct tn_merged *const *merged, struct tn_error *err)
+{
+	size_t n = s->live->module_count, count = 0;
+	for (size_t i = 0; merged && i < n; i++)
+		count += merged[i] != NULL;
+	if (!count)
+		return TN_OK;
+	TN_TRY(tn_arena_array(&s->arena, n, sizeof *s->merged, &s->merged, err));
+	s->bytes += n * sizeof *s->merged;
+	for (size_t i = 0; i < n; i++) {
+		if (!merged[i])
+			continue;
+		atomic_fetch_add_explicit(&merged[i]->references, 1, memory_order_relaxed);
+		s->merged[i] = merged[i];
+		s->edits[i] = &merged[i]->edits;
+		s->bytes += merged[i]->memory.bytes;
+		s->identity = mix(s->identity, i + 1);
+	}
+	return TN_OK;
+}
+
 tn_status tn_snapshot_make(const struct tn_live *live, const struct tn_snapshot_entry *entries, size_t count,
-			   struct tn_snapshot **out, struct tn_error *err)
+			   struct tn_merged *const *merged, struct tn_snapshot **out, struct tn_error *err)
 {
 	struct tn_arena arena;
 	struct tn_snapshot *s;
@@ -157,12 +182,23 @@ tn_status tn_snapshot_make(const struct tn_live *live, const struct tn_snapshot_
 	}
 	if (status == TN_OK)
 		status = settle_default(s, err);
+	if (status == TN_OK)
+		status = take_merged(s, merged, err);
 	if (status != TN_OK) {
 		destroy(s);
 		return status;
 	}
 	*out = s;
 	return TN_OK;
+}
+
+void tn_live_publish(struct tn_live *live, struct tn_snapshot *snapshot)
+{
+	pthread_mutex_lock(&live->publish);
+	struct tn_snapshot *old = live->current;
+	live->current = snapshot;
+	pthread_mutex_unlock(&live->publish);
+	tn_snapshot_release(old);
 }
 
 /* The pointer and the count have to change together, so that nobody frees in between; nothing else happens in there. */
