@@ -16,8 +16,9 @@
  * Memory. The weight's bytes are the caller's, must outlive the layer, and are never written: merging makes a merged copy,
  * un-merging drops it, and the bytes of the base are back, exactly. Factors are copied.
  * Numerics. Those of tenon/linear.h: everything in float32, one rounding to the dtype of the result. Result dtypes are those of
- * mlx-lm: a half x on a weight of the same dtype stays so whatever the factors are; half with float32, and F16 with BF16, give
- * F32; DoRA on a table has the dtype of the most precise of table, factors and magnitude.
+ * mlx-lm, in every combination: a half x on a weight of the same dtype stays so whatever the factors are; half with float32, and
+ * F16 with BF16, give F32; DoRA on a table counts table, factors and magnitude; the modes mxfp4, mxfp8 and nvfp4 count as BF16 in
+ * DoRA and on tables, and as x elsewhere.
  * Threads. Computing with a layer, by any number of threads; changing it, by one, while none computes.
  */
 #ifndef TENON_LAYER_H

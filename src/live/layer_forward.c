@@ -33,11 +33,13 @@ static tn_dtype row_dtype(const tn_layer *l)
 	return w->quantized.global_scale.data ? TN_F32 : TN_BF16;
 }
 
-/* Of x W^T + bias: the modes with byte scales take the dtype of x. */
+/* Of x W^T + bias: the modes with byte scales take the dtype of x, where mlx-lm does not multiply with the decoded weight as its
+ * DoRA does. */
 static tn_dtype product_dtype(const tn_layer *l, tn_dtype x)
 {
 	const struct tn_linear_weight *w = &l->weight;
-	tn_dtype y = !l->is_packed && !w->dense.data && !w->quantized.biases.data ? x : promote(x, row_dtype(l));
+	int byte_scales = !l->is_packed && !w->dense.data && !w->quantized.biases.data;
+	tn_dtype y = byte_scales && !l->magnitude.data ? x : promote(x, row_dtype(l));
 	return w->bias.data ? promote(y, w->bias.dtype) : y;
 }
 

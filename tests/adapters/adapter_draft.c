@@ -202,7 +202,7 @@ static void test_lora_config_validation(void **state)
 	assert_string_equal(t->err.msg, "LoRA rank must be > 0");
 	al_expect(t, tn_lora_check(8, -1, 0, &t->err), TN_E_ARG);
 	assert_string_equal(t->err.msg, "LoRA alpha must be > 0.0");
-	al_expect(t, tn_lora_check(8, NAN, 0, &t->err), TN_E_ARG);
+	al_expect(t, tn_lora_check(8, (double)NAN, 0, &t->err), TN_E_ARG);
 	al_expect(t, tn_lora_check(8, 16, 1.5, &t->err), TN_E_ARG);
 	assert_string_equal(t->err.msg, "LoRA dropout must be in [0.0, 1.0]");
 	o.rank = 0;
