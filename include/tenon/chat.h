@@ -21,12 +21,13 @@ typedef struct tn_chat tn_chat;
 
 /* Reads the chat templates and the special tokens of a model folder: chat_template.jinja and additional_chat_templates/, else
  * chat_template of tokenizer_config.json (one text, or several with names), else chat_template.json; tokens of
- * tokenizer_config.json and special_tokens_map.json. Templates are compiled when they are first asked for by
- * tn_chat_open; a folder without any opens too, and rendering says so.
- * Errors: TN_E_NOTFOUND: no folder. TN_E_FORMAT: a damaged file, a template that is not Jinja (with the line). TN_E_LIMIT. */
+ * tokenizer_config.json and special_tokens_map.json. A folder without templates opens too, and so does one with a template
+ * that is no Jinja: rendering says so when it is asked for.
+ * Errors: TN_E_NOTFOUND: no folder. TN_E_FORMAT: a damaged file. TN_E_LIMIT: a file larger than any of its kind is. */
 TN_API tn_status tn_chat_open(tn_context *ctx, const char *folder, tn_chat **out, struct tn_error *err);
 
-/* One template from its text (UTF-8), with the name "default" and no tokens. `where` names it in errors. */
+/* One template from its text (UTF-8), with the name "default" and no tokens. `where` names it in errors.
+ * TN_E_FORMAT: it is no Jinja (with the line). TN_E_LIMIT: it is nested too deeply, or too large. */
 TN_API tn_status tn_chat_from_text(tn_context *ctx, const char *text, size_t bytes, const char *where, tn_chat **out,
 				   struct tn_error *err);
 TN_API void tn_chat_close(tn_chat *chat);

@@ -100,6 +100,8 @@ struct tn_jparser {
 	int loops;                   /* for statements around this place, inside the innermost macro */
 	struct tn_jmacro *macros[TN_J_MOST_MACROS]; /* around this place */
 	int macro_count;
+	int guarded;                 /* inside an if or a choice, which may ask whether a filter is there before using it */
+	const struct tn_jnode *unknown; /* the first filter or test outside of those that is not there */
 };
 
 tn_status tn_jp_node(struct tn_jparser *p, enum tn_jnode_kind kind, struct tn_jnode **out);

@@ -152,6 +152,8 @@ struct tn_jfilter_entry {
 extern const struct tn_jfilter_entry tn_j_text_filters[], tn_j_number_filters[], tn_j_list_filters[], tn_j_lazy_filters[],
 	tn_j_html_filters[];
 tn_jfilter *tn_j_find_filter(const struct tn_jstr *name);
+/* 1 also for those of Jinja2 that are refused when they are reached. */
+int tn_j_knows_filter(const struct tn_jstr *name);
 tn_status tn_j_filter(struct tn_j *j, const struct tn_jstr *name, const struct tn_jargs *args, struct tn_jv *out);
 typedef tn_status tn_jtest(struct tn_j *j, const struct tn_jargs *args, int *out);
 tn_jtest *tn_j_find_test(const struct tn_jstr *name);

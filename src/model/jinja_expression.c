@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "model/jinja_ast.h"
+#include "model/jinja_call.h"
 
 #include <string.h>
 
@@ -257,6 +257,8 @@ tn_status tn_jp_filters(struct tn_jparser *p, struct tn_jnode *node, int inline_
 		inline_first = 0;
 		TN_TRY(tn_jp_node(p, TN_JN_FILTER, &filter));
 		TN_TRY(parse_dotted(p, &filter->name));
+		if (!p->guarded && !p->unknown && !tn_j_knows_filter(filter->name))
+			p->unknown = filter;
 		if (tn_jp_is_op(p, "("))
 			TN_TRY(parse_arguments(p, &filter->call));
 		filter->a = *out;
@@ -282,6 +284,8 @@ static tn_status parse_test(struct tn_jparser *p, struct tn_jnode *of, struct tn
 	TN_TRY(tn_jp_node(p, TN_JN_TEST, &test));
 	test->a = of;
 	TN_TRY(parse_dotted(p, &test->name));
+	if (!p->guarded && !p->unknown && !tn_j_find_test(test->name))
+		p->unknown = test;
 	if (tn_jp_is_op(p, "(")) {
 		TN_TRY(parse_arguments(p, &test->call));
 	} else if (test_argument_follows(p)) {
@@ -474,10 +478,14 @@ static tn_status parse_or(struct tn_jparser *p, struct tn_jnode **out)
 
 tn_status tn_jp_expression(struct tn_jparser *p, int with_choice, struct tn_jnode **out)
 {
+	const struct tn_jnode *unknown = p->unknown;
+	int guarded = p->guarded;
 	TN_TRY(tn_j_enter(p->j));
 	TN_TRY(parse_or(p, out));
 	while (with_choice && tn_jp_is_name(p, "if")) {
 		struct tn_jnode *node;
+		p->unknown = unknown;
+		p->guarded = 1;
 		TN_TRY(tn_jp_node(p, TN_JN_CHOICE, &node));
 		tn_jp_step(p);
 		node->b = *out;
@@ -486,6 +494,7 @@ tn_status tn_jp_expression(struct tn_jparser *p, int with_choice, struct tn_jnod
 			TN_TRY(tn_jp_expression(p, 1, &node->c));
 		*out = node;
 	}
+	p->guarded = guarded;
 	tn_j_leave(p->j);
 	return TN_OK;
 }

@@ -19,9 +19,22 @@ tn_jfilter *tn_j_find_filter(const struct tn_jstr *name)
 	return NULL;
 }
 
+static const char *refused(const struct tn_jstr *name)
+{
+	static const char *const names[] = { "random", "pprint", "urlize", "xmlattr", "filesizeformat", "wordwrap", "striptags" };
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (tn_js_is(name, names[i]))
+			return names[i];
+	return NULL;
+}
+
+int tn_j_knows_filter(const struct tn_jstr *name)
+{
+	return tn_j_find_filter(name) || refused(name);
+}
+
 tn_status tn_j_filter(struct tn_j *j, const struct tn_jstr *name, const struct tn_jargs *args, struct tn_jv *out)
 {
-	static const char *const refused[] = { "random", "pprint", "urlize", "xmlattr", "filesizeformat", "wordwrap", "striptags" };
 	tn_jfilter *call = tn_j_find_filter(name);
 	if (call) {
 		TN_TRY(tn_j_enter(j));
@@ -29,9 +42,8 @@ tn_status tn_j_filter(struct tn_j *j, const struct tn_jstr *name, const struct t
 		tn_j_leave(j);
 		return TN_OK;
 	}
-	for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
-		if (tn_js_is(name, refused[i]))
-			return tn_j_fail(j, TN_E_UNSUPPORTED, "the filter '%s' is not supported", refused[i]);
+	if (refused(name))
+		return tn_j_fail(j, TN_E_UNSUPPORTED, "the filter '%s' is not supported", refused(name));
 	return tn_j_fail(j, TN_E_FORMAT, "No filter named '%.*s'.", name->bytes < 80 ? (int)name->bytes : 80, name->text);
 }
 

@@ -91,8 +91,9 @@ static tn_status call_raise(struct tn_j *j, struct tn_jv self, const struct tn_j
 	(void)out;
 	TN_TRY(tn_j_parameters(j, "raise_exception", args, names, 1, &message));
 	TN_TRY(tn_j_str(j, message, &message));
-	return tn_fail(j->err, TN_E_MISMATCH, "raise_exception", "%.*s",
-		       message.as.str->bytes < 4096 ? (int)message.as.str->bytes : 4096, message.as.str->text);
+	size_t n = message.as.str->bytes, room = sizeof j->err->msg - 1;
+	n = tn_utf8_valid_prefix(message.as.str->text, n < room ? n : room);
+	return tn_fail(j->err, TN_E_MISMATCH, "raise_exception", "%.*s", (int)n, message.as.str->text);
 }
 
 static tn_status call_strftime(struct tn_j *j, struct tn_jv self, const struct tn_jargs *args, struct tn_jv *out)

@@ -165,23 +165,24 @@ static tn_status parse_until(struct tn_jparser *p, const char *const *ends, stru
 	return TN_OK;
 }
 
-/* The rest of a statement's tag, its body, and the word that ends it, which is taken. */
-static tn_status parse_body(struct tn_jparser *p, const char *end, struct tn_jnode **out)
-{
-	const char *ends[] = { end, NULL };
-	tn_jp_skip_op(p, ":");
-	TN_TRY(end_statement(p));
-	TN_TRY(parse_until(p, ends, out));
-	tn_jp_step(p);
-	return TN_OK;
-}
-
-/* The same where several words may end it; the word is left. */
+/* The rest of a statement's tag, and its body up to one of the words that end it; the word is left. */
 static tn_status parse_body_of(struct tn_jparser *p, const char *const *ends, struct tn_jnode **out)
 {
 	tn_jp_skip_op(p, ":");
 	TN_TRY(end_statement(p));
 	return parse_until(p, ends, out);
+}
+
+/* The same with one word, which is taken. The body is a frame of its own in Jinja2, which an if around it does not guard. */
+static tn_status parse_body(struct tn_jparser *p, const char *end, struct tn_jnode **out)
+{
+	const char *ends[] = { end, NULL };
+	int guarded = p->guarded;
+	p->guarded = guarded && strcmp(end, "endif") == 0;
+	TN_TRY(parse_body_of(p, ends, out));
+	p->guarded = guarded;
+	tn_jp_step(p);
+	return TN_OK;
 }
 
 /* ---- statements ------------------------------------------------------------------------------------------- */
@@ -199,8 +200,11 @@ static tn_status parse_for(struct tn_jparser *p, struct tn_jnode **out)
 	if (tn_jp_skip_name(p, "if"))
 		TN_TRY(tn_jp_expression(p, 1, &node->c));
 	node->flag = tn_jp_skip_name(p, "recursive");
+	int guarded = p->guarded;
 	p->loops++;
+	p->guarded = 0;
 	TN_TRY(parse_body_of(p, ends, &node->body));
+	p->guarded = guarded;
 	p->loops--;
 	if (tn_jp_skip_name(p, "else"))
 		TN_TRY(parse_body(p, "endfor", &node->other));
@@ -214,6 +218,8 @@ static tn_status parse_if(struct tn_jparser *p, struct tn_jnode **out)
 {
 	static const char *const ends[] = { "endif", "else", "elif", NULL };
 	struct tn_jnode *node, **link = out;
+	int guarded = p->guarded;
+	p->guarded = 1;
 	do { /* each elif is an if that stands in the else of the one before */
 		TN_TRY(tn_jp_node(p, TN_JN_IF, &node));
 		*link = node;
@@ -223,8 +229,20 @@ static tn_status parse_if(struct tn_jparser *p, struct tn_jnode **out)
 		TN_TRY(parse_body_of(p, ends, &node->body));
 	} while (tn_jp_is_name(p, "elif"));
 	if (tn_jp_skip_name(p, "else"))
-		return parse_body(p, "endif", &node->other);
-	tn_jp_step(p);
+		TN_TRY(parse_body(p, "endif", &node->other));
+	else
+		tn_jp_step(p);
+	p->guarded = guarded;
+	return TN_OK;
+}
+
+/* The filters of a block belong to its frame. */
+static tn_status parse_block_filters(struct tn_jparser *p, int inline_first, struct tn_jnode **out)
+{
+	int guarded = p->guarded;
+	p->guarded = 0;
+	TN_TRY(tn_jp_filters(p, NULL, inline_first, out));
+	p->guarded = guarded;
 	return TN_OK;
 }
 
@@ -238,7 +256,7 @@ static tn_status parse_set(struct tn_jparser *p, struct tn_jnode **out)
 	if (tn_jp_skip_op(p, "="))
 		return tn_jp_tuple(p, 1, NULL, 0, &node->b);
 	node->kind = TN_JN_SET_BLOCK;
-	TN_TRY(tn_jp_filters(p, NULL, 0, &node->b));
+	TN_TRY(parse_block_filters(p, 0, &node->b));
 	return parse_body(p, "endset", &node->body);
 }
 
@@ -319,7 +337,7 @@ static tn_status parse_filter_block(struct tn_jparser *p, struct tn_jnode **out)
 	TN_TRY(tn_jp_node(p, TN_JN_FILTER_BLOCK, out));
 	struct tn_jnode *node = *out;
 	tn_jp_step(p);
-	TN_TRY(tn_jp_filters(p, NULL, 1, &node->a));
+	TN_TRY(parse_block_filters(p, 1, &node->a));
 	return parse_body(p, "endfilter", &node->body);
 }
 
@@ -446,6 +464,14 @@ static tn_status intern(struct tn_jlexer *lexer, const char *text, struct tn_jst
 	return TN_OK;
 }
 
+static tn_status unknown_name(struct tn_jparser *p)
+{
+	const struct tn_jstr *name = p->unknown->name;
+	p->j->line = p->unknown->line;
+	return tn_j_fail(p->j, TN_E_FORMAT, "No %s named '%.*s'.", p->unknown->kind == TN_JN_FILTER ? "filter" : "test",
+			 name->bytes < 80 ? (int)name->bytes : 80, name->text);
+}
+
 tn_status tn_jinja_parse(struct tn_jprogram *program, const char *text, size_t bytes)
 {
 	struct tn_jlexer lexer;
@@ -457,5 +483,6 @@ tn_status tn_jinja_parse(struct tn_jprogram *program, const char *text, size_t b
 	TN_TRY(intern(&lexer, "kwargs", &program->kwargs));
 	parser.at = lexer.tokens;
 	program->j.line = 1;
-	return parse_until(&parser, NULL, &program->body);
+	TN_TRY(parse_until(&parser, NULL, &program->body));
+	return parser.unknown ? unknown_name(&parser) : TN_OK;
 }
