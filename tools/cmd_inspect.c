@@ -8,7 +8,7 @@
 static const char *base_path;
 
 static const struct cli_option options[] = {
-	{ CLI_TEXT, "--model", "BASE", "of an adapter: also hash the tensors of BASE that it changes", &base_path },
+	{ CLI_TEXT, "--model", "BASE", "of an adapter: also what it adds to BASE, and the hash of the tensors it changes", &base_path },
 	{ CLI_FLAG, NULL, NULL, NULL, NULL },
 };
 
@@ -143,6 +143,45 @@ static int inspect_checkpoint(tn_context *ctx, const char *path)
 	return status;
 }
 
+static void print_account(const char *name, const struct tn_account *a)
+{
+	char trainable[CLI_NUMBER_BYTES], adapted[CLI_NUMBER_BYTES], bytes[CLI_NUMBER_BYTES];
+	printf("%-16s %7zu %10s %10s %8.3f%% %10s\n", name, a->modules, cli_count(trainable, a->trainable),
+	       cli_count(adapted, a->adapted), 100 * a->ratio, cli_bytes(bytes, a->bytes));
+}
+
+/* 1 when the second stands behind the first and says the same. */
+static int is_alike(const struct tn_account *a, const struct tn_account *b)
+{
+	return a->layer != TN_OUTSIDE_LAYERS && b->layer == a->layer + 1 && a->modules == b->modules && a->trainable == b->trainable &&
+	       a->adapted == b->adapted;
+}
+
+/* What the adapter adds, layer by layer. */
+static int print_accounts(tn_context *ctx, const tn_adapter *a, const tn_checkpoint *base, struct tn_error *err)
+{
+	struct tn_accounts accounts;
+	char name[64];
+	if (tn_adapter_account(ctx, a, base, &accounts, err) != TN_OK)
+		return 0;
+	printf("\n%-16s %7s %10s %10s %9s %10s\n", "layer", "modules", "trainable", "adapted", "ratio", "memory");
+	for (size_t i = 0, end; i < accounts.layer_count; i = end) {
+		const struct tn_account *layer = &accounts.layers[i];
+		for (end = i + 1; end < accounts.layer_count && is_alike(&accounts.layers[end - 1], &accounts.layers[end]);)
+			end++;
+		if (end - i > 1)
+			snprintf(name, sizeof name, "%" PRId64 "-%" PRId64 ", each", layer->layer, accounts.layers[end - 1].layer);
+		else
+			snprintf(name, sizeof name, "%" PRId64, layer->layer);
+		print_account(layer->layer == TN_OUTSIDE_LAYERS ? "outside" : name, layer);
+	}
+	print_account("all", &accounts.all);
+	double all = (double)(accounts.base_parameters + accounts.all.trainable);
+	printf("%.3f%% of the base with the adapter is trainable\n", all > 0 ? 100 * (double)accounts.all.trainable / all : 0);
+	tn_accounts_release(ctx, &accounts);
+	return 1;
+}
+
 static int show_adapter(tn_context *ctx, const tn_adapter *a, const tn_checkpoint *base)
 {
 	struct tn_error err;
@@ -153,6 +192,8 @@ static int show_adapter(tn_context *ctx, const tn_adapter *a, const tn_checkpoin
 		return cli_fail("inspect", &err);
 	if (!print_adapter(a))
 		return out_of_memory();
+	if (base && !print_accounts(ctx, a, base, &err))
+		return cli_fail("inspect", &err);
 	if (base)
 		print_hash("\nhash of the base's tensors", hash);
 	return EXIT_DONE;

@@ -232,7 +232,8 @@ TN_API tn_status tn_doctor_json(const tn_doctor *doctor, tn_write_fn write, void
 /* A description of a safetensors file, a checkpoint folder or an adapter folder as JSON (docs/json.md). */
 TN_API tn_status tn_checkpoint_json(tn_context *ctx, const tn_checkpoint *checkpoint, tn_write_fn write, void *user,
 				    struct tn_error *err);
-/* With a base (NULL: none) also the hash of the tensors of it that the adapter changes, which reads them. */
+/* With a base (NULL: none) also the hash of the tensors of it that the adapter changes, which reads them, and the adapter's
+ * account. */
 TN_API tn_status tn_adapter_json(tn_context *ctx, const tn_adapter *adapter, const tn_checkpoint *base, tn_write_fn write,
 				 void *user, struct tn_error *err);
 

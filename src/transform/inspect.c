@@ -173,6 +173,42 @@ void tn_adapter_hash_json(struct tn_json_out *out, const tn_adapter *adapter)
 	tn_json_out_string(out, status == TN_OK ? text : NULL);
 }
 
+static void account_json(struct tn_json_out *out, const struct tn_account *a)
+{
+	tn_json_out_begin_line(out, '{');
+	tn_json_out_key(out, "layer");
+	if (a->layer == TN_OUTSIDE_LAYERS)
+		tn_json_out_string(out, NULL);
+	else
+		tn_json_out_u64(out, (uint64_t)a->layer);
+	tn_json_out_key(out, "modules");
+	tn_json_out_u64(out, a->modules);
+	tn_json_out_key(out, "trainable");
+	tn_json_out_u64(out, a->trainable);
+	tn_json_out_key(out, "adapted");
+	tn_json_out_u64(out, a->adapted);
+	tn_json_out_key(out, "bytes");
+	tn_json_out_u64(out, a->bytes);
+	tn_json_out_key(out, "ratio");
+	tn_json_out_double(out, a->ratio);
+	tn_json_out_end(out, '}');
+}
+
+static void accounts_json(struct tn_json_out *out, const struct tn_accounts *a)
+{
+	tn_json_out_begin(out, '{');
+	tn_json_out_key(out, "base_parameters");
+	tn_json_out_u64(out, a->base_parameters);
+	tn_json_out_key(out, "all");
+	account_json(out, &a->all);
+	tn_json_out_key(out, "layers");
+	tn_json_out_begin(out, '[');
+	for (size_t i = 0; i < a->layer_count; i++)
+		account_json(out, &a->layers[i]);
+	tn_json_out_end(out, ']');
+	tn_json_out_end(out, '}');
+}
+
 tn_status tn_adapter_json(tn_context *ctx, const tn_adapter *adapter, const tn_checkpoint *base, tn_write_fn write,
 			  void *user, struct tn_error *err)
 {
@@ -180,9 +216,11 @@ tn_status tn_adapter_json(tn_context *ctx, const tn_adapter *adapter, const tn_c
 	struct tn_digest hash;
 	uint64_t bytes = 0;
 	char base_text[TN_DIGEST_TEXT];
+	struct tn_accounts accounts = { 0 };
 	if (base) {
 		TN_TRY(tn_adapter_base_hash(adapter, base, hash.bytes, err));
 		tn_digest_text(&hash, base_text);
+		TN_TRY(tn_adapter_account(ctx, adapter, base, &accounts, err));
 	}
 	for (size_t i = 0; i < tn_safetensors_count(file); i++)
 		bytes += tn_safetensors_at(file, i)->bytes;
@@ -199,6 +237,9 @@ tn_status tn_adapter_json(tn_context *ctx, const tn_adapter *adapter, const tn_c
 	if (base) {
 		tn_json_out_key(&out, "base_hash");
 		tn_json_out_string(&out, base_text);
+		tn_json_out_key(&out, "account");
+		accounts_json(&out, &accounts);
+		tn_accounts_release(ctx, &accounts);
 	}
 	tn_json_out_key(&out, "parameters");
 	tn_json_out_u64(&out, tn_adapter_parameters(adapter));

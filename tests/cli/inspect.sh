@@ -3,6 +3,8 @@ try tenon inspect examples/base/model.safetensors --json
 try tenon inspect examples/adapters/pirate
 try tenon inspect examples/adapters/whisper
 try tenon inspect examples/adapters/pirate --json
+try tenon inspect examples/adapters/pirate --model examples/base | sed -n '/^layer/,$p'
+tenon inspect examples/adapters/whisper --model examples/base-mlx-4bit --json | sed -n '/"account"/,/^  }/p'
 try tenon inspect nowhere
 try tenon inspect nowhere --json
 mkdir empty
