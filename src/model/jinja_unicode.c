@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/jinja_unicode.h"
 
+#include "model/chars.h"
+
 struct mapping {
 	uint32_t first, last, step;
 	int32_t delta;
@@ -15,23 +17,15 @@ struct range {
 
 uint32_t tn_u_next(const char **p)
 {
-	const unsigned char *s = (const unsigned char *)*p;
-	int more = *s >= 0xF0 ? 3 : *s >= 0xE0 ? 2 : *s >= 0xC0 ? 1 : 0;
-	uint32_t code = more == 3 ? *s & 7u : more == 2 ? *s & 15u : more == 1 ? *s & 31u : *s;
-	for (int i = 1; i <= more; i++)
-		code = code << 6 | (s[i] & 63u);
-	*p += 1 + more;
-	return code;
+	size_t bytes;
+	int32_t code = tn_char_at(*p, &bytes);
+	*p += bytes;
+	return (uint32_t)code;
 }
 
 size_t tn_u_write(uint32_t code, char *to)
 {
-	size_t n = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
-	static const unsigned char lead[] = { 0, 0, 0xC0, 0xE0, 0xF0 };
-	for (size_t i = n; i-- > 1; code >>= 6)
-		to[i] = (char)(0x80 | (code & 63));
-	to[0] = (char)(lead[n] | code);
-	return n;
+	return tn_char_put(to, (int32_t)code);
 }
 
 int tn_u_is_space(uint32_t code)

@@ -1,4 +1,5 @@
-/* Characters as Python's str knows them: white space, cases, classes. */
+/* Characters as Python's str knows them: white space, cases, classes. The tables are those of Python 3.11 (Unicode 14), so that
+ * texts come out as there; tokenizers go by other rules (model/chars.h). */
 #ifndef TN_JINJA_UNICODE_H
 #define TN_JINJA_UNICODE_H
 

@@ -6,6 +6,7 @@
 
 #include <dirent.h>
 #include <jansson.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -319,11 +320,58 @@ static void memory_may_run_out(void **state)
 	t->heap.fail_at = 0;
 }
 
+/* ---- threads ---------------------------------------------------------------------------------------------- */
+
+struct renderer {
+	const tn_chat *chat;
+	int different;
+};
+
+static void *render_often(void *user)
+{
+	struct renderer *r = user;
+	struct tn_chat_request request = { .messages = &hello, .message_count = 1, .now = "2026-11-21T18:30:00" };
+	for (int i = 0; i < 200; i++) {
+		struct tn_chat_text text;
+		if (tn_chat_render(r->chat, &request, &text, NULL) != TN_OK) {
+			r->different++;
+			continue;
+		}
+		r->different += strcmp(text.text.data, "2026: <s>HiHi|ab") != 0;
+		tn_chat_text_release(r->chat, &text);
+	}
+	return NULL;
+}
+
+static void threads_share_a_template(void **state)
+{
+	struct tt *t = *state;
+	pthread_t threads[4];
+	struct renderer renderers[4];
+	tn_context *ctx; /* the test's own heap counts without locks */
+	tn_chat *chat;
+	tt_write_text(tt_path(t, "chat_template.jinja"), "{{ strftime_now('%Y') }}: {% set ns = namespace(x=bos_token) %}{% for m in messages * 2 %}"
+		      "{% set ns.x = ns.x ~ m.content %}{% endfor %}{{ ns.x ~ '|' }}{{ 'a' 'b' }}");
+	tt_write_text(tt_path(t, "tokenizer_config.json"), "{\"bos_token\": \"<s>\"}");
+	tt_ok(t, tn_context_create(NULL, &ctx, &t->err));
+	tt_ok(t, tn_chat_open(ctx, t->folder, &chat, &t->err));
+	for (int i = 0; i < 4; i++) {
+		renderers[i] = (struct renderer){ chat, 0 };
+		assert_int_equal(pthread_create(&threads[i], NULL, render_often, &renderers[i]), 0);
+	}
+	for (int i = 0; i < 4; i++) {
+		pthread_join(threads[i], NULL);
+		assert_int_equal(renderers[i].different, 0);
+	}
+	tn_chat_close(chat);
+	tn_context_destroy(ctx);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TT_TEST(dialogues_are_rendered), TT_TEST(small_templates_are_rendered), TT_TEST(templates_are_found),
-		TT_TEST(templates_are_bounded), TT_TEST(memory_may_run_out),
+		TT_TEST(templates_are_bounded), TT_TEST(memory_may_run_out), TT_TEST(threads_share_a_template),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
