@@ -74,6 +74,8 @@ static int dry_run(const tn_fuse *fuse, const tn_checkpoint *base)
 {
 	struct tn_error err = { .code = TN_E_NOMEM, .msg = "memory ran out" };
 	uint64_t memory;
+	if (args.save_path && tn_fuse_check_path(fuse, args.save_path, &err) != TN_OK)
+		return cli_fail(command.verb, &err);
 	if (cli.json)
 		return tn_fuse_plan_json(fuse, cli_write, NULL, &err) == TN_OK ? EXIT_DONE : cli_fail(command.verb, &err);
 	if (tn_fuse_memory(fuse, &memory, &err) != TN_OK || !print_plan(fuse))

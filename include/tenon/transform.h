@@ -118,6 +118,10 @@ TN_API tn_status tn_fuse_memory(const tn_fuse *fuse, uint64_t *bytes, struct tn_
 /* The plan as JSON (docs/json.md); after the run with what survived. Reads the factors, for their hash. */
 TN_API tn_status tn_fuse_plan_json(const tn_fuse *fuse, tn_write_fn write, void *user, struct tn_error *err);
 
+/* What tn_fuse_run would refuse before it reads a weight: a base that is no folder, and a `save_path` that is an input.
+ * Errors: TN_E_ARG. */
+TN_API tn_status tn_fuse_check_path(const tn_fuse *fuse, const char *save_path, struct tn_error *err);
+
 /* Runs the plan and writes a Hugging Face folder: shards named as the base's, model.safetensors.index.json, config.json,
  * tokenizer, chat template and every other sidecar. The base must be a folder. `flags`: of enum tn_save_flags.
  * While it runs, the folder is `<parent>/.<name>.tenon-part`, with a journal of finished shards beside it; a run that is

@@ -170,7 +170,7 @@ static tn_status count_blocks(struct run *run, struct tn_error *err)
 	return tn_delta_cache_create(fuse->joint, takes, &run->deltas, err);
 }
 
-static tn_status check_save_path(const struct tn_fuse *fuse, const char *save_path, struct tn_error *err)
+tn_status tn_fuse_check_path(const tn_fuse *fuse, const char *save_path, struct tn_error *err)
 {
 	if (!fuse->base->is_folder)
 		return tn_fail(err, TN_E_ARG, fuse->base->path,
@@ -315,7 +315,7 @@ static tn_status run_fuse(struct run *run, const char *save_path, unsigned flags
 	struct tn_fuse *fuse = run->fuse;
 	struct tn_output_place place = place_of(fuse, save_path, flags);
 	struct tn_consumption consumption;
-	TN_TRY(check_save_path(fuse, save_path, err));
+	TN_TRY(tn_fuse_check_path(fuse, save_path, err));
 	TN_TRY(choose(run, &place, err));
 	if (flags & TN_SAVE_CONSUME) {
 		TN_TRY(tn_consumption_plan(fuse, save_path, flags, &run->arena, &consumption, err));

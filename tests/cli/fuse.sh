@@ -27,6 +27,7 @@ touch file
 try fuse --adapter-path examples/adapters/pirate --save-path file -q
 cp -rL examples/base mine
 try tenon fuse --model mine --adapter-path examples/adapters/pirate --save-path ./mine/ -q --force
+try tenon fuse --model mine --adapter-path examples/adapters/pirate --save-path ./mine/ --dry-run
 try tenon fuse --model mine/model.safetensors --adapter-path examples/adapters/pirate --save-path o -q
 ls -A
 echo "--- many shards with an index"
