@@ -321,9 +321,9 @@ static size_t tensor_of(const struct tn_attach *t, const struct tn_target *targe
 
 static tn_status edit_target(struct tn_attach *t, const struct tn_target *target, struct tn_error *err)
 {
-	size_t tensor = tensor_of(t, target), module = tn_attach_module(t, target);
 	if (!target->landing_count && !target->replacement)
 		return TN_OK;
+	size_t tensor = tensor_of(t, target), module = tn_attach_module(t, target);
 	if (module == TN_LIVE_NONE && tensor == TN_LIVE_NONE && target->base && tn_is_triple_part(t->live->base, target->base))
 		return TN_OK; /* with its weight */
 	if (module == TN_LIVE_NONE && tensor == TN_LIVE_NONE)
