@@ -4,7 +4,7 @@ set(kernels_dir ${CMAKE_SOURCE_DIR}/src/kernels)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${kernels_dir}/isa.def ${kernels_dir}/codecs.def)
 
 set(kernel_sources)
-foreach(name portable product unpack repack add_product)
+foreach(name portable attend product unpack repack add_product)
   list(APPEND kernel_sources ${kernels_dir}/${name}.c)
 endforeach()
 set(x86_sources)

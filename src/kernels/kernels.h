@@ -177,10 +177,16 @@ static inline size_t tn_add_product_scratch(size_t rank, size_t cols)
 
 /* ---- the table ------------------------------------------------------------------------------------------- */
 
+enum { TN_KEY_BLOCK = 16 };
+
 /* lowrank_f32: dst[j] = sum over k of b[k] * a[k][j]     a [rank, cols], b [rank] -> dst [cols]; k ascending, from 0.
  * lowrank_f64: the same in double, for results that are rounded to float32.
  * dot_f32: sum of a[i] * b[i] in 16 lanes, lane i % 16, added pairwise at the end.
  * axpy_f32: y[i] += a * x[i].
+ * scores_f32: scores[i] = scale * sum over j, ascending, of q[j] * key i [j]; keys lie in blocks of TN_KEY_BLOCK, [block][width]
+ * [TN_KEY_BLOCK].
+ * mix_f32: y [width] = sum over i, ascending, of shares[i] * row i of values [count, width].
+ * exp_f32: y[i] = exp(x[i]) within 2 units in the last place; 0 below the smallest normal number; y may be x.
  * add_product: dst [rows][cols] = src + scale * B A; strides in bytes; src and dst are the same rows or do not overlap.
  * Returns 1 when a result is not finite.
  * unpack_codes: dst [rows][cols], one code in each byte; `skip` rows (TN_PACK_HIGH_FIRST: codes) stand before the first.

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Plain C, compiled once for each instruction set; every sum has a fixed order, so the compiler may vectorise across
  * columns and the bits stay the same. */
+#include "kernels/attend.h"
 #include "kernels/isa_build.h"
 #include "kernels/kernels.h"
 #include "kernels/product.h"
@@ -70,6 +71,21 @@ static void axpy_f32(float *y, float a, const float *x, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
 		y[i] += a * x[i];
+}
+
+static void scores_f32(float *scores, const float *q, const float *keys, size_t count, size_t width, float scale)
+{
+	TN_ISA_NAME(tn_scores_f32)(scores, q, keys, count, width, scale);
+}
+
+static void mix_f32(float *y, const float *shares, const float *values, size_t count, size_t width)
+{
+	TN_ISA_NAME(tn_mix_f32)(y, shares, values, count, width);
+}
+
+static void exp_f32(float *y, const float *x, size_t n)
+{
+	TN_ISA_NAME(tn_exp_f32)(y, x, n);
 }
 
 /* of add_product.c */

@@ -5,7 +5,6 @@
 #include "kernels/kernels.h"
 #include "model/decoder.h"
 
-#include <math.h>
 #include <string.h>
 
 /* Products above which the work is spread over the workers. */
@@ -20,11 +19,11 @@ struct attention {
 tn_status tn_attention_reserve(tn_decoder *d, size_t longest, struct tn_error *err)
 {
 	struct tn_batch *b = &d->batch;
-	if (longest <= b->score_stride)
+	if (longest + TN_KEY_BLOCK <= b->score_stride)
 		return TN_OK;
 	struct tn_buffer larger;
 	size_t stride = b->score_stride * 2 > longest ? b->score_stride * 2 : longest;
-	stride = (stride + 15) & ~(size_t)15;
+	stride = (stride + 2 * TN_KEY_BLOCK - 1) & ~(size_t)(TN_KEY_BLOCK - 1);
 	TN_TRY(tn_buffer_alloc(d->ctx, stride * tn_pool_workers(d->ctx) * sizeof(float), "attention scores", &larger, err));
 	tn_buffer_release(d->ctx, &b->score_buffer);
 	b->score_buffer = larger;
@@ -33,24 +32,25 @@ tn_status tn_attention_reserve(tn_decoder *d, size_t longest, struct tn_error *e
 	return TN_OK;
 }
 
-/* scores [n] become probabilities. */
-static void softmax(float *scores, size_t n)
+/* scores [n] become weights; their sum is returned. */
+static float weigh(const struct tn_kernels *k, float *scores, size_t n)
 {
 	float most = scores[0], sum = 0;
 	for (size_t i = 1; i < n; i++)
 		most = scores[i] > most ? scores[i] : most;
-	for (size_t i = 0; i < n; i++) {
-		scores[i] = expf(scores[i] - most);
-		sum += scores[i];
-	}
 	for (size_t i = 0; i < n; i++)
-		scores[i] /= sum;
+		scores[i] -= most;
+	k->exp_f32(scores, scores, n);
+	for (size_t i = 0; i < n; i++)
+		sum += scores[i];
+	return sum;
 }
 
 /* One head of one row. */
 static void attend_head(const struct attention *a, size_t t, uint64_t head, float *scores)
 {
 	tn_decoder *d = a->d;
+	const struct tn_kernels *k = d->ctx->kernels;
 	const struct tn_decoder_config *c = &d->config;
 	const struct tn_layer_config *layer = &c->layer[a->layer];
 	const struct tn_kv *kv = a->b->sequence[t]->kv;
@@ -59,14 +59,16 @@ static void attend_head(const struct attention *a, size_t t, uint64_t head, floa
 	const float *keys = tn_kv_head(d, kv, a->layer, 0, shared), *values = tn_kv_head(d, kv, a->layer, 1, shared);
 	const float *q = a->b->qkv + t * (c->heads + 2 * c->kv_heads) * width + head * width;
 	float *out = a->b->mixed + (t * c->heads + head) * width;
-	for (size_t i = begin; i < end; i++)
-		scores[i - begin] = d->ctx->kernels->dot_f32(q, keys + i * width, width) * layer->attention_scale;
+	/* from the begin of a block of keys */
+	const size_t block = begin - begin % TN_KEY_BLOCK;
+	k->scores_f32(scores, q, keys + block * width, end - block, width, layer->attention_scale);
+	scores += begin - block;
 	if (c->attention_cap > 0)
 		tn_softcap(scores, end - begin, c->attention_cap);
-	softmax(scores, end - begin);
-	memset(out, 0, width * sizeof *out);
-	for (size_t i = begin; i < end; i++)
-		d->ctx->kernels->axpy_f32(out, scores[i - begin], values + i * width, width);
+	const float sum = weigh(k, scores, end - begin);
+	k->mix_f32(out, scores, values + begin * width, end - begin, width);
+	for (uint64_t i = 0; i < width; i++)
+		out[i] /= sum;
 }
 
 /* A task is one head of all rows. */
@@ -79,15 +81,20 @@ static tn_status attend_task(void *arg, uint64_t task, unsigned worker, struct t
 	return TN_OK;
 }
 
+/* Keys lie in blocks, number j of all keys of a block together; values one behind the other. */
 static void store(const tn_decoder *d, struct tn_batch *b, size_t layer)
 {
 	const struct tn_decoder_config *c = &d->config;
 	const size_t width = c->head_dim, stride = (c->heads + 2 * c->kv_heads) * width;
 	for (size_t t = 0; t < b->m; t++)
-		for (unsigned part = 0; part < 2; part++)
-			for (uint64_t h = 0; h < c->kv_heads; h++)
-				memcpy(tn_kv_head(d, b->sequence[t]->kv, layer, part, h) + b->position[t] * width,
-				       b->qkv + t * stride + (c->heads + part * c->kv_heads + h) * width, width * sizeof(float));
+		for (uint64_t h = 0; h < c->kv_heads; h++) {
+			const size_t position = b->position[t], inside = position % TN_KEY_BLOCK;
+			const float *key = b->qkv + t * stride + (c->heads + h) * width, *value = key + c->kv_heads * width;
+			float *keys = tn_kv_head(d, b->sequence[t]->kv, layer, 0, h) + (position - inside) * width + inside;
+			for (size_t i = 0; i < width; i++)
+				keys[i * TN_KEY_BLOCK] = key[i];
+			memcpy(tn_kv_head(d, b->sequence[t]->kv, layer, 1, h) + position * width, value, width * sizeof *value);
+		}
 }
 
 void tn_attend(tn_decoder *d, struct tn_batch *b, size_t layer)

@@ -26,7 +26,8 @@ struct tn_decoder_layer {
 	int stacked;
 };
 
-/* Keys and values of one text under one identity: [layers][key, value][kv_heads][capacity][head_dim]. */
+/* Keys and values of one text under one identity: [layers][key, value][kv_heads][capacity][head_dim], keys in blocks (kernels.h:
+ * scores_f32). */
 struct tn_kv {
 	struct tn_kv *next;              /* of the same text */
 	uint64_t identity;
@@ -117,7 +118,7 @@ void tn_rope_turn(const tn_decoder *d, const struct tn_batch *b, unsigned rope, 
 void tn_norm_rows(const tn_decoder *d, const struct tn_batch *b, const struct tn_norm *norm, float *y, const float *x,
 		  size_t stride, size_t width, uint64_t heads);
 /* wide [m][2 width]: gate half = act(gate) * up, or act(gate) alone without a gate. */
-void tn_activate_rows(enum tn_activation activation, float *wide, size_t m, size_t stride, size_t width, int gated);
+void tn_activate_rows(const tn_decoder *d, float *wide, size_t m, size_t stride, size_t width, int gated);
 void tn_softcap(float *x, size_t n, float cap);
 
 /* attention.c */
@@ -135,7 +136,7 @@ void tn_project(const tn_decoder *d, const struct tn_batch *b, size_t module, fl
 tn_status tn_kv_open(tn_decoder *d, struct tn_sequence *s, uint64_t identity, size_t tokens, struct tn_kv **out,
 		     struct tn_error *err);
 void tn_kv_free(tn_decoder *d, struct tn_sequence *s, struct tn_kv *kv);
-/* Where position 0 of a head's keys (part 0) or values (1) stands. */
+/* Where a head's keys (part 0) or values (1) begin. */
 float *tn_kv_head(const tn_decoder *d, const struct tn_kv *kv, size_t layer, unsigned part, uint64_t head);
 size_t tn_kv_bytes_per_token(const tn_decoder *d);
 

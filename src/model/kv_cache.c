@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/checked.h"
 #include "base/error.h"
+#include "kernels/kernels.h"
 #include "model/decoder.h"
 
 #include <string.h>
@@ -91,7 +92,7 @@ static tn_status grow(tn_decoder *d, struct tn_kv *kv, size_t capacity, size_t t
 		for (unsigned part = 0; part < 2; part++)
 			for (uint64_t h = 0; h < d->config.kv_heads; h++)
 				memcpy(tn_kv_head(d, &larger, layer, part, h), tn_kv_head(d, kv, layer, part, h),
-				       kv->length * d->config.head_dim * sizeof(float));
+				       tn_align_up(kv->length, TN_KEY_BLOCK) * d->config.head_dim * sizeof(float));
 	d->cache_used -= kv->data.bytes;
 	tn_buffer_release(d->ctx, &kv->data);
 	kv->data = larger.data;
@@ -99,12 +100,12 @@ static tn_status grow(tn_decoder *d, struct tn_kv *kv, size_t capacity, size_t t
 	return TN_OK;
 }
 
-/* Twice what there is, or as much as the budget leaves. */
+/* Twice what there is, or as much as the budget leaves, in whole blocks of keys. */
 static size_t next_capacity(const tn_decoder *d, const struct tn_sequence *s, const struct tn_kv *kv, size_t tokens)
 {
 	uint64_t affordable = d->cache_budget / tn_kv_bytes_per_token(d);
 	uint64_t wanted = tn_max_u64(tn_max_u64(kv->capacity * 2, s->reserve), 64);
-	return (size_t)tn_max_u64(tokens, tn_min_u64(wanted, affordable / 2));
+	return tn_align_up((size_t)tn_max_u64(tokens, tn_min_u64(wanted, affordable / 2)), TN_KEY_BLOCK);
 }
 
 tn_status tn_kv_open(tn_decoder *d, struct tn_sequence *s, uint64_t identity, size_t tokens, struct tn_kv **out,

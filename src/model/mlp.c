@@ -48,7 +48,7 @@ static void run(const tn_decoder *d, struct tn_batch *b, const struct mlp_call *
 		product(d, b, c, mlp->up, b->wide, stride, c->x, hidden);
 		gated = 0;
 	}
-	tn_activate_rows(d->config.activation, b->wide, c->m, stride, width, gated);
+	tn_activate_rows(d, b->wide, c->m, stride, width, gated);
 	product(d, b, c, mlp->down, c->y, hidden, b->wide, stride);
 }
 

@@ -47,25 +47,59 @@ void tn_norm_rows(const tn_decoder *d, const struct tn_batch *b, const struct tn
 	}
 }
 
-static float activate(enum tn_activation activation, float x)
+enum { PIECE = 64 };
+
+/* y[i] = x[i] / (1 + exp(-s x[i])) */
+static void sigmoid_product(const struct tn_kernels *k, float *x, size_t n, float s)
+{
+	float e[PIECE];
+	for (size_t i = 0; i < n; i++)
+		e[i] = -s * x[i];
+	k->exp_f32(e, e, n);
+	for (size_t i = 0; i < n; i++)
+		x[i] = x[i] / (1 + e[i]);
+}
+
+/* 0.5 x (1 + tanh(u)) is x / (1 + exp(-2 u)). */
+static void gelu_tanh(const struct tn_kernels *k, float *x, size_t n)
+{
+	float e[PIECE];
+	for (size_t i = 0; i < n; i++)
+		e[i] = -2 * 0.79788456080286536f * (x[i] + 0.044715f * x[i] * x[i] * x[i]);
+	k->exp_f32(e, e, n);
+	for (size_t i = 0; i < n; i++)
+		x[i] = x[i] / (1 + e[i]);
+}
+
+/* At most PIECE numbers, in place. */
+static void activate(const struct tn_kernels *k, enum tn_activation activation, float *x, size_t n)
 {
 	switch (activation) {
-	case TN_SILU: return x / (1 + expf(-x));
-	case TN_GELU: return 0.5f * x * (1 + erff(x * 0.70710678118654752f));
-	case TN_GELU_TANH: return 0.5f * x * (1 + tanhf(0.79788456080286536f * (x + 0.044715f * x * x * x)));
-	case TN_GELU_QUICK: return x / (1 + expf(-1.702f * x));
-	case TN_RELU: return x > 0 ? x : 0;
-	default: return x > 0 ? x * x : 0;
+	case TN_SILU: sigmoid_product(k, x, n, 1); return;
+	case TN_GELU_QUICK: sigmoid_product(k, x, n, 1.702f); return;
+	case TN_GELU_TANH: gelu_tanh(k, x, n); return;
+	case TN_GELU:
+		for (size_t i = 0; i < n; i++)
+			x[i] = 0.5f * x[i] * (1 + erff(x[i] * 0.70710678118654752f));
+		return;
+	default:
+		for (size_t i = 0; i < n; i++)
+			x[i] = x[i] > 0 ? (activation == TN_RELU ? x[i] : x[i] * x[i]) : 0;
 	}
 }
 
-void tn_activate_rows(enum tn_activation activation, float *wide, size_t m, size_t stride, size_t width, int gated)
+void tn_activate_rows(const tn_decoder *d, float *wide, size_t m, size_t stride, size_t width, int gated)
 {
-	for (size_t t = 0; t < m; t++) {
-		float *gate = wide + t * stride, *up = gate + width;
-		for (size_t i = 0; i < width; i++)
-			gate[i] = gated ? activate(activation, gate[i]) * up[i] : activate(activation, gate[i]);
-	}
+	const struct tn_kernels *k = d->ctx->kernels;
+	for (size_t t = 0; t < m; t++)
+		for (size_t i = 0; i < width; i += PIECE) {
+			float *gate = wide + t * stride + i;
+			const float *up = gate + width;
+			const size_t n = width - i < PIECE ? width - i : PIECE;
+			activate(k, d->config.activation, gate, n);
+			for (size_t j = 0; gated && j < n; j++)
+				gate[j] *= up[j];
+		}
 }
 
 void tn_softcap(float *x, size_t n, float cap)
