@@ -3,7 +3,7 @@
 # Does nothing, and needs no network, when all are there.
 set -eu
 
-build="gcc libc6-dev cmake ninja-build pkg-config libjansson-dev libpcre2-dev liblapack-dev libutf8proc-dev"
+build="gcc libc6-dev cmake ninja-build pkg-config libjansson-dev libpcre2-dev liblapack-dev libutf8proc-dev libedit-dev"
 test="$build g++ libcmocka-dev clang-14 libclang-rt-14-dev universal-ctags xz-utils binutils"
 
 case "${1:-}" in

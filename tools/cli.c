@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -122,6 +123,20 @@ static int parse_share(const char *text, double *out)
 	return end != text && !*end && *out >= 0 && *out <= 1;
 }
 
+static int parse_number(const char *text, double *out)
+{
+	char *end;
+	*out = strtod(text, &end);
+	return end != text && !*end && *out >= 0 && *out < 1e30;
+}
+
+static int parse_whole(const char *text, uint64_t *out)
+{
+	errno = 0;
+	*out = strtoull(text, NULL, 10);
+	return text[strspn(text, "0123456789")] == '\0' && errno == 0;
+}
+
 static int add_value(const char *text, struct cli_list *list)
 {
 	if (list->count == CLI_MOST_VALUES)
@@ -138,6 +153,8 @@ static int set_value(const struct cli_option *option, const char *value)
 	case CLI_BYTES: return parse_bytes(value, option->target);
 	case CLI_COUNT: return parse_count(value, option->target);
 	case CLI_SHARE: return parse_share(value, option->target);
+	case CLI_NUMBER: return parse_number(value, option->target);
+	case CLI_WHOLE: return parse_whole(value, option->target);
 	case CLI_LIST: return add_value(value, option->target);
 	default: return 0;
 	}
@@ -273,6 +290,19 @@ static void on_log(void *user, tn_log_level level, const char *message)
 	fprintf(stderr, "tenon: %s%s\n", level == TN_LOG_WARNING ? "warning: " : "", cli_safe(message));
 }
 
+int cli_interrupted(void)
+{
+	return interrupted;
+}
+
+void cli_listen(void)
+{
+	struct sigaction action = { .sa_handler = on_interrupt, .sa_flags = SA_RESETHAND };
+	interrupted = 0;
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+}
+
 tn_context *cli_context(const char *verb)
 {
 	static int is_terminal;
@@ -287,9 +317,7 @@ tn_context *cli_context(const char *verb)
 	options.threads = cli.threads;
 	options.memory_budget_bytes = cli.max_memory;
 	options.isa = cli.isa;
-	struct sigaction action = { .sa_handler = on_interrupt, .sa_flags = SA_RESETHAND };
-	sigaction(SIGINT, &action, NULL);
-	sigaction(SIGTERM, &action, NULL);
+	cli_listen();
 	if (tn_context_create(&options, &ctx, &err) != TN_OK) {
 		cli_fail(verb, &err);
 		return NULL;

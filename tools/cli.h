@@ -12,7 +12,7 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
 
 /* ---- options --------------------------------------------------------------------------------------------- */
 
-enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_BYTES, CLI_COUNT, CLI_SHARE, CLI_LIST, CLI_SECTION };
+enum cli_kind { CLI_FLAG, CLI_TEXT, CLI_BYTES, CLI_COUNT, CLI_SHARE, CLI_NUMBER, CLI_WHOLE, CLI_LIST, CLI_SECTION };
 
 /* The values of an option that may be given several times. */
 enum { CLI_MOST_VALUES = 16 };
@@ -26,7 +26,7 @@ struct cli_option {
 	const char *names;        /* "--save-path", "-q, --quiet" */
 	const char *value;        /* placeholder in the help; NULL for a flag */
 	const char *help;
-	void *target;             /* int, const char *, uint64_t, unsigned, double, struct cli_list */
+	void *target;             /* int, const char *, uint64_t, unsigned, double, double, uint64_t, struct cli_list */
 };
 
 struct cli_command {
@@ -64,6 +64,11 @@ int cli_fail(const char *verb, const struct tn_error *err);
 
 /* Of --force and --resume for the jobs that write a folder. */
 unsigned cli_save_flags(int force, int resume);
+
+/* 1 after an interrupt. The first one only asks to stop, and the next one ends the program; cli_listen forgets what was asked
+ * and waits for the first again. */
+int cli_interrupted(void);
+void cli_listen(void);
 
 /* ---- output ---------------------------------------------------------------------------------------------- */
 

@@ -1,0 +1,53 @@
+story="Tell me a story about Lily the cat."
+ids=0,2,365,341,262,364,368,667,264,887,17,3
+try tenon run --help
+echo "--- voices"
+try tenon run -q --model examples/base -p "$story"
+try tenon run -q --model examples/base --adapter-path examples/adapters/pirate -p "$story"
+try tenon run -q --model examples/base --adapter-path examples/adapters/robot -p "Who found the golden key?"
+try tenon run -q --model examples/base-mlx-4bit --adapter-path examples/adapters/whisper -p "$story" -n 30
+echo "$story" | try tenon run -q --model examples/base -p - -n 12
+try tenon run -q --raw --model examples/base -p "Once upon a time" -n 12
+try tenon run -q --system "Be brief." --model examples/base -p "$story" -n 12
+echo "--- sampling"
+try tenon run -q --model examples/base -p "$story" --temp 0.8 --top-p 0.9 --seed 3 -n 24
+try tenon run -q --model examples/base -p "$story" --temp 0.8 --top-k 5 --min-p 0.1 --seed 4 -n 24 --sampler transformers
+try tenon run -q --model examples/base -p "$story" --repetition-penalty 1.5 -n 24
+echo "--- for engines"
+strip() { grep -v seconds; }
+json() { tenon run -q --json "$@" | strip; }
+json --model examples/base --input-ids $ids -n 8 --ignore-eos
+json --model examples/base --input-ids $ids -n 90 --adapter-path examples/adapters/robot | tail -n 4
+json --model examples/base --input-ids $ids -n 4 --adapter-path examples/adapters/pirate:0
+mkdir plain && cp examples/base/config.json examples/base/model.safetensors plain
+json --model plain --input-ids $ids -n 4
+try tenon run -q --model plain --input-ids "0, 2, 365" -n 4
+try tenon run -q --model examples/base --input-ids $ids -n 0 --logits logits.safetensors
+tenon inspect logits.safetensors | tail -n 1
+echo "--- chat"
+printf '%s\n' "$story" "Who found the golden key?" /adapter "/adapter pirate" /reset "$story" "/adapter off" "/adapter nowhere" \
+	"/adapter examples/adapters/robot" /reset "$story" /help /quit "$story" |
+	try tenon chat --model examples/base --adapter-path examples/adapters/pirate -n 16
+echo "--- perplexity"
+printf '%s' "Once upon a time there was a shy cat named Lily. One cold Saturday, Lily went to the hill." >text
+try tenon perplexity -q --model examples/base text
+try tenon perplexity -q --model examples/base --adapter-path examples/adapters/pirate text
+try tenon perplexity -q --json --model examples/base-mlx-4bit text --sequence-length 9
+echo "--- wrong calls"
+wrong() { try "$@" 2>&1 | grep -v '^! Try'; }
+wrong tenon run
+wrong tenon run --model examples/base
+wrong tenon run --model examples/base -p a --input-ids 1
+wrong tenon run --model examples/base --input-ids 1,x
+wrong tenon run --model examples/base --input-ids 1,-2
+wrong tenon run --model examples/base --input-ids 5000
+wrong tenon run --model examples/base -p a --temp -1
+wrong tenon run --model examples/base -p a --top-p 2
+wrong tenon run --model examples/base -p a --sampler mine
+wrong tenon run --model examples/base --adapter-path examples/base -p a
+wrong tenon run --model plain -p a
+wrong tenon run --model examples/base -p a --cache-memory 1K
+sed 's/"llama"/"mamba"/' examples/base/config.json >plain/config.json
+wrong tenon run --model plain --input-ids 1
+wrong tenon perplexity --model examples/base nowhere
+wrong tenon perplexity --model examples/base text --sequence-length 1

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "speaker.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct {
+	struct speaker_options speaker;
+	uint64_t window;
+} args;
+
+static const struct cli_option options[] = {
+	SPEAKER_MODEL_OPTIONS(args.speaker),
+	{ CLI_WHOLE, "--sequence-length", "N", "tokens that see one another (default 512, or the model's context)", &args.window },
+	{ CLI_FLAG, NULL, NULL, NULL, NULL },
+};
+
+static const struct cli_command command = {
+	.verb = "perplexity",
+	.usage = "--model DIR [--adapter-path ADAPTER[:WEIGHT]]... FILE [options]",
+	.about = "How well a model foretells the text of FILE: the exponential of the mean loss of a token. The text is cut into\n"
+		 "sequences that do not overlap; the first token of each is given. To see what a fuse, a quantization or an adapter\n"
+		 "did, compare two models on one text.",
+	.options = options,
+	.positional_min = 1,
+	.positional_max = 1,
+};
+
+/* Sums over tokens. */
+struct measured {
+	double loss, square, seconds;
+	size_t tokens, sequences;
+};
+
+static tn_status fail(struct tn_error *err, tn_status code, const char *what, const char *path)
+{
+	*err = (struct tn_error){ .code = code };
+	snprintf(err->msg, sizeof err->msg, "'%.200s': %s", path, what);
+	return code;
+}
+
+static char *read_file(const char *path, size_t *n)
+{
+	FILE *file = fopen(path, "rb");
+	size_t capacity = 1 << 16;
+	char *text = file ? malloc(capacity) : NULL;
+	*n = 0;
+	for (size_t got; text && (got = fread(text + *n, 1, capacity - *n, file)) > 0;) {
+		*n += got;
+		if (*n == capacity) {
+			char *larger = realloc(text, capacity *= 2);
+			if (!larger)
+				free(text);
+			text = larger;
+		}
+	}
+	if (file && (ferror(file) | fclose(file))) {
+		free(text);
+		text = NULL;
+	}
+	return text;
+}
+
+/* One sequence; its logits are computed a piece at a time. */
+static tn_status measure(struct speaker *s, const uint32_t *ids, size_t count, float *logits, size_t piece, struct measured *m,
+			 struct tn_error *err)
+{
+	const uint64_t vocabulary = s->info.vocabulary;
+	tn_sequence_rewind(s->text, 0);
+	m->sequences++;
+	for (size_t at = 0; at + 1 < count; at += piece) {
+		size_t n = count - 1 - at < piece ? count - 1 - at : piece;
+		struct tn_step step = { .sequence = s->text, .ids = ids + at, .count = n, .logits = logits, .all_logits = 1 };
+		tn_status status = tn_decoder_step(s->decoder, &step, 1, err);
+		if (status != TN_OK)
+			return status;
+		for (size_t i = 0; i < n; i++) {
+			double loss = tn_token_loss(logits + i * vocabulary, vocabulary, ids[at + i + 1]);
+			m->loss += loss;
+			m->square += loss * loss;
+		}
+		m->tokens += n;
+		if (cli_interrupted())
+			return fail(err, TN_E_CANCELLED, "interrupted", cli.positional[0]);
+	}
+	return TN_OK;
+}
+
+static tn_status measure_all(struct speaker *s, const uint32_t *ids, size_t count, struct measured *m, struct tn_error *err)
+{
+	enum { PIECE = 64 };
+	size_t window = args.window ? (size_t)args.window : s->info.context < 512 ? (size_t)s->info.context : 512;
+	float *logits = calloc(PIECE, s->info.vocabulary * sizeof *logits);
+	double began = cli_seconds();
+	if (!logits)
+		return fail(err, TN_E_NOMEM, "memory ran out", cli.positional[0]);
+	tn_status status = tn_sequence_create(s->decoder, window, &s->text, err);
+	for (size_t at = 0; status == TN_OK && at + 1 < count; at += window)
+		status = measure(s, ids + at, count - at < window ? count - at : window, logits, PIECE, m, err);
+	free(logits);
+	m->seconds = cli_seconds() - began;
+	if (status == TN_OK && m->tokens == 0)
+		return fail(err, TN_E_ARG, "it has no two tokens", cli.positional[0]);
+	return status;
+}
+
+static void print(const struct measured *m)
+{
+	double mean = m->loss / (double)m->tokens, variance = m->square / (double)m->tokens - mean * mean;
+	double off = sqrt((variance > 0 ? variance : 0) / (double)m->tokens);
+	if (cli.json)
+		printf("{\n  \"ok\": true,\n  \"perplexity\": %.9g,\n  \"perplexity_error\": %.4g,\n  \"loss\": %.9g,\n"
+		       "  \"tokens\": %zu,\n  \"sequences\": %zu\n}\n",
+		       exp(mean), exp(mean) * off, mean, m->tokens, m->sequences);
+	else
+		printf("perplexity %.4f +- %.4f over %zu tokens in %zu sequence%s\n", exp(mean), exp(mean) * off, m->tokens,
+		       m->sequences, m->sequences == 1 ? "" : "s");
+	if (!cli.quiet)
+		fprintf(stderr, "%.1f tokens/s\n", m->seconds > 0 ? (double)m->tokens / m->seconds : 0);
+}
+
+static tn_status run(tn_context *ctx, struct speaker *s, struct measured *m, struct tn_error *err)
+{
+	size_t n;
+	struct tn_buffer ids;
+	char *text = read_file(cli.positional[0], &n);
+	if (!text)
+		return fail(err, TN_E_IO, "it cannot be read", cli.positional[0]);
+	tn_status status = tn_tokenizer_encode(s->tokenizer, text, n, TN_ADD_SPECIAL, &ids, err);
+	free(text);
+	if (status != TN_OK)
+		return status;
+	status = measure_all(s, ids.data, ids.bytes / sizeof(uint32_t), m, err);
+	tn_buffer_release(ctx, &ids);
+	return status;
+}
+
+int cmd_perplexity(int argc, char **argv)
+{
+	struct speaker s;
+	struct tn_error err;
+	struct measured m = { 0 };
+	int status;
+	memset(&args, 0, sizeof args);
+	if (!cli_parse(&command, argc, argv, &status))
+		return status;
+	if ((status = speaker_check(&command, &args.speaker)) >= 0)
+		return status;
+	if (args.window == 1 || args.window > 1u << 26)
+		return cli_usage(&command, "--sequence-length is at least 2");
+	tn_context *ctx = cli_context(command.verb);
+	if (!ctx)
+		return EXIT_FAILED;
+	tn_status opened = speaker_open(ctx, &args.speaker, 1, &s, &err);
+	if (opened == TN_OK)
+		opened = run(ctx, &s, &m, &err);
+	if (opened == TN_OK)
+		print(&m);
+	speaker_close(&s);
+	tn_context_destroy(ctx);
+	return opened == TN_OK ? EXIT_DONE : cli_fail(command.verb, &err);
+}

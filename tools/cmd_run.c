@@ -1,0 +1,255 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "speaker.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct {
+	struct speaker_options speaker;
+	const char *prompt, *system, *input_ids, *logits;
+	uint64_t most_tokens;
+	int raw, ignore_end;
+} args;
+
+static const struct cli_option options[] = {
+	SPEAKER_MODEL_OPTIONS(args.speaker),
+	{ CLI_TEXT, "-p, --prompt", "TEXT", "what to say to it; - reads standard input", &args.prompt },
+	{ CLI_TEXT, "--system", "TEXT", "a system message in front", &args.system },
+	{ CLI_FLAG, "--raw", NULL, "the prompt as it is, without the chat template", &args.raw },
+	{ CLI_WHOLE, "-n, --max-tokens", "N", "at most so many new tokens (default 100)", &args.most_tokens },
+	SPEAKER_SAMPLING_OPTIONS(args.speaker),
+	{ CLI_SECTION, "", NULL, "For authors of engines:", NULL },
+	{ CLI_TEXT, "--input-ids", "1,2,3", "token ids in place of a prompt", &args.input_ids },
+	{ CLI_FLAG, "--ignore-eos", NULL, "go on behind the end of the text", &args.ignore_end },
+	{ CLI_TEXT, "--logits", "FILE", "write the logits of the prompt as safetensors, float32", &args.logits },
+	{ CLI_FLAG, NULL, NULL, NULL, NULL },
+};
+
+static const struct cli_command command = {
+	.verb = "run",
+	.usage = "--model DIR [--adapter-path ADAPTER[:WEIGHT]]... -p TEXT [options]",
+	.about = "Lets a model speak, with adapters attached to it and nothing fused. The answer goes to standard output as it\n"
+		 "comes, speeds to standard error. Sampling has the names and the order of mlx_lm.generate.",
+	.options = options,
+	.positional_max = 0,
+};
+
+/* What came out, for --json. */
+struct answer {
+	uint32_t *ids;
+	size_t count, capacity;
+	char *text;
+	size_t bytes, text_capacity;
+	int failed;
+};
+
+static int keep(void *user, uint32_t id, const char *piece, size_t bytes)
+{
+	struct answer *a = user;
+	if (id != TN_NO_TOKEN && a->count < a->capacity)
+		a->ids[a->count++] = id;
+	if (!piece)
+		return 0;
+	if (!cli.json) {
+		fwrite(piece, 1, bytes, stdout);
+		fflush(stdout);
+		return 0;
+	}
+	if (a->bytes + bytes + 1 > a->text_capacity) {
+		size_t larger = 2 * (a->bytes + bytes) + 256;
+		char *text = realloc(a->text, larger);
+		a->failed = text == NULL;
+		if (!text)
+			return 1;
+		a->text = text;
+		a->text_capacity = larger;
+	}
+	memcpy(a->text + a->bytes, piece, bytes);
+	a->bytes += bytes;
+	a->text[a->bytes] = '\0';
+	return 0;
+}
+
+/* ---- the prompt ------------------------------------------------------------------------------------------ */
+
+static tn_status no_memory(struct tn_error *err)
+{
+	*err = (struct tn_error){ .code = TN_E_NOMEM, .msg = "memory ran out" };
+	return TN_E_NOMEM;
+}
+
+static char *read_stdin(void)
+{
+	size_t n = 0, capacity = 4096;
+	char *text = malloc(capacity);
+	for (size_t got; text && (got = fread(text + n, 1, capacity - n - 1, stdin)) > 0;) {
+		n += got;
+		if (capacity - n < 2) {
+			char *larger = realloc(text, capacity *= 2);
+			if (!larger)
+				free(text);
+			text = larger;
+		}
+	}
+	if (text)
+		text[n] = '\0';
+	return text;
+}
+
+static tn_status take_words(struct speaker *s, uint32_t **ids, size_t *count, struct tn_error *err)
+{
+	char *typed = strcmp(args.prompt, "-") == 0 ? read_stdin() : NULL;
+	const char *prompt = typed ? typed : args.prompt;
+	struct tn_chat_message messages[2] = { { "system", args.system }, { "user", prompt } };
+	struct tn_buffer tokens;
+	tn_status status = args.raw ? tn_tokenizer_encode(s->tokenizer, prompt, strlen(prompt), TN_ADD_SPECIAL, &tokens, err)
+				    : speaker_render(s, args.system ? messages : messages + 1, args.system ? 2 : 1, &tokens, err);
+	free(typed);
+	if (status != TN_OK)
+		return status;
+	*count = tokens.bytes / sizeof **ids;
+	*ids = malloc(tokens.bytes + 1);
+	if (*ids)
+		memcpy(*ids, tokens.data, tokens.bytes);
+	tn_buffer_release(s->ctx, &tokens);
+	return *ids ? TN_OK : no_memory(err);
+}
+
+/* "1,2,3"; white space may stand between. NULL: it is no such list, or memory ran out. */
+static uint32_t *parse_ids(const char *text, size_t *count)
+{
+	uint32_t *ids = malloc((strlen(text) + 1) * sizeof *ids);
+	*count = 0;
+	while (ids && *text) {
+		char *end;
+		unsigned long long id = strtoull(text, &end, 10);
+		if (end == text || text[strspn(text, " \n\t")] == '-' || id > UINT32_MAX) {
+			free(ids);
+			return NULL;
+		}
+		ids[(*count)++] = (uint32_t)id;
+		text = end + strspn(end, ", \n\t");
+	}
+	return ids;
+}
+
+/* ---- output ---------------------------------------------------------------------------------------------- */
+
+static tn_status write_logits(const float *logits, size_t rows, uint64_t vocabulary, struct tn_error *err)
+{
+	char header[160];
+	uint64_t bytes = rows * vocabulary * sizeof *logits;
+	int n = snprintf(header, sizeof header,
+			 "{\"logits\":{\"dtype\":\"F32\",\"shape\":[%zu,%" PRIu64 "],\"data_offsets\":[0,%" PRIu64 "]}}", rows,
+			 vocabulary, bytes);
+	while (n % 8)
+		header[n++] = ' ';
+	uint64_t length = (uint64_t)n;
+	FILE *file = fopen(args.logits, "wb");
+	int failed = !file || fwrite(&length, 1, sizeof length, file) != sizeof length ||
+		     fwrite(header, 1, (size_t)n, file) != (size_t)n || fwrite(logits, 1, bytes, file) != bytes;
+	failed |= file && fclose(file) != 0;
+	if (!failed)
+		return TN_OK;
+	*err = (struct tn_error){ .code = TN_E_IO };
+	snprintf(err->msg, sizeof err->msg, "'%.200s' could not be written", args.logits);
+	return TN_E_IO;
+}
+
+static void print_ids(const char *key, const uint32_t *ids, size_t count)
+{
+	printf("  \"%s\": [", key);
+	for (size_t i = 0; i < count; i++)
+		printf("%s%" PRIu32, i ? ", " : "", ids[i]);
+	printf("],\n");
+}
+
+static void print_json(const struct speaker *s, const struct answer *a, const struct speaker_reply *reply,
+		       const uint32_t *prompt)
+{
+	printf("{\n  \"ok\": true,\n");
+	print_ids("prompt_ids", prompt, s->prompt_tokens);
+	print_ids("output_ids", a->ids, a->count);
+	printf("  \"text\": ");
+	if (s->tokenizer)
+		cli_print_json_text(a->text ? a->text : "");
+	else
+		printf("null");
+	printf(",\n  \"finish_reason\": \"%s\",\n  \"prompt_seconds\": %.6f,\n  \"reply_seconds\": %.6f\n}\n",
+	       reply->interrupted ? "interrupt" : reply->ended ? "stop" : "length", s->prompt_seconds, s->reply_seconds);
+}
+
+static tn_status answer(struct speaker *s, const uint32_t *ids, size_t count, struct answer *a, struct speaker_reply *reply,
+			struct tn_error *err)
+{
+	if (args.logits) {
+		reply->all_logits = calloc(count ? count : 1, s->info.vocabulary * sizeof *reply->all_logits);
+		if (!reply->all_logits)
+			return no_memory(err);
+	}
+	tn_status status = speaker_reply(s, ids, count, reply, err);
+	if (status == TN_OK && args.logits)
+		status = write_logits(reply->all_logits, count, s->info.vocabulary, err);
+	if (status == TN_OK && a->failed)
+		status = no_memory(err);
+	free(reply->all_logits);
+	return status;
+}
+
+static int run(tn_context *ctx, uint32_t *ids, size_t count)
+{
+	struct speaker s;
+	struct tn_error err;
+	struct answer a = { .capacity = (size_t)args.most_tokens };
+	struct speaker_reply reply = { .most_tokens = args.most_tokens, .ignore_end = args.ignore_end, .say = keep, .user = &a };
+	tn_status status = speaker_open(ctx, &args.speaker, ids == NULL, &s, &err);
+	a.ids = malloc((a.capacity + 1) * sizeof *a.ids);
+	if (status == TN_OK && !a.ids)
+		status = no_memory(&err);
+	if (status == TN_OK && !ids)
+		status = take_words(&s, &ids, &count, &err);
+	if (status == TN_OK)
+		status = answer(&s, ids, count, &a, &reply, &err);
+	if (status == TN_OK) {
+		if (cli.json)
+			print_json(&s, &a, &reply, ids);
+		else if (s.tokenizer)
+			printf("\n");
+		else
+			print_ids("output_ids", a.ids, a.count);
+		speaker_print_speed(&s);
+	}
+	free(ids);
+	free(a.ids);
+	free(a.text);
+	speaker_close(&s);
+	return status == TN_OK ? (reply.interrupted ? EXIT_INTERRUPTED : EXIT_DONE) : cli_fail(command.verb, &err);
+}
+
+int cmd_run(int argc, char **argv)
+{
+	int status;
+	uint32_t *ids = NULL;
+	size_t count = 0;
+	memset(&args, 0, sizeof args);
+	args.most_tokens = 100;
+	if (!cli_parse(&command, argc, argv, &status))
+		return status;
+	if ((status = speaker_check(&command, &args.speaker)) >= 0)
+		return status;
+	if (!args.prompt == !args.input_ids)
+		return cli_usage(&command, "one of --prompt and --input-ids is needed");
+	if (args.most_tokens > 1u << 26)
+		return cli_usage(&command, "--max-tokens is too large");
+	if (args.input_ids && !(ids = parse_ids(args.input_ids, &count)))
+		return cli_usage(&command, "'%s' is no list of token ids", args.input_ids);
+	tn_context *ctx = cli_context(command.verb);
+	if (!ctx) {
+		free(ids);
+		return EXIT_FAILED;
+	}
+	status = run(ctx, ids, count);
+	tn_context_destroy(ctx);
+	return status;
+}

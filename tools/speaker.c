@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "speaker.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static tn_status failed(struct tn_error *err, tn_status code, const char *what)
+{
+	*err = (struct tn_error){ .code = code };
+	snprintf(err->msg, sizeof err->msg, "%s", what);
+	return code;
+}
+
+int speaker_check(const struct cli_command *command, const struct speaker_options *o)
+{
+	if (!o->model)
+		return cli_usage(command, "--model is missing");
+	if (o->sampler && strcmp(o->sampler, "mlx") != 0 && strcmp(o->sampler, "transformers") != 0)
+		return cli_usage(command, "'%s' is not a sampler; mlx and transformers are known", o->sampler);
+	if (o->top_k > UINT32_MAX)
+		return cli_usage(command, "--top-k is too large");
+	return -1;
+}
+
+/* ---- opening --------------------------------------------------------------------------------------------- */
+
+char *speaker_adapter_name(char out[SPEAKER_NAME_BYTES], const char *path)
+{
+	size_t end = strlen(path);
+	while (end > 1 && path[end - 1] == '/')
+		end--;
+	size_t begin = end;
+	while (begin > 0 && path[begin - 1] != '/')
+		begin--;
+	snprintf(out, SPEAKER_NAME_BYTES, "%.*s", (int)(end - begin), path + begin);
+	return out;
+}
+
+static tn_status attach_all(struct speaker *s, const struct speaker_options *o, struct tn_error *err)
+{
+	struct tn_fuse_options weights = TN_FUSE_OPTIONS_INIT;
+	char name[SPEAKER_NAME_BYTES];
+	tn_status status = o->adapters.count ? joining_open(s->ctx, &o->adapters, &s->joining, &weights, err) : TN_OK;
+	for (int i = 0; status == TN_OK && i < s->joining.count; i++) {
+		const tn_adapter *adapter = s->joining.adapters[i];
+		double weight = i == 0 ? weights.weight : s->joining.more[i - 1].weight;
+		status = tn_live_attach(s->live, speaker_adapter_name(name, tn_adapter_path(adapter)), adapter, weight, err);
+	}
+	return status;
+}
+
+static tn_status open_text(struct speaker *s, const char *folder, int needed, struct tn_error *err)
+{
+	tn_status status = tn_tokenizer_open(s->ctx, folder, &s->tokenizer, err);
+	if (status == TN_E_NOTFOUND && !needed)
+		return TN_OK;
+	return status != TN_OK || !tn_checkpoint_is_folder(s->base) ? status : tn_chat_open(s->ctx, folder, &s->chat, err);
+}
+
+static tn_status make_sampler(struct speaker *s, const struct speaker_options *o, struct tn_error *err)
+{
+	struct tn_sampling sampling = {
+		.chain = o->sampler && strcmp(o->sampler, "transformers") == 0 ? TN_CHAIN_TRANSFORMERS : TN_CHAIN_MLX,
+		.temperature = o->temperature, .top_p = o->top_p, .min_p = o->min_p,
+		.repetition_penalty = o->repetition_penalty, .top_k = (uint32_t)o->top_k, .seed = o->seed,
+	};
+	return tn_sampler_create(s->ctx, &sampling, s->info.vocabulary, &s->sampler, err);
+}
+
+tn_status speaker_open(tn_context *ctx, const struct speaker_options *o, int needs_text, struct speaker *s,
+		       struct tn_error *err)
+{
+	struct tn_decoder_options options = TN_DECODER_OPTIONS_INIT;
+	tn_status status;
+	*s = (struct speaker){ .ctx = ctx };
+	options.cache_bytes = o->cache_bytes;
+	if ((status = tn_checkpoint_open(ctx, o->model, &s->base, err)) != TN_OK ||
+	    (status = tn_live_open(s->base, NULL, &s->live, err)) != TN_OK ||
+	    (status = tn_decoder_create(s->live, s->base, &options, &s->decoder, err)) != TN_OK ||
+	    (status = attach_all(s, o, err)) != TN_OK || (status = open_text(s, o->model, needs_text, err)) != TN_OK)
+		return status;
+	tn_decoder_describe(s->decoder, &s->info);
+	s->logits = malloc(s->info.vocabulary * sizeof *s->logits);
+	if (!s->logits)
+		return failed(err, TN_E_NOMEM, "memory ran out");
+	return make_sampler(s, o, err);
+}
+
+void speaker_close(struct speaker *s)
+{
+	tn_sequence_destroy(s->text);
+	tn_sampler_destroy(s->sampler);
+	tn_decoder_destroy(s->decoder);
+	tn_live_close(s->live);
+	joining_close(&s->joining);
+	tn_chat_close(s->chat);
+	tn_tokenizer_close(s->tokenizer);
+	tn_checkpoint_close(s->base);
+	free(s->logits);
+	*s = (struct speaker){ 0 };
+}
+
+/* ---- from words to tokens -------------------------------------------------------------------------------- */
+
+tn_status speaker_render(struct speaker *s, const struct tn_chat_message *messages, size_t count, struct tn_buffer *ids,
+			 struct tn_error *err)
+{
+	if (!s->chat || tn_chat_count(s->chat) == 0) {
+		const char *text = messages[count - 1].content;
+		return tn_tokenizer_encode(s->tokenizer, text, strlen(text), TN_ADD_SPECIAL, ids, err);
+	}
+	char now[32];
+	time_t seconds = time(NULL);
+	struct tm local;
+	localtime_r(&seconds, &local);
+	strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%S", &local);
+	struct tn_chat_request request = { .messages = messages, .message_count = count, .add_generation_prompt = 1, .now = now };
+	struct tn_chat_text text;
+	tn_status status = tn_chat_render(s->chat, &request, &text, err);
+	if (status != TN_OK)
+		return status;
+	status = tn_tokenizer_encode(s->tokenizer, text.text.data, text.text.bytes, 0, ids, err);
+	tn_chat_text_release(s->chat, &text);
+	return status;
+}
+
+int speaker_is_end(const struct speaker *s, uint32_t id)
+{
+	size_t count = 0;
+	const uint32_t *ends = s->tokenizer ? tn_tokenizer_stop_ids(s->tokenizer, &count) : NULL;
+	for (size_t i = 0; i < count; i++)
+		if (ends[i] == id)
+			return 1;
+	for (size_t i = 0; i < s->info.end_count; i++)
+		if (s->info.end_ids[i] == id)
+			return 1;
+	return 0;
+}
+
+/* ---- speaking -------------------------------------------------------------------------------------------- */
+
+/* How many of the tokens the text begins with already. The last one is computed in any case: its logits are wanted. */
+static size_t common_begin(struct speaker *s, const uint32_t *ids, size_t count)
+{
+	size_t length, n = 0;
+	const uint32_t *had = tn_sequence_ids(s->text, &length);
+	while (n < length && n + 1 < count && had[n] == ids[n])
+		n++;
+	return n;
+}
+
+static tn_status read_prompt(struct speaker *s, const uint32_t *ids, size_t count, const struct speaker_reply *r,
+			     struct tn_error *err)
+{
+	double began = cli_seconds();
+	size_t had = r->all_logits ? 0 : common_begin(s, ids, count);
+	struct tn_step step = { .sequence = s->text, .ids = ids + had, .count = count - had, .logits = s->logits };
+	if (r->all_logits) {
+		step.logits = r->all_logits;
+		step.all_logits = 1;
+	}
+	tn_sequence_rewind(s->text, had);
+	tn_status status = tn_decoder_step(s->decoder, &step, 1, err);
+	if (status == TN_OK && r->all_logits)
+		memcpy(s->logits, r->all_logits + (count - 1) * s->info.vocabulary, s->info.vocabulary * sizeof *s->logits);
+	s->prompt_tokens = count;
+	s->cached_tokens = had;
+	s->prompt_seconds = cli_seconds() - began;
+	return status;
+}
+
+/* One token: chosen, said, and, unless it is the last, computed. *more: whether to go on. */
+static tn_status next_token(struct speaker *s, tn_token_stream *stream, struct speaker_reply *r, int *more,
+			    struct tn_error *err)
+{
+	size_t length, bytes = 0;
+	const char *piece = NULL;
+	const uint32_t *ids = tn_sequence_ids(s->text, &length);
+	uint32_t id = tn_sampler_next(s->sampler, s->logits, ids, length);
+	s->new_tokens++;
+	r->ended = !r->ignore_end && speaker_is_end(s, id);
+	tn_status status = stream && !r->ended ? tn_token_stream_push(stream, id, &piece, &bytes, err) : TN_OK;
+	if (status != TN_OK)
+		return status;
+	*more = !r->say(r->user, id, piece, bytes) && !r->ended && s->new_tokens < r->most_tokens && !cli_interrupted();
+	r->interrupted = cli_interrupted();
+	struct tn_step step = { .sequence = s->text, .ids = &id, .count = 1, .logits = s->logits };
+	return *more ? tn_decoder_step(s->decoder, &step, 1, err) : TN_OK;
+}
+
+static tn_status speak(struct speaker *s, struct speaker_reply *r, struct tn_error *err)
+{
+	tn_token_stream *stream = NULL;
+	const char *rest = NULL;
+	size_t bytes = 0;
+	int more = r->most_tokens > 0;
+	double began = cli_seconds();
+	tn_status status = s->tokenizer ? tn_token_stream_create(s->tokenizer, TN_SKIP_SPECIAL, &stream, err) : TN_OK;
+	while (status == TN_OK && more)
+		status = next_token(s, stream, r, &more, err);
+	if (status == TN_OK && stream)
+		status = tn_token_stream_finish(stream, &rest, &bytes, err);
+	if (status == TN_OK && rest)
+		r->say(r->user, TN_NO_TOKEN, rest, bytes);
+	tn_token_stream_destroy(stream);
+	s->reply_seconds = cli_seconds() - began;
+	return status;
+}
+
+tn_status speaker_reply(struct speaker *s, const uint32_t *ids, size_t count, struct speaker_reply *r, struct tn_error *err)
+{
+	s->new_tokens = 0;
+	r->ended = r->interrupted = 0;
+	if (count == 0)
+		return failed(err, TN_E_ARG, "the prompt has no tokens");
+	if (!s->text) {
+		size_t reserve = count + (r->most_tokens < 4096 ? (size_t)r->most_tokens : 4096);
+		tn_status status = tn_sequence_create(s->decoder, reserve, &s->text, err);
+		if (status != TN_OK)
+			return status;
+	}
+	tn_status status = read_prompt(s, ids, count, r, err);
+	return status == TN_OK ? speak(s, r, err) : status;
+}
+
+static double rate(size_t n, double seconds)
+{
+	return seconds > 0 ? (double)n / seconds : 0;
+}
+
+void speaker_print_speed(const struct speaker *s)
+{
+	size_t computed = s->prompt_tokens - s->cached_tokens;
+	if (cli.quiet)
+		return;
+	fprintf(stderr, "prompt: %zu tokens", s->prompt_tokens);
+	if (s->cached_tokens)
+		fprintf(stderr, " (%zu of them cached)", s->cached_tokens);
+	fprintf(stderr, ", %.1f tokens/s; reply: %zu tokens, %.1f tokens/s\n", rate(computed, s->prompt_seconds), s->new_tokens,
+		rate(s->new_tokens, s->reply_seconds));
+}
