@@ -23,17 +23,16 @@ static const struct cli_option options[] = {
 static const struct cli_command command = {
 	.verb = "chat",
 	.usage = "--model DIR [--adapter-path ADAPTER[:WEIGHT]]... [options]",
-	.about = "A dialogue in the model's own chat template. Lines that begin with / are for tenon: /adapter NAME, /adapter off,\n"
-		 "/adapter, /reset, /help, /quit. Adapters change between two turns and the base stays where it is. Ctrl-C\n"
-		 "stops a reply.",
+	.about = "A dialogue in the model's own chat template, with the first adapter. Lines that begin with / are for tenon:\n"
+		 "/adapter NAME, /adapter off, /adapter, /reset, /help, /quit. Adapters change between two turns and the base\n"
+		 "stays where it is. Ctrl-C stops a reply.",
 	.options = options,
 	.positional_max = 0,
 };
 
 static const char help[] =
-	"/adapter NAME  speak with that adapter alone: one of --adapter-path, or a folder\n"
+	"/adapter NAME  speak with that adapter: one of --adapter-path, or a folder\n"
 	"/adapter off   speak with the base alone\n"
-	"/adapter all   speak with all of --adapter-path, as in the beginning\n"
 	"/adapter       list them\n"
 	"/reset         begin the dialogue again\n"
 	"/quit          end (so does Ctrl-D)\n";
@@ -176,8 +175,6 @@ static void choose_adapter(struct speaker *s, const char *wanted)
 	tn_status status = TN_OK;
 	if (strcmp(wanted, "off") == 0) {
 		use = "";
-	} else if (strcmp(wanted, "all") == 0) {
-		use = NULL;
 	} else {
 		tn_snapshot *now = tn_live_snapshot(s->live);
 		use = speaker_adapter_name(name, wanted);
@@ -260,6 +257,7 @@ int cmd_chat(int argc, char **argv)
 {
 	struct speaker s;
 	struct tn_error err;
+	char name[SPEAKER_NAME_BYTES];
 	int status;
 	memset(&args, 0, sizeof args);
 	args.most_tokens = 1000;
@@ -270,9 +268,11 @@ int cmd_chat(int argc, char **argv)
 	tn_context *ctx = cli_context(command.verb);
 	if (!ctx)
 		return EXIT_FAILED;
-	tn_status opened = speaker_open(ctx, &args.speaker, 1, &s, &err);
+	tn_status opened = speaker_open(ctx, &args.speaker, SPEAKER_NEEDS_TEXT | SPEAKER_VOICES, &s, &err);
 	if (opened == TN_OK)
 		opened = tn_sequence_create(s.decoder, 4096 < s.info.context ? 4096 : (size_t)s.info.context, &s.text, &err);
+	if (opened == TN_OK && s.joining.count)
+		opened = tn_sequence_use(s.text, speaker_adapter_name(name, tn_adapter_path(s.joining.adapters[0])), &err);
 	status = opened == TN_OK ? talk(&s) : cli_fail(command.verb, &err);
 	speaker_close(&s);
 	tn_context_destroy(ctx);

@@ -152,7 +152,7 @@ int cmd_perplexity(int argc, char **argv)
 	tn_context *ctx = cli_context(command.verb);
 	if (!ctx)
 		return EXIT_FAILED;
-	tn_status opened = speaker_open(ctx, &args.speaker, 1, &s, &err);
+	tn_status opened = speaker_open(ctx, &args.speaker, SPEAKER_NEEDS_TEXT, &s, &err);
 	if (opened == TN_OK)
 		opened = run(ctx, &s, &m, &err);
 	if (opened == TN_OK)

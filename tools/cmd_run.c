@@ -203,7 +203,7 @@ static int run(tn_context *ctx, uint32_t *ids, size_t count)
 	struct tn_error err;
 	struct answer a = { .capacity = (size_t)args.most_tokens };
 	struct speaker_reply reply = { .most_tokens = args.most_tokens, .ignore_end = args.ignore_end, .say = keep, .user = &a };
-	tn_status status = speaker_open(ctx, &args.speaker, ids == NULL, &s, &err);
+	tn_status status = speaker_open(ctx, &args.speaker, ids ? 0 : SPEAKER_NEEDS_TEXT, &s, &err);
 	a.ids = malloc((a.capacity + 1) * sizeof *a.ids);
 	if (status == TN_OK && !a.ids)
 		status = no_memory(&err);

@@ -37,7 +37,7 @@ char *speaker_adapter_name(char out[SPEAKER_NAME_BYTES], const char *path)
 	return out;
 }
 
-static tn_status attach_all(struct speaker *s, const struct speaker_options *o, struct tn_error *err)
+static tn_status attach_all(struct speaker *s, const struct speaker_options *o, int voices, struct tn_error *err)
 {
 	struct tn_fuse_options weights = TN_FUSE_OPTIONS_INIT;
 	char name[SPEAKER_NAME_BYTES];
@@ -45,7 +45,8 @@ static tn_status attach_all(struct speaker *s, const struct speaker_options *o, 
 	for (int i = 0; status == TN_OK && i < s->joining.count; i++) {
 		const tn_adapter *adapter = s->joining.adapters[i];
 		double weight = i == 0 ? weights.weight : s->joining.more[i - 1].weight;
-		status = tn_live_attach(s->live, speaker_adapter_name(name, tn_adapter_path(adapter)), adapter, weight, err);
+		speaker_adapter_name(name, tn_adapter_path(adapter));
+		status = (voices ? tn_live_attach_disabled : tn_live_attach)(s->live, name, adapter, weight, err);
 	}
 	return status;
 }
@@ -68,7 +69,7 @@ static tn_status make_sampler(struct speaker *s, const struct speaker_options *o
 	return tn_sampler_create(s->ctx, &sampling, s->info.vocabulary, &s->sampler, err);
 }
 
-tn_status speaker_open(tn_context *ctx, const struct speaker_options *o, int needs_text, struct speaker *s,
+tn_status speaker_open(tn_context *ctx, const struct speaker_options *o, int flags, struct speaker *s,
 		       struct tn_error *err)
 {
 	struct tn_decoder_options options = TN_DECODER_OPTIONS_INIT;
@@ -78,7 +79,8 @@ tn_status speaker_open(tn_context *ctx, const struct speaker_options *o, int nee
 	if ((status = tn_checkpoint_open(ctx, o->model, &s->base, err)) != TN_OK ||
 	    (status = tn_live_open(s->base, NULL, &s->live, err)) != TN_OK ||
 	    (status = tn_decoder_create(s->live, s->base, &options, &s->decoder, err)) != TN_OK ||
-	    (status = attach_all(s, o, err)) != TN_OK || (status = open_text(s, o->model, needs_text, err)) != TN_OK)
+	    (status = attach_all(s, o, flags & SPEAKER_VOICES, err)) != TN_OK ||
+	    (status = open_text(s, o->model, flags & SPEAKER_NEEDS_TEXT, err)) != TN_OK)
 		return status;
 	tn_decoder_describe(s->decoder, &s->info);
 	s->logits = malloc(s->info.vocabulary * sizeof *s->logits);
@@ -232,6 +234,7 @@ static double rate(size_t n, double seconds)
 void speaker_print_speed(const struct speaker *s)
 {
 	size_t computed = s->prompt_tokens - s->cached_tokens;
+	fflush(stdout);
 	if (cli.quiet)
 		return;
 	fprintf(stderr, "prompt: %zu tokens", s->prompt_tokens);

@@ -48,9 +48,11 @@ struct speaker {
 /* Checks the values that cli_parse cannot; -1: all is well, else the exit status. */
 int speaker_check(const struct cli_command *command, const struct speaker_options *options);
 
-/* Opens the model and attaches its adapters, named as speaker_adapter_name says, all enabled. `needs_text`: a folder without
- * tokenizer is an error. Close in any case. */
-tn_status speaker_open(tn_context *ctx, const struct speaker_options *options, int needs_text, struct speaker *s,
+/* Opens the model and attaches its adapters, named as speaker_adapter_name says: all are enabled and add up, or, with
+ * SPEAKER_VOICES, none is, and texts choose one. SPEAKER_NEEDS_TEXT: a folder without tokenizer is an error. Close in any
+ * case. */
+enum { SPEAKER_NEEDS_TEXT = 1, SPEAKER_VOICES = 2 };
+tn_status speaker_open(tn_context *ctx, const struct speaker_options *options, int flags, struct speaker *s,
 		       struct tn_error *err);
 void speaker_close(struct speaker *s);
 
