@@ -81,35 +81,42 @@ static tn_status filter_capitalize(struct tn_j *j, const struct tn_jargs *args, 
 	return tn_j_capitalize(j, s, out);
 }
 
-/* A word begins behind one of - ( { [ < and white space. Its first character is in upper case, the rest in lower. */
+static int parts_words(uint32_t code)
+{
+	return tn_u_is_space(code) || code == '-' || code == '(' || code == '{' || code == '[' || code == '<';
+}
+
+/* The first character of a word is in upper case, the rest in lower, by the rules of whole texts. */
+static tn_status add_word(struct tn_j *j, struct tn_jbuffer *b, const char *begin, const char *end)
+{
+	const char *rest = begin;
+	struct tn_jv first, others;
+	tn_u_next(&rest);
+	TN_TRY(tn_j_string_kept(j, begin, (size_t)(rest - begin), &first));
+	TN_TRY(tn_j_change_case(j, first.as.str, 1, &first));
+	TN_TRY(tn_j_string_kept(j, rest, (size_t)(end - rest), &others));
+	TN_TRY(tn_j_change_case(j, others.as.str, 0, &others));
+	TN_TRY(tn_j_print(j, b, first));
+	return tn_j_print(j, b, others);
+}
+
 static tn_status filter_title(struct tn_j *j, const struct tn_jargs *args, struct tn_jv *out)
 {
 	struct tn_jstr *s;
 	struct tn_jbuffer b = { 0 };
 	TN_TRY(only_text(j, "title", args, &s));
-	const char *p = s->text, *end = p + s->bytes;
+	const char *p = s->text, *end = p + s->bytes, *word = p;
 	while (p < end) {
-		struct tn_jv piece;
-		const char *begin = p, *rest = p;
-		uint32_t code = tn_u_next(&rest);
-		int between = code < 0x80 ? strchr("-({[<", (int)code) || tn_u_is_space(code) : tn_u_is_space(code);
-		if (between) {
-			TN_TRY(tn_jb_add(j, &b, begin, (size_t)(rest - begin)));
-			p = rest;
+		const char *here = p;
+		if (!parts_words(tn_u_next(&p)))
 			continue;
-		}
-		TN_TRY(tn_j_string_kept(j, begin, (size_t)(rest - begin), &piece));
-		TN_TRY(tn_j_change_case(j, piece.as.str, 1, &piece));
-		TN_TRY(tn_j_print(j, &b, piece));
-		for (p = begin = rest; p < end; p = rest) {
-			code = tn_u_next(&rest);
-			if (code < 0x80 ? strchr("-({[<", (int)code) || tn_u_is_space(code) : tn_u_is_space(code))
-				break;
-		}
-		TN_TRY(tn_j_string_kept(j, begin, (size_t)(p - begin), &piece));
-		TN_TRY(tn_j_change_case(j, piece.as.str, 0, &piece));
-		TN_TRY(tn_j_print(j, &b, piece));
+		if (here > word)
+			TN_TRY(add_word(j, &b, word, here));
+		TN_TRY(tn_jb_add(j, &b, here, (size_t)(p - here)));
+		word = p;
 	}
+	if (end > word)
+		TN_TRY(add_word(j, &b, word, end));
 	return tn_jb_string(j, &b, out);
 }
 

@@ -185,7 +185,7 @@ static tn_status parse_spec(struct tn_j *j, const char *p, const char *end, stru
 	}
 	if (p < end && is_align((unsigned char)*p))
 		out->align = *p++;
-	if (p < end && strchr("+- ", *p))
+	if (p < end && *p && strchr("+- ", *p))
 		out->sign = *p++;
 	if (p < end && *p == '#')
 		out->alternate = *p++ != '\0';
@@ -200,7 +200,7 @@ static tn_status parse_spec(struct tn_j *j, const char *p, const char *end, stru
 		if (out->precision < 0)
 			return tn_j_fail(j, TN_E_MISMATCH, "Format specifier missing precision");
 	}
-	if (p < end)
+	if (p < end && *p) /* '\0' stands for none */
 		out->type = *p++;
 	return p == end ? TN_OK : tn_j_fail(j, TN_E_MISMATCH, "Invalid format specifier");
 }

@@ -319,8 +319,8 @@ static tn_status take_operator(struct tn_jlexer *l)
 	size_t n = 1;
 	for (size_t i = 0; i < sizeof doubles / sizeof *doubles; i++)
 		n = stands_at(l, l->pos, doubles[i]) ? 2 : n;
-	if (n == 1 && !strchr("+-/*%~[](){}><=.:|,;", c))
-		return tn_j_fail(l->j, TN_E_FORMAT, "unexpected character '%c'", c);
+	if (n == 1 && (!c || !strchr("+-/*%~[](){}><=.:|,;", c)))
+		return tn_j_fail(l->j, TN_E_FORMAT, c > ' ' && c < 0x7F ? "unexpected character '%c'" : "unexpected character 0x%02X", c);
 	TN_TRY(take_bracket(l, c));
 	TN_TRY(add(l, TN_JT_OPERATOR, &token));
 	memcpy(token->op, l->text + l->pos, n);

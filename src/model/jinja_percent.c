@@ -141,6 +141,8 @@ static tn_status put_one(struct tn_j *j, struct percent *p, const char **at, con
 	}
 	TN_TRY(take_spec(j, p, at, end, &spec));
 	spec.type = *(*at)++;
+	if (!spec.type)
+		return tn_j_fail(j, TN_E_MISMATCH, "unsupported format character NUL");
 	if (spec.type == '%')
 		return tn_jb_puts(j, b, "%");
 	if (!tn_jv_is_given(v))
