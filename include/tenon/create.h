@@ -72,7 +72,12 @@ TN_API tn_status tn_lora_check(uint64_t rank, double alpha, double dropout, stru
 /* Used by one thread at a time while it is written. */
 typedef struct tn_draft tn_draft;
 
-typedef enum tn_parameter_role { TN_PARAMETER_A, TN_PARAMETER_B, TN_PARAMETER_MAGNITUDE } tn_parameter_role;
+typedef enum tn_parameter_role {
+	TN_PARAMETER_A, TN_PARAMETER_B, TN_PARAMETER_MAGNITUDE,
+	TN_PARAMETER_OTHER     /* of adapters that were opened: biases, whole tensors, token rows */
+} tn_parameter_role;
+
+enum { TN_PARAMETER_RANK = 5 };
 
 /* One trainable tensor, as it stands in the file. Belongs to the draft. */
 struct tn_parameter {
@@ -80,7 +85,7 @@ struct tn_parameter {
 	const char *module;    /* path: model.layers.0.self_attn.q_proj */
 	tn_parameter_role role;
 	uint32_t rank;
-	uint64_t shape[3];     /* mlx-lm: A [in, rank], B [rank, out]; PEFT: A [rank, in], B [out, rank] */
+	uint64_t shape[TN_PARAMETER_RANK]; /* mlx-lm: A [in, rank], B [rank, out]; PEFT: A [rank, in], B [out, rank] */
 	uint64_t elements;
 	float *data;           /* [elements], writable at any time; all must be finite when the draft is used */
 };
@@ -92,6 +97,9 @@ struct tn_parameter {
  * module of the base (the message names the nearest), or the base has none to choose. TN_E_UNSUPPORTED: DoRA for experts. */
 TN_API tn_status tn_draft_create(const tn_checkpoint *base, const struct tn_create_options *options, tn_draft **out,
 				 struct tn_error *err);
+/* The adapter in a folder of PEFT or mlx-lm as a draft, to be trained further: all its tensors as float32, and its configuration
+ * as it stands. What its file says of the base goes along. Errors: those of tn_adapter_open; TN_E_UNSUPPORTED: another dialect. */
+TN_API tn_status tn_draft_open(tn_context *ctx, const char *path, tn_draft **out, struct tn_error *err);
 TN_API void tn_draft_destroy(tn_draft *draft);
 
 /* Trainable tensors in the order of names. */

@@ -59,8 +59,8 @@ static void shape_a_b(const struct tn_draft *d, const struct tn_base_module *m, 
 	uint64_t a[2] = { peft ? wide : m->in, peft ? m->in : rank }, b[2] = { peft ? m->out : rank, peft ? wide : m->out };
 	p[0].rank = p[1].rank = stack ? 3 : 2;
 	if (stack) {
-		memcpy(p[0].shape, (uint64_t[]){ m->experts, rank, m->in }, sizeof p[0].shape);
-		memcpy(p[1].shape, (uint64_t[]){ m->experts, m->out, rank }, sizeof p[1].shape);
+		memcpy(p[0].shape, (uint64_t[]){ m->experts, rank, m->in }, 3 * sizeof(uint64_t));
+		memcpy(p[1].shape, (uint64_t[]){ m->experts, m->out, rank }, 3 * sizeof(uint64_t));
 		return;
 	}
 	memcpy(p[0].shape, a, sizeof a);
@@ -167,8 +167,8 @@ static struct tn_parameter take_named(struct tn_parameter *parameters, size_t fr
 	return p;
 }
 
-/* A file in memory: header, and zeros. The layout sorts tensors by name; parameters follow. */
-static tn_status make_image(struct tn_draft *d, struct tn_error *err)
+/* The layout sorts tensors by name; parameters follow. */
+tn_status tn_draft_make_image(tn_draft *d, struct tn_error *err)
 {
 	struct tn_text header;
 	tn_text_init(&header, d->ctx);
@@ -210,6 +210,7 @@ static tn_status fill_numbers(struct tn_draft *d, const struct tn_base_modules *
 				      &d->adapter, err));
 	if (o->dora)
 		TN_TRY(tn_create_magnitudes(d->adapter, base, d->image.data, err));
+	d->has_base_sample = 1;
 	return tn_adapter_base_sample(d->adapter, base, d->base_sample, err);
 }
 
@@ -223,20 +224,26 @@ static tn_status fill(struct tn_draft *d, const tn_checkpoint *base, const struc
 	TN_TRY(tn_choose_modules(&modules, &choice, err));
 	TN_TRY(tn_create_config(&d->arena, &choice, &modules, base->path, &d->config, err));
 	TN_TRY(add_modules(d, &modules, o, err));
-	TN_TRY(make_image(d, err));
+	TN_TRY(tn_draft_make_image(d, err));
 	return fill_numbers(d, &modules, o, base, err);
+}
+
+tn_status tn_draft_begin(tn_context *ctx, tn_draft **out, struct tn_error *err)
+{
+	struct tn_arena arena;
+	tn_arena_init(&arena, ctx);
+	TN_TRY(tn_arena_alloc(&arena, sizeof **out, out, err));
+	(*out)->ctx = ctx;
+	(*out)->arena = arena;
+	return TN_OK;
 }
 
 tn_status tn_draft_create(const tn_checkpoint *base, const struct tn_create_options *options, tn_draft **out,
 			  struct tn_error *err)
 {
 	static const struct tn_create_options defaults = TN_CREATE_OPTIONS_INIT;
-	struct tn_arena arena;
 	tn_draft *d;
-	tn_arena_init(&arena, base->ctx);
-	TN_TRY(tn_arena_alloc(&arena, sizeof *d, &d, err));
-	d->ctx = base->ctx;
-	d->arena = arena;
+	TN_TRY(tn_draft_begin(base->ctx, &d, err));
 	tn_status status = fill(d, base, options ? options : &defaults, err);
 	if (status != TN_OK) {
 		tn_draft_destroy(d);

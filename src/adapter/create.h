@@ -77,6 +77,12 @@ struct tn_draft {
 	struct tn_buffer image;            /* the weights as a file */
 	tn_adapter *adapter;               /* over config and image */
 	unsigned char base_sample[TN_HASH_BYTES];
+	int has_base_sample;
 };
+
+/* An empty one, for tn_draft_destroy. */
+tn_status tn_draft_begin(tn_context *ctx, tn_draft **out, struct tn_error *err);
+/* Lays out the tensors as a file in memory, of zeros, and lets the parameters point into it, in the same order. */
+tn_status tn_draft_make_image(tn_draft *draft, struct tn_error *err);
 
 #endif

@@ -48,8 +48,9 @@ static tn_status write_files(const tn_draft *d, struct tn_staging *staging, stru
 	const struct tn_st_metadata metadata[] = {
 		{ "format", "pt" }, { TN_METADATA_ADAPTER, adapter_text }, { TN_METADATA_BASE, base_text },
 	};
+	size_t count = d->has_base_sample ? 3 : 2, first = peft ? 0 : 1;   /* mlx-lm's files have no format */
 	TN_TRY(tn_path_join(path, tn_staging_folder(staging), peft ? "adapter_model.safetensors" : "adapters.safetensors", err));
-	TN_TRY(write_weights(d, path, tensors, metadata + !peft, sizeof metadata / sizeof *metadata - (size_t)!peft, err));
+	TN_TRY(write_weights(d, path, tensors, metadata + first, count - first, err));
 	return tn_staging_write(staging, "adapter_config.json", d->config, strlen(d->config), err);
 }
 

@@ -436,6 +436,64 @@ static void the_seed_and_the_path_decide_and_nothing_else(void **state)
 	tn_draft_destroy(b);
 }
 
+/* Every adapter that the real libraries wrote, opened as a draft and saved, is the same adapter; and a second time, when it has an
+ * identity. */
+static void check_round_trip(struct al *t, const char *folder)
+{
+	unsigned char before[TN_HASH_BYTES], after[TN_HASH_BYTES];
+	tn_adapter *original, *saved;
+	tn_draft *d;
+	const char *out = al_path(t, "again");
+	al_ok(t, tn_adapter_open(t->ctx, folder, &original, &t->err));
+	al_ok(t, tn_draft_open(t->ctx, folder, &d, &t->err));
+	assert_int_equal(tn_draft_count(d), tn_safetensors_count(tn_adapter_file(original)));
+	al_ok(t, tn_draft_save(d, out, 1, &t->err));
+	tn_draft_destroy(d);
+	al_ok(t, tn_draft_open(t->ctx, out, &d, &t->err));
+	al_ok(t, tn_draft_save(d, out, 1, &t->err));
+	tn_draft_destroy(d);
+	al_ok(t, tn_adapter_open(t->ctx, out, &saved, &t->err));
+	al_ok(t, tn_adapter_hash(original, before, &t->err));
+	al_ok(t, tn_adapter_hash(saved, after, &t->err));
+	assert_memory_equal(before, after, TN_HASH_BYTES);
+	tn_adapter_close(original);
+	tn_adapter_close(saved);
+}
+
+static void adapters_of_the_libraries_open_as_drafts(void **state)
+{
+	struct al *t = *state;
+	static const char *const archives[][2] = { { "peft", "cases" }, { "mlx_adapters", "adapters" } };
+	size_t done = 0;
+	for (int i = 0; i < 2; i++) {
+		char path[700];
+		snprintf(path, sizeof path, "%s/%s/cases.json", ADAPTER_DATA, archives[i][0]);
+		json_t *root = al_json(path), *c;
+		const char *name;
+		json_object_foreach(json_object_get(root, "cases"), name, c) {
+			tn_adapter *adapter;
+			snprintf(path, sizeof path, "%s/%s/%s/%s", ADAPTER_DATA, archives[i][0], archives[i][1], name);
+			if (tn_adapter_open(t->ctx, path, &adapter, &t->err) != TN_OK)
+				continue;   /* aLoRA */
+			int whole = tn_adapter_count(adapter) == 0;
+			const tn_safetensors *file = tn_adapter_file(adapter);
+			for (size_t k = 0; k < tn_safetensors_count(file); k++)
+				whole |= !tn_dtype_is_float(tn_safetensors_at(file, k)->dtype);
+			tn_adapter_close(adapter);
+			if (whole)
+				continue;   /* keys_empty; packed weights of full_q4 */
+			check_round_trip(t, path);
+			done++;
+		}
+		json_decref(root);
+	}
+	assert_true(done > 90);
+	tn_draft *d = NULL;
+	al_write_text(al_path(t, "lone.safetensors"), "");
+	assert_int_not_equal(tn_draft_open(t->ctx, al_path(t, "lone.safetensors"), &d, &t->err), TN_OK);
+	assert_null(d);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -447,6 +505,7 @@ int main(void)
 		AL_TEST(xorshift_numbers_are_those_of_the_seed),
 		AL_TEST(every_initialisation_has_its_distribution),
 		AL_TEST(the_seed_and_the_path_decide_and_nothing_else),
+		AL_TEST(adapters_of_the_libraries_open_as_drafts),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

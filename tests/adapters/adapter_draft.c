@@ -475,7 +475,7 @@ static tn_status whole_life(tn_context *ctx, const char *folder, const struct tn
 			    struct tn_error *err)
 {
 	tn_checkpoint *base = NULL;
-	tn_draft *d = NULL;
+	tn_draft *d = NULL, *again = NULL;
 	tn_adapter *adapter = NULL;
 	struct tn_accounts accounts = { 0 };
 	tn_status status = tn_checkpoint_open(ctx, folder, &base, err);
@@ -487,6 +487,9 @@ static tn_status whole_life(tn_context *ctx, const char *folder, const struct tn
 		status = tn_draft_save(d, out, 0, err);
 	if (status == TN_OK)
 		status = tn_adapter_open(ctx, out, &adapter, err);
+	if (status == TN_OK)
+		status = tn_draft_open(ctx, out, &again, err);
+	tn_draft_destroy(again);
 	tn_adapter_close(adapter);
 	tn_accounts_release(ctx, &accounts);
 	tn_draft_destroy(d);
