@@ -1,13 +1,13 @@
 /* tenon/tokenizer.h - text to token ids and back, from the tokenizer.json of a model folder.
  *
  * Mirrors the tokenizers library 0.23 (ids, decoding, DecodeStream) and, where the folder's tokenizer_config.json asks for
- * it, the changes that transformers 5.23 makes on loading: special tokens that tokenizer.json lacks, add_bos_token and
- * add_eos_token, and the pipelines that the classes LlamaTokenizer, CodeLlamaTokenizer, GemmaTokenizer, GPT2Tokenizer,
- * Qwen2Tokenizer, T5Tokenizer, XLMRobertaTokenizer and BertTokenizer build in place of the file's own (docs/tokenizer.md).
+ * it, the changes that transformers 5.23 makes on loading: special tokens that tokenizer.json lacks, and the pipelines that
+ * the classes LlamaTokenizer, CodeLlamaTokenizer, GemmaTokenizer, GPT2Tokenizer, Qwen2Tokenizer, T5Tokenizer,
+ * XLMRobertaTokenizer and BertTokenizer build in place of the file's own (docs/tokenizer.md).
  * Truncation and padding of tokenizer.json are for batches of equal length and are not done.
  *
- * Texts are UTF-8 of a given length; NUL is a character like any other. Normalization follows Unicode 15, regular
- * expressions Unicode 14.
+ * Texts are UTF-8 of a given length; NUL is a character like any other. Regular expressions follow Unicode 17, as
+ * the library's do; normalization Unicode 15.
  *
  * Thread rules: a tn_tokenizer is read only and serves any number of threads; a tn_token_stream belongs to one.
  */
@@ -34,7 +34,7 @@ TN_API void tn_tokenizer_close(tn_tokenizer *tokenizer);    /* NULL allowed */
 
 /* ---- text to ids ----------------------------------------------------------------------------------------- */
 
-/* With the tokens that the model wants around a text (the post-processor of tokenizer.json, add_bos_token, ...). Special
+/* With the tokens that the model wants around a text (the post-processor of tokenizer.json). Special
  * tokens that stand in the text are recognized with or without this. */
 #define TN_ADD_SPECIAL 1u
 

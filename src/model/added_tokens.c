@@ -173,7 +173,8 @@ static tn_status emit(const struct tn_added_token *token, const char *text, size
 	if (*done < begin)
 		TN_TRY(part(user, NULL, *done, begin, err));
 	*done = end;
-	return part(user, token, begin, end, err);
+	/* nothing is left of it when the one before has taken its white space */
+	return begin < end ? part(user, token, begin, end, err) : TN_OK;
 }
 
 tn_status tn_added_tokens_split(const struct tn_added_tokens *added, const struct tn_trie *trie, const char *text, size_t n,

@@ -35,17 +35,6 @@ static int has_category(int32_t c, utf8proc_category_t first, utf8proc_category_
 	return category >= first && category <= last;
 }
 
-int tn_char_is_word(int32_t c)
-{
-	/* letters that Unicode counts among the symbols: circled and squared ones */
-	if ((c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
-	    (c >= 0x1F170 && c <= 0x1F189))
-		return 1;
-	if (c == 0x200C || c == 0x200D)
-		return 1;
-	return has_category(c, UTF8PROC_CATEGORY_LU, UTF8PROC_CATEGORY_NL) || utf8proc_category(c) == UTF8PROC_CATEGORY_PC;
-}
-
 int tn_char_is_numeric(int32_t c)
 {
 	return has_category(c, UTF8PROC_CATEGORY_ND, UTF8PROC_CATEGORY_NO);
@@ -96,6 +85,54 @@ size_t tn_char_lower(int32_t c, int32_t dst[2])
 	}
 	dst[0] = utf8proc_tolower(c);
 	return 1;
+}
+
+enum category { LU, LL, LM, LO, HAN, MN, MC, ND, NO, PD, PO, SM, SO, CF, CATEGORY_COUNT };
+
+/* Of three bytes and of four. */
+static const int32_t elders[CATEGORY_COUNT][2] = {
+	[LU] = { 0x1E00, 0x10400 }, [LL] = { 0x1E01, 0x10428 }, [LM] = { 0x1D2C, 0x10780 }, [LO] = { 0x0904, 0x10330 },
+	[HAN] = { 0x4E00, 0x20000 }, [MN] = { 0x1DC0, 0x1D167 }, [MC] = { 0x0903, 0x11000 }, [ND] = { 0x0966, 0x104A0 },
+	[NO] = { 0x0B72, 0x10107 }, [PD] = { 0x2010, 0x10EAD }, [PO] = { 0x0964, 0x10100 }, [SM] = { 0x2200, 0x1D6C1 },
+	[SO] = { 0x2100, 0x1F300 }, [CF] = { 0x200B, 0x110BD },
+};
+
+static const struct {
+	int32_t first, last;
+	enum category category;
+} young[] = {
+#define YOUNG(first, last, category) { first, last, category },
+#include "model/young_chars.def"
+#undef YOUNG
+};
+
+int32_t tn_char_elder(int32_t c)
+{
+	size_t low = 0, high = sizeof young / sizeof *young;
+	if (c < young[0].first)
+		return c;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (young[middle].last < c)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	if (low == sizeof young / sizeof *young || c < young[low].first)
+		return c;
+	return elders[young[low].category][c > 0xFFFF];
+}
+
+int tn_char_is_word(int32_t c)
+{
+	/* letters that Unicode counts among the symbols: circled and squared ones */
+	if ((c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
+	    (c >= 0x1F170 && c <= 0x1F189))
+		return 1;
+	if (c == 0x200C || c == 0x200D)
+		return 1;
+	c = tn_char_elder(c);
+	return has_category(c, UTF8PROC_CATEGORY_LU, UTF8PROC_CATEGORY_NL) || utf8proc_category(c) == UTF8PROC_CATEGORY_PC;
 }
 
 /* Printable bytes of Latin-1 stand for themselves; the other 68 are U+0100 and on, in their order. */

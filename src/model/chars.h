@@ -45,6 +45,9 @@ int tn_char_is_chinese(int32_t c);        /* the blocks that BERT sets apart */
 /* Small letters; U+0130 gives two. Returns how many characters were put into dst. */
 size_t tn_char_lower(int32_t c, int32_t dst[2]);
 
+/* A character that PCRE2's tables lack, as one of the same category and length in UTF-8 that they have; others as they are. */
+int32_t tn_char_elder(int32_t c);
+
 /* The character of the byte-level alphabet that stands for a byte, and back (-1: none). */
 int32_t tn_byte_char(unsigned char byte);
 int tn_char_byte(int32_t c);

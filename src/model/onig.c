@@ -8,6 +8,8 @@
 
 enum { DEEPEST_GROUP = 200 };
 
+#define WORD "[" TN_ONIG_WORD TN_ONIG_LATIN "]"
+
 /* Where an atom begins in the output: what a quantifier that needs brackets is put around. */
 struct translation {
 	struct tn_onig_source source;
@@ -28,13 +30,13 @@ static tn_status insert(struct tn_text *text, size_t at, const char *what, struc
 
 static tn_status put_escape(struct translation *t, struct tn_error *err)
 {
-	static const char not_a_word_edge[] = "(?:(?<=[" TN_ONIG_WORD "])(?=[" TN_ONIG_WORD "])|(?<![" TN_ONIG_WORD "])(?![" TN_ONIG_WORD "]))";
-	static const char word_edge[] = "(?:(?<=[" TN_ONIG_WORD "])(?![" TN_ONIG_WORD "])|(?<![" TN_ONIG_WORD "])(?=[" TN_ONIG_WORD "]))";
+	static const char word_edge[] = "(?:(?<=" WORD ")(?!" WORD ")|(?<!" WORD ")(?=" WORD "))";
+	static const char no_word_edge[] = "(?:(?<=" WORD ")(?=" WORD ")|(?<!" WORD ")(?!" WORD "))";
 	struct tn_onig_source *s = &t->source;
 	char c = s->at + 1 < s->n ? s->pattern[s->at + 1] : '\0';
 	if (c == 'b' || c == 'B') {
 		s->at += 2;
-		return tn_text_puts(t->out, c == 'b' ? word_edge : not_a_word_edge, err);
+		return tn_text_puts(t->out, c == 'b' ? word_edge : no_word_edge, err);
 	}
 	return tn_onig_put_escape(s, t->out, err);
 }

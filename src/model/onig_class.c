@@ -160,13 +160,17 @@ static tn_status put_character_escape(struct tn_onig_source *s, struct tn_text *
 	return tn_text_add(out, p, n, err);
 }
 
+/* Outside of classes Oniguruma's \\w has six signs of Latin-1 more. */
 tn_status tn_onig_put_escape(struct tn_onig_source *s, struct tn_text *out, struct tn_error *err)
 {
 	struct tn_text text;
+	int word = s->at + 1 < s->n && (s->pattern[s->at + 1] | 0x20) == 'w';
 	tn_text_init(&text, out->ctx);
 	struct escape_set set = { &text, 0 };
 	int taken = 0;
 	tn_status status = take_set(s, &set, &taken, err);
+	if (status == TN_OK && taken && word)
+		status = tn_text_puts(&text, TN_ONIG_LATIN, err);
 	if (status == TN_OK && taken)
 		status = tn_text_printf(out, err, set.negated ? "[^%s]" : "[%s]", text.data);
 	else if (status == TN_OK)

@@ -13,6 +13,8 @@ struct tn_onig_source {
 
 /* What \w is there, for the inside of a class. */
 #define TN_ONIG_WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+/* And outside of classes, and for \b, beside that. */
+#define TN_ONIG_LATIN "\\xB2\\xB3\\xB9\\xBC-\\xBE"
 
 /* The bytes of the character at the source's place. */
 size_t tn_onig_character(const struct tn_onig_source *source);

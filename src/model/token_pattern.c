@@ -51,6 +51,35 @@ static tn_status find_empty(const char *text, size_t n, struct tn_ranges *out, s
 	return tn_ranges_add(out, n, n, err);
 }
 
+/* The first character from `at` on that PCRE2 does not know, or n. */
+static size_t find_young(const char *text, size_t n, size_t at)
+{
+	size_t bytes;
+	for (; at < n; at += bytes) {
+		int32_t c = tn_char_at(text + at, &bytes);
+		if (c > 0x7F && tn_char_elder(c) != c)
+			return at;
+	}
+	return n;
+}
+
+/* Matches only look at what kind of character there is, so an older one of the kind may stand in its place. */
+static tn_status find_regex(const struct tn_regex *regex, const char *text, size_t n, struct tn_ranges *out,
+			    struct tn_error *err)
+{
+	struct tn_text copy;
+	size_t at = find_young(text, n, 0), bytes;
+	if (at == n)
+		return tn_regex_find_all(regex, text, n, out, err);
+	tn_text_init(&copy, out->ctx);
+	TN_TRY(tn_text_add(&copy, text, n, err));
+	for (; at < n; at = find_young(copy.data, n, at))
+		tn_char_put(copy.data + at, tn_char_elder(tn_char_at(copy.data + at, &bytes)));
+	tn_status status = tn_regex_find_all(regex, copy.data, n, out, err);
+	tn_text_release(&copy);
+	return status;
+}
+
 tn_status tn_pattern_find(const struct tn_pattern *pattern, const char *text, size_t n, struct tn_ranges *out,
 			  struct tn_error *err)
 {
@@ -58,7 +87,7 @@ tn_status tn_pattern_find(const struct tn_pattern *pattern, const char *text, si
 	if (n == 0)
 		return TN_OK;
 	if (pattern->regex)
-		return tn_regex_find_all(pattern->regex, text, n, out, err);
+		return find_regex(pattern->regex, text, n, out, err);
 	if (pattern->bytes == 0)
 		return find_empty(text, n, out, err);
 	const char *at = text, *found;

@@ -166,7 +166,7 @@ static tn_status build_bert(struct tn_tokenizer *t, const struct tn_tokenizer_fi
 
 const struct tn_tokenizer_class tn_tokenizer_classes[] = {
 	{ "LlamaTokenizer", { [TN_UNK] = "<unk>", [TN_BOS] = "<s>", [TN_EOS] = "</s>" }, 0, 0, build_llama },
-	{ "CodeLlamaTokenizer", { [TN_UNK] = "<unk>", [TN_BOS] = "<s>", [TN_EOS] = "</s>" }, 0, 0, build_code_llama },
+	{ "CodeLlamaTokenizer", { [TN_UNK] = "<unk>", [TN_BOS] = "<s>", [TN_EOS] = "</s>" }, 1, 0, build_code_llama },
 	{ "GemmaTokenizer",
 	  { [TN_UNK] = "<unk>", [TN_BOS] = "<bos>", [TN_EOS] = "<eos>", [TN_PAD] = "<pad>", [TN_MASK] = "<mask>" }, 0, 0,
 	  build_gemma },

@@ -123,17 +123,24 @@ static const json_t *named_special(const struct tn_tokenizer_files *files, const
 	return json_object_get(files->tokenizer_config, name);
 }
 
-/* Those that are no tokens yet become special ones. */
-static tn_status ensure_token(struct tn_tokenizer *t, const json_t *token, const char *text, size_t n, const char *where,
-			      struct tn_error *err)
+/* Special, with the flags that `token` (NULL: none) gives. */
+static struct tn_added_token describe(const json_t *token, const char *text, size_t n)
 {
-	if (tn_added_tokens_find(&t->added, text, n))
-		return TN_OK;
-	struct tn_added_token added = {
+	return (struct tn_added_token){
 		.content = text, .bytes = n, .special = 1, .single_word = tn_token_flag(token, "single_word", 0),
 		.lstrip = tn_token_flag(token, "lstrip", 0), .rstrip = tn_token_flag(token, "rstrip", 0),
 		.normalized = tn_token_flag(token, "normalized", 0),
 	};
+}
+
+/* A named token becomes special, and keeps the flags that it has already. */
+static tn_status ensure_token(struct tn_tokenizer *t, const json_t *token, const char *text, size_t n, const char *where,
+			      struct tn_error *err)
+{
+	const struct tn_added_token *known = tn_added_tokens_find(&t->added, text, n);
+	struct tn_added_token added = known ? *known : describe(token, text, n);
+	added.special = 1;
+	added.content = text;
 	return tn_added_tokens_put(&t->added, &added, &t->model, where, err);
 }
 
@@ -154,14 +161,37 @@ static tn_status add_named(struct tn_tokenizer *t, const struct tn_tokenizer_cla
 	return ensure_token(t, json_is_object(named) ? named : NULL, text, n, files->where, err);
 }
 
-static tn_status add_extra(struct tn_tokenizer *t, const json_t *list, const char *where, struct tn_error *err)
+/* Names of one folder's own: "image_token": "<image>". */
+static tn_status add_own_names(struct tn_tokenizer *t, json_t *config, const char *where, struct tn_error *err)
 {
-	for (size_t i = 0; i < json_array_size(list); i++) {
-		const json_t *token = json_array_get(list, i);
+	const char *key;
+	json_t *value;
+	json_object_foreach(config, key, value) {
+		int known = !tn_ends_with(key, "_token") || !json_is_string(value) || tn_json_number_token(value);
+		for (int i = 0; !known && i < TN_SPECIAL_COUNT; i++)
+			known = strcmp(key, tn_special_names[i]) == 0;
+		if (!known)
+			TN_TRY(ensure_token(t, NULL, json_string_value(value), json_string_length(value), where, err));
+	}
+	return TN_OK;
+}
+
+/* Further special tokens, whose flags count: a list, or an object of names. */
+static tn_status add_extra(struct tn_tokenizer *t, json_t *extra, const char *where, struct tn_error *err)
+{
+	const char *key;
+	json_t *value;
+	json_object_foreach(extra, key, value)
+		if (json_is_string(value))
+			TN_TRY(ensure_token(t, NULL, json_string_value(value), json_string_length(value), where, err));
+	for (size_t i = 0; i < json_array_size(extra); i++) {
+		const json_t *token = json_array_get(extra, i);
 		const json_t *content = json_is_object(token) ? json_object_get(token, "content") : token;
-		if (json_is_string(content))
-			TN_TRY(ensure_token(t, json_is_object(token) ? token : NULL, json_string_value(content),
-					    json_string_length(content), where, err));
+		if (!json_is_string(content))
+			continue;
+		struct tn_added_token added = describe(json_is_object(token) ? token : NULL, json_string_value(content),
+						       json_string_length(content));
+		TN_TRY(tn_added_tokens_put(&t->added, &added, &t->model, where, err));
 	}
 	return TN_OK;
 }
@@ -218,14 +248,16 @@ static void read_clean_up(struct tn_tokenizer *t, const json_t *config)
 tn_status tn_tokenizer_add_special(struct tn_tokenizer *t, const struct tn_tokenizer_class *c,
 				   const struct tn_tokenizer_files *files, struct tn_error *err)
 {
-	const json_t *config = files->tokenizer_config;
+	json_t *config = files->tokenizer_config, *extra = json_object_get(config, "extra_special_tokens");
 	json_t *decoder = json_object_get(config, "added_tokens_decoder");
 	if (json_is_object(decoder))
 		TN_TRY(add_numbered(t, decoder, files->where, err));
 	for (int i = 0; i < TN_SPECIAL_COUNT; i++)
 		TN_TRY(add_named(t, c, (enum tn_special)i, files, err));
-	TN_TRY(add_extra(t, json_object_get(config, "additional_special_tokens"), files->where, err));
-	TN_TRY(add_extra(t, json_object_get(config, "extra_special_tokens"), files->where, err));
+	TN_TRY(add_own_names(t, config, files->where, err));
+	if (!json_array_size(extra) && !json_object_size(extra))
+		extra = json_object_get(config, "additional_special_tokens");
+	TN_TRY(add_extra(t, extra, files->where, err));
 	TN_TRY(add_sentinels(t, c, files->where, err));
 	read_clean_up(t, config);
 	return TN_OK;
@@ -238,32 +270,18 @@ static uint32_t special_id(const struct tn_tokenizer *t, enum tn_special which)
 	return t->special[which] ? tn_tokenizer_id_of(t, t->special[which], strlen(t->special[which])) : TN_NO_TOKEN;
 }
 
-/* add_bos_token and add_eos_token, where they are said at all, take the place of the file's own. */
-static int asks_for_frame(const struct tn_tokenizer_class *c, const json_t *config)
-{
-	return json_object_get(config, "add_bos_token") || json_object_get(config, "add_eos_token") ||
-	       (c && strcmp(c->name, "CodeLlamaTokenizer") == 0);
-}
-
 tn_status tn_tokenizer_read_frame(struct tn_tokenizer *t, const struct tn_tokenizer_class *c,
 				  const struct tn_tokenizer_files *files, struct tn_error *err)
 {
-	const json_t *config = files->tokenizer_config;
 	uint32_t bos = special_id(t, TN_BOS), eos = special_id(t, TN_EOS), sep = special_id(t, TN_SEP);
-	if (c && c->has_frame) {
-		if (strcmp(c->name, "BertTokenizer") == 0)
-			return tn_postprocess_around(&t->arena, special_id(t, TN_CLS), sep, TN_NO_TOKEN, sep, &t->post, err);
-		if (strcmp(c->name, "T5Tokenizer") == 0)
-			return tn_postprocess_around(&t->arena, TN_NO_TOKEN, eos, TN_NO_TOKEN, eos, &t->post, err);
+	const char *name = c && c->has_frame ? c->name : "";
+	if (strcmp(name, "BertTokenizer") == 0)
+		return tn_postprocess_around(&t->arena, special_id(t, TN_CLS), sep, TN_NO_TOKEN, sep, &t->post, err);
+	if (strcmp(name, "T5Tokenizer") == 0)
+		return tn_postprocess_around(&t->arena, TN_NO_TOKEN, eos, TN_NO_TOKEN, eos, &t->post, err);
+	if (strcmp(name, "XLMRobertaTokenizer") == 0)
 		return tn_postprocess_around(&t->arena, bos, eos, eos, eos, &t->post, err);
-	}
-	if (!asks_for_frame(c, config))
-		return tn_postprocess_read(&t->arena, json_object_get(files->tokenizer, "post_processor"), files->where, &t->post,
-					   err);
-	int code_llama = c && strcmp(c->name, "CodeLlamaTokenizer") == 0;
-	if (!tn_token_flag(config, "add_bos_token", code_llama))
-		bos = TN_NO_TOKEN;
-	if (!tn_token_flag(config, "add_eos_token", 0))
-		eos = TN_NO_TOKEN;
-	return tn_postprocess_around(&t->arena, bos, eos, bos, eos, &t->post, err);
+	if (strcmp(name, "CodeLlamaTokenizer") == 0)
+		return tn_postprocess_around(&t->arena, bos, TN_NO_TOKEN, bos, TN_NO_TOKEN, &t->post, err);
+	return tn_postprocess_read(&t->arena, json_object_get(files->tokenizer, "post_processor"), files->where, &t->post, err);
 }
