@@ -5,17 +5,20 @@
 
 #include <string.h>
 
-const char *tn_tokenizer_decoding_token(const struct tn_tokenizer *t, uint32_t id, size_t *n, int *special)
+static const char *decoding_token(const struct tn_tokenizer *t, uint32_t id, size_t *n)
 {
 	const struct tn_added_token *added = tn_added_tokens_at(&t->added, id);
-	*special = 0;
 	if (!added)
 		return tn_vocab_text(&t->model.vocab, id, n);
-	/* what the library leaves out is looked up by the text that it decodes */
-	const struct tn_added_token *named = tn_added_tokens_find(&t->added, added->normal, added->normal_bytes);
-	*special = named && named->special;
 	*n = added->normal_bytes;
 	return added->normal;
+}
+
+/* The library looks up what it leaves out by text, and a text may stand in the vocabulary twice. */
+static int is_special_text(const struct tn_tokenizer *t, const char *token, size_t n)
+{
+	const struct tn_added_token *named = tn_added_tokens_find(&t->added, token, n);
+	return named && named->special;
 }
 
 tn_status tn_tokenizer_text(const struct tn_tokenizer *t, struct tn_decode_work *work, const uint32_t *ids, size_t count,
@@ -25,9 +28,8 @@ tn_status tn_tokenizer_text(const struct tn_tokenizer *t, struct tn_decode_work 
 	tokens->count = tokens->text.length = 0;
 	for (size_t i = 0; i < count; i++) {
 		size_t n;
-		int special;
-		const char *token = tn_tokenizer_decoding_token(t, ids[i], &n, &special);
-		if (token && !(special && (flags & TN_SKIP_SPECIAL)))
+		const char *token = decoding_token(t, ids[i], &n);
+		if (token && !((flags & TN_SKIP_SPECIAL) && is_special_text(t, token, n)))
 			TN_TRY(tn_text_list_add(tokens, token, n, err));
 	}
 	return tn_detokenize(&t->decoder, work, out, err);
@@ -172,7 +174,8 @@ tn_status tn_token_stream_finish(tn_token_stream *s, const char **piece, size_t 
 	if (s->ids.count) {
 		TN_TRY(decode_ids(s, &text, err));
 		size_t known = known_bytes(s, text);
-		TN_TRY(set_text(&s->piece, text->data + known, text->length - known, err));
+		if (known < text->length)
+			TN_TRY(set_text(&s->piece, text->data + known, text->length - known, err));
 	}
 	s->ids.count = s->read = s->prefix.length = 0;
 	*piece = s->piece.length ? s->piece.data : NULL;

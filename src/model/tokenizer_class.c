@@ -164,22 +164,25 @@ static tn_status build_bert(struct tn_tokenizer *t, const struct tn_tokenizer_fi
 	return tn_detokenizer_add(&t->decoder, &decode, err);
 }
 
+static const char *const code_llama_tokens[] = { MARK "<PRE>", MARK "<MID>", MARK "<SUF>", MARK "<EOT>", "<FILL_ME>", NULL };
+
 const struct tn_tokenizer_class tn_tokenizer_classes[] = {
-	{ "LlamaTokenizer", { [TN_UNK] = "<unk>", [TN_BOS] = "<s>", [TN_EOS] = "</s>" }, 0, 0, build_llama },
-	{ "CodeLlamaTokenizer", { [TN_UNK] = "<unk>", [TN_BOS] = "<s>", [TN_EOS] = "</s>" }, 1, 0, build_code_llama },
-	{ "GemmaTokenizer",
-	  { [TN_UNK] = "<unk>", [TN_BOS] = "<bos>", [TN_EOS] = "<eos>", [TN_PAD] = "<pad>", [TN_MASK] = "<mask>" }, 0, 0,
-	  build_gemma },
-	{ "GPT2Tokenizer", { [TN_UNK] = "<|endoftext|>", [TN_BOS] = "<|endoftext|>", [TN_EOS] = "<|endoftext|>" }, 0, 0,
-	  build_gpt2 },
-	{ "Qwen2Tokenizer", { [TN_UNK] = "<|endoftext|>", [TN_EOS] = "<|endoftext|>", [TN_PAD] = "<|endoftext|>" }, 0, 0,
-	  build_qwen2 },
-	{ "T5Tokenizer", { [TN_UNK] = "<unk>", [TN_EOS] = "</s>", [TN_PAD] = "<pad>" }, 1, 100, build_t5 },
-	{ "XLMRobertaTokenizer",
-	  { [TN_UNK] = "<unk>", [TN_BOS] = "<s>", [TN_EOS] = "</s>", [TN_SEP] = "</s>", [TN_CLS] = "<s>", [TN_PAD] = "<pad>",
-	    [TN_MASK] = "<mask>" }, 1, 0, build_xlm_roberta },
-	{ "BertTokenizer",
-	  { [TN_UNK] = "[UNK]", [TN_SEP] = "[SEP]", [TN_CLS] = "[CLS]", [TN_PAD] = "[PAD]", [TN_MASK] = "[MASK]" }, 1, 0,
-	  build_bert },
+	{ .name = "LlamaTokenizer", .kind = TN_MODEL_BPE, .build = build_llama,
+	  .special = { [TN_UNK] = "<unk>", [TN_BOS] = "<s>", [TN_EOS] = "</s>" } },
+	{ .name = "CodeLlamaTokenizer", .kind = TN_MODEL_BPE, .build = build_code_llama, .has_frame = 1, .extra = code_llama_tokens,
+	  .special = { [TN_UNK] = "<unk>", [TN_BOS] = "<s>", [TN_EOS] = "</s>" } },
+	{ .name = "GemmaTokenizer", .kind = TN_MODEL_BPE, .build = build_gemma,
+	  .special = { [TN_UNK] = "<unk>", [TN_BOS] = "<bos>", [TN_EOS] = "<eos>", [TN_PAD] = "<pad>", [TN_MASK] = "<mask>" } },
+	{ .name = "GPT2Tokenizer", .kind = TN_MODEL_BPE, .build = build_gpt2,
+	  .special = { [TN_UNK] = "<|endoftext|>", [TN_BOS] = "<|endoftext|>", [TN_EOS] = "<|endoftext|>" } },
+	{ .name = "Qwen2Tokenizer", .kind = TN_MODEL_BPE, .build = build_qwen2,
+	  .special = { [TN_UNK] = "<|endoftext|>", [TN_EOS] = "<|endoftext|>", [TN_PAD] = "<|endoftext|>" } },
+	{ .name = "T5Tokenizer", .kind = TN_MODEL_UNIGRAM, .build = build_t5, .has_frame = 1, .sentinels = 100,
+	  .special = { [TN_UNK] = "<unk>", [TN_EOS] = "</s>", [TN_PAD] = "<pad>" } },
+	{ .name = "XLMRobertaTokenizer", .kind = TN_MODEL_UNIGRAM, .build = build_xlm_roberta, .has_frame = 1,
+	  .special = { [TN_UNK] = "<unk>", [TN_BOS] = "<s>", [TN_EOS] = "</s>", [TN_SEP] = "</s>", [TN_CLS] = "<s>",
+		       [TN_PAD] = "<pad>", [TN_MASK] = "<mask>" } },
+	{ .name = "BertTokenizer", .kind = TN_MODEL_WORDPIECE, .build = build_bert, .has_frame = 1,
+	  .special = { [TN_UNK] = "[UNK]", [TN_SEP] = "[SEP]", [TN_CLS] = "[CLS]", [TN_PAD] = "[PAD]", [TN_MASK] = "[MASK]" } },
 };
 const size_t tn_tokenizer_class_count = sizeof tn_tokenizer_classes / sizeof *tn_tokenizer_classes;

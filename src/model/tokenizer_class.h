@@ -7,9 +7,11 @@
 
 struct tn_tokenizer_class {
 	const char *name;
+	enum tn_model_kind kind;                  /* that it is made for: others are read as they are */
 	const char *special[TN_SPECIAL_COUNT];    /* the defaults */
 	int has_frame;                            /* brings a post-processor too */
-	unsigned extra_ids;                       /* adds <extra_id_0> and so on */
+	const char *const *extra;                 /* further special tokens up to a NULL; NULL: none */
+	unsigned sentinels;                       /* <extra_id_0> and so on, where the folder names no tokens of its own */
 	tn_status (*build)(struct tn_tokenizer *t, const struct tn_tokenizer_files *files, struct tn_error *err);
 };
 

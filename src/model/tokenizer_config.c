@@ -87,11 +87,11 @@ static const char *class_name_of(const struct tn_tokenizer_files *files)
 	return named;
 }
 
-const struct tn_tokenizer_class *tn_tokenizer_class_of(const struct tn_tokenizer_files *files)
+const struct tn_tokenizer_class *tn_tokenizer_class_of(const struct tn_tokenizer_files *files, enum tn_model_kind kind)
 {
 	const char *name = class_name_of(files);
 	for (size_t i = 0; name && i < tn_tokenizer_class_count; i++)
-		if (names_class(name, tn_tokenizer_classes[i].name))
+		if (names_class(name, tn_tokenizer_classes[i].name) && tn_tokenizer_classes[i].kind == kind)
 			return &tn_tokenizer_classes[i];
 	return NULL;
 }
@@ -99,15 +99,6 @@ const struct tn_tokenizer_class *tn_tokenizer_class_of(const struct tn_tokenizer
 tn_status tn_tokenizer_class_build(const struct tn_tokenizer_class *c, struct tn_tokenizer *t,
 				   const struct tn_tokenizer_files *files, struct tn_error *err)
 {
-	enum tn_model_kind wanted = TN_MODEL_BPE;
-	if (strcmp(c->name, "T5Tokenizer") == 0 || strcmp(c->name, "XLMRobertaTokenizer") == 0)
-		wanted = TN_MODEL_UNIGRAM;
-	else if (strcmp(c->name, "BertTokenizer") == 0)
-		wanted = TN_MODEL_WORDPIECE;
-	if (t->model.kind != wanted)
-		return tn_fail(err, TN_E_UNSUPPORTED, files->where, "tokenizer_config.json names the class %s, which is made for "
-			       "another kind of model than '%s' holds; set its tokenizer_class to \"PreTrainedTokenizerFast\"",
-			       c->name, files->where);
 	return c->build(t, files, err);
 }
 
@@ -196,10 +187,13 @@ static tn_status add_extra(struct tn_tokenizer *t, json_t *extra, const char *wh
 	return TN_OK;
 }
 
-static tn_status add_sentinels(struct tn_tokenizer *t, const struct tn_tokenizer_class *c, const char *where,
-			       struct tn_error *err)
+/* What the class brings beside the named ones. */
+static tn_status add_class_tokens(struct tn_tokenizer *t, const struct tn_tokenizer_class *c, int has_own, const char *where,
+				  struct tn_error *err)
 {
-	for (unsigned i = 0; c && i < c->extra_ids; i++) {
+	for (size_t i = 0; c->extra && c->extra[i]; i++)
+		TN_TRY(ensure_token(t, NULL, c->extra[i], strlen(c->extra[i]), where, err));
+	for (unsigned i = 0; !has_own && i < c->sentinels; i++) {
 		char text[32];
 		int n = snprintf(text, sizeof text, "<extra_id_%u>", i);
 		TN_TRY(ensure_token(t, NULL, text, (size_t)n, where, err));
@@ -257,8 +251,9 @@ tn_status tn_tokenizer_add_special(struct tn_tokenizer *t, const struct tn_token
 	TN_TRY(add_own_names(t, config, files->where, err));
 	if (!json_array_size(extra) && !json_object_size(extra))
 		extra = json_object_get(config, "additional_special_tokens");
+	if (c)
+		TN_TRY(add_class_tokens(t, c, json_array_size(extra) > 0, files->where, err));
 	TN_TRY(add_extra(t, extra, files->where, err));
-	TN_TRY(add_sentinels(t, c, files->where, err));
 	read_clean_up(t, config);
 	return TN_OK;
 }

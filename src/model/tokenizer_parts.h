@@ -41,10 +41,10 @@ tn_status tn_tokenizer_read(struct tn_tokenizer *t, const char *path, const char
 
 /* ---- what the other files ask for ------------------------------------------------------------------------ */
 
-/* The class that transformers would make, or NULL: tokenizer.json counts as it is. It brings its own pipeline, and settings
- * of the model. */
+/* The class that transformers would make for a model of this kind, or NULL: tokenizer.json counts as it is. It brings its own
+ * pipeline, and settings of the model. */
 struct tn_tokenizer_class;
-const struct tn_tokenizer_class *tn_tokenizer_class_of(const struct tn_tokenizer_files *files);
+const struct tn_tokenizer_class *tn_tokenizer_class_of(const struct tn_tokenizer_files *files, enum tn_model_kind kind);
 tn_status tn_tokenizer_class_build(const struct tn_tokenizer_class *c, struct tn_tokenizer *t,
 				   const struct tn_tokenizer_files *files, struct tn_error *err);
 /* Names and adds the special tokens; needs the vocabulary and the added tokens of tokenizer.json. */
@@ -69,8 +69,5 @@ tn_status tn_tokenizer_ids(const struct tn_tokenizer *t, struct tn_work *work, c
 /* Decodes into work->lists; *out is one of them, without the cleaning up. */
 tn_status tn_tokenizer_text(const struct tn_tokenizer *t, struct tn_decode_work *work, const uint32_t *ids, size_t count,
 			    unsigned flags, const struct tn_text_list **out, struct tn_error *err);
-
-/* The token of an id as decoding takes it: added ones in the form that the normalizer gives them. NULL: none. */
-const char *tn_tokenizer_decoding_token(const struct tn_tokenizer *t, uint32_t id, size_t *n, int *special);
 
 #endif

@@ -332,16 +332,18 @@ static tn_status finish_model(struct tn_token_model *model, const json_t *json, 
 	return TN_OK;
 }
 
-static tn_status read_model(struct tn_tokenizer *t, struct source *source, const struct tn_tokenizer_class *c,
-			    const struct tn_tokenizer_files *files, struct tn_error *err)
+static tn_status read_model(struct tn_tokenizer *t, struct source *source, const struct tn_tokenizer_files *files,
+			    const struct tn_tokenizer_class **class_out, struct tn_error *err)
 {
 	const json_t *json = json_object_get(files->tokenizer, "model");
 	struct tn_arena escaped;
 	struct tn_text both;
 	TN_TRY(read_kind(&t->model, type_of(json, source), files->where, err));
 	TN_TRY(read_settings(t, json, files->where, err));
+	const struct tn_tokenizer_class *c = tn_tokenizer_class_of(files, t->model.kind);
 	if (c)
 		TN_TRY(tn_tokenizer_class_build(c, t, files, err));
+	*class_out = c;
 	tn_arena_init(&escaped, t->ctx);
 	tn_text_init(&both, t->ctx);
 	tn_status status = read_tables(&t->model, source, &escaped, &both, err);
@@ -370,9 +372,13 @@ tn_status tn_tokenizer_add_token(struct tn_tokenizer *t, const json_t *json, con
 	return tn_added_tokens_put(&t->added, &token, &t->model, where, err);
 }
 
-static tn_status read_added(struct tn_tokenizer *t, const struct tn_tokenizer_files *files, struct tn_error *err)
+/* A class takes those of tokenizer_config.json in their place. */
+static tn_status read_added(struct tn_tokenizer *t, const struct tn_tokenizer_class *c, const struct tn_tokenizer_files *files,
+			    struct tn_error *err)
 {
 	const json_t *list = json_object_get(files->tokenizer, "added_tokens");
+	if (c && json_is_object(json_object_get(files->tokenizer_config, "added_tokens_decoder")))
+		return TN_OK;
 	for (size_t i = 0; i < json_array_size(list); i++)
 		TN_TRY(tn_tokenizer_add_token(t, json_array_get(list, i), files->where, err));
 	return TN_OK;
@@ -425,14 +431,14 @@ static tn_status read_parts(struct tn_tokenizer *t, struct source *source, const
 			    struct tn_error *err)
 {
 	const json_t *json = files->tokenizer;
-	const struct tn_tokenizer_class *c = tn_tokenizer_class_of(files);
-	TN_TRY(read_model(t, source, c, files, err));
+	const struct tn_tokenizer_class *c = NULL;
+	TN_TRY(read_model(t, source, files, &c, err));
 	if (!c) {
 		TN_TRY(tn_normalizer_read(&t->normalizer, json_object_get(json, "normalizer"), files->where, err));
 		TN_TRY(tn_pretokenizer_read(&t->pre, json_object_get(json, "pre_tokenizer"), files->where, err));
 		TN_TRY(tn_detokenizer_read(&t->decoder, json_object_get(json, "decoder"), files->where, err));
 	}
-	TN_TRY(read_added(t, files, err));
+	TN_TRY(read_added(t, c, files, err));
 	TN_TRY(tn_tokenizer_add_special(t, c, files, err));
 	TN_TRY(finish_added(t, err));
 	TN_TRY(tn_tokenizer_read_frame(t, c, files, err));

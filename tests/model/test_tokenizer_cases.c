@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tokenizers against the tokenizers library: ids, decoding and streaming of models/tok, with tokenizer.json as it is and under
- * the class that transformers knows for it; and the sample. */
+ * the class that transformers knows for it; of random shapes, made by make_tokenizers.py; and the sample. */
 #include "testlib.h"
 
 #include "store/json_doc.h"
 #include "tenon/tokenizer.h"
 
+#include <dirent.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -124,7 +125,8 @@ static void check_golden(struct tt *t, const tn_tokenizer *tokenizer, const json
 	size_t i;
 	const json_t *d;
 	json_array_foreach(json_object_get(golden, "strings"), i, d) {
-		check_encode(t, tokenizer, json_object_get(d, "text"), 0, json_object_get(d, "ids"));
+		if (json_object_get(d, "ids"))
+			check_encode(t, tokenizer, json_object_get(d, "text"), 0, json_object_get(d, "ids"));
 		check_encode(t, tokenizer, json_object_get(d, "text"), TN_ADD_SPECIAL, or_else(d, "ids_special", "ids"));
 		check_texts(t, tokenizer, d, or_else(d, "ids_special", "ids"));
 	}
@@ -198,6 +200,41 @@ static void archive_cases(void **state)
 	}
 }
 
+/* Every folder of a folder; returns how many. */
+static size_t check_folders(struct tt *t, const char *path)
+{
+	DIR *dir = opendir(path);
+	const struct dirent *entry;
+	size_t count = 0;
+	assert_non_null(dir);
+	while ((entry = readdir(dir))) {
+		char folder[4096];
+		tn_tokenizer *tokenizer;
+		if (entry->d_name[0] == '.')
+			continue;
+		snprintf(folder, sizeof folder, "%s/%s", path, entry->d_name);
+		print_message("%s\n", entry->d_name);
+		json_t *golden = load(folder, "golden.json");
+		tt_ok(t, tn_tokenizer_open(t->ctx, folder, &tokenizer, &t->err));
+		check_golden(t, tokenizer, golden);
+		tn_tokenizer_close(tokenizer);
+		json_decref(golden);
+		count++;
+	}
+	closedir(dir);
+	return count;
+}
+
+static void random_shapes(void **state)
+{
+	assert_int_equal(check_folders(*state, TN_MORE_CASES "/random"), 60);
+}
+
+static void named_classes(void **state)
+{
+	assert_int_equal(check_folders(*state, TN_MORE_CASES "/class"), 15);
+}
+
 static void sample(void **state)
 {
 	struct tt *t = *state;
@@ -224,6 +261,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TT_TEST(archive_cases),
+		TT_TEST(random_shapes),
+		TT_TEST(named_classes),
 		TT_TEST(sample),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
