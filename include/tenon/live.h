@@ -12,7 +12,8 @@
  *
  * Threads. Attaching, detaching, enabling and swapping may be called by any thread; they wait for each other, and publish a
  * new snapshot when they are done. A computation takes a snapshot, computes with it for as long as it likes, and releases it:
- * it takes no lock and never sees a change. What a snapshot alone still holds is freed when it is released.
+ * it takes no lock, never sees a change, and frees nothing: what a snapshot alone still held is freed by the next change, or by
+ * tn_live_collect.
  *
  * Memory. The shards of the base are mapped read-only: its bytes are the system's and shared by all processes; modules
  * that another library packed are on the heap of the context (4 to 6 bits a weight in MLX's layout, else 16). An adapter
@@ -102,6 +103,10 @@ TN_API tn_status tn_live_enable(tn_live *live, const char *name, int enabled, st
  * The new one is enabled if the old one was. */
 TN_API tn_status tn_live_swap(tn_live *live, const char *old_name, const char *name, const tn_adapter *adapter, double weight,
 			      struct tn_error *err);
+
+/* Frees what only released snapshots still held: adapters that were detached or swapped out while a thread computed with them.
+ * Every change above does that too when it is done, and a thread that computes never does. */
+TN_API void tn_live_collect(tn_live *live);
 
 /* ---- merging --------------------------------------------------------------------------------------------- */
 

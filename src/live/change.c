@@ -112,6 +112,7 @@ static tn_status attach(struct tn_live *live, const char *name, const tn_adapter
 		end(&d);
 	}
 	pthread_mutex_unlock(&live->change);
+	tn_live_collect(live);
 	return status;
 }
 
@@ -140,6 +141,7 @@ tn_status tn_live_swap(tn_live *live, const char *old_name, const char *name, co
 		end(&d);
 	}
 	pthread_mutex_unlock(&live->change);
+	tn_live_collect(live);
 	return status;
 }
 
@@ -164,6 +166,7 @@ tn_status tn_live_detach(tn_live *live, const char *name, struct tn_error *err)
 		end(&d);
 	}
 	pthread_mutex_unlock(&live->change);
+	tn_live_collect(live);
 	return status;
 }
 
@@ -190,5 +193,6 @@ tn_status tn_live_enable(tn_live *live, const char *name, int enabled, struct tn
 		end(&d);
 	}
 	pthread_mutex_unlock(&live->change);
+	tn_live_collect(live);
 	return status;
 }

@@ -321,6 +321,7 @@ void tn_live_close(tn_live *live)
 	if (!live)
 		return;
 	tn_snapshot_release(live->current);
+	tn_live_collect(live);
 	for (size_t i = 0; live->maps && i < live->base->shard_count; i++)
 		tn_map_close(&live->maps[i]);
 	for (size_t i = 0; i < live->unpacked_count; i++)

@@ -77,7 +77,8 @@ struct tn_snapshot_entry {
 
 struct tn_snapshot {
 	_Atomic size_t references;
-	const struct tn_live *live;
+	struct tn_snapshot *next;      /* among the retired */
+	struct tn_live *live;
 	struct tn_arena arena;         /* holds this struct too */
 	uint64_t bytes;
 	struct tn_snapshot_entry *entries;
@@ -108,6 +109,7 @@ struct tn_live {
 	pthread_mutex_t change;        /* held by whoever attaches, detaches, enables or swaps */
 	pthread_mutex_t publish;       /* guards `current` for the moment of taking or replacing it */
 	struct tn_snapshot *current;
+	struct tn_snapshot *_Atomic retired; /* released by all, not yet freed: that is not for a thread that computes */
 	uint64_t next_serial;
 };
 
@@ -131,7 +133,7 @@ tn_status tn_attached_buffer(struct tn_attached *attached, size_t bytes, const c
 /* ---- snapshots ------------------------------------------------------------------------------------------- */
 
 /* A snapshot of those entries, with one reference; it holds each adapter. `merged` [modules] may be NULL, and so may each. */
-tn_status tn_snapshot_make(const struct tn_live *live, const struct tn_snapshot_entry *entries, size_t count,
+tn_status tn_snapshot_make(struct tn_live *live, const struct tn_snapshot_entry *entries, size_t count,
 			   struct tn_merged *const *merged, struct tn_snapshot **out, struct tn_error *err);
 /* Makes it the present one, and lets the former go. */
 void tn_live_publish(struct tn_live *live, struct tn_snapshot *snapshot);

@@ -266,6 +266,7 @@ tn_status tn_live_merge(tn_live *live, size_t module, struct tn_error *err)
 	tn_fuse_free(g.fuse);
 	tn_arena_release(&g.arena);
 	pthread_mutex_unlock(&live->change);
+	tn_live_collect(live);
 	return status;
 }
 
@@ -289,6 +290,7 @@ tn_status tn_live_unmerge(tn_live *live, size_t module, struct tn_error *err)
 	pthread_mutex_lock(&live->change);
 	tn_status status = unmerge(live, module, err);
 	pthread_mutex_unlock(&live->change);
+	tn_live_collect(live);
 	return status;
 }
 

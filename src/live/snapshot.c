@@ -164,7 +164,7 @@ static tn_status take_merged(struct tn_snapshot *s, struct tn_merged *const *mer
 	return TN_OK;
 }
 
-tn_status tn_snapshot_make(const struct tn_live *live, const struct tn_snapshot_entry *entries, size_t count,
+tn_status tn_snapshot_make(struct tn_live *live, const struct tn_snapshot_entry *entries, size_t count,
 			   struct tn_merged *const *merged, struct tn_snapshot **out, struct tn_error *err)
 {
 	struct tn_arena arena;
@@ -211,10 +211,27 @@ tn_snapshot *tn_live_snapshot(tn_live *live)
 	return s;
 }
 
+/* Freeing an adapter takes as long as giving many megabytes back to the system takes: the last one to let a snapshot go only
+ * puts it aside. */
 void tn_snapshot_release(tn_snapshot *snapshot)
 {
-	if (snapshot && atomic_fetch_sub_explicit(&snapshot->references, 1, memory_order_acq_rel) == 1)
-		destroy(snapshot);
+	if (!snapshot || atomic_fetch_sub_explicit(&snapshot->references, 1, memory_order_acq_rel) != 1)
+		return;
+	struct tn_live *live = snapshot->live;
+	struct tn_snapshot *first = atomic_load_explicit(&live->retired, memory_order_relaxed);
+	do
+		snapshot->next = first;
+	while (!atomic_compare_exchange_weak_explicit(&live->retired, &first, snapshot, memory_order_release,
+						      memory_order_relaxed));
+}
+
+void tn_live_collect(tn_live *live)
+{
+	struct tn_snapshot *s = atomic_exchange_explicit(&live->retired, NULL, memory_order_acquire), *next;
+	for (; s; s = next) {
+		next = s->next;
+		destroy(s);
+	}
 }
 
 /* ---- looking --------------------------------------------------------------------------------------------- */

@@ -198,7 +198,10 @@ static void test_snapshots_keep(void **state)
 	free(y);
 	tt_ok(t, tn_live_detach(s.b.live, "a", &t->err));
 	assert_true(t->heap.live_bytes > empty + LIVE_RANK * LIVE_IN);
+	size_t calls = t->heap.calls, before = t->heap.live_bytes;
 	tn_snapshot_release(held);
+	assert_true(t->heap.calls == calls && t->heap.live_bytes == before); /* a thread that computes frees nothing */
+	tn_live_collect(s.b.live);
 	assert_int_equal(t->heap.live_bytes, empty);
 	free_bench(&s);
 	tn_context_destroy(t->ctx);
@@ -230,6 +233,33 @@ static void test_no_allocation(void **state)
 		tn_snapshot_release(now);
 	}
 	assert_int_equal(t->heap.calls, calls);
+	free_bench(&s);
+}
+
+/* From buffers as from a folder. */
+static void test_from_memory(void **state)
+{
+	struct tt *t = *state;
+	struct bench s = make_bench(t);
+	size_t config_bytes, weight_bytes;
+	unsigned char *config = tt_read_file(tt_path(t, "d/adapter_config.json"), &config_bytes);
+	unsigned char *weights = tt_read_file(tt_path(t, "d/adapter_model.safetensors"), &weight_bytes);
+	tn_adapter *adapter;
+	tt_ok(t, tn_adapter_open_memory(t->ctx, (const char *)config, config_bytes, weights, weight_bytes, "d", &adapter, &t->err));
+	tt_ok(t, tn_live_attach(s.b.live, "it", adapter, 1, &t->err));
+	tn_snapshot *now = tn_live_snapshot(s.b.live);
+	float *y = live_forward(now, s.b.live, s.q, 0, M, s.x, NULL);
+	tn_snapshot_release(now);
+	tt_ok(t, tn_live_swap(s.b.live, "it", "it", s.dora, 1, &t->err));
+	tn_adapter_close(adapter);
+	free(config);
+	free(weights);
+	now = tn_live_snapshot(s.b.live);
+	float *z = live_forward(now, s.b.live, s.q, 0, M, s.x, NULL);
+	assert_memory_equal(y, z, M * LIVE_OUT * sizeof *y);
+	tn_snapshot_release(now);
+	free(y);
+	free(z);
 	free_bench(&s);
 }
 
@@ -292,7 +322,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TT_TEST(test_weights_add_up), TT_TEST(test_rows_choose),   TT_TEST(test_refusals),
 		TT_TEST(test_identities),     TT_TEST(test_snapshots_keep), TT_TEST(test_no_allocation),
-		TT_TEST(test_same_bits),      TT_TEST(test_many_adapters),
+		TT_TEST(test_same_bits),      TT_TEST(test_many_adapters), TT_TEST(test_from_memory),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Adapters on a live base of an 8B Llama's shape: attaching, swapping and detaching beside one read of the same bytes, a batch
+ * with an adapter for every row, and what swaps do to the steps of another thread.
+ *
+ *   live FOLDER     a place for 16 GB of holes and 84 MB of adapter */
+#include "tenon/tenon.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { HIDDEN = 4096, INNER = 14336, KEYS = 1024, LAYERS = 32, RANK = 16, RUNS = 7, ROWS = 64, STEPS = 2000 };
+
+static const struct {
+	const char *name;
+	int out, in;
+} modules[] = {
+	{ "self_attn.q_proj", HIDDEN, HIDDEN }, { "self_attn.k_proj", KEYS, HIDDEN },  { "self_attn.v_proj", KEYS, HIDDEN },
+	{ "self_attn.o_proj", HIDDEN, HIDDEN }, { "mlp.gate_proj", INNER, HIDDEN },    { "mlp.up_proj", INNER, HIDDEN },
+	{ "mlp.down_proj", HIDDEN, INNER },
+};
+enum { MODULES = sizeof modules / sizeof *modules };
+
+static struct tn_error err;
+
+static void must(int holds)
+{
+	if (!holds) {
+		fprintf(stderr, "live: %s\n", err.msg[0] ? err.msg : "the folder cannot be written");
+		exit(1);
+	}
+}
+
+static double seconds(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+static int compare(const void *a, const void *b)
+{
+	const double *x = a, *y = b;
+	return (*x > *y) - (*x < *y);
+}
+
+static void report(const char *what, double *runs, int n, double unit, const char *name)
+{
+	qsort(runs, (size_t)n, sizeof *runs, compare);
+	printf("%-44s %9.3f %s (%.3f - %.3f)\n", what, runs[n / 2] * unit, name, runs[0] * unit, runs[n - 1] * unit);
+}
+
+/* ---- files ----------------------------------------------------------------------------------------------- */
+
+struct file {
+	char *header;
+	size_t at;
+	unsigned long long bytes;
+};
+
+static void add(struct file *f, const char *front, int layer, const char *name, const char *back, int rows, int cols)
+{
+	unsigned long long end = f->bytes + 2ull * (unsigned)rows * (unsigned)cols;
+	f->at += (size_t)sprintf(f->header + f->at,
+				 "%s\"%s.%d.%s.%sweight\":{\"dtype\":\"BF16\",\"shape\":[%d,%d],\"data_offsets\":[%llu,%llu]}",
+				 f->at ? "," : "{", front, layer, name, back, rows, cols, f->bytes, end);
+	f->bytes = end;
+}
+
+/* With holes for data, or with numbers. */
+static void finish(struct file *f, const char *path, int with_numbers)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0666);
+	f->header[f->at++] = '}';
+	unsigned long long length = f->at, done = 0;
+	must(fd >= 0 && write(fd, &length, 8) == 8 && write(fd, f->header, f->at) == (ssize_t)f->at);
+	static unsigned short numbers[1 << 16];
+	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+		numbers[i] = (unsigned short)(0x3C00u + i * 2654435761u % 256u + (i & 1u) * 0x8000u);
+	for (; with_numbers && done < f->bytes; done += sizeof numbers) {
+		size_t n = f->bytes - done < sizeof numbers ? (size_t)(f->bytes - done) : sizeof numbers;
+		must(write(fd, numbers, n) == (ssize_t)n);
+	}
+	must(with_numbers || ftruncate(fd, (off_t)(8 + f->at + f->bytes)) == 0);
+	close(fd);
+	free(f->header);
+}
+
+static void write_text(const char *folder, const char *name, const char *text)
+{
+	char path[4096];
+	snprintf(path, sizeof path, "%s/%s", folder, name);
+	FILE *f = fopen(path, "w");
+	must(f && fputs(text, f) >= 0 && fclose(f) == 0);
+}
+
+static void write_base(const char *folder)
+{
+	struct file f = { malloc(1 << 20), 0, 0 };
+	char path[4096];
+	mkdir(folder, 0777);
+	write_text(folder, "config.json", "{\"model_type\": \"llama\", \"tie_word_embeddings\": false}");
+	for (int l = 0; l < LAYERS; l++)
+		for (int m = 0; m < MODULES; m++)
+			add(&f, "model.layers", l, modules[m].name, "", modules[m].out, modules[m].in);
+	snprintf(path, sizeof path, "%s/model.safetensors", folder);
+	finish(&f, path, 0);
+}
+
+/* On all modules, or on the first of every layer with rank 1. */
+static void write_adapter(const char *folder, int small)
+{
+	static const char front[] = "base_model.model.model.layers";
+	struct file f = { malloc(1 << 20), 0, 0 };
+	char path[4096];
+	int rank = small ? 1 : RANK;
+	mkdir(folder, 0777);
+	write_text(folder, "adapter_config.json", small
+		? "{\"peft_type\": \"LORA\", \"r\": 1, \"lora_alpha\": 2, \"target_modules\": [\"q_proj\"]}"
+		: "{\"peft_type\": \"LORA\", \"r\": 16, \"lora_alpha\": 32, \"target_modules\": [\"q_proj\", \"k_proj\", \"v_proj\", "
+		  "\"o_proj\", \"gate_proj\", \"up_proj\", \"down_proj\"]}");
+	for (int l = 0; l < LAYERS; l++)
+		for (int m = 0; m < (small ? 1 : MODULES); m++) {
+			add(&f, front, l, modules[m].name, "lora_A.", rank, modules[m].in);
+			add(&f, front, l, modules[m].name, "lora_B.", modules[m].out, rank);
+		}
+	snprintf(path, sizeof path, "%s/adapter_model.safetensors", folder);
+	finish(&f, path, 1);
+}
+
+/* ---- attaching ------------------------------------------------------------------------------------------- */
+
+/* The bytes of a file into new memory, in pieces of a factor's size. */
+static double read_once(const char *folder)
+{
+	enum { PIECE = 1 << 18 };
+	char path[4096];
+	snprintf(path, sizeof path, "%s/adapter_model.safetensors", folder);
+	int fd = open(path, O_RDONLY);
+	struct stat st;
+	must(fd >= 0 && fstat(fd, &st) == 0);
+	size_t pieces = (size_t)st.st_size / PIECE + 1;
+	void **memory = malloc(pieces * sizeof *memory);
+	double begun = seconds();
+	for (size_t i = 0; i < pieces; i++) {
+		memory[i] = malloc(PIECE);
+		must(pread(fd, memory[i], PIECE, (off_t)(i * PIECE)) >= 0);
+	}
+	double took = seconds() - begun;
+	for (size_t i = 0; i < pieces; i++)
+		free(memory[i]);
+	free(memory);
+	close(fd);
+	return took;
+}
+
+static void time_attaching(tn_context *ctx, tn_live *live, const char *folder)
+{
+	double pass[RUNS], attach[RUNS], swap[RUNS], detach[RUNS];
+	for (int i = 0; i < RUNS; i++) {
+		tn_adapter *adapter;
+		pass[i] = read_once(folder);
+		double begun = seconds();
+		must(tn_adapter_open(ctx, folder, &adapter, &err) == TN_OK);
+		must(tn_live_attach(live, "it", adapter, 1, &err) == TN_OK);
+		attach[i] = seconds() - begun;
+		begun = seconds();
+		must(tn_live_swap(live, "it", "it", adapter, 1, &err) == TN_OK);
+		swap[i] = seconds() - begun;
+		begun = seconds();
+		must(tn_live_detach(live, "it", &err) == TN_OK);
+		detach[i] = seconds() - begun;
+		tn_adapter_close(adapter);
+	}
+	report("read its 84 MB into new memory", pass, RUNS, 1e3, "ms");
+	report("open and attach r16 on 224 modules", attach, RUNS, 1e3, "ms");
+	report("swap it", swap, RUNS, 1e3, "ms");
+	report("detach it", detach, RUNS, 1e3, "ms");
+}
+
+/* What is not the reading of factors, and how it grows with the number of adapters. */
+static void time_many(tn_context *ctx, tn_live *live, const char *folder)
+{
+	enum { MANY = 200 };
+	static tn_adapter *adapters[MANY];
+	double took[MANY];
+	char name[16];
+	for (int i = 0; i < MANY; i++) {
+		snprintf(name, sizeof name, "%d", i);
+		double begun = seconds();
+		must(tn_adapter_open(ctx, folder, &adapters[i], &err) == TN_OK);
+		must(tn_live_attach_disabled(live, name, adapters[i], 1, &err) == TN_OK);
+		took[i] = seconds() - begun;
+	}
+	report("open and attach 0.5 MB: the first 50", took, 50, 1e6, "us");
+	report("open and attach 0.5 MB: the last 50", took + MANY - 50, 50, 1e6, "us");
+	for (int i = 0; i < MANY; i++) {
+		snprintf(name, sizeof name, "%d", i);
+		must(tn_live_detach(live, name, &err) == TN_OK);
+		tn_adapter_close(adapters[i]);
+	}
+}
+
+/* ---- computing ------------------------------------------------------------------------------------------- */
+
+struct product {
+	const tn_snapshot *snapshot;
+	struct tn_live_call call;
+	void *scratch;
+};
+
+static struct product make_product(const tn_live *live, const tn_snapshot *s, size_t m)
+{
+	size_t module = tn_live_module(live, "model.layers.0.self_attn.q_proj");
+	struct product p = { s, { module, m, NULL, HIDDEN, malloc(m * HIDDEN * 4), HIDDEN, NULL, 0 },
+			     malloc(tn_snapshot_scratch_bytes(s, module, m)) };
+	float *x = malloc(m * HIDDEN * 4);
+	for (size_t i = 0; i < m * HIDDEN; i++)
+		x[i] = (float)(i % 17) - 8;
+	p.call.x = x;
+	return p;
+}
+
+static double time_product(const struct product *p)
+{
+	double begun = seconds();
+	tn_snapshot_forward(p->snapshot, &p->call, p->scratch);
+	return seconds() - begun;
+}
+
+static void time_rows(tn_context *ctx, tn_live *live, const char *folder)
+{
+	static tn_adapter *adapters[ROWS];
+	double own[RUNS], base[RUNS];
+	size_t choice[ROWS], none[ROWS];
+	char name[16];
+	for (int i = 0; i < ROWS; i++) {
+		snprintf(name, sizeof name, "%d", i);
+		must(tn_adapter_open(ctx, folder, &adapters[i], &err) == TN_OK);
+		must(tn_live_attach_disabled(live, name, adapters[i], 1, &err) == TN_OK);
+		choice[i] = (size_t)(i * 29 % ROWS);
+		none[i] = TN_LIVE_BASE;
+	}
+	tn_snapshot *s = tn_live_snapshot(live);
+	struct product p = make_product(live, s, ROWS);
+	for (int i = -1; i < RUNS; i++) {
+		p.call.adapter_of_row = choice;
+		own[i < 0 ? 0 : i] = time_product(&p);
+		p.call.adapter_of_row = none;
+		base[i < 0 ? 0 : i] = time_product(&p);
+	}
+	report("64 rows, 4096x4096, the base", base, RUNS, 1e3, "ms");
+	report("64 rows, 4096x4096, 64 adapters", own, RUNS, 1e3, "ms");
+	tn_snapshot_release(s);
+	for (int i = 0; i < ROWS; i++) {
+		snprintf(name, sizeof name, "%d", i);
+		must(tn_live_detach(live, name, &err) == TN_OK);
+		tn_adapter_close(adapters[i]);
+	}
+}
+
+struct swapping {
+	tn_live *live;
+	tn_adapter *adapter;
+	_Atomic int stop;
+	size_t swaps;
+};
+
+static void *swap_on(void *arg)
+{
+	struct swapping *s = arg;
+	const struct timespec pause = { 0, 5000000 };
+	for (; !atomic_load(&s->stop); s->swaps++) {
+		must(tn_live_swap(s->live, "it", "it", s->adapter, 1, &err) == TN_OK);
+		nanosleep(&pause, NULL);
+	}
+	return NULL;
+}
+
+static void time_steps(tn_live *live, const char *what)
+{
+	static double took[STEPS];
+	for (int i = 0; i < STEPS; i++) {
+		double begun = seconds();
+		tn_snapshot *s = tn_live_snapshot(live);
+		static struct product p;
+		if (!p.scratch)
+			p = make_product(live, s, 1);
+		p.snapshot = s;
+		tn_snapshot_forward(s, &p.call, p.scratch);
+		tn_snapshot_release(s);
+		took[i] = seconds() - begun;
+	}
+	report(what, took, STEPS, 1e6, "us");
+	printf("%-44s %9.3f us\n", "  99 of 100 within", took[STEPS * 99 / 100] * 1e6);
+}
+
+static void time_swaps(tn_context *ctx, tn_live *live, const char *folder)
+{
+	struct swapping s = { .live = live };
+	pthread_t thread;
+	must(tn_adapter_open(ctx, folder, &s.adapter, &err) == TN_OK);
+	must(tn_live_attach(live, "it", s.adapter, 1, &err) == TN_OK);
+	time_steps(live, "one row, 4096x4096, nobody swaps");
+	must(pthread_create(&thread, NULL, swap_on, &s) == 0);
+	time_steps(live, "one row, 4096x4096, a swap every 5 ms");
+	atomic_store(&s.stop, 1);
+	pthread_join(thread, NULL);
+	printf("%-44s %9zu\n", "  swaps meanwhile", s.swaps);
+	must(tn_live_detach(live, "it", &err) == TN_OK);
+	tn_adapter_close(s.adapter);
+}
+
+int main(int argc, char **argv)
+{
+	char base[4000], large[4000], small[4000];
+	tn_context *ctx;
+	tn_checkpoint *checkpoint;
+	tn_live *live;
+	if (argc != 2)
+		return fprintf(stderr, "usage: live FOLDER\n"), 2;
+	snprintf(base, sizeof base, "%s/base", argv[1]);
+	snprintf(large, sizeof large, "%s/r16", argv[1]);
+	snprintf(small, sizeof small, "%s/r1", argv[1]);
+	write_base(base);
+	write_adapter(large, 0);
+	write_adapter(small, 1);
+	must(tn_context_create(NULL, &ctx, &err) == TN_OK);
+	must(tn_checkpoint_open(ctx, base, &checkpoint, &err) == TN_OK);
+	double begun = seconds();
+	must(tn_live_open(checkpoint, NULL, &live, &err) == TN_OK);
+	printf("%-44s %9.3f ms\n", "open a base of 224 modules live", (seconds() - begun) * 1e3);
+	time_attaching(ctx, live, large);
+	time_many(ctx, live, small);
+	time_rows(ctx, live, small);
+	time_swaps(ctx, live, small);
+	tn_live_close(live);
+	tn_checkpoint_close(checkpoint);
+	tn_context_destroy(ctx);
+	return 0;
+}
