@@ -395,6 +395,8 @@ tn_status tn_checkpoint_load(const tn_checkpoint *c, const char *name, struct tn
 tn_status tn_checkpoint_parse_config(const tn_checkpoint *c, json_t **out, struct tn_error *err)
 {
 	char path[TN_PATH_BYTES];
+	if (!c->config)
+		return tn_fail(err, TN_E_NOTFOUND, c->path, "'%.200s' has no config.json; a model is a folder with one", c->path);
 	TN_TRY(tn_path_join(path, c->path, "config.json", err));
 	return tn_json_parse(c->ctx, c->config, strlen(c->config), path, out, err);
 }

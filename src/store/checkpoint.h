@@ -23,7 +23,7 @@ struct tn_checkpoint {
 	const char *config;                /* text of config.json, or NULL */
 };
 
-/* config.json, which the checkpoint must have, as a document; errors name it with its folder. The caller calls json_decref. */
+/* config.json as a document; errors name it with its folder. TN_E_NOTFOUND: there is none. The caller calls json_decref. */
 tn_status tn_checkpoint_parse_config(const tn_checkpoint *c, json_t **out, struct tn_error *err);
 
 #define TN_INDEX_NAME "model.safetensors.index.json"

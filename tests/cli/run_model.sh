@@ -47,6 +47,7 @@ wrong tenon run --model examples/base -p a --sampler mine
 wrong tenon run --model examples/base --adapter-path examples/base -p a
 wrong tenon run --model plain -p a
 wrong tenon run --model examples/base -p a --cache-memory 1K
+wrong tenon run --model examples/base/model.safetensors --input-ids 1
 sed 's/"llama"/"mamba"/' examples/base/config.json >plain/config.json
 wrong tenon run --model plain --input-ids 1
 wrong tenon perplexity --model examples/base nowhere
