@@ -5,6 +5,8 @@
 #include "kernels/dither.h"
 #include "kernels/isa_build.h"
 
+#include <string.h>
+
 void TN_ISA_NAME(tn_grid_f32)(float *dst, const uint8_t *codes, size_t n, const struct tn_grid *grid);
 
 static struct tn_grid grid_of_row(const struct tn_format *f, const void *scales, const void *zeros)
@@ -28,26 +30,23 @@ static void decode(float *dst, const struct tn_row *row, const struct tn_format 
 }
 
 /* The level below x or at it, from level `at` on; the lowest when x is below all. */
-TN_INLINE unsigned level_below(const struct tn_grid *grid, unsigned at, float x)
+TN_INLINE unsigned level_below(const struct tn_levels *l, unsigned at, float x)
 {
-	const struct tn_levels *l = grid->levels;
-	while (at + 1 < l->count && grid->table[l->code[at + 1]] <= x)
+	while (at + 1 < l->count && l->value[at + 1] <= x)
 		at++;
-	while (at > 0 && grid->table[l->code[at]] > x)
+	while (at > 0 && l->value[at] > x)
 		at--;
 	return at;
 }
 
 /* The code for x: the upper of the two around it where u falls below the share of the way to it. */
-TN_INLINE unsigned code_at(const struct tn_grid *grid, unsigned from, float x, float u)
+TN_INLINE unsigned code_at(const struct tn_levels *l, unsigned from, float x, float u)
 {
-	const struct tn_levels *l = grid->levels;
-	unsigned at = level_below(grid, from, x);
-	float low = grid->table[l->code[at]];
+	unsigned at = level_below(l, from, x);
+	float low = l->value[at];
 	if (at + 1 == l->count || x <= low)
 		return l->code[at];
-	float high = grid->table[l->code[at + 1]];
-	return l->code[at + (u < (x - low) / (high - low))];
+	return l->code[at + (u < (x - low) / (l->value[at + 1] - low))];
 }
 
 /* A code whose value changes by d, in units of the scale. d = 0 and what is no number move nothing. */
@@ -57,37 +56,76 @@ TN_INLINE unsigned move(const struct tn_grid *grid, unsigned code, float d, floa
 	float x = grid->table[code] + d;
 	if (d == 0 || x != x || l->gap[code] == 0)
 		return code;
-	counts->clamped += x > grid->table[l->code[l->count - 1]] || x < grid->table[l->code[0]];
-	unsigned moved = code_at(grid, l->rank[code], x, u);
+	counts->clamped += x > l->value[l->count - 1] || x < l->value[0];
+	unsigned moved = code_at(l, l->rank[code], x, u);
 	if (moved == l->code[l->rank[code]])
 		return code; /* the same value, as -0 and 0 are */
 	counts->moved++;
 	return moved;
 }
 
-static void dither(void *codes, const struct tn_row *row, const float *d, const struct tn_format *f, size_t cols,
-		   uint64_t seed, uint64_t row_number, struct tn_dither_counts *counts)
+enum { CHUNK = 256 };
+
+/* Codes of a chunk on a grid of steps of one: what move does, without a table. Scales are not 0. */
+TN_INLINE void move_evenly(uint8_t *dst, const uint8_t *src, const float *d, size_t n, const float *scale, float most,
+			   uint32_t hash, size_t column, int by_chance, struct tn_dither_counts *counts)
+{
+	uint32_t moved = 0, clamped = 0;
+	for (size_t i = 0; i < n; i++) {
+		float code = (float)src[i], x = code + d[i] / scale[i], low = floorf(x);
+		float u = by_chance ? uniform(hash, column + i) : 0.5f;
+		float y = low + (u < x - low ? 1.0f : 0.0f);
+		clamped += x > most || x < 0;
+		y = y > most ? most : y;
+		y = y > 0 ? y : 0;
+		y = x == x ? y : code;
+		dst[i] = (uint8_t)(int)y;
+		moved += dst[i] != src[i];
+	}
+	counts->moved += moved;
+	counts->clamped += clamped;
+}
+
+/* Scales of columns [first, first + n); one of 0 becomes `for_zero`: infinity, by which nothing moves. */
+TN_INLINE void spread_scales(float *dst, const struct tn_grid *grid, size_t first, size_t n, float for_zero)
+{
+	for (size_t i = 0; i < n;) {
+		size_t g = grid->group_of ? grid->group_of[first + i] : (first + i) / grid->group;
+		size_t end = grid->group_of ? i + 1 : (g + 1) * grid->group - first;
+		float scale = grid->scales[g] * grid->factor;
+		scale = scale == 0 ? for_zero : scale;
+		for (; i < end && i < n; i++)
+			dst[i] = scale;
+	}
+}
+
+TN_INLINE void move_row(uint8_t *dst, const struct tn_row *row, const float *d, const struct tn_format *f, size_t cols,
+			uint32_t hash, int by_chance, struct tn_dither_counts *counts)
 {
 	struct tn_grid grid = grid_of_row(f, row->part[TN_PART_SCALES], row->part[TN_PART_BIASES]);
 	const uint8_t *src = row->part[TN_PART_WEIGHT];
-	uint8_t *dst = codes;
-	uint32_t hash = row_seed(seed, row_number);
-	for (size_t i = 0; i < cols; i++) {
-		float scale = scale_of(&grid, i);
-		dst[i] = (uint8_t)move(&grid, src[i], scale != 0 ? d[i] / scale : 0, uniform(hash, i), counts);
+	float scale[CHUNK];
+	for (size_t i = 0; i < cols; i += CHUNK) {
+		size_t n = cols - i < CHUNK ? cols - i : CHUNK;
+		spread_scales(scale, &grid, i, n, INFINITY);
+		if (grid.is_even)
+			move_evenly(dst + i, src + i, d + i, n, scale, (float)(grid.levels->count - 1), hash, i, by_chance, counts);
+		for (size_t k = 0; k < n && !grid.is_even; k++)
+			dst[i + k] = (uint8_t)move(&grid, src[i + k], d[i + k] / scale[k], by_chance ? uniform(hash, i + k) : 0.5f,
+						   counts);
 	}
+}
+
+static void dither(void *codes, const struct tn_row *row, const float *d, const struct tn_format *f, size_t cols,
+		   uint64_t seed, uint64_t row_number, struct tn_dither_counts *counts)
+{
+	move_row(codes, row, d, f, cols, row_seed(seed, row_number), 1, counts);
 }
 
 static void nearest(void *codes, const struct tn_row *row, const float *d, const struct tn_format *f, size_t cols,
 		    struct tn_dither_counts *counts)
 {
-	struct tn_grid grid = grid_of_row(f, row->part[TN_PART_SCALES], row->part[TN_PART_BIASES]);
-	const uint8_t *src = row->part[TN_PART_WEIGHT];
-	uint8_t *dst = codes;
-	for (size_t i = 0; i < cols; i++) {
-		float scale = scale_of(&grid, i);
-		dst[i] = (uint8_t)move(&grid, src[i], scale != 0 ? d[i] / scale : 0, 0.5f, counts);
-	}
+	move_row(codes, row, d, f, cols, 0, 0, counts);
 }
 
 static void encode(const struct tn_row_out *row, const float *src, const struct tn_format *f, size_t cols)
@@ -100,7 +138,7 @@ static void encode(const struct tn_row_out *row, const float *src, const struct 
 		float w = grid.add_zeros ? src[i] - zero * grid.factor : src[i];
 		float x = scale != 0 ? w / scale : 0;
 		x += grid.add_zeros ? 0 : zero;
-		dst[i] = (uint8_t)code_at(&grid, grid.levels->count / 2, x == x ? x : 0, 0.5f);
+		dst[i] = (uint8_t)code_at(grid.levels, grid.levels->count / 2, x == x ? x : 0, 0.5f);
 	}
 }
 
@@ -108,8 +146,13 @@ static void step(float *dst, const struct tn_row *row, const struct tn_format *f
 {
 	struct tn_grid grid = grid_of_row(f, row->part[TN_PART_SCALES], row->part[TN_PART_BIASES]);
 	const uint8_t *src = row->part[TN_PART_WEIGHT];
-	for (size_t i = 0; i < cols; i++)
-		dst[i] = grid.levels->gap[src[i]] * fabsf(scale_of(&grid, i));
+	float scale[CHUNK];
+	for (size_t i = 0; i < cols; i += CHUNK) {
+		size_t n = cols - i < CHUNK ? cols - i : CHUNK;
+		spread_scales(scale, &grid, i, n, 0);
+		for (size_t k = 0; k < n; k++)
+			dst[i + k] = fabsf(scale[k]) * (grid.is_even ? 1 : grid.levels->gap[src[i + k]]);
+	}
 }
 
 static size_t part_bytes(const struct tn_format *f, unsigned part, size_t cols)

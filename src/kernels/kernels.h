@@ -104,6 +104,7 @@ struct tn_packed {
 struct tn_levels {
 	unsigned count;            /* values, all finite; at least 1 */
 	uint8_t code[256];         /* [count] ascending; of codes with the same value the lowest */
+	float value[256];          /* [count] their values */
 	uint8_t rank[256];         /* where the value of a code stands in `code` */
 	float gap[256];            /* of a code: the wider of the distances to its neighbours; 0: it is none of them, and stays */
 };
@@ -119,6 +120,7 @@ struct tn_grid {
 	float factor;
 	const struct tn_levels *levels; /* the codec needs them, decoding alone does not */
 	int has_zeros;             /* of the codec: rows have zeros */
+	int is_even;               /* table[code] is table[0] + code for all codes of the matrix, 2^bits of them */
 };
 
 /* ---- products -------------------------------------------------------------------------------------------- */

@@ -164,17 +164,32 @@ void TN_ISA_NAME(tn_unpack_codes)(uint8_t *dst, const struct tn_packed *src, siz
 	}
 }
 
+/* Values that share a scale. */
+static void decode_run(float *dst, const uint8_t *codes, size_t n, const struct tn_grid *grid, size_t g)
+{
+	float scale = grid->scales[g], zero = grid->zeros ? grid->zeros[g] : 0;
+	float first = grid->table[0];
+	if (grid->add_zeros) {
+		for (size_t i = 0; i < n; i++)
+			dst[i] = grid->table[codes[i]] * scale + zero;
+	} else if (grid->is_even) {
+		for (size_t i = 0; i < n; i++)
+			dst[i] = (first + (float)codes[i] - zero) * scale;
+	} else {
+		for (size_t i = 0; i < n; i++)
+			dst[i] = (grid->table[codes[i]] - zero) * scale;
+	}
+	for (size_t i = 0; i < n && grid->factor != 1.0f; i++)
+		dst[i] *= grid->factor;
+}
+
 void TN_ISA_NAME(tn_grid_f32)(float *dst, const uint8_t *codes, size_t n, const struct tn_grid *grid);
 void TN_ISA_NAME(tn_grid_f32)(float *dst, const uint8_t *codes, size_t n, const struct tn_grid *grid)
 {
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0, end; i < n; i = end) {
 		size_t g = grid->group_of ? grid->group_of[i] : (grid->offset + i) / grid->group;
-		float x = grid->table[codes[i]];
-		if (grid->zeros && !grid->add_zeros)
-			x -= grid->zeros[g];
-		x *= grid->scales[g];
-		if (grid->add_zeros)
-			x += grid->zeros[g];
-		dst[i] = grid->factor == 1.0f ? x : x * grid->factor;
+		size_t next = grid->group_of ? i + 1 : (g + 1) * grid->group - grid->offset;
+		end = next < n ? next : n;
+		decode_run(dst + i, codes + i, end - i, grid, g);
 	}
 }

@@ -34,11 +34,10 @@ static int is_level(const struct tn_foreign *f, unsigned code)
 	return isfinite(f->table[code]) && !(f->element == TN_ELEMENT_I8 && f->factor != 1.0f && code == 0x80);
 }
 
-static void find_gaps(const float *table, struct tn_levels *l)
+static void find_gaps(struct tn_levels *l)
 {
 	for (unsigned i = 0; i < l->count; i++) {
-		float value = table[l->code[i]], below = i ? value - table[l->code[i - 1]] : 0;
-		float above = i + 1 < l->count ? table[l->code[i + 1]] - value : 0;
+		float below = i ? l->value[i] - l->value[i - 1] : 0, above = i + 1 < l->count ? l->value[i + 1] - l->value[i] : 0;
 		l->gap[l->code[i]] = below > above ? below : above;
 	}
 }
@@ -52,11 +51,13 @@ static void make_levels(const struct tn_foreign *f, struct tn_levels *l)
 			all[n++] = (struct level){ f->table[code], (uint8_t)code };
 	qsort(all, n, sizeof *all, compare_levels);
 	for (unsigned i = 0; i < n; i++) {
-		if (l->count == 0 || f->table[l->code[l->count - 1]] != all[i].value)
+		if (l->count == 0 || l->value[l->count - 1] != all[i].value) {
+			l->value[l->count] = all[i].value;
 			l->code[l->count++] = all[i].code;
+		}
 		l->rank[all[i].code] = (uint8_t)(l->count - 1);
 	}
-	find_gaps(f->table, l);
+	find_gaps(l);
 	for (unsigned i = 0; i < n; i++)
 		l->gap[all[i].code] = l->gap[l->code[l->rank[all[i].code]]];
 }
@@ -66,7 +67,8 @@ tn_status tn_foreign_grid(const struct tn_foreign *f, struct tn_arena *arena, st
 	struct tn_levels *levels = NULL;
 	*out = (struct tn_grid){ .table = f->table, .group_of = f->group_of, .factor = f->factor,
 				 .group = (size_t)(f->scales == TN_SCALES_FLAT ? f->cols / tn_foreign_row_groups(f) : f->group),
-				 .add_zeros = f->zeros == TN_ZEROS_COLUMN_FLOAT, .has_zeros = f->zeros != TN_ZEROS_NONE };
+				 .add_zeros = f->zeros == TN_ZEROS_COLUMN_FLOAT, .has_zeros = f->zeros != TN_ZEROS_NONE,
+				 .is_even = f->element == TN_ELEMENT_UNSIGNED || f->element >= TN_ELEMENT_CENTRED };
 	if (!arena)
 		return TN_OK;
 	TN_TRY(tn_arena_alloc(arena, sizeof *levels, &levels, err));
