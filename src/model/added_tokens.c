@@ -144,43 +144,54 @@ static int stands_alone(const char *text, size_t n, size_t begin, size_t end)
 	return end == n || !tn_char_is_word(tn_char_at(text + end, &bytes));
 }
 
-static size_t spaces_before(const char *text, size_t at)
+/* One pass over a text. White space is looked at once, however many tokens take it. */
+struct splitting {
+	const char *text;
+	size_t n;
+	size_t done;                       /* where the last part ended */
+	size_t spaces_begin, spaces_end;   /* white space that a token has taken on its right */
+	tn_added_part_fn part;
+	void *user;
+};
+
+static size_t spaces_before(const struct splitting *s, size_t at)
 {
 	size_t bytes;
-	while (at > 0 && tn_char_is_space(tn_char_last(text, at, &bytes)))
+	while (at > s->done && tn_char_is_space(tn_char_last(s->text, at, &bytes)))
 		at -= bytes;
 	return at;
 }
 
-static size_t spaces_behind(const char *text, size_t n, size_t at)
+static size_t spaces_behind(struct splitting *s, size_t at)
 {
 	size_t bytes;
-	while (at < n && tn_char_is_space(tn_char_at(text + at, &bytes)))
+	if (at >= s->spaces_begin && at < s->spaces_end)
+		return s->spaces_end;
+	s->spaces_begin = at;
+	while (at < s->n && tn_char_is_space(tn_char_at(s->text + at, &bytes)))
 		at += bytes;
+	s->spaces_end = at;
 	return at;
 }
 
-/* The token found at [begin, end), with the white space that it takes; `done` is where the last part ended. */
-static tn_status emit(const struct tn_added_token *token, const char *text, size_t n, size_t begin, size_t end, size_t *done,
-		      tn_added_part_fn part, void *user, struct tn_error *err)
+/* The token found at [begin, end), with the white space that it takes. */
+static tn_status emit(struct splitting *s, const struct tn_added_token *token, size_t begin, size_t end, struct tn_error *err)
 {
-	if (token->lstrip) {
-		begin = spaces_before(text, begin);
-		begin = begin > *done ? begin : *done;
-	}
+	if (token->lstrip)
+		begin = begin < s->done ? s->done : spaces_before(s, begin);
 	if (token->rstrip)
-		end = spaces_behind(text, n, end);
-	if (*done < begin)
-		TN_TRY(part(user, NULL, *done, begin, err));
-	*done = end;
+		end = spaces_behind(s, end);
+	if (s->done < begin)
+		TN_TRY(s->part(s->user, NULL, s->done, begin, err));
+	s->done = end;
 	/* nothing is left of it when the one before has taken its white space */
-	return begin < end ? part(user, token, begin, end, err) : TN_OK;
+	return begin < end ? s->part(s->user, token, begin, end, err) : TN_OK;
 }
 
 tn_status tn_added_tokens_split(const struct tn_added_tokens *added, const struct tn_trie *trie, const char *text, size_t n,
 				tn_added_part_fn part, void *user, struct tn_error *err)
 {
-	size_t done = 0;
+	struct splitting s = { text, n, 0, 0, 0, part, user };
 	uint32_t index = 0;
 	for (size_t at = 0; trie->count && at < n;) {
 		size_t bytes = trie->first[(unsigned char)text[at]] ? tn_trie_longest(trie, text + at, n - at, &index) : 0;
@@ -190,8 +201,8 @@ tn_status tn_added_tokens_split(const struct tn_added_tokens *added, const struc
 		}
 		const struct tn_added_token *token = &added->items[index];
 		if (!token->single_word || stands_alone(text, n, at, at + bytes))
-			TN_TRY(emit(token, text, n, at, at + bytes, &done, part, user, err));
+			TN_TRY(emit(&s, token, at, at + bytes, err));
 		at += bytes;
 	}
-	return done < n ? part(user, NULL, done, n, err) : TN_OK;
+	return s.done < n ? part(user, NULL, s.done, n, err) : TN_OK;
 }
