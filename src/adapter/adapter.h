@@ -20,7 +20,7 @@ struct tn_adapter_entry {
 	const struct tn_tensor *magnitude;  /* DoRA; of the outputs, in mlx-lm's embeddings of the inputs */
 	int magnitude_of_inputs;
 	const struct tn_tensor *bias;       /* lora_bias */
-	const struct tn_tensor *diagonal;   /* KaSA: B diag(d) A */
+	const struct tn_tensor *diagonal;   /* KaSA, AdaLoRA: B diag(d) A */
 	const struct tn_tensor *values;     /* TN_MODULE_TOKENS: the rows; TN_MODULE_SAVED: the tensor */
 	const struct tn_token_rule *tokens;
 	uint64_t groups;                    /* experts of a stack, else 1 */

@@ -141,6 +141,8 @@ static tn_status check_rank(const tn_adapter *adapter, const char *path, uint64_
 	const struct tn_adapter_config *c = &adapter->config;
 	double expected;
 	int offered;
+	if (c->adalora_rank) /* pruned module by module */
+		return found <= c->adalora_rank ? TN_OK : fail_rank(adapter, path, found, (double)c->adalora_rank, err);
 	TN_TRY(tn_pattern_value(&c->ranks, path, (double)c->rank, &expected, err));
 	if (expected == (double)found)
 		return TN_OK;
@@ -300,11 +302,13 @@ static tn_status check_extras(const tn_adapter *adapter, struct tn_adapter_entry
 		return tn_fail(err, TN_E_MISMATCH, e->bias->name, "'%.100s' is there, and 'lora_bias' is not set", e->bias->name);
 	if (e->bias)
 		TN_TRY(check_vector(e->bias, e->module.out_features, "output", err));
-	if (e->diagonal && c->base_change != TN_BASE_KASA)
-		return tn_fail(err, TN_E_MISMATCH, e->diagonal->name, "'%.100s' is there, and 'kasa_config' is not set",
-			       e->diagonal->name);
-	if (c->base_change == TN_BASE_KASA && !e->diagonal)
-		return tn_fail(err, TN_E_FORMAT, path, "'%.100s' has no lora_diag, which KaSA needs", path);
+	int scaled = c->base_change == TN_BASE_KASA || c->adalora_rank;
+	if (e->diagonal && !scaled)
+		return tn_fail(err, TN_E_MISMATCH, e->diagonal->name, "'%.100s' is there, and adapter_config.json says neither KaSA nor "
+			       "AdaLoRA", e->diagonal->name);
+	if (scaled && !e->diagonal)
+		return tn_fail(err, TN_E_FORMAT, path, "'%.100s' has no %s", path,
+			       c->adalora_rank ? "lora_E, which AdaLoRA needs" : "lora_diag, which KaSA needs");
 	return e->diagonal ? check_vector(e->diagonal, e->module.rank, "rank", err) : TN_OK;
 }
 

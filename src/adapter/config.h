@@ -64,6 +64,7 @@ struct tn_adapter_config {
 	double alpha;
 	int use_rslora, lora_bias, fan_in_fan_out, tie_on_purpose;
 	tn_base_change base_change;
+	uint64_t adalora_rank;        /* AdaLoRA: the rank before it was pruned, by which alpha is divided; 0: it is none */
 	uint64_t qalora_group;           /* 0: off */
 	uint64_t bd_blocks;              /* 0: off */
 	int bd_strict;

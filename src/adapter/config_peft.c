@@ -21,6 +21,11 @@ static const char *const known[] = {
 	"ensure_weight_tying", "velora_config", "monteclora_config",
 };
 
+/* AdaLoRA's training, and the masks by which its factors were cut before they were saved. */
+static const char *const known_adalora[] = {
+	"target_r", "init_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight", "total_step",
+};
+
 /* What no merged weight can express. */
 static const struct {
 	const char *key, *reason;
@@ -30,7 +35,7 @@ static const struct {
 	{ "arrow_config", "Arrow routes every token to other adapters, so it cannot be merged; fuse the adapter that you want" },
 };
 
-static tn_status check_keys(const struct tn_config_reader *r, struct tn_error *err)
+static tn_status check_keys(const struct tn_config_reader *r, int is_adalora, struct tn_error *err)
 {
 	const char *key;
 	json_t *value;
@@ -42,6 +47,8 @@ static tn_status check_keys(const struct tn_config_reader *r, struct tn_error *e
 		int fine = !tn_config_is_active(value);
 		for (size_t i = 0; i < sizeof known / sizeof *known && !fine; i++)
 			fine = strcmp(key, known[i]) == 0;
+		for (size_t i = 0; i < sizeof known_adalora / sizeof *known_adalora && !fine && is_adalora; i++)
+			fine = strcmp(key, known_adalora[i]) == 0;
 		if (!fine)
 			return tn_fail(err, TN_E_UNSUPPORTED, r->where,
 				       "'%s' is set in '%s', and tenon does not know it; leaving it out could give another model. "
@@ -296,7 +303,20 @@ static tn_status read_bias(const struct tn_config_reader *r, struct tn_adapter_c
 	return TN_OK;
 }
 
-static tn_status read_numbers(const struct tn_config_reader *r, struct tn_adapter_config *out, struct tn_error *err)
+/* PEFT's tuners/adalora/layer.py: B (E * A) * alpha / (init_r + 1e-5); alpha 0 or less counts as init_r. The rank of a module is
+ * that of its factors. */
+static tn_status read_adalora(const struct tn_config_reader *r, struct tn_adapter_config *out, struct tn_error *err)
+{
+	double rank;
+	TN_TRY(tn_config_number(r, r->root, "init_r", 12, &rank, err));
+	if (!(rank >= 1 && rank <= 1e6) || out->method == TN_METHOD_DORA)
+		return tn_fail(err, TN_E_FORMAT, r->where, "'%s' is of an AdaLoRA, and %s", r->where,
+			       out->method == TN_METHOD_DORA ? "'use_dora' does not go with that" : "'init_r' is no rank");
+	out->rank = out->adalora_rank = (uint64_t)rank;
+	return TN_OK;
+}
+
+static tn_status read_numbers(const struct tn_config_reader *r, int is_adalora, struct tn_adapter_config *out, struct tn_error *err)
 {
 	int use_dora;
 	TN_TRY(tn_config_rank(r, r->root, "r", &out->rank, err));
@@ -306,6 +326,8 @@ static tn_status read_numbers(const struct tn_config_reader *r, struct tn_adapte
 	TN_TRY(tn_config_flag(r, r->root, "fan_in_fan_out", &out->fan_in_fan_out, err));
 	TN_TRY(tn_config_flag(r, r->root, "ensure_weight_tying", &out->tie_on_purpose, err));
 	out->method = use_dora ? TN_METHOD_DORA : TN_METHOD_LORA;
+	if (is_adalora)
+		return read_adalora(r, out, err);
 	TN_TRY(read_patterns(r, "rank_pattern", &out->ranks, err));
 	return read_patterns(r, "alpha_pattern", &out->alphas, err);
 }
@@ -313,14 +335,15 @@ static tn_status read_numbers(const struct tn_config_reader *r, struct tn_adapte
 tn_status tn_config_read_peft(const struct tn_config_reader *r, struct tn_adapter_config *out, struct tn_error *err)
 {
 	const json_t *type = json_object_get(r->root, "peft_type");
-	if (type && (!json_is_string(type) || strcasecmp(json_string_value(type), "LORA") != 0))
-		return tn_fail(err, TN_E_UNSUPPORTED, r->where, "peft_type is '%s' in '%s'; LORA was expected. PEFT's "
+	int is_adalora = json_is_string(type) && strcasecmp(json_string_value(type), "ADALORA") == 0;
+	if (type && !is_adalora && (!json_is_string(type) || strcasecmp(json_string_value(type), "LORA") != 0))
+		return tn_fail(err, TN_E_UNSUPPORTED, r->where, "peft_type is '%s' in '%s'; LORA or ADALORA was expected. PEFT's "
 			       "convert_to_lora makes a LoRA of most other types",
 			       json_is_string(type) ? json_string_value(type) : "not a text", r->where);
 	out->dialect = TN_DIALECT_PEFT;
 	out->num_layers = TN_ALL_LAYERS;
-	TN_TRY(check_keys(r, err));
-	TN_TRY(read_numbers(r, out, err));
+	TN_TRY(check_keys(r, is_adalora, err));
+	TN_TRY(read_numbers(r, is_adalora, out, err));
 	TN_TRY(read_bias(r, out, err));
 	TN_TRY(read_init(r, out, err));
 	TN_TRY(read_selection(r, out, err));

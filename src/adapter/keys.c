@@ -73,6 +73,7 @@ static const struct {
 	{ "lora_embedding_B", TN_KEY_EMBEDDING_B },
 	{ "lora_magnitude_vector", TN_KEY_MAGNITUDE },
 	{ "lora_diag", TN_KEY_DIAGONAL },
+	{ "lora_E", TN_KEY_DIAGONAL },
 	{ "lora_velora_embed", TN_KEY_IDLE },
 	{ "lora_monteclora_sampler", TN_KEY_IDLE },
 	{ "trainable_tokens_delta", TN_KEY_TOKENS },

@@ -148,7 +148,8 @@ tn_status tn_joint_edit_config(struct tn_joint *j, const char *key, int is_flag,
 
 /* ---- the base -------------------------------------------------------------------------------------------- */
 
-int tn_is_conv1d(const struct tn_joint *j, const char *path)
+/* GPT-2's Conv1D keeps its weight as [in, out]. */
+static int is_conv1d(const struct tn_joint *j, const char *path)
 {
 	int fits = tn_model_has_conv1d(j->model_type) || (!*j->model_type && j->adapter->config.fan_in_fan_out);
 	return fits && tn_path_is_conv1d(path);
@@ -290,7 +291,7 @@ static tn_status choose_shape(const struct tn_joint *j, const struct tn_adapter_
 	const struct tn_adapter_module *m = &e->module;
 	uint64_t rows = w->shape[0], cols = rows ? w->elements / rows : 0, group = j->adapter->config.qalora_group;
 	int embedding = m->kind == TN_MODULE_EMBEDDING || m->kind == TN_MODULE_EMBEDDING_DORA;
-	int by_input = embedding || tn_is_conv1d(j, m->path);
+	int by_input = embedding || is_conv1d(j, m->path);
 	int normal_fits = rows == m->out_features && cols == m->in_features;
 	int other_fits = rows == m->in_features && cols == m->out_features;
 	if (by_input && !embedding && !other_fits && normal_fits)

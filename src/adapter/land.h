@@ -161,8 +161,6 @@ tn_projection tn_projection_of(const char *name);
 /* 1 for types of models whose fused experts are stored [E, in, out]. */
 int tn_model_has_transposed_experts(const char *model_type);
 
-/* GPT-2's Conv1D keeps its weight as [in, out]. */
-int tn_is_conv1d(const struct tn_joint *joint, const char *path);
 /* Number of layers beside `path` in the base: the largest number in its container, plus one. 0: it is in none. */
 uint64_t tn_joint_layer_count(const struct tn_joint *joint, const char *path);
 

@@ -30,10 +30,8 @@ static tn_status module_of(const char *name, char module[LONGEST_NAME], struct t
 static tn_status is_saved_module(const struct tn_adapter_config *c, const char *module, int *saved, struct tn_error *err)
 {
 	*saved = 0;
-	for (size_t i = 0; i < c->saved.count && !*saved; i++) {
-		TN_TRY(tn_regex_begin(c->saved_regexes[i], module, saved, NULL, NULL, err));
-		*saved = *saved || tn_ends_with(module, c->saved.names[i]);
-	}
+	for (size_t i = 0; i < c->saved.count && !*saved; i++)
+		TN_TRY(tn_saved_covers(c, i, module, saved, err));
 	return TN_OK;
 }
 

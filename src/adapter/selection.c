@@ -257,6 +257,10 @@ tn_status tn_effective_scale(const struct tn_adapter_config *c, const char *path
 		return TN_OK;
 	}
 	TN_TRY(tn_pattern_value(&c->alphas, path, c->alpha, &alpha, err));
+	if (c->adalora_rank) {
+		*out = (alpha > 0 ? alpha : (double)c->adalora_rank) / ((double)c->adalora_rank + 1e-5);
+		return TN_OK;
+	}
 	*out = rank == 0 ? 0 : alpha / (c->use_rslora ? sqrt((double)rank) : (double)rank);
 	return TN_OK;
 }

@@ -209,8 +209,32 @@ static void the_cases_of_mlx(void **state)
 	assert_true(compared > 10);
 }
 
+/* ---- AdaLoRA --------------------------------------------------------------------------------------------- */
+
+/* B (E * A) * alpha / (init_r + 1e-5), a module of it pruned; PEFT's merge in float32. */
+static void adalora_as_peft(void **state)
+{
+	static const char *const names[] = { "model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.k_proj.weight" };
+	struct tt *t = *state;
+	char out[4096];
+	snprintf(out, sizeof out, "%s/out", t->folder);
+	struct fuse_job job = { .base = FUSE_DATA "/peft/llama", .adapter = FUSE_ADALORA, .out = out,
+				.options = TN_FUSE_OPTIONS_INIT };
+	fuse_run(t, t->ctx, &job, NULL, 0);
+	for (size_t k = 0; k < 2; k++) {
+		size_t n, m;
+		double *ours = fuse_values(t, out, names[k], &n);
+		double *theirs = fuse_file_values(t, FUSE_ADALORA "/expect.safetensors", names[k], &m);
+		assert_int_equal(n, m);
+		for (size_t i = 0; i < n; i++)
+			assert_true(fabs(ours[i] - theirs[i]) < 1e-6);
+		free(ours);
+		free(theirs);
+	}
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { TT_TEST(the_sample), TT_TEST(the_cases_of_mlx) };
+	const struct CMUnitTest tests[] = { TT_TEST(adalora_as_peft), TT_TEST(the_sample), TT_TEST(the_cases_of_mlx) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
