@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/numeral.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -89,14 +90,14 @@ tn_status tn_arena_printf(struct tn_arena *arena, const char **out, struct tn_er
 {
 	va_list args;
 	va_start(args, fmt);
-	int n = vsnprintf(NULL, 0, fmt, args);
+	int n = tn_vsnprintf(NULL, 0, fmt, args);
 	va_end(args);
 	if (n < 0)
 		return tn_fail(err, TN_E_ARG, fmt, "text could not be formatted");
 	char *p = NULL;
 	TN_TRY(tn_arena_alloc(arena, (size_t)n + 1, &p, err));
 	va_start(args, fmt);
-	vsnprintf(p, (size_t)n + 1, fmt, args);
+	tn_vsnprintf(p, (size_t)n + 1, fmt, args);
 	va_end(args);
 	*out = p;
 	return TN_OK;

@@ -3,6 +3,7 @@
 
 #include "base/cpu.h"
 #include "base/error.h"
+#include "base/numeral.h"
 #include "base/pool.h"
 
 #include <stdarg.h>
@@ -100,7 +101,7 @@ void tn_logf(tn_context *ctx, tn_log_level level, const char *fmt, ...)
 	char message[512];
 	va_list args;
 	va_start(args, fmt);
-	vsnprintf(message, sizeof message, fmt, args);
+	tn_vsnprintf(message, sizeof message, fmt, args);
 	va_end(args);
 	ctx->log(ctx->log_user, level, message);
 }

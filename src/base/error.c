@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/error.h"
 
+#include "base/numeral.h"
+
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -51,7 +53,7 @@ static void fill(struct tn_error *err, tn_status code, int sys_errno, const char
 	err->sys_errno = sys_errno;
 	err->pos = pos;
 	set_where(err, where);
-	int n = vsnprintf(err->msg, sizeof err->msg, fmt, args);
+	int n = tn_vsnprintf(err->msg, sizeof err->msg, fmt, args);
 	if (n < 0 || (size_t)n >= sizeof err->msg)
 		memcpy(err->msg + sizeof err->msg - 4, "...", 4);
 }

@@ -33,7 +33,7 @@ int tn_file_is_sparse(const struct tn_file *file);
 /* Writes exactly n bytes at `offset`. */
 tn_status tn_fd_write(int fd, const void *src, size_t n, uint64_t offset, const char *where, struct tn_error *err);
 
-/* The whole of a small text file, with a NUL behind it (not counted in out->bytes). More than `cap` bytes is TN_E_LIMIT,
+/* The whole of a small text file, with a NUL behind it (counted in out->bytes). More than `cap` bytes is TN_E_LIMIT,
  * bytes that are not UTF-8 are TN_E_FORMAT. */
 tn_status tn_file_read_text(tn_context *ctx, const char *path, size_t cap, struct tn_buffer *out, struct tn_error *err);
 

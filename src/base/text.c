@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/numeral.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -40,13 +41,13 @@ tn_status tn_text_printf(struct tn_text *text, struct tn_error *err, const char 
 {
 	va_list args;
 	va_start(args, fmt);
-	int n = vsnprintf(NULL, 0, fmt, args);
+	int n = tn_vsnprintf(NULL, 0, fmt, args);
 	va_end(args);
 	if (n < 0)
 		return tn_fail(err, TN_E_ARG, fmt, "text could not be formatted");
 	TN_TRY(reserve(text, (size_t)n, err));
 	va_start(args, fmt);
-	vsnprintf(text->data + text->length, (size_t)n + 1, fmt, args);
+	tn_vsnprintf(text->data + text->length, (size_t)n + 1, fmt, args);
 	va_end(args);
 	text->length += (size_t)n;
 	return TN_OK;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/jinja_value.h"
 
+#include "base/numeral.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -66,7 +68,7 @@ double tn_j_to_double(struct tn_jv v)
 {
 	if (v.kind == TN_J_FLOAT)
 		return v.as.real;
-	return v.kind == TN_J_BIG ? strtod(v.as.str->text, NULL) : (double)v.as.integer;
+	return v.kind == TN_J_BIG ? tn_strtod(v.as.str->text, NULL) : (double)v.as.integer;
 }
 
 /* ---- numbers ---------------------------------------------------------------------------------------------- */

@@ -2,6 +2,7 @@
 /* int, float, abs, round. */
 #include "model/jinja_call.h"
 
+#include "base/numeral.h"
 #include "model/jinja_unicode.h"
 
 #include <math.h>
@@ -74,7 +75,7 @@ static int parse_float(const char *text, double *out)
 	int word = strcasecmp(p, "inf") == 0 || strcasecmp(p, "infinity") == 0 || strcasecmp(p, "nan") == 0;
 	if (!word && strspn(p, "0123456789.eE+-") != strlen(p))
 		return 0;
-	*out = strtod(text, &end);
+	*out = tn_strtod(text, &end);
 	return end != text && !*end;
 }
 
@@ -164,8 +165,8 @@ static double round_real(double value, int64_t precision)
 	if (!isfinite(value) || precision > 300 || precision < -310)
 		return precision < 0 && isfinite(value) ? copysign(0.0, value) : value;
 	if (precision >= 0) {
-		snprintf(text, sizeof text, "%.*f", (int)precision, value);
-		return strtod(text, NULL);
+		tn_snprintf(text, sizeof text, "%.*f", (int)precision, value);
+		return tn_strtod(text, NULL);
 	}
 	double unit = pow(10.0, (double)-precision);
 	return nearbyint(value / unit) * unit;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/jinja.h"
 
+#include "base/numeral.h"
 #include "base/text.h"
 #include "store/json_scan.h"
 
@@ -40,7 +41,7 @@ static tn_status read_number(struct json *r, struct tn_jv *out)
 		return tn_json_fail(&r->scan, begin, r->j->err, "a number has more than %d characters", LONGEST_NUMBER);
 	TN_TRY(tn_j_string(r->j, r->scan.text + begin, n, &text)); /* the arena puts a NUL behind it */
 	if (memchr(r->scan.text + begin, '.', n) || memchr(r->scan.text + begin, 'e', n) || memchr(r->scan.text + begin, 'E', n)) {
-		*out = tn_jv_float(strtod(text.as.str->text, NULL));
+		*out = tn_jv_float(tn_strtod(text.as.str->text, NULL));
 		return TN_OK;
 	}
 	errno = 0;
@@ -102,7 +103,7 @@ static int read_word(struct json *r, struct tn_jv *out)
 		if (r->scan.length - r->scan.pos < n || memcmp(r->scan.text + r->scan.pos, words[i], n) != 0)
 			continue;
 		r->scan.pos += n;
-		*out = tn_jv_float(strtod(words[i], NULL));
+		*out = tn_jv_float(tn_strtod(words[i], NULL));
 		return 1;
 	}
 	return 0;

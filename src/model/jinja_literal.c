@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model/jinja_lex.h"
+#include "base/numeral.h"
 #include "model/jinja_unicode.h"
 
 #include <stdio.h>
@@ -113,7 +114,7 @@ tn_status tn_jinja_number(struct tn_j *j, const char *text, size_t n, unsigned b
 		if (text[i] != '_')
 			digits[used++] = text[i];
 	if (real) {
-		*out = tn_jv_float(strtod(digits, NULL));
+		*out = tn_jv_float(tn_strtod(digits, NULL));
 		return TN_OK;
 	}
 	for (size_t i = 0; i < used; i++)

@@ -2,6 +2,7 @@
 #include "model/jinja_value.h"
 
 #include "base/checked.h"
+#include "base/numeral.h"
 #include "model/jinja_print.h"
 
 #include <stdarg.h>
@@ -17,7 +18,7 @@ tn_status tn_j_fail(struct tn_j *j, tn_status code, const char *fmt, ...)
 	char message[320];
 	va_list args;
 	va_start(args, fmt);
-	vsnprintf(message, sizeof message, fmt, args);
+	tn_vsnprintf(message, sizeof message, fmt, args);
 	va_end(args);
 	message[tn_utf8_valid_prefix(message, strlen(message))] = '\0'; /* it may have been cut in a character */
 	return tn_fail(j->err, code, j->where, "line %d of the chat template: %s", j->line, message);

@@ -3,6 +3,7 @@
  * into their tables; what is left of the text without them is a small document. */
 #include "base/error.h"
 #include "base/file.h"
+#include "base/numeral.h"
 #include "model/token_json.h"
 #include "model/tokenizer_parts.h"
 #include "store/json_doc.h"
@@ -147,7 +148,7 @@ static tn_status take_number(struct tn_json_scan *scan, double *out, struct tn_e
 	if (c != '-' && (c < '0' || c > '9'))
 		return tn_json_fail(scan, begin, err, "a score was expected");
 	TN_TRY(tn_json_skip_value(scan, err));
-	*out = strtod(scan->text + begin, NULL);
+	*out = tn_strtod(scan->text + begin, NULL);
 	return TN_OK;
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/numeral.h"
 #include "base/text.h"
 #include "store/json_scan.h"
 
@@ -72,7 +73,7 @@ static tn_status read_number(struct reader *r, json_t **out, struct tn_error *er
 	text[n] = '\0';
 	errno = 0;
 	if (strpbrk(text, ".eE")) {
-		double real = strtod(text, NULL);
+		double real = tn_strtod(text, NULL);
 		return isinf(real) ? keep_token(r, text, n, out, err) : keep(r, json_real(real), out, err);
 	}
 	long long integer = strtoll(text, NULL, 10);

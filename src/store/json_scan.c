@@ -2,6 +2,7 @@
 #include "store/json_scan.h"
 
 #include "base/error.h"
+#include "base/numeral.h"
 #include "base/text.h"
 
 #include <stdarg.h>
@@ -16,7 +17,7 @@ tn_status tn_json_fail(const struct tn_json_scan *scan, size_t at, struct tn_err
 	char detail[300];
 	va_list args;
 	va_start(args, fmt);
-	vsnprintf(detail, sizeof detail, fmt, args);
+	tn_vsnprintf(detail, sizeof detail, fmt, args);
 	va_end(args);
 	return tn_fail_at(err, TN_E_FORMAT, scan->where, scan->file_pos + at, "could not parse the JSON of '%s' at byte %llu: %s",
 			  scan->where, (unsigned long long)(scan->file_pos + at), detail);

@@ -2,6 +2,7 @@
 #include "store/json_text.h"
 
 #include "base/error.h"
+#include "base/numeral.h"
 #include "store/json_doc.h"
 
 #include <math.h>
@@ -84,8 +85,8 @@ tn_status tn_json_add_double(struct tn_text *text, double value, struct tn_error
 	char form[40];
 	int precision = 0;
 	do /* the fewest digits that read back the same */
-		snprintf(form, sizeof form, "%.*e", precision, fabs(value));
-	while (strtod(form, NULL) != fabs(value) && ++precision < 17);
+		tn_snprintf(form, sizeof form, "%.*e", precision, fabs(value));
+	while (tn_strtod(form, NULL) != fabs(value) && ++precision < 17);
 	char *e = strchr(form, 'e');
 	int exponent = atoi(e + 1);
 	*e = '\0';

@@ -3,6 +3,7 @@
 #include "transform/fuse.h"
 
 #include "base/error.h"
+#include "base/numeral.h"
 #include "store/json_out.h"
 #include "transform/inspect.h"
 
@@ -14,9 +15,9 @@
 static void rounded_json(struct tn_json_out *out, const char *key, double value)
 {
 	char text[40];
-	snprintf(text, sizeof text, "%.6g", value);
+	tn_snprintf(text, sizeof text, "%.6g", value);
 	tn_json_out_key(out, key);
-	tn_json_out_double(out, isfinite(value) ? strtod(text, NULL) : value);
+	tn_json_out_double(out, isfinite(value) ? tn_strtod(text, NULL) : value);
 }
 
 static void survival_json(struct tn_json_out *out, const struct tn_survival *s)

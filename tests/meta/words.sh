@@ -1,5 +1,6 @@
 #!/bin/sh
-# In tracked sources nothing is left for later, every C file names its licence, and file names are unique.
+# In tracked sources nothing is left for later, every C file names its licence, file names are unique, and no number follows
+# a locale.
 # words.sh SOURCE_ROOT
 set -eu
 cd "$1"
@@ -14,3 +15,8 @@ done)
 [ -z "$bad" ] || { echo "no SPDX line: $bad"; exit 1; }
 bad=$(git ls-files 'src/*.[ch]' 'tools/*.[ch]' | sed 's|.*/||' | LC_ALL=C sort | uniq -d)
 [ -z "$bad" ] || { echo "two files of one name: $bad"; exit 1; }
+# strtod and vsnprintf follow the locale of the program that uses the library
+bad=$(git grep -nwE 'strtod|vsnprintf' -- 'src/*.c' | grep -v '^src/base/numeral.c' || true)
+[ -z "$bad" ] || { echo "base/numeral.h has these: $bad"; exit 1; }
+bad=$(git grep -nE '[^_]snprintf\(.*%[-+ 0-9.*]*[gfe]' -- 'src/*.c' | grep -v '^src/base/numeral.c' || true)
+[ -z "$bad" ] || { echo "base/numeral.h has these: $bad"; exit 1; }
