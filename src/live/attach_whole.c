@@ -1,92 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What an adapter does beside plain factors: gains of rows and columns, whole tensors, biases. */
+/* Whole tensors that an adapter brings along, and biases. */
 #include "live/attach.h"
 
 #include "base/error.h"
-#include "base/pool.h"
 #include "base/transpose.h"
 #include "weights/format.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* ---- gains ----------------------------------------------------------------------------------------------- */
-
-enum { NORM_ROWS = 32 };
-
-/* Norms of the rows that one landing changes, computed by the workers. */
-struct norms {
-	const struct tn_live *live;
-	const struct tn_linear *linear;
-	struct tn_landing landing;
-	const struct tn_delta *delta;
-	float *gain;                /* [rows of the delta] */
-	double *scratch;
-	size_t worker_doubles;
-};
-
-static tn_status measure_rows(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
-{
-	const struct norms *n = arg;
-	size_t in = n->linear->in, rows = (size_t)n->landing.rows, begin = (size_t)task * NORM_ROWS;
-	double *sum = n->scratch + worker * n->worker_doubles, *rest = sum + in;
-	float *w = (float *)(rest + in + n->delta->rank);
-	(void)err;
-	for (size_t i = begin; i < begin + NORM_ROWS && i < rows; i++) {
-		size_t row = (size_t)n->landing.target_row + i, at = (size_t)n->landing.delta_row + i;
-		tn_embed_row(n->linear, row / n->linear->out, row % n->linear->out, NULL, 0, w);
-		tn_delta_sum_f64(n->live->ctx->kernels, n->delta, at, w, sum, TN_SIZES_NONE, NULL, rest);
-		n->gain[at] = (float)tn_delta_row_gain(n->delta, at, sum);
-	}
-	return TN_OK;
-}
-
-static tn_status measure(struct norms *n, struct tn_error *err)
-{
-	struct tn_buffer scratch;
-	tn_context *ctx = n->live->ctx;
-	n->worker_doubles = 3 * n->linear->in + n->delta->rank + 8;
-	struct tn_work work = { .task_count = (n->landing.rows + NORM_ROWS - 1) / NORM_ROWS, .run = measure_rows, .arg = n };
-	TN_TRY(tn_buffer_alloc(ctx, tn_pool_workers(ctx) * n->worker_doubles * sizeof(double), "norms of rows", &scratch, err));
-	n->scratch = scratch.data;
-	tn_status status = tn_pool_run(ctx, &work, err);
-	tn_buffer_release(ctx, &scratch);
-	return status;
-}
-
-static tn_status row_gains(struct tn_attach *t, size_t slot, const struct tn_delta *delta, float *gain, struct tn_error *err)
-{
-	const struct tn_joint *j = t->joint;
-	for (size_t i = 0; i < j->landing_count; i++) {
-		const struct tn_target *target = &j->targets[j->landings[i].target];
-		if (j->landings[i].slot != slot)
-			continue;
-		struct tn_linear linear;
-		TN_TRY(tn_attach_linear(t, target, &linear, err));
-		struct norms n = { .live = t->live, .linear = &linear, .landing = j->landings[i], .delta = delta, .gain = gain };
-		if (t->live->modules[tn_attach_module(t, target)].is_transposed)
-			n.landing.rows = linear.out;
-		TN_TRY(measure(&n, err));
-	}
-	return TN_OK;
-}
-
-tn_status tn_attach_gains(struct tn_attach *t, const struct tn_slot *slot, const struct tn_delta *delta, struct tn_kept *kept,
-			  struct tn_error *err)
-{
-	float *gain;
-	size_t n = delta->column_gain ? delta->cols : delta->rows;
-	TN_TRY(tn_attached_buffer(t->attached, n * sizeof *gain, "gains", &gain, err));
-	if (!delta->column_gain) {
-		kept->row_gain = gain;
-		return row_gains(t, (size_t)(slot - t->joint->slots), delta, gain, err);
-	}
-	for (size_t i = 0; i < n; i++)
-		gain[i] = (float)delta->column_gain[i];
-	kept->column_gain = gain;
-	return TN_OK;
-}
 
 /* ---- whole tensors --------------------------------------------------------------------------------------- */
 
