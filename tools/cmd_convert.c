@@ -19,7 +19,7 @@ static const struct cli_option options[] = {
 	{ CLI_TEXT, "--quant-predicate", "R", "mixed_2_6, mixed_3_4, mixed_3_6 or mixed_4_6", &args.request.quantization.recipe },
 	{ CLI_TEXT, "--dtype", "T", "float32, float16 or bfloat16 (default: torch_dtype of config.json)", &dtype },
 	{ CLI_FLAG, "-d, --dequantize", NULL, "write dense weights, with MLX's own roundings", &dequantize },
-	{ CLI_TEXT, "--to", "F", "of AWQ, GPTQ, bitsandbytes, FP8 and such: mlx (the same values) or dense", &to },
+	{ CLI_TEXT, "--to", "F", "what others packed as mlx (the same values) or dense; or any model as bnb-nf4", &to },
 	{ CLI_FLAG, "--requantize", NULL, "with --to mlx or -q: what MLX cannot hold is decoded and quantized anew",
 	  &args.request.requantize },
 	{ CLI_BYTES, "--max-shard-size", "SIZE", "most bytes of tensors in one file (default 5G)", &args.request.shard_bytes },
@@ -53,8 +53,10 @@ static int check(void)
 		return cli_usage(&command, "'%s' is not a mode: affine, mxfp4, mxfp8, nvfp4", q->mode);
 	if (!recoding_dtype(dtype, &args.request.dtype))
 		return cli_usage(&command, "'%s' is not a dtype: float32, float16, bfloat16", dtype);
-	if (to && strcmp(to, "mlx") != 0 && strcmp(to, "dense") != 0)
-		return cli_usage(&command, "'%s' is no target: mlx, dense", to);
+	if (to && strcmp(to, "mlx") != 0 && strcmp(to, "dense") != 0 && strcmp(to, "bnb-nf4") != 0)
+		return cli_usage(&command, "'%s' is no target: mlx, dense, bnb-nf4", to);
+	if (to && strcmp(to, "bnb-nf4") == 0 && (quantize || dequantize || args.request.requantize))
+		return cli_usage(&command, "--to bnb-nf4 is a quantization of its own; leave out -q, -d and --requantize");
 	if (quantize && dequantize)
 		return cli_usage(&command, "Choose either quantize or dequantize, not both.");
 	return -1;
@@ -91,8 +93,8 @@ int cmd_convert(int argc, char **argv)
 					(args.request.quantization.recipe || bits || group_size || args.request.quantization.q.mode);
 	args.request.quantize = quantize;
 	args.request.to_mlx = to && strcmp(to, "mlx") == 0;
+	args.request.to_nf4 = to && strcmp(to, "bnb-nf4") == 0;
 	args.request.dequantize = dequantize || (to && !args.request.to_mlx);
-	args.request.like_mlx = 1;
-	args.request.mlx_folder = 1;
+	args.request.like_mlx = args.request.mlx_folder = !args.request.to_nf4;
 	return run_recoding(&args);
 }

@@ -20,6 +20,8 @@ struct tn_recode_step {
 	tn_dtype round_to;                 /* quantize: values are rounded to this dtype first */
 	tn_dtype scales_as;                /* dequantize like MLX: scales and biases are cast to this dtype first */
 	struct tn_tensor *outputs[TN_PART_COUNT];
+	struct tn_tensor *state;           /* nf4: outputs are codes, absmax and quant_map, and this the quant_state; else NULL */
+	const char *state_text;
 	size_t shard;
 };
 
@@ -53,6 +55,18 @@ tn_status tn_recode_shards(struct tn_recode *recode, struct tn_error *err);
 /* What becomes of another library's module: fills action, in, out and round_to. */
 tn_status tn_recode_foreign(struct tn_recode *recode, struct tn_recode_step *step, struct tn_foreign *module,
 			    struct tn_error *err);
+/* With to_nf4: what cannot be done to this base; a planned step of a linear becomes one of nf4; the quantization_config of the
+ * result (0: memory ran out). */
+tn_status tn_recode_check_nf4(const struct tn_recode *recode, struct tn_error *err);
+tn_status tn_recode_as_nf4(struct tn_recode *recode, struct tn_recode_step *step, struct tn_error *err);
+int tn_nf4_config(json_t *config);
+/* Rows of an nf4 step: values [count, cols] in the dtype to be kept, from a row that is a multiple of the alignment. Scratch:
+ * tn_nf4_row_bytes for each row and 256 bytes. */
+uint64_t tn_nf4_alignment(uint64_t cols);
+uint64_t tn_nf4_row_bytes(uint64_t cols);
+tn_status tn_nf4_write(struct tn_output *output, const struct tn_recode_step *step, uint64_t first, uint64_t count,
+		       const float *values, unsigned char *scratch, struct tn_error *err);
+
 /* TN_E_UNSUPPORTED when the base has such modules and the request says nothing of them. */
 tn_status tn_recode_check_foreign(const struct tn_recode *recode, struct tn_error *err);
 

@@ -78,6 +78,8 @@ static tn_status make_room(struct tn_recode *r, struct tn_error *err)
 	for (size_t i = 0; i < r->count; i++)
 		for (unsigned part = 0; part < TN_PART_COUNT; part++)
 			r->shards[r->steps[i].shard].count += r->steps[i].outputs[part] != NULL;
+	for (size_t i = 0; i < r->count; i++)
+		r->shards[r->steps[i].shard].count += r->steps[i].state != NULL;
 	for (size_t i = 0; i < r->shard_count; i++) {
 		struct tn_output_shard *shard = &r->shards[i];
 		TN_TRY(tn_arena_array(&r->arena, shard->count, sizeof(struct tn_tensor *), &shard->tensors, err));
@@ -104,6 +106,8 @@ tn_status tn_recode_shards(struct tn_recode *r, struct tn_error *err)
 		for (unsigned part = 0; part < TN_PART_COUNT; part++)
 			if (r->steps[i].outputs[part])
 				shard->tensors[shard->count++] = r->steps[i].outputs[part];
+		if (r->steps[i].state)
+			shard->tensors[shard->count++] = r->steps[i].state;
 	}
 	return TN_OK;
 }
@@ -201,6 +205,8 @@ static tn_status dense_config(const struct tn_recode *r, json_t *config, struct 
 	struct tn_text text;
 	json_t *inner = json_object_get(config, "text_config");
 	tn_config_forget_quantization(config);
+	if (r->request.to_nf4 && !tn_nf4_config(config))
+		return tn_fail_nomem(err, "config.json", 0);
 	if (r->request.dtype != (tn_dtype)TN_DTYPE_COUNT &&
 	    (name_dtype(config, r->request.dtype) || (inner && name_dtype(inner, r->request.dtype))))
 		return tn_fail_nomem(err, "config.json", 0);

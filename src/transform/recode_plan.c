@@ -173,6 +173,8 @@ static tn_status plan_steps(struct tn_recode *r, struct tn_error *err)
 			TN_TRY(plan_foreign(r, step, f, err));
 		else
 			TN_TRY(plan_step(r, t, step, err));
+		if (r->request.to_nf4)
+			TN_TRY(tn_recode_as_nf4(r, step, err));
 		r->bytes_after += step->info.bytes_after;
 	}
 	return TN_OK;
@@ -217,6 +219,9 @@ static tn_status fill(struct tn_recode *r, struct tn_error *err)
 	if (!tn_checkpoint_is_folder(r->base))
 		return tn_fail(err, TN_E_ARG, tn_checkpoint_path(r->base), "'%s' is a file; a whole model folder is converted",
 			       tn_checkpoint_path(r->base));
+	if (r->request.to_nf4)
+		TN_TRY(tn_recode_check_nf4(r, err));
+	r->request.dequantize |= r->request.to_nf4;
 	if (config && r->request.mlx_folder)
 		TN_TRY(read_config(r, err));
 	if (config)

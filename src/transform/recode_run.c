@@ -195,6 +195,40 @@ static tn_status foreign_block(const struct run *run, const struct tn_recode_ste
 	return tn_parts_write(run->output, step->shard, step->outputs, step->out_parts, block->first, block->count, p.out, err);
 }
 
+static tn_status decode_rows(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
+			     const struct parts *p, float *values, struct tn_error *err)
+{
+	const struct tn_kernels *k = run->recode->ctx->kernels;
+	struct tn_tensor_source source = tn_checkpoint_source(run->recode->base);
+	TN_TRY(read_parts(run, step, block, p, err));
+	for (uint64_t i = 0; i < block->count; i++) {
+		struct tn_row in = { { NULL } };
+		struct tn_format format;
+		uint64_t end;
+		TN_TRY(tn_matrix_format_at(&source, &step->in, block->first + i, &format, &end, err));
+		for (unsigned part = 0; part < TN_PART_COUNT; part++)
+			in.part[part] = step->in.part[part] ? p->in[part] + i * step->in.row_bytes[part] : NULL;
+		k->codec[format.codec]->decode(values + i * step->in.cols, &in, &format, (size_t)step->in.cols);
+	}
+	return TN_OK;
+}
+
+static tn_status nf4_block(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
+			   void *scratch, struct tn_error *err)
+{
+	struct parts p = split_scratch(step, block->count, scratch);
+	struct tn_tensor_source source = tn_checkpoint_source(run->recode->base);
+	size_t n = (size_t)(block->count * step->in.cols), bytes = (size_t)(tn_nf4_row_bytes(step->in.cols) * block->count);
+	unsigned char *rest = (unsigned char *)p.row + tn_align_up(n * sizeof(float), 64);
+	if (step->in.foreign)
+		TN_TRY(tn_foreign_read(run->recode->ctx->kernels, &source, step->in.foreign, block->first, block->count,
+				       rest + tn_align_up(bytes + 256, 64), p.row, err));
+	else
+		TN_TRY(decode_rows(run, step, block, &p, p.row, err));
+	round_row(p.row, n, step->round_to);
+	return tn_nf4_write(run->output, step, block->first, block->count, p.row, rest, err);
+}
+
 static tn_status run_block(void *arg, const struct tn_block *block, void *scratch, void *result, struct tn_error *err)
 {
 	struct run *run = arg;
@@ -204,6 +238,8 @@ static tn_status run_block(void *arg, const struct tn_block *block, void *scratc
 		return TN_OK;
 	if (step->info.action == TN_RECODE_COPY)
 		TN_TRY(copy_block(run, step, block, scratch, err));
+	else if (step->state)
+		TN_TRY(nf4_block(run, step, block, scratch, err));
 	else if (step->in.foreign)
 		TN_TRY(foreign_block(run, step, block, scratch, err));
 	else
@@ -227,6 +263,10 @@ static struct tn_block_item block_item(const struct tn_recode_step *step)
 		unit += foreign_row_bytes(step);
 		fixed += tn_foreign_fixed_bytes(step->in.foreign);
 	}
+	if (step->state)
+		return (struct tn_block_item){ .units = step->in.rows, .work_bytes = work, .fixed_bytes = fixed + 1024,
+					       .unit_bytes = unit + step->in.cols * sizeof(float) + tn_nf4_row_bytes(step->in.cols),
+					       .alignment = tn_nf4_alignment(step->in.cols) };
 	return (struct tn_block_item){ .units = step->in.rows, .unit_bytes = unit, .fixed_bytes = fixed, .work_bytes = work };
 }
 
@@ -283,7 +323,8 @@ static struct tn_output_place place_of(const struct tn_recode *r, const char *sa
 	tn_plan_id_add_checkpoint(&id, r->base);
 	const struct tn_recode_request *q = &r->request;
 	const uint64_t options[] = { (uint64_t)q->quantize, (uint64_t)q->dequantize, (uint64_t)q->like_mlx, (uint64_t)q->dtype,
-				     (uint64_t)q->flavour, q->shard_bytes, (uint64_t)q->to_mlx, (uint64_t)q->requantize };
+				     (uint64_t)q->flavour, q->shard_bytes, (uint64_t)q->to_mlx, (uint64_t)q->requantize,
+				     (uint64_t)q->to_nf4 };
 	tn_plan_id_add(&id, options, sizeof options);
 	for (size_t i = 0; i < r->count; i++)
 		tn_plan_id_add_text(&id, r->steps[i].info.to);

@@ -18,6 +18,14 @@ for name in awq_gemm_g64 awq_gemv_g64 gptq_gqm_v1_b4_g32_asym gptq_gqm_v1_b4_g32
 	done
 	rm -rf mlx anew dense
 done
+echo "--- nf4 of bitsandbytes"
+try tenon convert --hf-path examples/base --mlx-path n4 --to bnb-nf4 --quiet
+tenon inspect n4 | sed -n "5,\$p"
+sha256sum n4/model.safetensors
+sed -n '/"quantization_config"/,/}/p' n4/config.json
+try tenon convert --hf-path examples/base-mlx-4bit --mlx-path n5 --to bnb-nf4 --dry-run
+try tenon convert --hf-path examples/base --mlx-path n5 --to bnb-nf4 -q
+try tenon convert --hf-path examples/base --mlx-path n5 --to bnb-fp4
 echo "--- whole models, and what is refused"
 ln -s "$FOREIGN/bnb_llama_nf4_dq" llama
 try tenon inspect llama

@@ -443,6 +443,50 @@ static void every_allocation_may_fail(void **state)
 	}
 }
 
+/* The same tensors and bytes as bitsandbytes; from what was quantized before too; and read back. */
+static void nf4_is_that_of_bitsandbytes(void **state)
+{
+	struct tn_recode_request request = TN_RECODE_REQUEST_INIT;
+	char out[64], again[64];
+	struct tn_error err;
+	(void)state;
+	snprintf(out, sizeof out, "%s/nf4", work);
+	snprintf(again, sizeof again, "%s/nf4-again", work);
+	request.to_nf4 = 1;
+	for (unsigned threads = 1; threads < 4; threads += 2) {
+		tn_context *ctx = context(threads, threads == 1 ? 0 : 130000, NULL);
+		if (recode(ctx, TN_TEST_VECTORS "/../nf4", &request, out, &err) != TN_OK ||
+		    recode(ctx, out, &request, again, &err) != TN_OK)
+			fail_msg("%s", err.msg);
+		tn_safetensors *want = open_file(ctx, TN_TEST_VECTORS "/../nf4", "expect.safetensors");
+		tn_safetensors *got = open_file(ctx, out, "model.safetensors"), *second = open_file(ctx, again, "model.safetensors");
+		assert_int_equal(tn_safetensors_count(got), tn_safetensors_count(want));
+		for (size_t i = 0; i < tn_safetensors_count(want); i++) {
+			struct tn_buffer a, b, c;
+			const struct tn_tensor *t = tn_safetensors_at(want, i), *u, *v;
+			assert_int_equal(tn_safetensors_load(want, t->name, &a, &t, &err), TN_OK);
+			if (tn_safetensors_load(got, t->name, &b, &u, &err) != TN_OK)
+				fail_msg("%s", err.msg);
+			assert_int_equal(tn_safetensors_load(second, t->name, &c, &v, &err), TN_OK);
+			if (t->dtype != u->dtype || t->rank != u->rank || a.bytes != b.bytes || memcmp(a.data, b.data, a.bytes) != 0)
+				fail_msg("'%s' is not what bitsandbytes writes", t->name);
+			if (c.bytes != b.bytes || (!strstr(t->name, "absmax") && memcmp(b.data, c.data, b.bytes) != 0))
+				fail_msg("'%s' changes when it is quantized again", t->name);
+			tn_buffer_release(ctx, &a);
+			tn_buffer_release(ctx, &b);
+			tn_buffer_release(ctx, &c);
+		}
+		tn_safetensors_close(second);
+		tn_safetensors_close(got);
+		tn_safetensors_close(want);
+		tn_context_destroy(ctx);
+	}
+	request.quantize = 1;
+	tn_context *ctx = context(1, 0, NULL);
+	assert_int_equal(recode(ctx, TN_TEST_VECTORS "/../nf4", &request, out, &err), TN_E_ARG);
+	tn_context_destroy(ctx);
+}
+
 static int set_up(void **state)
 {
 	(void)state;
@@ -472,6 +516,7 @@ int main(void)
 		cmocka_unit_test(mlx_form_has_the_same_values),
 		cmocka_unit_test(every_allocation_may_fail),
 		cmocka_unit_test(awq_gemm_becomes_what_mlx_lm_makes_of_it),
+		cmocka_unit_test(nf4_is_that_of_bitsandbytes),
 	};
 	return cmocka_run_group_tests(tests, set_up, tear_down);
 }
