@@ -159,6 +159,17 @@ static void the_budget_holds(void **state)
 	tt_expect(t, tn_decoder_step(m.decoder, &step, 1, &t->err), TN_E_LIMIT);
 	tt_expect_msg(t, "24 tokens");
 	close_model(&m);
+	/* one text may have the whole budget: there it is computed again where old and new do not stand side by side */
+	open_in(t, t->ctx, &m, "llama", bytes * 48);
+	tt_ok(t, tn_sequence_create(m.decoder, 0, &one, &t->err));
+	for (int i = 0; i < 48 / TEXT; i++)
+		say(t, &m, one, text, TEXT, got);
+	assert_int_equal(tn_decoder_cache_bytes(m.decoder), bytes * 48);
+	tt_ok(t, tn_sequence_create(m.decoder, 48, &two, &t->err));
+	for (int i = 0; i < 48 / TEXT; i++)
+		say(t, &m, two, text, TEXT, want);
+	expect_near(got, want);
+	close_model(&m);
 }
 
 static void speaking_allocates_nothing(void **state)
