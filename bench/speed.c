@@ -1,0 +1,577 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* speed [--threads N] [--isa NAME] [--rounds N] [ROW...]: the kernels against what nothing can beat on this machine, taken in
+ * turns within one run: a copy, a read or a write of the same bytes, or dot products in registers. A round counts when the limit
+ * before it and the one after it agree within a tenth; the median of the ratios is printed, with the least and the greatest.
+ *
+ * speed --serve ROW [--threads N]: answers each line of input with the seconds of one round, so that a peer can take turns. */
+#include "base/half.h"
+#include "kernels/kernels.h"
+#include "base/pool.h"
+
+#include "speed_rows.h"
+
+#include "isa_enabled.h" /* made by the build: the lines of isa.def that fit the target */
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MATRICES = 10, OUT = 4096, TASK_ROWS = 64, FUSE_ROWS = 512, SCRATCH = 1 << 20, MOST_ROUNDS = 101 };
+
+#define ISA(name, arch, needs, flags) double bench_peak_##name(size_t rounds, float *sink);
+TN_ISA_LINES
+#undef ISA
+
+static const struct {
+	const char *isa;
+	double (*peak)(size_t rounds, float *sink);
+} peaks[] = {
+#define ISA(name, arch, needs, flags) { #name, bench_peak_##name },
+	TN_ISA_LINES
+#undef ISA
+};
+
+struct bench {
+	const struct row *row;
+	tn_context *ctx;
+	const struct tn_kernels *k;
+	unsigned threads;
+	double (*peak)(size_t rounds, float *sink);
+	size_t turn;                       /* which matrix is next: none is near when its turn comes */
+	size_t row_bytes[TN_PART_COUNT];
+	unsigned char *part[MATRICES][TN_PART_COUNT];
+	uint16_t *dense[MATRICES], *factor_a, *factor_b;  /* BF16: matrices, or what is quantized; adapters */
+	float *a, *b, *x, *y, *t;
+	void *prepared;
+	unsigned char *scratch;            /* SCRATCH for each worker */
+	int lora;                          /* with the adapter */
+	_Atomic unsigned sink;
+};
+
+/* ---- memory and time ------------------------------------------------------------------------------------- */
+
+/* Of one thread its own time: what others do with the CPU in between is not counted. */
+static clockid_t clock_used = CLOCK_THREAD_CPUTIME_ID;
+
+static double now(void)
+{
+	struct timespec t;
+	clock_gettime(clock_used, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+/* On large pages and touched. Rows run in processes of their own, so that all of it ends with them. */
+static void *memory(size_t bytes)
+{
+	const size_t page = 2 << 20;
+	unsigned char *p = mmap(NULL, bytes + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED)
+		abort();
+	p += (page - (uintptr_t)p % page) % page;
+	madvise(p, bytes, MADV_HUGEPAGE);
+	memset(p, 1, bytes);
+	return p;
+}
+
+static uint64_t state = 88172645463325252u;
+
+static float some(void)
+{
+	state ^= state << 13;
+	state ^= state >> 7;
+	state ^= state << 17;
+	return (float)((int64_t)state >> 40) * 0x1p-23f;
+}
+
+static double timed(struct bench *b, tn_status (*run)(void *, uint64_t, unsigned, struct tn_error *), uint64_t tasks)
+{
+	struct tn_work work = { .task_count = tasks, .run = run, .arg = b };
+	double begun = now();
+	tn_pool_run(b->ctx, &work, NULL);
+	return now() - begun;
+}
+
+/* ---- one round ------------------------------------------------------------------------------------------- */
+
+static struct tn_row row_at(const struct bench *b, size_t matrix, size_t row)
+{
+	struct tn_row at = { { NULL } };
+	for (unsigned p = 0; p < TN_PART_COUNT; p++)
+		if (b->row_bytes[p])
+			at.part[p] = b->part[matrix][p] + row * b->row_bytes[p];
+	return at;
+}
+
+static tn_status fuse_task(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
+{
+	struct bench *b = arg;
+	const struct row *row = b->row;
+	size_t first = task * FUSE_ROWS, from = b->turn % MATRICES; /* as many rows as tenon fuse takes at once */
+	size_t to = row->kind == FUSE ? (from + MATRICES / 2) % MATRICES : from;
+	struct tn_add_product p = { b->a, b->b + first * row->rank, row->rank, row->cols, FUSE_ROWS, 2, TN_BF16, TN_FACTORS_BF16 };
+	(void)err;
+	b->k->add_product(b->dense[to] + first * row->cols, row->cols * 2, b->dense[from] + first * row->cols, row->cols * 2, &p,
+			  b->scratch + worker * SCRATCH);
+	return TN_OK;
+}
+
+/* Rows go through float32, as in tenon quantize and dequantize. */
+static tn_status recode_task(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
+{
+	struct bench *b = arg;
+	const struct row *row = b->row;
+	const struct tn_codec *codec = b->k->codec[row->format.codec], *dense = b->k->codec[TN_CODEC_dense];
+	const struct tn_format bf16 = BF16;
+	float *values = (float *)(void *)(b->scratch + worker * SCRATCH);
+	size_t matrix = b->turn % MATRICES;
+	(void)err;
+	for (size_t i = task * TASK_ROWS; i < (task + 1) * TASK_ROWS; i++) {
+		struct tn_row packed = row_at(b, matrix, i), plain = { { b->dense[matrix] + i * row->cols } };
+		struct tn_row_out to = { { b->dense[matrix] + i * row->cols } };
+		if (row->kind == DEQUANTIZE) {
+			codec->decode(values, &packed, &row->format, row->cols);
+			dense->encode(&to, values, &bf16, row->cols);
+			continue;
+		}
+		for (unsigned p = 0; p < TN_PART_COUNT; p++)
+			to.part[p] = b->row_bytes[p] ? b->part[matrix][p] + i * b->row_bytes[p] : NULL;
+		dense->decode(values, &plain, &bf16, row->cols);
+		codec->encode(&to, values, &row->format, row->cols);
+	}
+	return TN_OK;
+}
+
+static tn_status product_task(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
+{
+	struct bench *b = arg;
+	const struct row *row = b->row;
+	size_t first = task * TASK_ROWS;
+	struct tn_product p = { &row->format, row->cols, row->m, row->precision };
+	struct tn_rows w = { .first = row_at(b, b->turn % MATRICES, first) };
+	(void)err;
+	memcpy(w.stride, b->row_bytes, sizeof w.stride);
+	b->k->product_rows(b->y + first, OUT, &p, b->prepared, &w, TASK_ROWS, b->scratch + worker * SCRATCH);
+	if (b->lora)
+		b->k->lora_expand(b->y + first, OUT, b->factor_b + first * row->rank, TN_BF16, row->rank, TASK_ROWS, b->t, row->rank,
+				  row->m, 2);
+	return TN_OK;
+}
+
+static tn_status adapter_task(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
+{
+	struct bench *b = arg;
+	const struct row *row = b->row;
+	const uint16_t *factors = b->dense[b->turn % MATRICES] + task * row->rank * (row->cols + OUT);
+	(void)worker;
+	(void)err;
+	b->k->lora_shrink(b->t + task * row->rank, row->rank, factors, TN_BF16, row->rank, row->cols, b->x + task * row->cols,
+			  row->cols, 1);
+	b->k->lora_expand(b->y + task * OUT, OUT, factors + row->rank * row->cols, TN_BF16, row->rank, OUT, b->t + task * row->rank,
+			  row->rank, 1, 2);
+	return TN_OK;
+}
+
+static double product(struct bench *b, int lora)
+{
+	const struct row *row = b->row;
+	struct tn_product p = { &row->format, row->cols, row->m, row->precision };
+	double begun = now();
+	b->lora = lora;
+	b->k->product_prepare(b->prepared, &p, b->x, row->cols);
+	if (lora)
+		b->k->lora_shrink(b->t, row->rank, b->factor_a, TN_BF16, row->rank, row->cols, b->x, row->cols, row->m);
+	double prepared = now() - begun;
+	return prepared + timed(b, product_task, OUT / TASK_ROWS);
+}
+
+static double ours(struct bench *b)
+{
+	b->turn++;
+	switch (b->row->kind) {
+	case FUSE:
+	case FUSE_IN_PLACE: return timed(b, fuse_task, OUT / FUSE_ROWS);
+	case QUANTIZE:
+	case DEQUANTIZE: return timed(b, recode_task, OUT / TASK_ROWS);
+	case ADAPTERS: return timed(b, adapter_task, TOKENS);
+	default: return product(b, b->row->kind == LORA);
+	}
+}
+
+/* ---- limits ---------------------------------------------------------------------------------------------- */
+
+static size_t source_bytes(const struct bench *b, unsigned part)
+{
+	const struct row *row = b->row;
+	if (row->kind == ADAPTERS)
+		return part ? 0 : TOKENS * row->rank * (row->cols + OUT) * 2;
+	if (row->kind == QUANTIZE)
+		return part ? 0 : OUT * row->cols * 2;
+	return OUT * b->row_bytes[part];
+}
+
+/* A 64th of each part. */
+static tn_status read_task(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
+{
+	struct bench *b = arg;
+	int dense = b->row->kind == QUANTIZE || b->row->kind == ADAPTERS;
+	(void)worker;
+	(void)err;
+	for (unsigned p = 0; p < TN_PART_COUNT; p++) {
+		size_t bytes = source_bytes(b, p) / 64;
+		const unsigned char *from = dense ? (const unsigned char *)b->dense[b->turn % MATRICES] : b->part[b->turn % MATRICES][p];
+		uint64_t sum[8] = { 0 }, v[8];
+		for (size_t i = 0; i + 64 <= bytes; i += 64) {
+			memcpy(v, from + task * bytes + i, 64);
+			for (int l = 0; l < 8; l++)
+				sum[l] ^= v[l];
+		}
+		for (int l = 1; l < 8; l++)
+			sum[0] ^= sum[l];
+		b->sink += (unsigned)sum[0];
+	}
+	return TN_OK;
+}
+
+static tn_status copy_task(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
+{
+	struct bench *b = arg;
+	size_t n = OUT / 64 * b->row->cols, from = b->turn % MATRICES, to = (from + MATRICES / 2) % MATRICES;
+	(void)worker;
+	(void)err;
+	memcpy(b->dense[to] + task * n, b->dense[from] + task * n, n * 2);
+	return TN_OK;
+}
+
+static tn_status write_task(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
+{
+	struct bench *b = arg;
+	size_t n = OUT / 64 * b->row->cols;
+	(void)worker;
+	(void)err;
+	memset(b->dense[b->turn % MATRICES] + task * n, (int)b->turn, n * 2);
+	return TN_OK;
+}
+
+static tn_status peak_task(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
+{
+	struct bench *b = arg;
+	float sink = 0;
+	(void)task;
+	(void)worker;
+	(void)err;
+	b->peak(100000, &sink);
+	b->sink += (unsigned)sink;
+	return TN_OK;
+}
+
+/* Seconds for the operations of the row at the rate of registers. */
+static double dots_limit(struct bench *b)
+{
+	const struct row *row = b->row;
+	float sink = 0;
+	double wanted = 2.0 * OUT * (double)row->cols * (double)(row->rank ? row->rank : row->m), each = b->peak(100000, &sink);
+	double seconds = timed(b, peak_task, 4 * b->threads);
+	b->sink += (unsigned)sink;
+	return seconds * wanted / (each * 4 * b->threads);
+}
+
+static double limit(struct bench *b)
+{
+	b->turn++;
+	switch (b->row->limit) {
+	case COPY: return timed(b, copy_task, 64);
+	case READ_SOURCE: return timed(b, read_task, 64);
+	case WRITE_RESULT: return timed(b, write_task, 64);
+	case DOTS: return dots_limit(b);
+	default: return product(b, 0);
+	}
+}
+
+/* ---- checks ---------------------------------------------------------------------------------------------- */
+
+/* What `portable` makes of the same row: the bytes must be the same. */
+static double check_recoded(struct bench *b)
+{
+	const struct row *row = b->row;
+	const struct tn_kernels *portable = tn_kernels_for("portable");
+	const struct tn_format bf16 = BF16;
+	float *values = memory(row->cols * 4);
+	unsigned char *want = memory(row->cols * 4);
+	double wrong = 0;
+	ours(b);
+	for (size_t i = 0; i < OUT; i += 97) {
+		size_t m = b->turn % MATRICES;
+		struct tn_row packed = row_at(b, m, i), plain = { { b->dense[m] + i * row->cols } };
+		struct tn_row_out out = { { want, want + row->cols * 2, want + row->cols * 3 } };
+		if (row->kind == DEQUANTIZE) {
+			portable->codec[row->format.codec]->decode(values, &packed, &row->format, row->cols);
+			portable->codec[TN_CODEC_dense]->encode(&out, values, &bf16, row->cols);
+			wrong += memcmp(want, plain.part[0], row->cols * 2) != 0;
+			continue;
+		}
+		portable->codec[TN_CODEC_dense]->decode(values, &plain, &bf16, row->cols);
+		portable->codec[row->format.codec]->encode(&out, values, &row->format, row->cols);
+		for (unsigned p = 0; p < TN_PART_COUNT; p++)
+			wrong += b->row_bytes[p] && memcmp(out.part[p], packed.part[p], b->row_bytes[p]) != 0;
+	}
+	return wrong;
+}
+
+/* The largest error in units of the last place of BF16, in every 97th row. */
+static double check_fused(struct bench *b)
+{
+	const struct row *row = b->row;
+	size_t from = (b->turn + 1) % MATRICES, to = row->kind == FUSE ? (from + MATRICES / 2) % MATRICES : from;
+	uint16_t *w = memory(OUT * row->cols * 2);
+	double worst = 0;
+	memcpy(w, b->dense[from], OUT * row->cols * 2);
+	ours(b);
+	for (size_t i = 0; i < OUT; i += 97)
+		for (size_t j = 0; j < row->cols; j++) {
+			double sum = 0, truth;
+			for (size_t k = 0; k < row->rank; k++)
+				sum += (double)b->b[i * row->rank + k] * (double)b->a[k * row->cols + j];
+			truth = (double)tn_f32_from_bf16(w[i * row->cols + j]) + 2 * sum;
+			double got = (double)tn_f32_from_bf16(b->dense[to][i * row->cols + j]);
+			worst = fmax(worst, fabs(got - truth) / ldexp(1, (int)floor(log2(fmax(fabs(truth), 1e-30))) - 7));
+		}
+	munmap(w, OUT * row->cols * 2);
+	return worst;
+}
+
+/* y against sums in double: the error relative to the largest, every 97th row of the matrix and every token. */
+static double check_product(struct bench *b)
+{
+	const struct row *row = b->row;
+	float *values = memory(row->cols * 4);
+	double error = 0, size = 0;
+	ours(b);
+	for (size_t i = 0; i < OUT; i += 97) {
+		struct tn_row at = row_at(b, b->turn % MATRICES, i);
+		tn_kernels_for("portable")->codec[row->format.codec]->decode(values, &at, &row->format, row->cols);
+		for (size_t t = 0; t < row->m; t++) {
+			double sum = 0;
+			for (size_t j = 0; j < row->cols; j++)
+				sum += (double)values[j] * (double)b->x[t * row->cols + j];
+			for (size_t k = 0; k < row->rank; k++)
+				sum += 2.0 * (double)tn_f32_from_bf16(b->factor_b[i * row->rank + k]) * (double)b->t[t * row->rank + k];
+			error += pow(sum - (double)b->y[t * OUT + i], 2);
+			size += sum * sum;
+		}
+	}
+	return sqrt(error / size);
+}
+
+static double check_adapters(struct bench *b)
+{
+	const struct row *row = b->row;
+	double error = 0, size = 0;
+	memset(b->y, 0, TOKENS * OUT * sizeof *b->y);
+	ours(b);
+	for (size_t t = 0; t < TOKENS; t += 7) {
+		const uint16_t *a = b->dense[b->turn % MATRICES] + t * row->rank * (row->cols + OUT), *f = a + row->rank * row->cols;
+		double z[64];
+		for (size_t k = 0; k < row->rank; k++) {
+			z[k] = 0;
+			for (size_t j = 0; j < row->cols; j++)
+				z[k] += (double)tn_f32_from_bf16(a[k * row->cols + j]) * (double)b->x[t * row->cols + j];
+		}
+		for (size_t i = 0; i < OUT; i++) {
+			double sum = 0;
+			for (size_t k = 0; k < row->rank; k++)
+				sum += 2 * z[k] * (double)tn_f32_from_bf16(f[i * row->rank + k]);
+			error += pow(sum - (double)b->y[t * OUT + i], 2);
+			size += sum * sum;
+		}
+	}
+	return sqrt(error / size);
+}
+
+static double check(struct bench *b)
+{
+	switch (b->row->kind) {
+	case FUSE:
+	case FUSE_IN_PLACE: return check_fused(b);
+	case QUANTIZE:
+	case DEQUANTIZE: return check_recoded(b);
+	case ADAPTERS: return check_adapters(b);
+	default: return check_product(b);
+	}
+}
+
+/* ---- a row ----------------------------------------------------------------------------------------------- */
+
+static void fill_halves(uint16_t *dst, size_t n, float size)
+{
+	for (size_t i = 0; i < n; i++)
+		dst[i] = tn_bf16_from_f32(size * (some() + some() + some()));
+}
+
+static void make_matrices(struct bench *b)
+{
+	const struct row *row = b->row;
+	const struct tn_codec *codec = b->k->codec[row->format.codec];
+	float *values = memory(row->cols * 4);
+	const struct tn_format bf16 = BF16;
+	for (unsigned p = 0; p < TN_PART_COUNT; p++)
+		b->row_bytes[p] = p == TN_PART_BIASES && !codec->has_biases ? 0 : codec->part_bytes(&row->format, p, row->cols);
+	for (size_t m = 0; m < MATRICES; m++) {
+		b->dense[m] = memory(OUT * row->cols * 2);
+		fill_halves(b->dense[m], OUT * row->cols, 0.02f);
+		for (unsigned p = 0; p < TN_PART_COUNT; p++)
+			b->part[m][p] = b->row_bytes[p] ? memory(OUT * b->row_bytes[p]) : NULL;
+		for (size_t i = 0; i < OUT && row->format.codec != TN_CODEC_dense; i++) {
+			struct tn_row from = { { b->dense[m] + i * row->cols } }, at = row_at(b, m, i);
+			struct tn_row_out to = { { NULL } };
+			for (unsigned p = 0; p < TN_PART_COUNT; p++)
+				to.part[p] = at.part[p] ? b->part[m][p] + i * b->row_bytes[p] : NULL;
+			b->k->codec[TN_CODEC_dense]->decode(values, &from, &bf16, row->cols);
+			codec->encode(&to, values, &row->format, row->cols);
+		}
+		if (row->format.codec == TN_CODEC_dense)
+			memcpy(b->part[m][0], b->dense[m], OUT * b->row_bytes[0]);
+	}
+}
+
+static void make(struct bench *b)
+{
+	const struct row *row = b->row;
+	size_t rank = row->rank ? row->rank : 1, m = row->m ? row->m : 1;
+	struct tn_product p = { &row->format, row->cols, m, row->precision };
+	make_matrices(b);
+	b->factor_a = memory(rank * row->cols * 2);
+	b->factor_b = memory(rank * OUT * 2);
+	b->a = memory(rank * row->cols * 4);
+	b->b = memory(rank * OUT * 4);
+	fill_halves(b->factor_a, rank * row->cols, 0.02f);
+	fill_halves(b->factor_b, rank * OUT, 0.02f);
+	for (size_t i = 0; i < rank * row->cols; i++)
+		b->a[i] = tn_f32_from_bf16(b->factor_a[i]);
+	for (size_t i = 0; i < rank * OUT; i++)
+		b->b[i] = tn_f32_from_bf16(b->factor_b[i]);
+	b->x = memory(m * row->cols * 4);
+	b->y = memory(m * OUT * 4);
+	b->t = memory(m * rank * 4);
+	for (size_t i = 0; i < m * row->cols; i++)
+		b->x[i] = some();
+	b->prepared = memory(b->k->product_bytes(&p));
+	b->scratch = memory(b->threads * SCRATCH);
+}
+
+static int compare(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+	return (x > y) - (x < y);
+}
+
+static double middle(double *values, size_t n)
+{
+	qsort(values, n, sizeof *values, compare);
+	return values[n / 2];
+}
+
+static void measure(struct bench *b, size_t wanted)
+{
+	static const char *const limits[] = { "memcpy", "read", "write", "dots in registers", "the same without" };
+	double ratio[MOST_ROUNDS], time[MOST_ROUNDS], limit_time[MOST_ROUNDS], error = check(b);
+	size_t n = 0;
+	ours(b);
+	double before = limit(b);
+	for (size_t tried = 0; n < wanted && tried < 4 * wanted; tried++) {
+		double seconds = ours(b), after = limit(b), least = before < after ? before : after;
+		int steady = fabs(before - after) <= 0.1 * least;
+		before = after;
+		if (!steady)
+			continue;
+		time[n] = seconds;
+		limit_time[n] = least;
+		ratio[n++] = least / seconds;
+	}
+	if (n < wanted / 2 + 1) {
+		printf("| %s | %u | busy: %zu of %zu rounds were steady | | | | |\n", b->row->name, b->threads, n, wanted);
+		return;
+	}
+	double r = middle(ratio, n);
+	printf("| %s | %u | %.3f ms | %.3f ms | %.2f (%.2f - %.2f) of %s | %.1e %s | %s |\n", b->row->name, b->threads,
+	       middle(time, n) * 1e3, middle(limit_time, n) * 1e3, r, ratio[0], ratio[n - 1], limits[b->row->limit], error,
+	       error <= b->row->most ? "ok" : "WRONG", b->k->isa);
+	fflush(stdout);
+}
+
+static void serve(struct bench *b)
+{
+	char line[64];
+	printf("%g\n", check(b));
+	fflush(stdout);
+	while (fgets(line, sizeof line, stdin)) {
+		printf("%.9f\n", line[0] == 'l' ? limit(b) : ours(b));
+		fflush(stdout);
+	}
+}
+
+struct arguments {
+	unsigned threads;
+	const char *isa, *serve;
+	size_t rounds;
+};
+
+static int run_row(const struct row *row, const struct arguments *arg)
+{
+	struct bench b = { .row = row, .threads = arg->threads };
+	struct tn_options options = TN_OPTIONS_INIT;
+	options.threads = arg->threads;
+	options.isa = arg->isa;
+	clock_used = arg->threads > 1 ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID;
+	if (tn_context_create(&options, &b.ctx, NULL) != TN_OK)
+		return 77; /* this CPU cannot */
+	b.k = tn_kernels_for(tn_context_isa(b.ctx));
+	for (size_t i = 0; i < sizeof peaks / sizeof *peaks; i++)
+		if (strcmp(peaks[i].isa, b.k->isa) == 0)
+			b.peak = peaks[i].peak;
+	make(&b);
+	if (arg->serve)
+		serve(&b);
+	else
+		measure(&b, arg->rounds);
+	tn_context_destroy(b.ctx);
+	return 0;
+}
+
+static int run_apart(const struct row *row, const struct arguments *arg)
+{
+	int status = 1;
+	pid_t child = fork();
+	if (child == 0)
+		exit(run_row(row, arg));
+	return child < 0 || waitpid(child, &status, 0) < 0 || status != 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct arguments arg = { 1, NULL, NULL, 9 };
+	int i = 1, failed = 0;
+	for (; i + 1 < argc && strncmp(argv[i], "--", 2) == 0; i += 2) {
+		const char *value = argv[i + 1];
+		if (strcmp(argv[i], "--threads") == 0)
+			arg.threads = (unsigned)atoi(value);
+		else if (strcmp(argv[i], "--rounds") == 0)
+			arg.rounds = (size_t)atoi(value) % MOST_ROUNDS;
+		else if (strcmp(argv[i], "--isa") == 0)
+			arg.isa = value;
+		else
+			arg.serve = value;
+	}
+	for (size_t r = 0; r < sizeof rows / sizeof *rows; r++) {
+		int wanted = arg.serve ? strcmp(arg.serve, rows[r].name) == 0 : i == argc;
+		for (int n = i; n < argc && !arg.serve; n++)
+			wanted |= strcmp(argv[n], rows[r].name) == 0;
+		if (wanted)
+			failed |= arg.serve ? run_row(&rows[r], &arg) : run_apart(&rows[r], &arg);
+	}
+	return failed;
+}

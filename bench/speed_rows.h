@@ -1,0 +1,61 @@
+/* The rows of `speed`. */
+#ifndef BENCH_SPEED_ROWS_H
+#define BENCH_SPEED_ROWS_H
+
+#include "kernels/kernels.h"
+
+enum { TOKENS = 64 };
+enum kind { FUSE, FUSE_IN_PLACE, QUANTIZE, DEQUANTIZE, PRODUCT, LORA, ADAPTERS };
+enum limit { COPY, READ_SOURCE, WRITE_RESULT, DOTS, WITHOUT_LORA };
+
+/* A row of the table. */
+struct row {
+	const char *name;
+	enum kind kind;
+	enum limit limit;
+	size_t cols, m, rank;
+	struct tn_format format;
+	enum tn_precision precision;
+	double most;                       /* error that the check allows */
+};
+
+#define BF16 { .codec = TN_CODEC_dense, .dtype = TN_BF16 }
+#define AFFINE(b) { .codec = TN_CODEC_affine, .dtype = TN_BF16, .bits = b, .group = 64 }
+#define MXFP4 { .codec = TN_CODEC_mxfp4, .dtype = TN_BF16, .bits = 4, .group = 32 }
+#define NVFP4 { .codec = TN_CODEC_nvfp4, .dtype = TN_BF16, .bits = 4, .group = 16 }
+#define MXFP8 { .codec = TN_CODEC_mxfp8, .dtype = TN_BF16, .bits = 8, .group = 32 }
+
+static const struct row rows[] = {
+	{ "fuse-r16", FUSE, COPY, 4096, 0, 16, BF16, 0, 0.52 },
+	{ "fuse-r16-in-place", FUSE_IN_PLACE, COPY, 4096, 0, 16, BF16, 0, 0.52 },
+	{ "fuse-r64", FUSE_IN_PLACE, DOTS, 4096, 0, 64, BF16, 0, 0.52 },
+	{ "quantize-2", QUANTIZE, READ_SOURCE, 4096, 0, 0, AFFINE(2), 0, 0 },
+	{ "quantize-4", QUANTIZE, READ_SOURCE, 4096, 0, 0, AFFINE(4), 0, 0 },
+	{ "quantize-8", QUANTIZE, READ_SOURCE, 4096, 0, 0, AFFINE(8), 0, 0 },
+	{ "quantize-mxfp4", QUANTIZE, READ_SOURCE, 4096, 0, 0, MXFP4, 0, 0 },
+	{ "quantize-nvfp4", QUANTIZE, READ_SOURCE, 4096, 0, 0, NVFP4, 0, 0 },
+	{ "quantize-mxfp8", QUANTIZE, READ_SOURCE, 4096, 0, 0, MXFP8, 0, 0 },
+	{ "dequantize-3", DEQUANTIZE, WRITE_RESULT, 4096, 0, 0, AFFINE(3), 0, 0 },
+	{ "dequantize-4", DEQUANTIZE, WRITE_RESULT, 4096, 0, 0, AFFINE(4), 0, 0 },
+	{ "dequantize-8", DEQUANTIZE, WRITE_RESULT, 4096, 0, 0, AFFINE(8), 0, 0 },
+	{ "dequantize-mxfp4", DEQUANTIZE, WRITE_RESULT, 4096, 0, 0, MXFP4, 0, 0 },
+	{ "dequantize-nvfp4", DEQUANTIZE, WRITE_RESULT, 4096, 0, 0, NVFP4, 0, 0 },
+	{ "dequantize-mxfp8", DEQUANTIZE, WRITE_RESULT, 4096, 0, 0, MXFP8, 0, 0 },
+	{ "gemv-4-exact", PRODUCT, READ_SOURCE, 14336, 1, 0, AFFINE(4), TN_PRECISION_EXACT, 1e-5 },
+	{ "gemv-4-16", PRODUCT, READ_SOURCE, 14336, 1, 0, AFFINE(4), TN_PRECISION_16, 5e-5 },
+	{ "gemv-4-int8", PRODUCT, READ_SOURCE, 14336, 1, 0, AFFINE(4), TN_PRECISION_INT8, 2e-2 },
+	{ "gemv-mxfp4-exact", PRODUCT, READ_SOURCE, 14336, 1, 0, MXFP4, TN_PRECISION_EXACT, 1e-5 },
+	{ "gemv-nvfp4-exact", PRODUCT, READ_SOURCE, 14336, 1, 0, NVFP4, TN_PRECISION_EXACT, 1e-5 },
+	{ "gemv-8-exact", PRODUCT, READ_SOURCE, 14336, 1, 0, AFFINE(8), TN_PRECISION_EXACT, 1e-5 },
+	{ "gemv-bf16-exact", PRODUCT, READ_SOURCE, 4096, 1, 0, BF16, TN_PRECISION_EXACT, 1e-5 },
+	{ "lora-4", LORA, WITHOUT_LORA, 14336, 1, 16, AFFINE(4), TN_PRECISION_EXACT, 1e-5 },
+	{ "lora-bf16", LORA, WITHOUT_LORA, 4096, 1, 16, BF16, TN_PRECISION_EXACT, 1e-5 },
+	{ "gemm-4-m4", PRODUCT, DOTS, 14336, 4, 0, AFFINE(4), TN_PRECISION_EXACT, 1e-5 },
+	{ "gemm-4-m16", PRODUCT, DOTS, 14336, 16, 0, AFFINE(4), TN_PRECISION_EXACT, 1e-5 },
+	{ "gemm-4-m64", PRODUCT, DOTS, 14336, 64, 0, AFFINE(4), TN_PRECISION_EXACT, 1e-5 },
+	{ "gemm-4-16-m64", PRODUCT, DOTS, 14336, 64, 0, AFFINE(4), TN_PRECISION_16, 5e-5 },
+	{ "gemm-4-int8-m64", PRODUCT, DOTS, 14336, 64, 0, AFFINE(4), TN_PRECISION_INT8, 2e-2 },
+	{ "adapters-64", ADAPTERS, READ_SOURCE, 4096, TOKENS, 16, BF16, TN_PRECISION_EXACT, 1e-5 },
+};
+
+#endif
