@@ -226,6 +226,7 @@ static tn_status read_task(void *arg, uint64_t task, unsigned worker, struct tn_
 		const unsigned char *from = dense ? (const unsigned char *)b->dense[b->turn % MATRICES] : b->part[b->turn % MATRICES][p];
 		uint64_t sum[8] = { 0 }, v[8];
 		for (size_t i = 0; i + 64 <= bytes; i += 64) {
+			__builtin_prefetch(from + task * bytes + i + 4096, 0, 2);
 			memcpy(v, from + task * bytes + i, 64);
 			for (int l = 0; l < 8; l++)
 				sum[l] ^= v[l];

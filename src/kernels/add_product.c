@@ -62,7 +62,7 @@ int TN_ISA_NAME(tn_add_product)(void *dst, size_t dst_stride, const void *src, s
 	int bad = 0;
 	(void)scratch;
 	for (size_t first = 0; first < p->cols; first += TN_PANEL_COLS) {
-		const struct panel panel = { p, first, panel_cols(p, first), panel_top(p, first) };
+		const struct panel panel = { p, first, panel_cols(p, first), panel_longest(p, first) };
 		for (size_t i = 0; i < p->rows; i++) {
 			const float *b = p->b + i * p->rank;
 			const struct settled_row row = settle_row(&panel, b, row_length(p, b));

@@ -5,7 +5,7 @@
 #include "kernels/add_product.h"
 #include "kernels/x86/override.h"
 
-enum { TILE_ROWS = 6 };
+enum { TILE_ROWS = 6, AHEAD = 24 }; /* rows of the source that are asked for into the second cache */
 
 /* ---- vectors --------------------------------------------------------------------------------------------- */
 
@@ -164,6 +164,7 @@ static void pack_rows(float *dst, const float *b, size_t rows, size_t rank, floa
 /* Rows of a panel. */
 struct band {
 	const struct panel *panel;
+	size_t count;                      /* of rows */
 	const float *a, *b;                /* packed */
 	const float *rows;                 /* of B as they are */
 	size_t steps;                      /* packed rows of a tile: rank, or its pairs */
@@ -188,6 +189,7 @@ TN_INLINE vec multiply_add(vec a, vec b, vec sum, enum how how)
 struct finish {
 	vec scale;
 	pair limit, width;                 /* of the row with the highest limit */
+	const char *next;                  /* what will be read in a while */
 	size_t j, n;                       /* n is TILE_COLS but for the last tile of a row */
 	int scaled;
 };
@@ -263,23 +265,24 @@ TN_INLINE struct finish finish_for(const struct band *band, size_t i, size_t row
 	for (size_t r = 0; r < rows; r++)
 		longest = band->lengths[i + r] > longest ? band->lengths[i + r] : longest;
 	uint16_t limit = settle_row(band->panel, NULL, longest).limit;
-	return (struct finish){ SPREAD((float)p->scale), SPREAD_HALF(limit), SPREAD_HALF(half_infinity(p->dtype) - limit), 0, 0,
+	const char *next = (const char *)band->src + (i + AHEAD) * band->src_stride;
+	if (i + AHEAD >= band->count) /* the same rows, one panel further */
+		next += 2 * TN_PANEL_COLS - band->count * band->src_stride;
+	return (struct finish){ SPREAD((float)p->scale), SPREAD_HALF(limit), SPREAD_HALF(half_infinity(p->dtype) - limit), next, 0, 0,
 				scaled };
 }
 
 /* `rows` rows from row i on of the band. */
-TN_INLINE int tile(const struct band *band, size_t i, const struct finish *f, const int rows, int prefetch, enum how how)
+TN_INLINE int tile(const struct band *band, size_t i, const struct finish *f, const int rows, enum how how)
 {
 	const float *b = band->b + i * band->steps, *a = band->a + f->j / TILE_COLS * band->steps * TILE_COLS;
 	vec sum[TILE_ROWS][VECTORS];
 	TN_UNROLL(6)
 	for (int r = 0; r < rows; r++) {
-		if (prefetch) {
-			const char *next = (const char *)band->src + (i + (size_t)(r + rows)) * band->src_stride + 2 * f->j;
-			_mm_prefetch(next, _MM_HINT_T0);
-			if (TILE_COLS > 32)
-				_mm_prefetch(next + 64, _MM_HINT_T0);
-		}
+		const char *next = f->next + (size_t)r * band->src_stride + 2 * f->j;
+		_mm_prefetch(next, _MM_HINT_T1);
+		if (TILE_COLS > 32)
+			_mm_prefetch(next + 64, _MM_HINT_T1);
 		TN_UNROLL(4)
 		for (int v = 0; v < VECTORS; v++)
 			sum[r][v] = ZERO();
@@ -304,13 +307,13 @@ TN_INLINE int tile(const struct band *band, size_t i, const struct finish *f, co
 	return bad;
 }
 
-TN_INLINE int add_rows_as(const struct band *band, size_t i, const int rows, int prefetch, enum how how, int scaled)
+TN_INLINE int add_rows_as(const struct band *band, size_t i, const int rows, enum how how, int scaled)
 {
 	struct finish f = finish_for(band, i, (size_t)rows, scaled);
 	int bad = 0;
 	for (f.j = 0; f.j < band->panel->cols; f.j += TILE_COLS) {
 		f.n = band->panel->cols - f.j < TILE_COLS ? band->panel->cols - f.j : TILE_COLS;
-		bad |= tile(band, i, &f, rows, prefetch, how);
+		bad |= tile(band, i, &f, rows, how);
 	}
 	return bad;
 }
@@ -320,9 +323,9 @@ TN_INLINE int add_band_as(const struct band *band, size_t rows, enum how how, in
 	size_t i = 0;
 	int bad = 0;
 	for (; i + TILE_ROWS <= rows; i += TILE_ROWS)
-		bad |= add_rows_as(band, i, TILE_ROWS, i + 2 * TILE_ROWS <= rows, how, scaled);
+		bad |= add_rows_as(band, i, TILE_ROWS, how, scaled);
 	for (; i < rows; i++)
-		bad |= add_rows_as(band, i, 1, 0, how, scaled);
+		bad |= add_rows_as(band, i, 1, how, scaled);
 	return bad;
 }
 
@@ -359,7 +362,7 @@ struct work {
 	enum how how;
 	int scaled;
 	size_t steps;
-	float *a, *b, *lengths, *tops;     /* a packed panel, packed rows, and what settle_row needs */
+	float *a, *b, *lengths, *longest;     /* a packed panel, packed rows, and what settle_row needs */
 };
 
 static struct work plan(const struct tn_add_product *p, float *scratch)
@@ -368,9 +371,9 @@ static struct work plan(const struct tn_add_product *p, float *scratch)
 	struct work w = { p, how, !moves_into_b(p->scale), how == PAIRS ? (p->rank + 1) / 2 : p->rank, scratch, NULL, NULL, NULL };
 	w.b = w.a + w.steps * TN_PANEL_COLS;
 	w.lengths = w.b + w.steps * TN_PANEL_ROWS;
-	w.tops = w.lengths + TN_PANEL_ROWS;
+	w.longest = w.lengths + TN_PANEL_ROWS;
 	for (size_t first = 0; first < p->cols; first += TN_PANEL_COLS)
-		w.tops[first / TN_PANEL_COLS] = panel_top(p, first);
+		w.longest[first / TN_PANEL_COLS] = panel_longest(p, first);
 	return w;
 }
 
@@ -385,8 +388,8 @@ static int add_rows(const struct work *w, unsigned char *dst, size_t dst_stride,
 	for (size_t i = 0; i < rows; i++)
 		w->lengths[i] = row_length(p, b + i * p->rank);
 	for (size_t first = 0; first < p->cols; first += TN_PANEL_COLS) {
-		const struct panel panel = { p, first, panel_cols(p, first), w->tops[first / TN_PANEL_COLS] };
-		struct band band = { &panel, w->a, w->b, b, w->steps, w->lengths, dst + 2 * first, src + 2 * first, dst_stride,
+		const struct panel panel = { p, first, panel_cols(p, first), w->longest[first / TN_PANEL_COLS] };
+		struct band band = { &panel, rows, w->a, w->b, b, w->steps, w->lengths, dst + 2 * first, src + 2 * first, dst_stride,
 				     src_stride };
 #if defined(__AVX512BF16__)
 		if (w->how == PAIRS)

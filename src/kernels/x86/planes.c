@@ -214,7 +214,9 @@ TN_INLINE floats load_scales(const unsigned char *scales, size_t g, size_t group
 	}
 	__m512i magnitude = _mm512_and_si512(wide, _mm512_set1_epi32(0x7F)), sign = _mm512_xor_si512(wide, magnitude);
 	__mmask16 nan = _mm512_cmpeq_epi32_mask(magnitude, _mm512_set1_epi32(0x7F));
-	floats value = _mm512_mul_ps(_mm512_castsi512_ps(_mm512_slli_epi32(magnitude, 20)), _mm512_set1_ps(0x1p120f));
+	floats value = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_slli_epi32(magnitude, 20), _mm512_set1_epi32(120 << 23)));
+	floats small = _mm512_mul_ps(_mm512_cvtepi32_ps(magnitude), _mm512_set1_ps(0x1p-9f)); /* subnormal there */
+	value = _mm512_mask_mov_ps(value, _mm512_cmplt_epi32_mask(magnitude, _mm512_set1_epi32(8)), small);
 	value = _mm512_mask_mov_ps(value, nan, _mm512_castsi512_ps(_mm512_set1_epi32(0x7FC00000)));
 	return _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(value), _mm512_slli_epi32(sign, 24)));
 #else
@@ -233,8 +235,9 @@ TN_INLINE floats load_scales(const unsigned char *scales, size_t g, size_t group
 	}
 	__m256i magnitude = _mm256_and_si256(wide, _mm256_set1_epi32(0x7F)), sign = _mm256_xor_si256(wide, magnitude);
 	__m256i nan = _mm256_cmpeq_epi32(magnitude, _mm256_set1_epi32(0x7F));
-	__m256i value = _mm256_castps_si256(
-		_mm256_mul_ps(_mm256_castsi256_ps(_mm256_slli_epi32(magnitude, 20)), _mm256_set1_ps(0x1p120f)));
+	__m256i value = _mm256_add_epi32(_mm256_slli_epi32(magnitude, 20), _mm256_set1_epi32(120 << 23));
+	__m256 small = _mm256_mul_ps(_mm256_cvtepi32_ps(magnitude), _mm256_set1_ps(0x1p-9f)); /* subnormal there */
+	value = _mm256_blendv_epi8(value, _mm256_castps_si256(small), _mm256_cmpgt_epi32(_mm256_set1_epi32(8), magnitude));
 	value = _mm256_blendv_epi8(value, _mm256_set1_epi32(0x7FC00000), nan);
 	return _mm256_castsi256_ps(_mm256_or_si256(value, _mm256_slli_epi32(sign, 24)));
 #endif
