@@ -26,6 +26,19 @@ sed -n '/"quantization_config"/,/}/p' n4/config.json
 try tenon convert --hf-path examples/base-mlx-4bit --mlx-path n5 --to bnb-nf4 --dry-run
 try tenon convert --hf-path examples/base --mlx-path n5 --to bnb-nf4 -q
 try tenon convert --hf-path examples/base --mlx-path n5 --to bnb-fp4
+echo "--- an adapter on it: fused in its own layout, verified, and run packed, fused and beside"
+try tenon fuse --model n4 --adapter-path examples/adapters/robot --save-path n4-robot | sed 's/ in [0-9.]* s (.*)//'
+try tenon verify n4 examples/adapters/robot n4-robot
+cmp n4/config.json n4-robot/config.json && echo same config
+try tenon fuse -q --model n4 --adapter-path examples/adapters/robot --save-path n4-dense --dequantize
+try tenon verify n4 examples/adapters/robot n4-dense
+try tenon fuse -q --model n4 --adapter-path examples/adapters/pirate:0.1 --save-path x --promote-bits 8
+try tenon fuse -q --model n4 --adapter-path examples/adapters/pirate:0.1 --save-path x --rounding nearest --min-survival 0.9
+tenon dequantize -q --model n4 --save-path n4-plain
+for model in n4 n4-plain n4-robot n4-dense; do
+	echo "$model: $(tenon run -q --isa portable --model $model --prompt "Hello there" --max-tokens 24 --temp 0 2>/dev/null)"
+done
+echo "beside: $(tenon run -q --isa portable --model n4 --adapter-path examples/adapters/robot --prompt "Hello there" --max-tokens 24 --temp 0 2>/dev/null)"
 echo "--- whole models, and what is refused"
 ln -s "$FOREIGN/bnb_llama_nf4_dq" llama
 try tenon inspect llama
