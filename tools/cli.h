@@ -76,6 +76,10 @@ void cli_listen(void);
  * this on its way to people. The text itself when it is plain, else valid for three further calls. */
 const char *cli_safe(const char *text);
 
+/* What a model says, at once to stdout; a terminal gets its control characters, but for line ends and tabs, as \xNN. `text` has
+ * a NUL behind it. */
+void cli_say(const char *text, size_t bytes);
+
 /* To stdout as a string of JSON; what is no UTF-8 becomes U+FFFD. */
 void cli_print_json_text(const char *text);
 /* The same for `length` bytes, which must end with a whole character, or with a NUL behind them. */

@@ -94,8 +94,7 @@ static int keep(void *user, uint32_t id, const char *piece, size_t bytes)
 	(void)id;
 	if (!piece)
 		return 0;
-	fwrite(piece, 1, bytes, stdout);
-	fflush(stdout);
+	cli_say(piece, bytes);
 	if (d->bytes + bytes > d->reply_capacity) {
 		size_t larger = 2 * (d->bytes + bytes) + 256;
 		char *reply = realloc(d->reply, larger);

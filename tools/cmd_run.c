@@ -52,8 +52,7 @@ static int keep(void *user, uint32_t id, const char *piece, size_t bytes)
 	if (!piece)
 		return 0;
 	if (!cli.json) {
-		fwrite(piece, 1, bytes, stdout);
-		fflush(stdout);
+		cli_say(piece, bytes);
 		return 0;
 	}
 	if (a->bytes + bytes + 1 > a->text_capacity) {

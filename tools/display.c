@@ -3,6 +3,7 @@
 #include "cli.h"
 
 #include <string.h>
+#include <unistd.h>
 
 /* Bytes of the UTF-8 character at s; 0 when none stands there. A NUL ends it like any byte that cannot follow. */
 static size_t character_bytes(const unsigned char *s)
@@ -59,6 +60,22 @@ const char *cli_safe(const char *text)
 	char *out = texts[next++ % TEXTS];
 	escape(text, out, LONGEST);
 	return out;
+}
+
+void cli_say(const char *text, size_t bytes)
+{
+	const int terminal = isatty(STDOUT_FILENO);
+	for (size_t i = 0, n; i < bytes; i += n) {
+		const unsigned char *s = (const unsigned char *)text + i;
+		n = character_bytes(s);
+		n = n && n <= bytes - i ? n : 1;
+		if (terminal && is_control(s) && *s != '\n' && *s != '\t')
+			for (size_t k = 0; k < n; k++)
+				printf("\\x%02x", s[k]);
+		else
+			fwrite(s, 1, n, stdout);
+	}
+	fflush(stdout);
 }
 
 void cli_print_json_text(const char *text)
