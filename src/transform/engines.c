@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rules of PEFT 0.21, mlx-lm 0.32.2 (both run), vLLM (lora/peft_helper.py), llama.cpp (convert_lora_to_gguf.py) and Ollama
- * (docs: import), the last three as their sources say in 2026. */
+/* Rules of PEFT 0.21 and mlx-lm 0.32.2 (both run), and as their sources say in 2026: vLLM (vllm/config/lora.py: ranks;
+ * vllm/lora/peft_helper.py: what is refused, the scale), llama.cpp (convert_lora_to_gguf.py; src/llama-adapter.cpp and .h: what
+ * is loaded, alpha / rank of each pair), Ollama (convert/convert.go, convert/convert_llama_adapter.go). */
 #include "transform/engines.h"
 
 #include "adapter/selection.h"
 #include "base/error.h"
 #include "tenon/transform.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -46,6 +48,23 @@ static int has_kind(const tn_adapter *a, tn_module_kind kind)
 {
 	for (size_t i = 0; i < a->count; i++)
 		if (a->entries[i].module.kind == kind)
+			return 1;
+	return 0;
+}
+
+/* Whole tensors: norms alone, or others too. */
+static int has_saved(const tn_adapter *a, int norms)
+{
+	for (size_t i = 0; i < a->count; i++)
+		if (a->entries[i].module.kind == TN_MODULE_SAVED && (strstr(a->entries[i].module.path, "norm") != NULL) == norms)
+			return 1;
+	return 0;
+}
+
+static int has_head(const tn_adapter *a)
+{
+	for (size_t i = 0; i < a->count; i++)
+		if (tn_path_is_head(a->entries[i].module.path))
 			return 1;
 	return 0;
 }
@@ -137,6 +156,7 @@ static tn_status check_vllm(struct check *c, struct tn_error *err)
 		{ f->method == TN_METHOD_DORA, E, "use_dora", "vLLM does not support DoRA; fuse the adapter" },
 		{ f->saved.count != 0, E, "modules_to_save", "vLLM only takes adapters without modules_to_save; fuse the adapter" },
 		{ strcmp(f->bias, "none") != 0 || f->lora_bias, E, "bias", "vLLM does not take adapter biases; fuse the adapter" },
+		{ f->adalora_rank != 0, E, "peft_type", "vLLM takes LoRA alone, and this is AdaLoRA; fuse the adapter" },
 		{ rank > 512, E, "r", "vLLM takes ranks up to 512; fuse the adapter" },
 		{ f->base_change != TN_BASE_AS_IS, E, "init_lora_weights", "vLLM adds the factors to the original base, and these "
 									   "belong to an altered one; fuse the adapter" },
@@ -149,6 +169,21 @@ static tn_status check_vllm(struct check *c, struct tn_error *err)
 	return SAY(c, rules, err);
 }
 
+/* What llama.cpp makes of factors, however they came to it: it knows one alpha for all, and the rank of each pair. */
+static tn_status check_ggml(struct check *c, struct tn_error *err)
+{
+	const struct tn_adapter_config *f = &c->adapter->config;
+	const struct rule rules[] = {
+		{ f->adalora_rank != 0, E, "peft_type", "llama.cpp knows lora_a and lora_b alone, and this is AdaLoRA; fuse the adapter" },
+		{ f->use_rslora, W, "use_rslora", "llama.cpp scales by lora_alpha / r and not by its square root; fuse the adapter, or "
+						  "give --lora-scaled with the square root of r" },
+		{ f->alphas.count != 0, W, "alpha_pattern", "llama.cpp knows one lora_alpha; fuse the adapter" },
+		{ f->base_change != TN_BASE_AS_IS, W, "init_lora_weights", "llama.cpp adds the factors to the original base, and these "
+									   "belong to an altered one; fuse the adapter" },
+	};
+	return SAY(c, rules, err);
+}
+
 static tn_status check_llama_cpp(struct check *c, struct tn_error *err)
 {
 	const struct tn_adapter_config *f = &c->adapter->config;
@@ -157,24 +192,37 @@ static tn_status check_llama_cpp(struct check *c, struct tn_error *err)
 	TN_TRY(want_peft(c, "llama.cpp", err));
 	const struct rule rules[] = {
 		{ f->method == TN_METHOD_DORA, E, "use_dora", "convert_lora_to_gguf.py takes lora_A and lora_B only; fuse the adapter" },
-		{ has_kind(c->adapter, TN_MODULE_SAVED) || f->token_count, E, "modules_to_save",
+		{ has_saved(c->adapter, 0) || f->token_count, E, "modules_to_save",
 		  "convert_lora_to_gguf.py refuses tensors that are not lora_A or lora_B; fuse the adapter" },
+		{ has_saved(c->adapter, 1), W, "modules_to_save", "convert_lora_to_gguf.py takes norms along, and llama.cpp passes over "
+								  "them when it loads the file; fuse the adapter" },
 		{ f->lora_bias, E, "lora_bias", "convert_lora_to_gguf.py refuses tensors that are not weights; fuse the adapter" },
-		{ f->use_rslora, W, "use_rslora", "llama.cpp scales by lora_alpha / r and not by its square root; fuse the adapter, or "
-						  "give --lora-scaled with the square root of r" },
-		{ f->alphas.count != 0, W, "alpha_pattern", "llama.cpp knows one lora_alpha; fuse the adapter" },
-		{ f->base_change != TN_BASE_AS_IS, W, "init_lora_weights", "llama.cpp adds the factors to the original base, and these "
-									   "belong to an altered one; fuse the adapter" },
-		{ 1, N, "", "convert with convert_lora_to_gguf.py --base BASE ADAPTER, then run with --lora FILE.gguf" },
+		{ has_head(c->adapter), W, "lm_head", "convert_lora_to_gguf.py refuses factors of lm_head where the base ties it to the "
+						      "embedding; fuse the adapter there" },
 	};
-	return SAY(c, rules, err);
+	TN_TRY(SAY(c, rules, err));
+	TN_TRY(check_ggml(c, err));
+	return say(c, N, "", "convert with convert_lora_to_gguf.py --base BASE ADAPTER, then run with --lora FILE.gguf", err);
 }
 
 static tn_status check_ollama(struct check *c, struct tn_error *err)
 {
-	TN_TRY(check_llama_cpp(c, err));
-	return say(c, N, "", "in a Modelfile: FROM the same base, then ADAPTER and the folder or the GGUF file; Llama, Mistral and "
-			     "Gemma models only", err);
+	const struct tn_adapter_config *f = &c->adapter->config;
+	int gguf = f->dialect == TN_DIALECT_GGUF, mlx = f->dialect == TN_DIALECT_MLX_LM;
+	int others = has_saved(c->adapter, 0) || has_saved(c->adapter, 1) || f->token_count || f->lora_bias;
+	const struct rule rules[] = {
+		{ f->dialect == TN_DIALECT_KOHYA, E, "", "Ollama reads folders of PEFT and mlx-lm and GGUF files; fuse the adapter" },
+		{ f->method == TN_METHOD_DORA, E, "use_dora", "Ollama takes lora_A and lora_B only; fuse the adapter" },
+		{ !gguf && others, E, "modules_to_save", "Ollama hands every tensor on as a factor, and the file does not load; fuse the "
+							 "adapter" },
+		{ mlx, W, "lora_parameters", "Ollama reads lora_parameters.alpha, which mlx-lm does not write, and then adds the factors "
+					     "with the scale 1 in place of lora_parameters.scale; fuse the adapter" },
+		{ !gguf && !mlx && f->alpha != floor(f->alpha), E, "lora_alpha", "Ollama reads a whole number here; fuse the adapter" },
+	};
+	TN_TRY(SAY(c, rules, err));
+	TN_TRY(check_ggml(c, err));
+	return say(c, N, "", "in a Modelfile: FROM the same base, then ADAPTER and the folder or the GGUF file; folders on bases of the "
+			     "architectures llama (Mistral too) and gemma2 only", err);
 }
 
 static const struct {
