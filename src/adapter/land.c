@@ -443,7 +443,7 @@ static tn_status check_kernel(const struct tn_joint *j, const struct tn_adapter_
 /* ---- all of them ----------------------------------------------------------------------------------------- */
 
 /* Replacements first: deltas land on what they leave. */
-static tn_status land_entry(struct tn_joint *j, size_t i, int saved, size_t *targets, struct tn_error *err)
+tn_status tn_joint_land_entry(struct tn_joint *j, size_t i, int saved, size_t *targets, struct tn_error *err)
 {
 	const struct tn_adapter_entry *e = &j->adapter->entries[i];
 	int landed = 0;
@@ -529,8 +529,12 @@ static tn_status land_adapter(struct tn_joint *j, const struct tn_weighted_adapt
 	TN_TRY(tn_arena_array(j->arena, j->adapter->count, sizeof *targets, &targets, err));
 	j->entry_target = targets;
 	for (int saved = 1; saved >= 0; saved--)
-		for (size_t i = 0; i < j->adapter->count; i++)
-			TN_TRY(land_entry(j, i, saved, targets, err));
+		for (size_t i = 0; i < j->adapter->count; i++) {
+			tn_status status = tn_joint_land_entry(j, i, saved, targets, err);
+			if (status == TN_E_MISMATCH)
+				tn_joint_name_misfits(j, i, saved, targets);
+			TN_TRY(status);
+		}
 	TN_TRY(tn_joint_check_selection(j, err));
 	TN_TRY(tn_joint_check_complete(j, err));
 	TN_TRY(tn_joint_settle_ties(j, err));

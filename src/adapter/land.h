@@ -141,6 +141,10 @@ tn_status tn_joint_edit_config(struct tn_joint *joint, const char *key, int is_f
 tn_status tn_joint_stack(struct tn_joint *joint, struct tn_error *err);
 tn_status tn_joint_index(struct tn_joint *joint, struct tn_error *err);
 tn_status tn_joint_replicate(struct tn_joint *joint, struct tn_error *err);
+/* Lands entry `i`, if it is a whole tensor (saved) or is not (saved 0). */
+tn_status tn_joint_land_entry(struct tn_joint *joint, size_t i, int saved, size_t *targets, struct tn_error *err);
+/* Entry `failed` has no place: logs which of the others have none either. The joint is of no use afterwards. */
+void tn_joint_name_misfits(struct tn_joint *joint, size_t failed, int saved, size_t *targets);
 /* Lands an entry on expert tensors; *landed is 0 when the base has no experts of that name. */
 tn_status tn_joint_land_experts(struct tn_joint *joint, const struct tn_adapter_entry *entry, int *landed,
 				struct tn_error *err);
