@@ -261,6 +261,11 @@ static int begins_with(const char *text, size_t n, const struct tn_decode_step *
 	return n >= step->bytes && memcmp(text, step->text, step->bytes) == 0;
 }
 
+static int ends_with(const char *text, size_t n, const struct tn_decode_step *step)
+{
+	return n >= step->bytes && memcmp(text + n - step->bytes, step->text, step->bytes) == 0;
+}
+
 static tn_status from_strip(struct step_io *io, const struct tn_decode_step *step, struct tn_error *err)
 {
 	size_t n;
@@ -270,7 +275,7 @@ static tn_status from_strip(struct step_io *io, const struct tn_decode_step *ste
 			token += step->bytes;
 			n -= step->bytes;
 		}
-		for (uint32_t k = 0; k < step->stop && n && begins_with(token + n - step->bytes, step->bytes, step); k++)
+		for (uint32_t k = 0; k < step->stop && ends_with(token, n, step); k++)
 			n -= step->bytes;
 		TN_TRY(tn_text_list_add(io->to, token, n, err));
 	}

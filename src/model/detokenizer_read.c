@@ -2,6 +2,7 @@
 #include "model/detokenizer.h"
 
 #include "base/error.h"
+#include "model/chars.h"
 #include "model/token_json.h"
 
 #include <string.h>
@@ -36,12 +37,22 @@ static tn_status read_text_step(struct tn_detokenizer *decoder, struct tn_decode
 	return tn_detokenizer_add(decoder, step, err);
 }
 
+/* The same for a text that is one character. */
+static tn_status read_character_step(struct tn_detokenizer *decoder, struct tn_decode_step *step, const json_t *json,
+				     const char *key, const char *type, const char *where, struct tn_error *err)
+{
+	TN_TRY(tn_token_text(decoder->arena, json, key, type, where, &step->text, &step->bytes, err));
+	if (step->bytes == 0 || tn_char_bytes(step->text) != step->bytes)
+		return tn_fail(err, TN_E_FORMAT, where, "'%s' of the decoder %s in '%s' is not one character", key, type, where);
+	return tn_detokenizer_add(decoder, step, err);
+}
+
 static tn_status read_metaspace(struct tn_detokenizer *decoder, const json_t *json, const char *where, struct tn_error *err)
 {
 	struct tn_decode_step step = { .kind = TN_DECODE_METASPACE };
 	const char *scheme = json_string_value(json_object_get(json, "prepend_scheme"));
 	step.drop_first = scheme ? strcmp(scheme, "never") != 0 : tn_token_flag(json, "add_prefix_space", 1);
-	return read_text_step(decoder, &step, json, "replacement", "Metaspace", where, err);
+	return read_character_step(decoder, &step, json, "replacement", "Metaspace", where, err);
 }
 
 static tn_status read_replace(struct tn_detokenizer *decoder, const json_t *json, const char *where, struct tn_error *err)
@@ -59,10 +70,7 @@ static tn_status read_strip(struct tn_detokenizer *decoder, const json_t *json, 
 	struct tn_decode_step step = { .kind = TN_DECODE_STRIP };
 	TN_TRY(tn_token_number(json, "start", "Strip", where, &step.start, err));
 	TN_TRY(tn_token_number(json, "stop", "Strip", where, &step.stop, err));
-	TN_TRY(read_text_step(decoder, &step, json, "content", "Strip", where, err));
-	if (step.bytes == 0)
-		return tn_fail(err, TN_E_FORMAT, where, "the content of the decoder Strip in '%s' is empty", where);
-	return TN_OK;
+	return read_character_step(decoder, &step, json, "content", "Strip", where, err);
 }
 
 static tn_status read_members(struct tn_detokenizer *decoder, const json_t *json, const char *where, struct tn_error *err)
