@@ -49,6 +49,18 @@ static int is_matrix(const struct tn_tensor *t)
 	return !is_bias(t) && (t->rank == 2 || t->rank == 3) && t->elements && (tn_dtype_is_float(t->dtype) || t->dtype == TN_U32);
 }
 
+static tn_status take_global_scale(const struct tn_live *live, struct tn_live_module *m, struct tn_error *err)
+{
+	const struct tn_tensor *scale = m->matrix.global_scale;
+	if (scale->elements != 1 && scale->elements != m->linear.experts)
+		return tn_fail(err, TN_E_UNSUPPORTED, scale->name, "'%.100s' has %llu values; one, or one for each of the %llu experts of "
+			       "'%.60s', was expected", scale->name, (unsigned long long)scale->elements,
+			       (unsigned long long)m->linear.experts, m->path);
+	m->linear.global_scale = tn_live_bytes(live, scale);
+	m->linear.global_count = scale->elements;
+	return TN_OK;
+}
+
 static tn_status add_module(struct tn_live *live, const tn_quant_config *quant, const struct tn_tensor *t, struct tn_error *err)
 {
 	struct tn_tensor_source source = tn_checkpoint_source(live->base);
@@ -64,10 +76,8 @@ static tn_status add_module(struct tn_live *live, const tn_quant_config *quant, 
 	for (unsigned p = 0; p < TN_PART_COUNT; p++)
 		if (m->matrix.part[p])
 			m->linear.part[p] = tn_live_bytes(live, m->matrix.part[p]);
-	if (m->matrix.global_scale) {
-		m->linear.global_scale = tn_live_bytes(live, m->matrix.global_scale);
-		m->linear.global_count = m->matrix.global_scale->elements;
-	}
+	if (m->matrix.global_scale)
+		TN_TRY(take_global_scale(live, m, err));
 	live->module_count++;
 	return TN_OK;
 }
@@ -291,19 +301,22 @@ static tn_status fill(struct tn_live *live, struct tn_error *err)
 
 tn_status tn_live_open(const tn_checkpoint *base, const struct tn_live_options *options, tn_live **out, struct tn_error *err)
 {
-	static const struct tn_live_options defaults = TN_LIVE_OPTIONS_INIT;
-	const struct tn_live_options *o = options ? options : &defaults;
+	struct tn_live_options o = TN_LIVE_OPTIONS_INIT;
 	struct tn_arena arena;
 	struct tn_live *live;
-	if (o->struct_bytes != sizeof *o || (unsigned)o->activations > TN_ACTIVATIONS_INT8)
-		return tn_fail(err, TN_E_ARG, "options", "struct tn_live_options begins with TN_LIVE_OPTIONS_INIT, and activations are "
-			       "one of tn_activations");
+	if (options && (!options->struct_bytes || options->struct_bytes > sizeof o))
+		return tn_fail(err, TN_E_ARG, "options", "struct_bytes is %zu, at most %zu was expected: start from TN_LIVE_OPTIONS_INIT of "
+			       "the same version", options->struct_bytes, sizeof o);
+	if (options)
+		memcpy(&o, options, options->struct_bytes);
+	if ((unsigned)o.activations > TN_ACTIVATIONS_INT8)
+		return tn_fail(err, TN_E_ARG, "options", "activations is %d, and one of tn_activations was expected", (int)o.activations);
 	tn_arena_init(&arena, base->ctx);
 	TN_TRY(tn_arena_alloc(&arena, sizeof *live, &live, err));
 	live->ctx = base->ctx;
 	live->base = base;
 	live->arena = arena;
-	live->precision = (enum tn_precision)o->activations;
+	live->precision = (enum tn_precision)o.activations;
 	live->embedding = live->head = TN_LIVE_NONE;
 	pthread_mutex_init(&live->change, NULL);
 	pthread_mutex_init(&live->publish, NULL);
