@@ -89,7 +89,8 @@ TN_API int tn_tokenizer_is_special(const tn_tokenizer *tokenizer, uint32_t id);
  * "mask_token", or NULL; *id (may be NULL) gets its id. It lives as long as the tokenizer. */
 TN_API const char *tn_tokenizer_special(const tn_tokenizer *tokenizer, const char *name, uint32_t *id);
 
-/* Ids that end a text: the eos_token_id of generation_config.json, else of config.json, and the eos_token. */
+/* Ids that end a text: the eos_token_id of generation_config.json (a broken one is passed over), else of config.json, and the
+ * eos_token. They live as long as the tokenizer. */
 TN_API const uint32_t *tn_tokenizer_stop_ids(const tn_tokenizer *tokenizer, size_t *count);
 
 #ifdef __cplusplus

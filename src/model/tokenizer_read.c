@@ -470,7 +470,14 @@ static tn_status load_configs(tn_context *ctx, const char *folder, struct tn_tok
 	TN_TRY(load_config(ctx, folder, "tokenizer_config.json", &files->tokenizer_config, err));
 	TN_TRY(load_config(ctx, folder, "special_tokens_map.json", &files->special_tokens_map, err));
 	TN_TRY(load_config(ctx, folder, "config.json", &files->config, err));
-	return load_config(ctx, folder, "generation_config.json", &files->generation_config, err);
+	/* as mlx-lm does it, a broken one is passed over */
+	struct tn_error broken;
+	tn_status status = load_config(ctx, folder, "generation_config.json", &files->generation_config, &broken);
+	if (status == TN_OK || status == TN_E_FORMAT)
+		return TN_OK;
+	if (err)
+		*err = broken;
+	return status;
 }
 
 static tn_status read_text(struct tn_tokenizer *t, const struct tn_buffer *text, const char *path, const char *folder,

@@ -64,6 +64,31 @@ static void everyday(void **state)
 	tn_tokenizer_close(tokenizer);
 }
 
+static void expect_stop_ids(struct tt *t, const uint32_t *want, size_t count)
+{
+	size_t n;
+	tn_tokenizer *tokenizer = open_text(t, whole);
+	const uint32_t *ids = tn_tokenizer_stop_ids(tokenizer, &n);
+	assert_int_equal(n, count);
+	if (n)
+		assert_memory_equal(ids, want, n * sizeof *ids);
+	tn_tokenizer_close(tokenizer);
+}
+
+static void stop_ids(void **state)
+{
+	struct tt *t = *state;
+	expect_stop_ids(t, NULL, 0);
+	tt_write_text(tt_path(t, "config.json"), "{\"eos_token_id\": 4}");
+	expect_stop_ids(t, (const uint32_t[]){ 4 }, 1);
+	tt_write_text(tt_path(t, "generation_config.json"), "{\"eos_token_id\": [7, 2, 7, null, -1]}");
+	expect_stop_ids(t, (const uint32_t[]){ 7, 2 }, 2);
+	tt_write_text(tt_path(t, "tokenizer_config.json"), "{\"eos_token\": {\"content\": \"<s>\"}}");
+	expect_stop_ids(t, (const uint32_t[]){ 7, 2, 9 }, 3);
+	tt_write_text(tt_path(t, "generation_config.json"), "{");
+	expect_stop_ids(t, (const uint32_t[]){ 4, 9 }, 2);
+}
+
 static void broken_text(void **state)
 {
 	struct tt *t = *state;
@@ -214,7 +239,7 @@ static void memory_runs_out(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TT_TEST(everyday), TT_TEST(broken_text), TT_TEST(streams), TT_TEST(refused), TT_TEST(hostile_pattern),
+		TT_TEST(everyday), TT_TEST(stop_ids), TT_TEST(broken_text), TT_TEST(streams), TT_TEST(refused), TT_TEST(hostile_pattern),
 		TT_TEST(memory_runs_out),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
