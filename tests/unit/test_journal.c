@@ -137,6 +137,49 @@ static void a_failed_run_with_resume_leaves_its_files(void **state)
 	assert_int_equal(tt_count_entries(tt_path(t, "out")), 2);
 }
 
+/* A run whose finished files are the only copy: nothing clears them away but the end of the same plan. */
+static void only_copies_stay(void **state)
+{
+	struct tt *t = *state;
+	pid_t child = fork();
+	assert_true(child >= 0);
+	if (child == 0) {
+		struct tn_staging *s = begin(t, plan_a, 0);
+		tt_ok(t, tn_staging_remark(s, "/found 7", &t->err));
+		write_noted(t, s, "one");
+		tt_ok(t, tn_staging_protect(s, &t->err));
+		tt_ok(t, tn_staging_remark(s, "/found 8", &t->err));
+		write_noted(t, s, "two");
+		_exit(0);
+	}
+	int status;
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	struct tn_staging *s = NULL;
+	const char *out = tt_path(t, "out");
+	assert_int_equal(tn_staging_begin_plan(t->ctx, out, 0, plan_a, 0, &s, &t->err), TN_E_EXISTS);
+	assert_int_equal(tn_staging_begin_plan(t->ctx, out, 0, plan_b, 1, &s, &t->err), TN_E_EXISTS);
+	assert_int_equal(tn_staging_begin(t->ctx, out, 1, &s, &t->err), TN_E_EXISTS);
+	assert_int_equal(tn_staging_settle(t->ctx, out), 0);
+	struct tn_buffer remarks;
+	tt_ok(t, tn_staging_remarks(t->ctx, out, plan_b, &remarks, &t->err));
+	assert_string_equal(remarks.data, "");
+	tn_buffer_release(t->ctx, &remarks);
+	tt_ok(t, tn_staging_remarks(t->ctx, out, plan_a, &remarks, &t->err));
+	assert_string_equal(remarks.data, "/found 7\n/only copy\n/found 8\n");
+	tn_buffer_release(t->ctx, &remarks);
+	s = begin(t, plan_a, 1);
+	expect_state(s, 1, 1);
+	tt_ok(t, tn_staging_protect(s, &t->err));
+	tn_staging_abort(s); /* a failure leaves them too */
+	s = begin(t, plan_a, 1);
+	expect_state(s, 1, 1);
+	tt_ok(t, tn_staging_protect(s, &t->err));
+	tt_ok(t, tn_staging_commit(s, &t->err));
+	assert_int_equal(tt_count_entries(t->folder), 1);
+	assert_int_equal(tn_staging_settle(t->ctx, out), 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -147,6 +190,7 @@ int main(void)
 		TT_TEST(a_cut_line_does_not_count),
 		TT_TEST(damaged_journals_count_for_nothing),
 		TT_TEST(a_failed_run_with_resume_leaves_its_files),
+		TT_TEST(only_copies_stay),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
