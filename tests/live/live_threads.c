@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { WORKERS = 3, CHANGES = 60, M = 5, ADAPTERS = 3 };
+enum { WORKERS = 2, TAKERS = 2, CHANGES = 200, M = 5, ADAPTERS = 3 };
 
 struct shared {
 	struct live_base b;
@@ -47,6 +47,19 @@ static void *compute(void *arg)
 	return NULL;
 }
 
+/* Takes and releases as fast as can be, so that changes meet every moment of that. */
+static void *take(void *arg)
+{
+	struct shared *s = arg;
+	while (!atomic_load(&s->stop)) {
+		tn_snapshot *now = tn_live_snapshot(s->b.live);
+		if (tn_snapshot_count(now) > ADAPTERS)
+			atomic_store(&s->wrong, 1);
+		tn_snapshot_release(now);
+	}
+	return NULL;
+}
+
 static void change(struct tt *t, struct shared *s, tn_adapter *const *adapters, int i)
 {
 	char name[2] = { (char)('0' + i % ADAPTERS), 0 }, next[2] = { (char)('0' + (i + 1) % ADAPTERS), 0 };
@@ -67,7 +80,7 @@ static void test_changes_while_computing(void **state)
 	struct tt *t = *state;
 	struct shared s = { .wrong = 0 };
 	tn_adapter *adapters[ADAPTERS];
-	pthread_t threads[WORKERS];
+	pthread_t threads[WORKERS + TAKERS];
 	live_write_base(tt_path(t, "base"));
 	live_open(t, tt_path(t, "base"), &s.b);
 	s.q = tn_live_module(s.b.live, LIVE_Q);
@@ -86,12 +99,12 @@ static void test_changes_while_computing(void **state)
 			tt_ok(t, tn_live_detach(s.b.live, name, &t->err));
 	}
 	tt_ok(t, tn_live_attach(s.b.live, "0", adapters[0], 1, &t->err));
-	for (int i = 0; i < WORKERS; i++)
-		assert_int_equal(pthread_create(&threads[i], NULL, compute, &s), 0);
+	for (int i = 0; i < WORKERS + TAKERS; i++)
+		assert_int_equal(pthread_create(&threads[i], NULL, i < WORKERS ? compute : take, &s), 0);
 	for (int i = 0; i < CHANGES || atomic_load(&s.products) < 3 * WORKERS; i++)
 		change(t, &s, adapters, i);
 	atomic_store(&s.stop, 1);
-	for (int i = 0; i < WORKERS; i++)
+	for (int i = 0; i < WORKERS + TAKERS; i++)
 		pthread_join(threads[i], NULL);
 	assert_false(atomic_load(&s.wrong));
 	live_close(&s.b);
