@@ -52,8 +52,8 @@ TN_API const char *tn_action_name(tn_action action); /* "copied", "merged", "req
  * dither: scales and biases stay, and codes move by floor(d / step + u), u a hash of tensor name, row and column: the mean
  * is exact, however small D is. nearest: scales are fitted again and everything is rounded to nearest, with the formulas and
  * roundings of mlx_lm.fuse. auto: dither wherever the step is large beside the delta: rho >= 2 at 4 bits and more, 4 at 3
- * bits, 6 at 2 bits and less; else nearest. Checkpoints that other libraries packed keep their scales with nearest too, and
- * auto takes it where rho < 1 (docs/foreign.md). */
+ * bits, 6 at 2 bits and less; else nearest. Of checkpoints that other libraries packed those without scales for each row keep
+ * them with nearest too, and auto takes it where rho < 1 (docs/foreign.md). */
 typedef enum tn_rounding { TN_ROUNDING_AUTO, TN_ROUNDING_DITHER, TN_ROUNDING_NEAREST } tn_rounding;
 TN_API const char *tn_rounding_name(tn_rounding rounding); /* "auto", "dither", "nearest" */
 

@@ -151,14 +151,16 @@ static tn_status describe_foreign(const struct tn_joint *j, const struct tn_targ
 				  struct tn_edit_form *f, struct tn_tensor *outputs[TN_PART_COUNT], struct tn_error *err)
 {
 	const struct tn_foreign *foreign = f->in.foreign;
+	int by_row = tn_foreign_scales_by_row(foreign);
 	if (!tn_target_is_packed(t))
 		return tn_fail(err, TN_E_UNSUPPORTED, t->name, "'%.100s' is packed as %s in the base, and the adapter replaces the whole "
 			       "weight; use --dequantize", t->name, foreign->scheme);
-	f->gains_scales = has_row_magnitude(j, t) && tn_foreign_scales_by_row(foreign);
+	f->gains_scales = has_row_magnitude(j, t) && by_row;
+	f->fits_scales = f->rounding == TN_ROUNDING_NEAREST && !f->dense.tensor && by_row;
 	for (unsigned p = 0; p < TN_PART_COUNT; p++) {
 		f->result[p].row_bytes = f->in.row_bytes[p];
 		int floats = p == TN_PART_SCALES || (p == TN_PART_BIASES && foreign->zeros == TN_ZEROS_COLUMN_FLOAT);
-		if (!f->in.part[p] || (p != TN_PART_WEIGHT && !(floats && f->gains_scales)))
+		if (!f->in.part[p] || (p != TN_PART_WEIGHT && !(floats && (f->gains_scales || f->fits_scales))))
 			continue;
 		TN_TRY(tn_arena_alloc(arena, sizeof(struct tn_tensor), &outputs[p], err));
 		*outputs[p] = *f->in.part[p];
@@ -255,7 +257,7 @@ tn_status tn_edit_write(const struct tn_joint *j, const struct tn_edit_form *f, 
 	struct tn_tensor *const parts[TN_FOREIGN_PARTS] = { outputs[TN_PART_WEIGHT], outputs[TN_PART_SCALES],
 							    outputs[TN_PART_BIASES] };
 	struct tn_grid_rows rows = { b->out[TN_PART_WEIGHT], NULL, NULL };
-	if (f->gains_scales) {
+	if (f->gains_scales || f->fits_scales) {
 		rows.scales = (float *)(void *)b->out[TN_PART_SCALES];
 		rows.zeros = (float *)(void *)b->out[TN_PART_BIASES];
 	}

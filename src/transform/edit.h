@@ -32,6 +32,7 @@ struct tn_edit_form {
 	tn_rounding rounding;
 	uint64_t seed;
 	int gains_scales;                      /* scales, and zeros that are floats, take the gain of a row */
+	int fits_scales;                       /* of a foreign grid: to nearest, with scales fitted anew */
 	uint64_t alignment;                    /* of blocks; 0: any */
 	uint64_t scratch_bytes;                /* beside the units */
 };

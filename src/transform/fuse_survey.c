@@ -158,12 +158,13 @@ static tn_status prepare(struct survey *s, size_t *count, struct tn_error *err)
 static double threshold(const struct tn_edit_form *f)
 {
 	unsigned bits = f->in.format.bits;
-	if (f->in.foreign) /* whose grid stays even then */
+	if (f->in.foreign && !tn_foreign_scales_by_row(f->in.foreign)) /* whose grid stays even then */
 		return 1;
 	return bits >= 4 ? 2 : bits == 3 ? 4 : 6;
 }
 
-static void choose_rounding(struct tn_fuse *fuse, const struct survey *s)
+/* *again is set where the choice changes which tensors are written. */
+static void choose_rounding(struct tn_fuse *fuse, const struct survey *s, int *again)
 {
 	for (size_t i = 0; i < fuse->step_count; i++) {
 		struct tn_fuse_step *step = &fuse->steps[i];
@@ -174,6 +175,7 @@ static void choose_rounding(struct tn_fuse *fuse, const struct survey *s)
 		int nearest = sum.step2 < limit * limit * sum.delta2;
 		step->form.rounding = nearest ? TN_ROUNDING_NEAREST : TN_ROUNDING_DITHER;
 		fuse->choices[step->target].rounding = step->form.rounding;
+		*again |= nearest && step->form.in.foreign;
 	}
 }
 
@@ -202,7 +204,7 @@ static tn_status judge(struct tn_fuse *fuse, const struct survey *s, size_t i, i
 static tn_status decide(struct tn_fuse *fuse, const struct survey *s, int *promoted, struct tn_error *err)
 {
 	if (!s->whole) {
-		choose_rounding(fuse, s);
+		choose_rounding(fuse, s, promoted);
 		return TN_OK;
 	}
 	for (size_t i = 0; i < fuse->step_count; i++)
@@ -234,6 +236,9 @@ tn_status tn_fuse_survey(struct tn_fuse *fuse, struct tn_error *err)
 		return TN_OK;
 	if (fuse->options.rounding == TN_ROUNDING_AUTO)
 		TN_TRY(run_pass(fuse, 0, &promoted, err));
+	if (promoted)
+		TN_TRY(tn_fuse_make_steps(fuse, err));
+	promoted = 0;
 	if (fuse->options.min_survival > 0)
 		TN_TRY(run_pass(fuse, 1, &promoted, err));
 	return promoted ? tn_fuse_make_steps(fuse, err) : TN_OK;

@@ -130,6 +130,82 @@ static void keep_grid(const struct tn_row_edit *e)
 	e->sum->clamped += counts.clamped;
 }
 
+/* ---- other libraries' grids to nearest -------------------------------------------------------------------- */
+
+static int is_zero(const float *d, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (d[i] != 0)
+			return 0;
+	return 1;
+}
+
+/* How large the scale must be, in steps of the grid around its zero point, that v does not leave it; -1 where the zero point
+ * is so far from the middle that the smaller side would stretch the grid for a few values. */
+static float needed_scale(const struct tn_grid *grid, float zero, float v)
+{
+	const struct tn_levels *l = grid->levels;
+	float low = l->value[0] - zero, high = l->value[l->count - 1] - zero;
+	if (!(low < 0 && high > 0 && -low >= high / 2 && high >= -low / 2))
+		return -1;
+	return v > 0 ? v / high : v / low;
+}
+
+/* Scales of the result: each as small as holds its group of `v`, or the one that it was. Float zero points go with them. */
+static void fit_scales(const struct tn_row_edit *e, const float *v)
+{
+	const struct tn_grid *grid = e->in.grid;
+	const float *old = e->source.part[TN_PART_SCALES], *zeros = e->source.part[TN_PART_BIASES];
+	float *fitted = e->result.part[TN_PART_SCALES], *moved = e->result.part[TN_PART_BIASES];
+	size_t groups = e->form->source_bytes[TN_PART_SCALES] / sizeof(float);
+	for (size_t g = 0; g < groups; g++)
+		fitted[g] = 0;
+	for (size_t i = 0; i < e->form->cols; i++) {
+		size_t g = grid->group_of ? grid->group_of[i] : i / grid->group;
+		float zero = !grid->has_zeros ? 0 : grid->add_zeros ? -zeros[g] / old[g] : zeros[g];
+		float need = needed_scale(grid, zero, (old[g] < 0 ? -v[i] : v[i]) / grid->factor);
+		fitted[g] = need < 0 || fitted[g] < 0 ? -1 : need > fitted[g] ? need : fitted[g];
+	}
+	for (size_t g = 0; g < groups; g++) {
+		float s = fitted[g] > 0 ? round_to(old[g] < 0 ? -fitted[g] : fitted[g], e->in.dtype) : old[g];
+		fitted[g] = s == 0 ? old[g] : s;
+		if (moved && grid->has_zeros)
+			moved[g] = grid->add_zeros && fitted[g] != old[g] ? round_to(zeros[g] / old[g] * fitted[g], e->in.dtype) : zeros[g];
+	}
+}
+
+/* Values that lie more than a rounding of the scale beyond the ends of the result's grid. */
+static uint64_t count_beyond(const struct tn_row_edit *e, const float *v)
+{
+	const struct tn_grid *grid = e->in.grid;
+	const struct tn_levels *l = grid->levels;
+	const float *scales = e->result.part[TN_PART_SCALES], *zeros = e->result.part[TN_PART_BIASES];
+	float least = l->value[0], most = l->value[l->count - 1], slack = (most - least) / 100;
+	uint64_t count = 0;
+	for (size_t i = 0; i < e->form->cols; i++) {
+		size_t g = grid->group_of ? grid->group_of[i] : i / grid->group;
+		float zero = !grid->has_zeros ? 0 : grid->add_zeros ? -zeros[g] / scales[g] : zeros[g];
+		float x = v[i] / grid->factor / scales[g] + zero;
+		count += x < least - slack || x > most + slack;
+	}
+	return count;
+}
+
+static void refit_grid(const struct tn_row_edit *e, int plain)
+{
+	const struct tn_row_scratch *s = &e->s;
+	if (is_zero(s->wanted, e->form->cols)) {
+		keep_grid(e);
+		return;
+	}
+	for (size_t i = 0; i < e->form->cols; i++)
+		s->after[i] = plain ? s->w[i] + s->wanted[i] : (float)s->truth[i];
+	fit_scales(e, s->after);
+	e->sum->clamped += count_beyond(e, s->after);
+	e->kernels->codec[e->out.codec]->encode(&e->result, s->after, &e->out, e->form->cols);
+	e->sum->moved += tn_survival_count_codes(e->source.part[TN_PART_WEIGHT], e->result.part[TN_PART_WEIGHT], e->form->cols, 8);
+}
+
 /* ---- anew ------------------------------------------------------------------------------------------------ */
 
 static int same_grid(const struct tn_row_edit *e)
@@ -184,6 +260,8 @@ void tn_requantize_row(const struct tn_row_edit *e)
 	int plain = make_wanted(e);
 	if (has_dense || !same_grid(e))
 		encode_sum(e, plain);
+	else if (e->form->fits_scales)
+		refit_grid(e, plain);
 	else if (e->form->rounding == TN_ROUNDING_NEAREST && !e->kernels->codec[e->in.codec]->nearest)
 		refit(e, plain);
 	else

@@ -369,6 +369,8 @@ static tn_status follow_merged(struct run *run, struct tn_error *err)
 	for (size_t i = 0; i < fuse->joint->target_count; i++) {
 		const struct tn_target *t = &fuse->joint->targets[i];
 		const struct tn_tensor *other = tn_checkpoint_find(run->merged, t->name);
+		if (t->matrix && t->matrix->foreign) /* scales may have been fitted anew */
+			fuse->choices[i].rounding = TN_ROUNDING_NEAREST;
 		fuse->choices[i].dequantize = t->matrix && other && tn_is_weight_dtype(other->dtype) &&
 					      !tn_foreign_set_find(run->foreign, t->name); /* whose codes may pass for floats */
 	}
