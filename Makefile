@@ -20,11 +20,14 @@ CHECKS ?= test
 check: setup-test
 	@sh scripts/check.sh $(CHECKS)
 
-# Ratios to a copy, to memcpy and, where PYTHON has them, to mlx-lm and PEFT (bench/README.md): about five minutes.
+# Ratios to limits, to a copy and, where PYTHON has them, to torch, MLX, onnxruntime, mlx-lm and PEFT (bench/README.md): about
+# fifteen minutes.
 PYTHON ?= python3
 bench: all
 	@cmake --build build --target bench
 	@build/bench/codecs
+	@build/bench/speed $(ROW)
+	@$(PYTHON) bench/peer_rows.py $(ROW)
 	@sh bench/fuse.sh
 	@$(PYTHON) bench/peers.py
 

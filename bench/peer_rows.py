@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""peer_rows.py [ROW...]: rows of build/bench/speed in turns with what people use for the same work, one thread each.
+
+Every round is one of ours, then one of each peer, in this order, on matrices that are not near when their turn comes; times are
+of the process's own CPU. Prints the medians, the median of the ratios of each round, and its range. Peers that this Python lacks
+are left out. ROUNDS in the environment: 7."""
+import importlib, os, statistics, subprocess, sys, time
+
+SPEED = os.environ.get("SPEED", "build/bench/speed")
+ROUNDS = int(os.environ.get("ROUNDS", "7"))
+OUT, MATRICES = 4096, 8
+
+
+def module(name):
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def torch_one_thread():
+    torch = module("torch")
+    if torch:
+        torch.set_num_threads(1)
+    return torch
+
+
+def fuse_peers():
+    torch = torch_one_thread()
+    if not torch:
+        return {}
+    bf = torch.bfloat16
+    w = [(torch.randn(OUT, 4096) * 0.02).to(bf) for _ in range(MATRICES)]
+    a, b = (torch.randn(16, 4096) * 0.02).to(bf), (torch.randn(OUT, 16) * 0.02).to(bf)
+
+    def merge(i):  # peft 0.21: get_delta_weight, then W += delta
+        w[i].add_(((b.float() @ a.float()) * 2.0).to(bf))
+    return {f"torch {torch.__version__} addmm_": lambda i: w[i].addmm_(b, a, alpha=2.0), "PEFT's merge arithmetic": merge}
+
+
+def mlx_peers(mode, bits, group, decode):
+    mx = module("mlx.core")
+    if not mx:
+        return {}
+    mx.set_default_device(mx.cpu)
+    w = [(mx.random.normal((OUT, 4096)) * 0.02).astype(mx.bfloat16) for _ in range(4)]
+    args = dict(group_size=group, bits=bits, mode=mode)
+    packed = [mx.quantize(x, **args) for x in w]
+    mx.eval(w, packed)
+
+    def run(i):
+        q = packed[i % 4]
+        mx.eval(mx.dequantize(*q, **args) if decode else mx.quantize(w[i % 4], **args))
+    return {"MLX CPU": run}
+
+
+def ort_peers(m, level, cols=14336, group=64):
+    ort, onnx, np = module("onnxruntime"), module("onnx"), module("numpy")
+    if not ort or not onnx:
+        return {}
+    h, t = onnx.helper, onnx.TensorProto
+    rng, sessions = np.random.default_rng(1), []
+    for _ in range(4):
+        weights = rng.integers(0, 256, (OUT, cols // group, group // 2), dtype=np.uint8)
+        init = [onnx.numpy_helper.from_array(weights, "w"),
+                onnx.numpy_helper.from_array(np.full(OUT * cols // group, 0.002, np.float32), "s")]
+        node = h.make_node("MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", K=cols, N=OUT, bits=4,
+                           block_size=group, accuracy_level=level)
+        graph = h.make_graph([node], "g", [h.make_tensor_value_info("x", t.FLOAT, [m, cols])],
+                             [h.make_tensor_value_info("y", t.FLOAT, [m, OUT])], init)
+        model = h.make_model(graph, opset_imports=[h.make_opsetid("", 17), h.make_opsetid("com.microsoft", 1)])
+        model.ir_version = 8
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        sessions.append(ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]))
+    x = rng.standard_normal((m, cols), dtype=np.float32)
+    return {f"onnxruntime {ort.__version__} level {level}": lambda i: sessions[i % 4].run(None, {"x": x})}
+
+
+def adapter_peers():
+    torch = torch_one_thread()
+    if not torch:
+        return {}
+    bf = torch.bfloat16
+    a = [(torch.randn(64, 16, 4096) * 0.02).to(bf) for _ in range(MATRICES)]
+    b = [(torch.randn(64, OUT, 16) * 0.02).to(bf) for _ in range(MATRICES)]
+    x, y = torch.randn(64, 4096, 1).to(bf), torch.zeros(64, OUT, 1).to(bf)
+
+    def loop(i):
+        for k in range(64):
+            y[k] += torch.nn.functional.linear(torch.nn.functional.linear(x[k].T, a[i][k]), b[i][k]).T * 2.0
+    return {"torch bmm, stacked before": lambda i: y.add_(torch.bmm(b[i], torch.bmm(a[i], x)), alpha=2.0),
+            "PEFT's mixed-batch loop": loop}
+
+
+PEERS = {
+    "fuse-r16": fuse_peers, "fuse-r16-in-place": fuse_peers,
+    "quantize-4": lambda: mlx_peers("affine", 4, 64, 0), "dequantize-4": lambda: mlx_peers("affine", 4, 64, 1),
+    "quantize-mxfp4": lambda: mlx_peers("mxfp4", 4, 32, 0), "dequantize-mxfp4": lambda: mlx_peers("mxfp4", 4, 32, 1),
+    "quantize-nvfp4": lambda: mlx_peers("nvfp4", 4, 16, 0), "dequantize-nvfp4": lambda: mlx_peers("nvfp4", 4, 16, 1),
+    "gemv-4-exact": lambda: ort_peers(1, 1), "gemv-4-int8": lambda: ort_peers(1, 4),
+    "gemm-4-m16": lambda: ort_peers(16, 1), "gemm-4-m64": lambda: ort_peers(64, 1),
+    "gemm-4-int8-m64": lambda: ort_peers(64, 4), "adapters-64": adapter_peers,
+}
+
+
+def measure(row):
+    peers = PEERS[row]()
+    ours = subprocess.Popen([SPEED, "--serve", row], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    error, times = ours.stdout.readline().strip(), {name: [] for name in ["ours", *peers]}
+    for i in range(ROUNDS + 1):  # the first warms up
+        ours.stdin.write("o\n")
+        ours.stdin.flush()
+        times["ours"].append(float(ours.stdout.readline()))
+        for name, run in peers.items():
+            begun = time.process_time()
+            run(i % MATRICES)
+            times[name].append(time.process_time() - begun)
+    ours.stdin.close()
+    ours.wait()
+    mine = times["ours"][1:]
+    for name in peers:
+        ratios = [p / o for p, o in zip(times[name][1:], mine)]
+        print(f"| {row} | {statistics.median(mine) * 1e3:.3f} ms | {name} | {statistics.median(times[name][1:]) * 1e3:.3f} ms | "
+              f"{statistics.median(ratios):.1f} ({min(ratios):.1f} - {max(ratios):.1f}) | {error} |", flush=True)
+
+
+for wanted in sys.argv[1:] or PEERS:
+    measure(wanted)
