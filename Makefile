@@ -21,15 +21,17 @@ check: setup-test
 	@sh scripts/check.sh $(CHECKS)
 
 # Ratios to limits, to a copy and, where PYTHON has them, to torch, MLX, onnxruntime, mlx-lm and PEFT (bench/README.md): about
-# fifteen minutes.
+# fifteen minutes. make bench ROW=gemv-4-exact: one row of bench/speed_rows.h.
 PYTHON ?= python3
 bench: all
 	@cmake --build build --target bench
-	@build/bench/codecs
 	@build/bench/speed $(ROW)
 	@$(PYTHON) bench/peer_rows.py $(ROW)
+ifeq ($(ROW),)
+	@build/bench/codecs
 	@sh bench/fuse.sh
 	@$(PYTHON) bench/peers.py
+endif
 
 install: all
 	cmake --install build --prefix $(PREFIX)

@@ -125,5 +125,5 @@ def measure(row):
               f"{statistics.median(ratios):.1f} ({min(ratios):.1f} - {max(ratios):.1f}) | {error} |", flush=True)
 
 
-for wanted in sys.argv[1:] or PEERS:
+for wanted in [row for row in sys.argv[1:] if row in PEERS] or ([] if sys.argv[1:] else PEERS):
     measure(wanted)
