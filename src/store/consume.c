@@ -86,11 +86,21 @@ tn_status tn_consumed_unmark(const char *folder, struct tn_error *err)
 
 /* ---- shards ---------------------------------------------------------------------------------------------- */
 
+/* The index lists names as UTF-8, and the journal one to a line: what neither can hold must be known before all is used up. */
+static int is_plain_name(const char *name)
+{
+	size_t n = strlen(name);
+	return tn_utf8_valid_prefix(name, n) == n && !strchr(name, '\n');
+}
+
 tn_status tn_consume_check(const tn_checkpoint *c, struct tn_error *err)
 {
 	for (size_t i = 0; i < c->shard_count; i++) {
 		char path[TN_PATH_BYTES];
 		struct stat st;
+		if (!is_plain_name(c->shard_names[i]))
+			return tn_fail(err, TN_E_UNSUPPORTED, c->path, "'%s' holds '%s', whose name is not UTF-8 on one line, as an index "
+				       "needs it; rename the file", c->path, c->shard_names[i]);
 		TN_TRY(tn_path_join(path, c->path, c->shard_names[i], err));
 		if (lstat(path, &st) != 0)
 			return tn_fail_sys(err, errno, path, "could not examine '%s'", path);
@@ -111,6 +121,14 @@ int tn_consume_is_cut(const tn_checkpoint *c, size_t shard)
 		if (file->header.tensors[i].offset + file->header.tensors[i].bytes > end)
 			end = file->header.tensors[i].offset + file->header.tensors[i].bytes;
 	return end > file->bytes;
+}
+
+int tn_consume_has_begun(const tn_checkpoint *c)
+{
+	for (size_t i = 0; i < c->shard_count; i++)
+		if (tn_consume_is_cut(c, i))
+			return 1;
+	return 0;
 }
 
 static tn_status cut_file(int fd, const tn_safetensors *file, const char *path, struct tn_error *err)

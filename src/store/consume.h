@@ -24,13 +24,15 @@ tn_status tn_consumed_mark(const char *folder, const char *output, int is_comple
 /* Nothing was cut: the file goes again. */
 tn_status tn_consumed_unmark(const char *folder, struct tn_error *err);
 
-/* TN_E_UNSUPPORTED when the shards cannot be used up: links, which stand for files of somebody else's; a single file. */
+/* TN_E_UNSUPPORTED when the shards cannot be used up: links, which stand for files of somebody else's; names that no index holds. */
 tn_status tn_consume_check(const tn_checkpoint *checkpoint, struct tn_error *err);
 
 /* Cuts a shard to its header, durably. A shard that is cut already stays so. */
 tn_status tn_consume_shard(const tn_checkpoint *checkpoint, size_t shard, struct tn_error *err);
 /* 1 when the data of the shard were gone when the checkpoint was opened. */
 int tn_consume_is_cut(const tn_checkpoint *checkpoint, size_t shard);
+/* 1 when those of some shard were. */
+int tn_consume_has_begun(const tn_checkpoint *checkpoint);
 
 /* At the end: removes the cut shards and the index of a folder that is marked complete. */
 tn_status tn_consumed_clear(tn_context *ctx, const char *folder, struct tn_error *err);

@@ -32,19 +32,41 @@ static size_t make_head(char head[HEAD_BYTES + 1], const unsigned char id[TN_PLA
 	return n;
 }
 
+/* The whole text with a NUL behind it. Its names are those of files, so any bytes will do: a journal is never passed over for
+ * what stands in it. */
+static tn_status read_text(tn_context *ctx, const char *path, struct tn_buffer *out, struct tn_error *err)
+{
+	struct tn_file file;
+	TN_TRY(tn_file_open(path, &file, err));
+	size_t n = file.bytes < JOURNAL_CAP ? (size_t)file.bytes : JOURNAL_CAP;
+	tn_status status = TN_OK;
+	if (file.bytes > JOURNAL_CAP)
+		status = tn_fail(err, TN_E_LIMIT, path, "'%s' has more than %d bytes; no journal does", path, JOURNAL_CAP);
+	if (status == TN_OK)
+		status = tn_buffer_alloc(ctx, n + 1, path, out, err);
+	if (status == TN_OK && (status = tn_file_read(&file, out->data, n, 0, path, err)) != TN_OK)
+		tn_buffer_release(ctx, out);
+	if (status == TN_OK)
+		((char *)out->data)[n] = '\0';
+	tn_file_close(&file);
+	return status;
+}
+
 static int has_protection(const char *text)
 {
 	return strstr(text, "\n" TN_JOURNAL_ONLY_COPY "\n") != NULL;
 }
 
-int tn_journal_is_protected(tn_context *ctx, const char *path)
+tn_status tn_journal_is_protected(tn_context *ctx, const char *path, int *is_protected, struct tn_error *err)
 {
 	struct tn_buffer text;
-	if (tn_file_read_text(ctx, path, JOURNAL_CAP, &text, NULL) != TN_OK)
-		return 0;
-	int found = has_protection(text.data);
+	tn_status status = read_text(ctx, path, &text, err);
+	*is_protected = 0;
+	if (status != TN_OK)
+		return status == TN_E_NOTFOUND ? TN_OK : status;
+	*is_protected = has_protection(text.data);
 	tn_buffer_release(ctx, &text);
-	return found;
+	return TN_OK;
 }
 
 static tn_status fail_protected(const char *path, struct tn_error *err)
@@ -57,8 +79,8 @@ static tn_status fail_protected(const char *path, struct tn_error *err)
 static tn_status read_kept(struct tn_journal *j, const char *head, size_t head_bytes, struct tn_error *err)
 {
 	struct tn_buffer text;
-	tn_status status = tn_file_read_text(j->ctx, j->path, JOURNAL_CAP, &text, err);
-	if (status == TN_E_NOTFOUND || status == TN_E_FORMAT)
+	tn_status status = read_text(j->ctx, j->path, &text, err);
+	if (status == TN_E_NOTFOUND)
 		return TN_OK;
 	if (status != TN_OK)
 		return status;
@@ -104,8 +126,9 @@ tn_status tn_journal_open(tn_context *ctx, const char *path, const unsigned char
 	j->fd = -1;
 	pthread_mutex_init(&j->lock, NULL);
 	snprintf(j->path, sizeof j->path, "%s", path);
-	tn_status status = resume ? read_kept(j, head, head_bytes, err) : TN_OK;
-	if (!resume && tn_journal_is_protected(ctx, path))
+	int is_protected = 0;
+	tn_status status = resume ? read_kept(j, head, head_bytes, err) : tn_journal_is_protected(ctx, path, &is_protected, err);
+	if (status == TN_OK && is_protected)
 		status = fail_protected(path, err);
 	if (status == TN_OK)
 		status = open_file(j, head, head_bytes, err);
@@ -187,8 +210,8 @@ tn_status tn_journal_remarks(tn_context *ctx, const char *path, const unsigned c
 {
 	char head[HEAD_BYTES + 1];
 	size_t head_bytes = make_head(head, plan_id), n = 0;
-	tn_status status = tn_file_read_text(ctx, path, JOURNAL_CAP, out, err);
-	if (status == TN_E_NOTFOUND || status == TN_E_FORMAT || status == TN_E_LIMIT) {
+	tn_status status = read_text(ctx, path, out, err);
+	if (status == TN_E_NOTFOUND) {
 		TN_TRY(tn_buffer_alloc(ctx, 1, path, out, err));
 		*(char *)out->data = '\0';
 		return TN_OK;

@@ -27,8 +27,9 @@ tn_status tn_journal_remarks(tn_context *ctx, const char *path, const unsigned c
 #define TN_JOURNAL_ONLY_COPY "/only copy"
 /* Makes it so, durably. */
 tn_status tn_journal_protect(struct tn_journal *journal, struct tn_error *err);
-/* 1 when the journal at `path`, of whatever plan, is protected. */
-int tn_journal_is_protected(tn_context *ctx, const char *path);
+/* *is_protected is 1 when the journal at `path`, of whatever plan, is protected; 0 when there is none. One that cannot be read
+ * is an error: it may be. */
+tn_status tn_journal_is_protected(tn_context *ctx, const char *path, int *is_protected, struct tn_error *err);
 
 int tn_journal_has(const struct tn_journal *journal, const char *name);
 size_t tn_journal_count(const struct tn_journal *journal);

@@ -205,7 +205,9 @@ static tn_status make_folder(tn_context *ctx, struct tn_staging *s, struct tn_er
 	TN_TRY(take_lock(s, err));
 	if (s->resume)
 		return TN_OK;
-	if (tn_journal_is_protected(ctx, s->journal_path))
+	int is_protected;
+	TN_TRY(tn_journal_is_protected(ctx, s->journal_path, &is_protected, err));
+	if (is_protected)
 		return tn_fail(err, TN_E_EXISTS, s->folder, "'%s' holds the only copy of what tenon fuse --consume-input has used up; go on with "
 			       "that command and --resume", s->folder);
 	tn_logf(ctx, TN_LOG_INFO, "clearing '%s', which an interrupted run left", s->folder);
@@ -284,10 +286,11 @@ static tn_status open_journal(struct tn_staging *s, const unsigned char *plan_id
 	return clear_unfinished(s, &kept, err);
 }
 
-/* After a failure; a folder to take up again stays. */
+/* After a failure; a folder to take up again stays, and so does the journal of an only copy that somebody moved elsewhere. */
 static void leave(struct tn_staging *s)
 {
-	if (!s->resume)
+	int is_protected;
+	if (!s->resume && tn_journal_is_protected(s->arena.ctx, s->journal_path, &is_protected, NULL) == TN_OK && !is_protected)
 		unlink(s->journal_path);
 	rmdir(s->folder);
 }

@@ -2,11 +2,11 @@
 #include "transform/content.h"
 
 #include "adapter/identity.h"
-#include "base/arena.h"
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/file.h"
 #include "base/pool.h"
+#include "base/text.h"
 #include "store/checkpoint.h"
 
 #include <stdatomic.h>
@@ -141,10 +141,46 @@ tn_status tn_content_checkpoint(tn_context *ctx, const tn_checkpoint *checkpoint
 
 /* ---- files ----------------------------------------------------------------------------------------------- */
 
-int tn_content_counts(const char *name)
+static const char templates[] = TN_TEMPLATES_FOLDER "/";
+
+static int counts(const char *name)
 {
 	tn_file_role role = tn_file_role_of(name);
 	return role == TN_ROLE_CONFIG || role == TN_ROLE_SIDECAR;
+}
+
+int tn_content_is_name(const char *name)
+{
+	return !strchr(tn_starts_with(name, templates) ? name + strlen(templates) : name, '/');
+}
+
+/* The entries of `folder` that count, each behind `front`. */
+static tn_status add_files(const char *folder, const char *front, struct tn_arena *arena, const char ***names, size_t *count,
+			   struct tn_error *err)
+{
+	struct tn_names found;
+	const char **all = NULL;
+	TN_TRY(tn_folder_list(arena->ctx, folder, &found, err));
+	tn_status status = tn_arena_array(arena, *count + found.count, sizeof *all, &all, err);
+	if (status == TN_OK && *count)
+		memcpy(all, *names, *count * sizeof *all);
+	for (size_t i = 0; i < found.count && status == TN_OK; i++)
+		if (counts(found.items[i]))
+			status = tn_arena_printf(arena, &all[(*count)++], err, "%s%s", front, found.items[i]);
+	tn_names_release(&found);
+	*names = all;
+	return status;
+}
+
+tn_status tn_content_files(const char *folder, struct tn_arena *arena, const char ***names, size_t *count, struct tn_error *err)
+{
+	char path[TN_PATH_BYTES];
+	tn_path_kind kind;
+	*count = 0;
+	TN_TRY(add_files(folder, "", arena, names, count, err));
+	TN_TRY(tn_path_join(path, folder, TN_TEMPLATES_FOLDER, err));
+	TN_TRY(tn_path_kind_of(path, &kind, err));
+	return kind == TN_PATH_FOLDER ? add_files(path, templates, arena, names, count, err) : TN_OK;
 }
 
 tn_status tn_content_file(tn_context *ctx, const char *path, struct tn_digest *digest, uint64_t *bytes,

@@ -77,6 +77,10 @@ tn_status tn_fuse_identify(tn_fuse *fuse, struct tn_error *err);
 tn_status tn_fuse_note_choices(const struct tn_fuse *fuse, struct tn_output *output, struct tn_error *err);
 tn_status tn_fuse_note_digests(const struct tn_fuse *fuse, struct tn_output *output, struct tn_error *err);
 tn_status tn_fuse_note_sums(struct tn_output *output, size_t step, const struct tn_survival_sums *sums, struct tn_error *err);
+/* Sizes and times of the base's files, before any of them is used up. */
+tn_status tn_fuse_note_files(const struct tn_fuse *fuse, struct tn_output *output, struct tn_error *err);
+/* TN_E_MISMATCH when a file that is still whole is not the one of the remarks (NULL: there are none). */
+tn_status tn_fuse_check_files(const struct tn_fuse *fuse, const char *remarks, struct tn_error *err);
 /* Takes choices and hashes from the remarks; *has_choices is 1 when there were any, and the steps are made anew. */
 tn_status tn_fuse_recall(struct tn_fuse *fuse, const char *remarks, int *has_choices, struct tn_error *err);
 /* Sums of steps [step_count], as far as there are remarks of them. */
@@ -94,6 +98,8 @@ struct tn_consumption {
 /* Refuses bases that cannot be used up, and a base that another run is using up. */
 tn_status tn_consumption_plan(const struct tn_fuse *fuse, const char *save_path, unsigned flags, struct tn_arena *arena,
 			      struct tn_consumption *consumption, struct tn_error *err);
+/* TN_E_EXISTS when a run `with` that has cut files of the base: what is to be read of them is gone. */
+tn_status tn_consumption_check_whole(const struct tn_fuse *fuse, const char *with, struct tn_error *err);
 /* What is gone must be in shards that are finished. */
 tn_status tn_consumption_check(const struct tn_consumption *consumption, const struct tn_output *output, struct tn_error *err);
 /* Says in the base what is to come. */

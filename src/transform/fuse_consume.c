@@ -93,6 +93,14 @@ tn_status tn_consumption_plan(const struct tn_fuse *fuse, const char *save_path,
 	return TN_OK;
 }
 
+tn_status tn_consumption_check_whole(const struct tn_fuse *fuse, const char *with, struct tn_error *err)
+{
+	if (!tn_consume_has_begun(fuse->base))
+		return TN_OK;
+	return tn_fail(err, TN_E_EXISTS, fuse->base->path, "'%.200s' has been used up in part by a fuse with %s; go on as it was begun",
+		       fuse->base->path, with);
+}
+
 tn_status tn_consumption_check(const struct tn_consumption *c, const struct tn_output *output, struct tn_error *err)
 {
 	const tn_checkpoint *base = c->fuse->base;

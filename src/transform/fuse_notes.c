@@ -6,13 +6,15 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "store/checkpoint.h"
+#include "store/consume.h"
+#include "store/safetensors.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char choices_key[] = "/choices ", digests_key[] = "/base ", sums_key[] = "/sums ";
+static const char choices_key[] = "/choices ", digests_key[] = "/base ", sums_key[] = "/sums ", files_key[] = "/files";
 
 /* Capitals for promoted ones. */
 static const char rounding_letters[] = "adn", promoted_letters[] = "ADN";
@@ -38,6 +40,17 @@ static tn_status add_digests(const struct tn_fuse *fuse, struct tn_text *text, s
 	return TN_OK;
 }
 
+/* Devices and inodes have other numbers after a restart or on another disk, and the time of a cut file is that of the cut. */
+static tn_status add_files(const struct tn_fuse *fuse, struct tn_text *text, struct tn_error *err)
+{
+	TN_TRY(tn_text_puts(text, files_key, err));
+	for (size_t i = 0; i < fuse->base->shard_count; i++) {
+		const struct tn_file *file = &fuse->base->shards[i]->file;
+		TN_TRY(tn_text_printf(text, err, " %016" PRIx64 " %016" PRIx64, file->bytes, (uint64_t)tn_file_modified(file)));
+	}
+	return TN_OK;
+}
+
 static tn_status note(const struct tn_fuse *fuse, struct tn_output *output,
 		      tn_status (*add)(const struct tn_fuse *, struct tn_text *, struct tn_error *), struct tn_error *err)
 {
@@ -58,6 +71,11 @@ tn_status tn_fuse_note_choices(const struct tn_fuse *fuse, struct tn_output *out
 tn_status tn_fuse_note_digests(const struct tn_fuse *fuse, struct tn_output *output, struct tn_error *err)
 {
 	return note(fuse, output, add_digests, err);
+}
+
+tn_status tn_fuse_note_files(const struct tn_fuse *fuse, struct tn_output *output, struct tn_error *err)
+{
+	return note(fuse, output, add_files, err);
 }
 
 /* ---- sums ------------------------------------------------------------------------------------------------ */
@@ -148,6 +166,25 @@ tn_status tn_fuse_recall(struct tn_fuse *fuse, const char *remarks, int *has_cho
 	text = find_last(remarks, digests_key, &n);
 	TN_TRY(recall_digests(fuse, text, n, err));
 	return *has_choices ? tn_fuse_make_steps(fuse, err) : TN_OK;
+}
+
+tn_status tn_fuse_check_files(const struct tn_fuse *fuse, const char *remarks, struct tn_error *err)
+{
+	const tn_checkpoint *base = fuse->base;
+	size_t n = 0;
+	const char *at = remarks ? find_last(remarks, files_key, &n) : NULL;
+	for (size_t i = 0; at && i < base->shard_count; i++) {
+		const struct tn_file *file = &base->shards[i]->file;
+		char *next;
+		uint64_t bytes = strtoull(at, &next, 16), modified = strtoull(next, &next, 16);
+		at = next;
+		if (!tn_consume_is_cut(base, i) && (bytes != file->bytes || modified != (uint64_t)tn_file_modified(file)))
+			return tn_fail(err, TN_E_MISMATCH, base->shard_names[i], "'%.100s' of '%.100s' has changed since the interrupted run "
+				       "began: put back what was there, or, if it is that and only its time is another, run "
+				       "touch -d @%" PRIu64 ".%09" PRIu64 " on it", base->shard_names[i], base->path,
+				       modified / 1000000000, modified % 1000000000);
+	}
+	return TN_OK;
 }
 
 void tn_fuse_recall_sums(const struct tn_fuse *fuse, const char *remarks, struct tn_survival_sums *sums)

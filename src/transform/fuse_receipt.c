@@ -72,25 +72,23 @@ static tn_status hash_result(struct tn_fuse *fuse, const tn_checkpoint *result, 
 /* The files of a folder that are no weights. */
 static tn_status hash_files(struct tn_fuse *fuse, const char *folder, struct tn_fuse_identity *id, struct tn_error *err)
 {
-	struct tn_names names;
-	TN_TRY(tn_folder_list(fuse->ctx, folder, &names, err));
-	tn_status status = tn_arena_array(&fuse->arena, names.count, sizeof *id->files, &id->files, err);
-	for (size_t i = 0; i < names.count && status == TN_OK; i++) {
+	const char **names;
+	size_t count;
+	TN_TRY(tn_content_files(folder, &fuse->arena, &names, &count, err));
+	TN_TRY(tn_arena_array(&fuse->arena, count, sizeof *id->files, &id->files, err));
+	for (size_t i = 0; i < count; i++) {
 		struct tn_fuse_file *file = &id->files[id->file_count];
 		char path[TN_PATH_BYTES];
-		tn_path_kind kind = TN_PATH_OTHER;
-		status = tn_path_join(path, folder, names.items[i], err);
-		if (status == TN_OK)
-			status = tn_path_kind_of(path, &kind, err);
-		if (status != TN_OK || kind != TN_PATH_FILE || !tn_content_counts(names.items[i]))
+		tn_path_kind kind;
+		TN_TRY(tn_path_join(path, folder, names[i], err));
+		TN_TRY(tn_path_kind_of(path, &kind, err));
+		if (kind != TN_PATH_FILE)
 			continue;
-		status = tn_content_file(fuse->ctx, path, &file->digest, &file->bytes, err);
-		if (status == TN_OK)
-			status = tn_arena_text(&fuse->arena, names.items[i], strlen(names.items[i]), &file->name, err);
+		TN_TRY(tn_content_file(fuse->ctx, path, &file->digest, &file->bytes, err));
+		file->name = names[i];
 		id->file_count++;
 	}
-	tn_names_release(&names);
-	return status;
+	return TN_OK;
 }
 
 tn_status tn_fuse_receipt(tn_fuse *fuse, const char *save_path, tn_write_fn write, void *user, struct tn_error *err)

@@ -237,6 +237,7 @@ static tn_status write_and_consume(struct run *run, struct tn_error *err)
 	uint64_t done = 0;
 	work.arg = run;
 	TN_TRY(tn_consumption_check(run->consumption, run->output, err));
+	TN_TRY(tn_fuse_check_files(run->fuse, run->remarks.data, err));
 	for (size_t i = 0; i < run->fuse->base->shard_count; i++) {
 		if (!tn_output_has_shard(run->output, i)) {
 			TN_TRY(tn_output_open_shard(run->output, i, err));
@@ -257,8 +258,11 @@ static tn_status write_notes(struct run *run, unsigned flags, struct tn_error *e
 	tn_fuse *fuse = run->fuse;
 	if (!run->has_choices)
 		TN_TRY(tn_fuse_note_choices(fuse, run->output, err));
+	if (!run->has_choices && run->consumption)
+		TN_TRY(tn_fuse_note_files(fuse, run->output, err));
 	if (!run->consumption || !(flags & TN_SAVE_IDENTIFY) || fuse->base_digests)
 		return TN_OK;
+	TN_TRY(tn_consumption_check_whole(fuse, "no receipt", err));
 	TN_TRY(tn_fuse_identify(fuse, err));
 	return tn_fuse_note_digests(fuse, run->output, err);
 }
@@ -307,7 +311,10 @@ static tn_status choose(struct run *run, const struct tn_output_place *place, st
 		TN_TRY(tn_staging_remarks(run->fuse->ctx, place->path, place->plan_id, &run->remarks, err));
 		TN_TRY(tn_fuse_recall(run->fuse, run->remarks.data, &run->has_choices, err));
 	}
-	return run->has_choices ? TN_OK : tn_fuse_survey(run->fuse, err);
+	if (run->has_choices)
+		return TN_OK;
+	TN_TRY(tn_consumption_check_whole(run->fuse, "other inputs, other options or another version of tenon", err));
+	return tn_fuse_survey(run->fuse, err);
 }
 
 static tn_status run_fuse(struct run *run, const char *save_path, unsigned flags, struct tn_error *err)

@@ -43,12 +43,8 @@ void tn_plan_id_add_checkpoint(struct tn_sha256 *id, const tn_checkpoint *checkp
 
 void tn_plan_id_add_consumed(struct tn_sha256 *id, const tn_checkpoint *checkpoint)
 {
-	for (size_t i = 0; i < checkpoint->shard_count; i++) {
-		const struct tn_file *file = &checkpoint->shards[i]->file;
-		const uint64_t place[] = { file->device, file->inode };
+	for (size_t i = 0; i < checkpoint->shard_count; i++)
 		tn_plan_id_add_text(id, checkpoint->shard_names[i]);
-		tn_plan_id_add(id, place, sizeof place);
-	}
 	for (size_t i = 0; i < checkpoint->count; i++) {
 		const uint64_t range[] = { checkpoint->by_name[i]->offset, checkpoint->by_name[i]->bytes };
 		tn_plan_id_add_text(id, checkpoint->by_name[i]->name);

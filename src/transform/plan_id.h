@@ -13,7 +13,8 @@ void tn_plan_id_begin(struct tn_sha256 *id, const char *job);
 void tn_plan_id_add(struct tn_sha256 *id, const void *bytes, size_t n);
 void tn_plan_id_add_text(struct tn_sha256 *id, const char *text); /* NULL allowed */
 void tn_plan_id_add_checkpoint(struct tn_sha256 *id, const tn_checkpoint *checkpoint);
-/* The same for one that is used up: what stays when its files are cut to their headers. */
+/* The same for one that is used up: what stays when its files are cut to their headers, the system starts anew, or all is moved
+ * to another disk. */
 void tn_plan_id_add_consumed(struct tn_sha256 *id, const tn_checkpoint *checkpoint);
 void tn_plan_id_add_adapter(struct tn_sha256 *id, const tn_adapter *adapter);
 

@@ -5,6 +5,7 @@
 #include "adapter/adapter.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "base/text.h"
 #include "store/checkpoint.h"
 #include "store/json_doc.h"
 #include "transform/content.h"
@@ -19,7 +20,9 @@ struct check {
 	const json_t *root;
 	const char *path;            /* of the receipt */
 	const char *folder;
-	struct tn_names names;       /* of the files in the folder */
+	struct tn_names names;       /* of all that is in the folder */
+	const char **files;          /* of those that count, and are no weights */
+	size_t file_count;
 	tn_checkpoint *result;
 	tn_verify *report;
 };
@@ -131,7 +134,7 @@ static tn_status check_file(const struct check *c, const json_t *entry, struct t
 	char path[TN_PATH_BYTES];
 	tn_path_kind kind;
 	uint64_t bytes;
-	if (!json_is_string(name) || strchr(json_string_value(name), '/') || !json_is_string(digest) ||
+	if (!json_is_string(name) || !tn_content_is_name(json_string_value(name)) || !json_is_string(digest) ||
 	    !tn_digest_parse(json_string_value(digest), &said))
 		return fail_form(c, "a file has no name of its own or no sha256 of 64 digits", err);
 	TN_TRY(tn_path_join(path, c->folder, json_string_value(name), err));
@@ -153,15 +156,29 @@ static int is_listed(const json_t *files, const char *name)
 	return 0;
 }
 
+/* Weights that no index lists are read all the same by programs that take every model*.safetensors. */
+static int is_stray(const struct check *c, const char *name)
+{
+	size_t k = 0;
+	if (tn_file_role_of(name) != TN_ROLE_WEIGHTS || !tn_ends_with(name, ".safetensors"))
+		return 0;
+	while (k < c->result->shard_count && strcmp(c->result->shard_names[k], name) != 0)
+		k++;
+	return k == c->result->shard_count;
+}
+
 /* A file more may change how a program reads the model. */
 static tn_status check_files(const struct check *c, struct tn_error *err)
 {
 	const json_t *files = json_object_get(c->root, "files");
 	for (size_t i = 0; i < json_array_size(files); i++)
 		TN_TRY(check_file(c, json_array_get(files, i), err));
+	for (size_t i = 0; i < c->file_count; i++)
+		if (!is_listed(files, c->files[i]))
+			add(c, c->files[i], TN_VERDICT_EXTRA);
 	for (size_t i = 0; i < c->names.count; i++) {
 		const char *name;
-		if (!tn_content_counts(c->names.items[i]) || is_listed(files, c->names.items[i]))
+		if (!is_stray(c, c->names.items[i]))
 			continue;
 		TN_TRY(tn_arena_text(&c->report->arena, c->names.items[i], strlen(c->names.items[i]), &name, err));
 		add(c, name, TN_VERDICT_EXTRA);
@@ -245,7 +262,8 @@ static tn_status check_all(struct check *c, const struct tn_receipt_inputs *give
 	c->folder = given->folder ? given->folder : json_string_value(output);
 	TN_TRY(tn_checkpoint_open(c->ctx, c->folder, &c->result, err));
 	TN_TRY(tn_folder_list(c->ctx, c->folder, &c->names, err));
-	size_t room = json_array_size(tensors) + c->result->count + json_array_size(files) + c->names.count +
+	TN_TRY(tn_content_files(c->folder, &c->report->arena, &c->files, &c->file_count, err));
+	size_t room = json_array_size(tensors) + c->result->count + json_array_size(files) + c->names.count + c->file_count +
 		      json_array_size(json_object_get(c->root, "adapters")) + 1;
 	TN_TRY(tn_arena_array(&c->report->arena, room, sizeof *c->report->tensors, &c->report->tensors, err));
 	TN_TRY(check_tensors(c, arena, err));

@@ -22,6 +22,13 @@ tenon fuse --model linked --adapter-path lora --save-path out --consume-input 2>
 ln base/model-00002-of-00003.safetensors hard
 fuse --save-path out --consume-input 2>&1 | sed 's/; fuse without.*//'
 rm hard
+cp -r base odd
+rm -f odd/*.index.json
+for i in 1 2 3; do
+	mv odd/model-0000$i-of-00003.safetensors "$(printf 'odd/\350')$i.safetensors"
+done
+tenon fuse --model odd --adapter-path lora --save-path out --consume-input
+rm -r odd
 mkdir out
 echo mine >out/mine
 try fuse --save-path out --consume-input

@@ -16,6 +16,19 @@ sed -i 's/0/1/' bad/config.json
 echo '{}' >bad/added_tokens.json
 rm bad/tokenizer.json
 try tenon verify --receipt out.json bad
+echo "--- weights that no index lists, and a template, which other programs read"
+rm -r bad
+cp -r out bad
+cp out/model.safetensors bad/model-extra.safetensors
+mkdir bad/additional_chat_templates
+echo x >bad/additional_chat_templates/tool.jinja
+tenon verify --receipt out.json bad 2>/dev/null
+mkdir base/additional_chat_templates
+echo x >base/additional_chat_templates/tool.jinja
+fuse --save-path templates --receipt templates.json
+echo y >templates/additional_chat_templates/tool.jinja
+tenon verify --receipt templates.json
+rm -r base/additional_chat_templates
 echo "--- other tensors"
 tenon verify --receipt out.json examples/base-mlx-4bit -q | awk '{print $1}' | sort | uniq -c
 echo "--- the base and the adapter have changed, and are elsewhere"

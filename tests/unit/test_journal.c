@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -180,6 +181,62 @@ static void only_copies_stay(void **state)
 	assert_int_equal(tn_staging_settle(t->ctx, out), 1);
 }
 
+/* A run that has begun to use its input up, and is killed. A crash of the system may leave anything behind the last line that
+ * was durable. */
+static void protected_and_interrupted(struct tt *t)
+{
+	size_t n;
+	struct tn_staging *s = begin(t, plan_a, 1);
+	write_noted(t, s, "one\xe8");
+	tt_ok(t, tn_staging_protect(s, &t->err));
+	tn_staging_abort(s);
+	unsigned char *journal = tt_read_file(tt_path(t, ".out.tenon-journal"), &n);
+	unsigned char *longer = malloc(n + 4);
+	assert_non_null(longer);
+	memcpy(longer, journal, n);
+	memcpy(longer + n, "\xff\xfe\0\x80", 4);
+	tt_write_file(tt_path(t, ".out.tenon-journal"), longer, n + 4);
+	free(longer);
+	free(journal);
+}
+
+static void an_only_copy_outlives_a_damaged_journal(void **state)
+{
+	struct tt *t = *state;
+	struct tn_staging *s = NULL;
+	protected_and_interrupted(t);
+	tt_expect(t, tn_staging_begin_plan(t->ctx, tt_path(t, "out"), 0, plan_b, 0, &s, &t->err), TN_E_EXISTS);
+	tt_expect(t, tn_staging_begin_plan(t->ctx, tt_path(t, "out"), 0, plan_b, 1, &s, &t->err), TN_E_EXISTS);
+	s = begin(t, plan_a, 1);
+	assert_true(tn_staging_has(s, "one\xe8"));
+	tt_ok(t, tn_staging_commit(s, &t->err));
+}
+
+static void a_journal_that_cannot_be_read_may_protect(void **state)
+{
+	struct tt *t = *state;
+	struct tn_staging *s = NULL;
+	interrupted(t);
+	assert_int_equal(rename(tt_path(t, ".out.tenon-journal"), tt_path(t, "journal")), 0);
+	assert_int_equal(mkdir(tt_path(t, ".out.tenon-journal"), 0777), 0);
+	tt_expect(t, tn_staging_begin_plan(t->ctx, tt_path(t, "out"), 0, plan_a, 0, &s, &t->err), TN_E_IO);
+	tt_expect(t, tn_staging_begin_plan(t->ctx, tt_path(t, "out"), 0, plan_a, 1, &s, &t->err), TN_E_IO);
+	assert_int_equal(tt_count_entries(tt_path(t, ".out.tenon-part")), 3);
+}
+
+static void the_journal_of_an_only_copy_stays_when_that_is_elsewhere(void **state)
+{
+	struct tt *t = *state;
+	struct tn_staging *s = NULL;
+	protected_and_interrupted(t);
+	assert_int_equal(rename(tt_path(t, ".out.tenon-part"), tt_path(t, "elsewhere")), 0);
+	tt_expect(t, tn_staging_begin_plan(t->ctx, tt_path(t, "out"), 0, plan_b, 0, &s, &t->err), TN_E_EXISTS);
+	assert_int_equal(rename(tt_path(t, "elsewhere"), tt_path(t, ".out.tenon-part")), 0);
+	s = begin(t, plan_a, 1);
+	assert_true(tn_staging_has(s, "one\xe8"));
+	tt_ok(t, tn_staging_commit(s, &t->err));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -191,6 +248,9 @@ int main(void)
 		TT_TEST(damaged_journals_count_for_nothing),
 		TT_TEST(a_failed_run_with_resume_leaves_its_files),
 		TT_TEST(only_copies_stay),
+		TT_TEST(an_only_copy_outlives_a_damaged_journal),
+		TT_TEST(a_journal_that_cannot_be_read_may_protect),
+		TT_TEST(the_journal_of_an_only_copy_stays_when_that_is_elsewhere),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
