@@ -67,19 +67,24 @@ static void softmax(float *x, size_t n)
 		x[i] /= sum;
 }
 
-/* The experts_per_token largest of one row, first the largest; of equal ones the first. */
+static const float taken = -1;
+
+/* The experts_per_token largest of one row, first the largest; of equal ones the first. No expert twice, whatever the numbers
+ * are: a damaged router gives NaN, and the rows of one expert have room for each row of the step once. */
 static void choose(const struct tn_decoder_config *c, float *probability, uint32_t *chosen, float *share)
 {
 	float sum = 0;
 	for (uint64_t k = 0; k < c->experts_per_token; k++) {
 		uint32_t best = 0;
-		for (uint32_t e = 1; e < c->experts; e++)
+		while (probability[best] == taken)
+			best++;
+		for (uint32_t e = best + 1; e < c->experts; e++)
 			if (probability[e] > probability[best])
 				best = e;
 		chosen[k] = best;
 		share[k] = probability[best];
 		sum += share[k];
-		probability[best] = -1; /* taken */
+		probability[best] = taken;
 	}
 	for (uint64_t k = 0; c->normalize_topk && k < c->experts_per_token; k++)
 		share[k] /= sum;

@@ -214,6 +214,51 @@ static void threads_change_no_bit(void **state)
 	assert_memory_equal(got[0], got[1], sizeof got[0]);
 }
 
+/* Fills the tensors whose names end so, of the model copied into the test's folder, with NaN. */
+static void damage(const char *path, const char *ending)
+{
+	size_t n, header;
+	unsigned char *file = tt_read_file(path, &n);
+	memcpy(&header, file, 8);
+	char *names = strndup((char *)file + 8, header), *at = names;
+	int found = 0;
+	while ((at = strstr(at, ending))) {
+		unsigned long long begin, end;
+		at = strstr(at, "\"data_offsets\"");
+		assert_int_equal(sscanf(at + strcspn(at, "["), "[%llu,%llu]", &begin, &end), 2);
+		memset(file + 8 + header + begin, 0xFF, end - begin);
+		found++;
+	}
+	assert_true(found > 0);
+	tt_write_file(path, file, n);
+	free(names);
+	free(file);
+}
+
+/* A router of NaN chooses nothing sensible, but no expert twice: the memory of a step has room for each row once. */
+static void a_damaged_router_stays_in_its_memory(void **state)
+{
+	struct tt *t = *state;
+	char command[1024];
+	enum { LONG = 200 };
+	uint32_t ids[LONG];
+	float logits[MOST];
+	struct model m = { 0 };
+	tn_sequence *s;
+	snprintf(command, sizeof command, "cp -r " ARCH "/mixtral %s", tt_path(t, "m"));
+	assert_int_equal(system(command), 0);
+	damage(tt_path(t, "m/model.safetensors"), ".gate.weight\"");
+	tt_ok(t, tn_checkpoint_open(t->ctx, tt_path(t, "m"), &m.base, &t->err));
+	tt_ok(t, tn_live_open(m.base, NULL, &m.live, &t->err));
+	tt_ok(t, tn_decoder_create(m.live, m.base, NULL, &m.decoder, &t->err));
+	for (uint32_t i = 0; i < LONG; i++)
+		ids[i] = i % 100;
+	tt_ok(t, tn_sequence_create(m.decoder, LONG, &s, &t->err));
+	say(t, &m, s, ids, LONG, logits);
+	assert_true(logits[0] != logits[0]);
+	close_model(&m);
+}
+
 static void wrong_calls_change_nothing(void **state)
 {
 	struct tt *t = *state;
@@ -324,6 +369,7 @@ int main(void)
 		TT_TEST(the_budget_holds),
 		TT_TEST(speaking_allocates_nothing),
 		TT_TEST(threads_change_no_bit),
+		TT_TEST(a_damaged_router_stays_in_its_memory),
 		TT_TEST(wrong_calls_change_nothing),
 		TT_TEST(configs_are_refused_by_name),
 	};
