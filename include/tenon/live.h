@@ -89,7 +89,8 @@ TN_API size_t tn_live_tensor(const tn_live *live, const char *name);
 /* Reads the adapter's factors and adds it to the default set, beside those that are there. `name` is the caller's, copied,
  * and must be new; `weight` is a factor beside the adapter's own scale. The adapter must stay open until it is detached.
  * Errors, and then nothing has changed: those of fusing it (it does not fit the base); those of fusing it with the others of
- * the default set (what meets must be plain products of factors); TN_E_EXISTS: the name is taken. */
+ * the default set (what meets must be plain products of factors); TN_E_EXISTS: the name is taken; TN_E_ARG: the weight is not
+ * finite. */
 TN_API tn_status tn_live_attach(tn_live *live, const char *name, const tn_adapter *adapter, double weight,
 				struct tn_error *err);
 /* The same without adding it to the default set: for rows that choose it, or to be enabled later. */

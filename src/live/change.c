@@ -5,6 +5,8 @@
 
 #include "base/error.h"
 
+#include <float.h>
+#include <math.h>
 #include <string.h>
 
 /* The list that is to become the present one. */
@@ -87,6 +89,8 @@ static tn_status put(struct draft *d, size_t at, const char *name, const tn_adap
 {
 	struct tn_attached *attached;
 	size_t taken = find(d, name);
+	if (!(fabs(weight) <= (double)FLT_MAX))
+		return tn_fail(err, TN_E_ARG, name, "the weight of '%.100s' is %g; a finite number was expected", name, weight);
 	if (taken != TN_LIVE_NONE && taken != at)
 		return tn_fail(err, TN_E_EXISTS, name, "an adapter '%.100s' is attached already; detach it, or swap it", name);
 	if (enabled)

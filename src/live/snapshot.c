@@ -159,7 +159,7 @@ static tn_status take_merged(struct tn_snapshot *s, struct tn_merged *const *mer
 		s->merged[i] = merged[i];
 		s->edits[i] = &merged[i]->edits;
 		s->bytes += merged[i]->memory.bytes;
-		s->identity = mix(s->identity, i + 1);
+		s->identity = mix(s->identity, ~(uint64_t)i); /* no adapter's number */
 	}
 	return TN_OK;
 }

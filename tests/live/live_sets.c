@@ -164,6 +164,32 @@ static void test_identities(void **state)
 	free_bench(&s);
 }
 
+/* Adapters are numbered, and so are modules: a set of two is not the first of them merged into the module of that number. */
+static void test_identities_of_merged_sets(void **state)
+{
+	struct tt *t = *state;
+	struct bench s = make_bench(t);
+	enum { MOST = 64 };
+	uint64_t sets[MOST];
+	size_t modules = tn_live_module_count(s.b.live), merged = 0;
+	tt_ok(t, tn_live_attach(s.b.live, "a", s.plain[0], 1, &t->err));
+	for (size_t i = 0; i < MOST; i++) {
+		tt_ok(t, tn_live_attach(s.b.live, "b", s.plain[1], 1, &t->err));
+		sets[i] = identity(&s, NULL);
+		tt_ok(t, tn_live_detach(s.b.live, "b", &t->err));
+	}
+	for (size_t m = 0; m < modules; m++) {
+		if (tn_live_merge(s.b.live, m, &t->err) != TN_OK)
+			continue;
+		for (size_t i = 0; i < MOST; i++)
+			assert_true(identity(&s, NULL) != sets[i]);
+		merged++;
+		tt_ok(t, tn_live_unmerge(s.b.live, m, &t->err));
+	}
+	assert_true(merged > 0);
+	free_bench(&s);
+}
+
 /* Another context on the same heap without workers, which would give memory back in their own time. Returns the former one. */
 static tn_context *single_thread(struct tt *t)
 {
@@ -321,7 +347,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TT_TEST(test_weights_add_up), TT_TEST(test_rows_choose),   TT_TEST(test_refusals),
-		TT_TEST(test_identities),     TT_TEST(test_snapshots_keep), TT_TEST(test_no_allocation),
+		TT_TEST(test_identities),     TT_TEST(test_identities_of_merged_sets),
+		TT_TEST(test_snapshots_keep), TT_TEST(test_no_allocation),
 		TT_TEST(test_same_bits),      TT_TEST(test_many_adapters), TT_TEST(test_from_memory),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
