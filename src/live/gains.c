@@ -20,7 +20,7 @@ struct norms {
 	const struct tn_linear *linear;
 	struct tn_landing landing;
 	const struct tn_delta *delta;
-	const float *gram;          /* G [groups, rank, rank] */
+	const float *gram;          /* G [groups, rank, rank]; NULL: rows are added up in double */
 	float *gain;                /* [rows of the delta] */
 	unsigned char *scratch;
 	size_t worker_bytes;
@@ -57,6 +57,8 @@ static double gain_in_double(const struct norms *n, const struct norm_scratch *s
 static double gain_of(const struct norms *n, const struct norm_scratch *s, size_t at, const float *w, const float *t)
 {
 	const struct tn_delta *d = n->delta;
+	if (!n->gram)
+		return gain_in_double(n, s, at, w);
 	const float *gram = n->gram + at / d->group_rows * d->rank * d->rank, *b = d->b + at * d->rank;
 	double base = (double)n->kernels->dot_f32(w, w, d->cols), cross = 0, own = 0;
 	for (size_t i = 0; i < d->rank; i++) {
@@ -92,7 +94,7 @@ static tn_status measure_rows(void *arg, uint64_t task, unsigned worker, struct 
 	for (size_t i = 0; i < count; i++)
 		tn_embed_row(n->linear, (row + i) / out, (row + i) % out, NULL, 0, s.w + i * d->cols);
 	for (size_t i = 1; i <= count; i++)
-		if (i == count || (at + i) % d->group_rows == 0) {
+		if (n->gram && (i == count || (at + i) % d->group_rows == 0)) {
 			shrink(n, &s, (at + begin) / d->group_rows, begin, i - begin);
 			begin = i;
 		}
@@ -149,6 +151,8 @@ static tn_status row_gains(struct tn_attach *t, size_t slot, const struct tn_del
 {
 	struct tn_buffer gram;
 	tn_context *ctx = t->live->ctx;
+	if (delta->rank > delta->cols) /* G would take more than A, and more work than the rows themselves */
+		return measure_landings(t, slot, delta, NULL, gain, err);
 	TN_TRY(tn_buffer_alloc(ctx, delta->rows / delta->group_rows * delta->rank * delta->rank * sizeof(float), "norms of rows", &gram,
 			       err));
 	make_gram(ctx->kernels, delta, gram.data);
