@@ -28,11 +28,15 @@ static size_t copy_stride(size_t cols)
 	return ((cols + 15) / 16 | 1) * 16;
 }
 
+/* Never less for more x, because scratch is asked for by the most there will be: planes of a few may take more than a copy of
+ * DECODE_FROM. */
 size_t TN_ISA_NAME(tn_x86_product_bytes)(const struct tn_product *p)
 {
-	if (in_planes(p))
-		return TN_PREPARED_HEAD + TN_ISA_NAME(tn_planes_bytes)(p);
-	return TN_PREPARED_HEAD + (p->m > 1 && in_pieces(p) ? p->m * copy_stride(p->cols) * sizeof(float) : 0);
+	struct tn_product few = *p;
+	few.m = in_planes(p) || p->m < DECODE_FROM ? p->m : DECODE_FROM - 1;
+	size_t planes = in_planes(&few) ? TN_ISA_NAME(tn_planes_bytes)(&few) : 0;
+	size_t copy = !in_planes(p) && p->m > 1 && in_pieces(p) ? p->m * copy_stride(p->cols) * sizeof(float) : 0;
+	return TN_PREPARED_HEAD + (planes > copy ? planes : copy);
 }
 
 void TN_ISA_NAME(tn_x86_product_prepare)(void *prepared, const struct tn_product *p, const float *x, size_t x_stride)
