@@ -139,11 +139,42 @@ static void turn(struct speaker *s, struct dialogue *d, const char *line)
 
 static void list_adapters(struct speaker *s)
 {
-	char name[SPEAKER_NAME_BYTES];
-	for (int i = 0; i < s->joining.count; i++)
-		printf("%s\n", cli_safe(speaker_adapter_name(name, tn_adapter_path(s->joining.adapters[i]))));
-	if (s->joining.count == 0)
+	tn_snapshot *now = tn_live_snapshot(s->live);
+	struct tn_attachment a;
+	for (size_t i = 0; i < tn_snapshot_count(now); i++) {
+		tn_snapshot_at(now, i, &a);
+		printf("%s\n", cli_safe(a.name));
+	}
+	if (tn_snapshot_count(now) == 0)
 		printf("no adapters\n");
+	tn_snapshot_release(now);
+}
+
+static int same_path(const char *a, const char *b)
+{
+	size_t n = strlen(a), m = strlen(b);
+	while (n > 1 && a[n - 1] == '/')
+		n--;
+	while (m > 1 && b[m - 1] == '/')
+		m--;
+	return n == m && memcmp(a, b, n) == 0;
+}
+
+/* The name under which an adapter is attached, for that name or for its path; 0: it is not. Folders elsewhere may end in the
+ * same name, so the last part of a path is not enough. They stand in the order in which they were opened. */
+static int find_attached(struct speaker *s, const char *wanted, char name[SPEAKER_NAME_BYTES])
+{
+	tn_snapshot *now = tn_live_snapshot(s->live);
+	struct tn_attachment a;
+	int found = 0;
+	for (size_t i = 0; i < tn_snapshot_count(now) && !found; i++) {
+		tn_snapshot_at(now, i, &a);
+		found = strcmp(a.name, wanted) == 0 || same_path(tn_adapter_path(s->joining.adapters[i]), wanted);
+	}
+	if (found)
+		snprintf(name, SPEAKER_NAME_BYTES, "%s", a.name);
+	tn_snapshot_release(now);
+	return found;
 }
 
 /* A folder that was not named before: opened and attached, for this choice alone. */
@@ -175,11 +206,9 @@ static void choose_adapter(struct speaker *s, const char *wanted)
 	if (strcmp(wanted, "off") == 0) {
 		use = "";
 	} else {
-		tn_snapshot *now = tn_live_snapshot(s->live);
-		use = speaker_adapter_name(name, wanted);
-		if (tn_snapshot_adapter(now, use) == TN_LIVE_NONE)
-			status = attach_new(s, wanted, use, &err);
-		tn_snapshot_release(now);
+		use = name;
+		if (!find_attached(s, wanted, name))
+			status = attach_new(s, wanted, speaker_free_name(s, name, wanted), &err);
 	}
 	if (status == TN_OK)
 		status = tn_sequence_use(s->text, use, &err);

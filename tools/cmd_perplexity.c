@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "speaker.h"
 
+#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -87,6 +88,19 @@ static tn_status measure(struct speaker *s, const uint32_t *ids, size_t count, f
 	return TN_OK;
 }
 
+/* Losses are looked up by token, the last one of a sequence too, which is never computed with. */
+static tn_status check_ids(const struct speaker *s, const uint32_t *ids, size_t count, struct tn_error *err)
+{
+	for (size_t i = 0; i < count; i++)
+		if (ids[i] >= s->info.vocabulary) {
+			*err = (struct tn_error){ .code = TN_E_MISMATCH };
+			snprintf(err->msg, sizeof err->msg, "the tokenizer gives token %" PRIu32 ", and the model has %" PRIu64
+				 "; they do not belong together", ids[i], s->info.vocabulary);
+			return TN_E_MISMATCH;
+		}
+	return TN_OK;
+}
+
 static tn_status measure_all(struct speaker *s, const uint32_t *ids, size_t count, struct measured *m, struct tn_error *err)
 {
 	enum { PIECE = 64 };
@@ -131,7 +145,9 @@ static tn_status run(tn_context *ctx, struct speaker *s, struct measured *m, str
 	free(text);
 	if (status != TN_OK)
 		return status;
-	status = measure_all(s, ids.data, ids.bytes / sizeof(uint32_t), m, err);
+	status = check_ids(s, ids.data, ids.bytes / sizeof(uint32_t), err);
+	if (status == TN_OK)
+		status = measure_all(s, ids.data, ids.bytes / sizeof(uint32_t), m, err);
 	tn_buffer_release(ctx, &ids);
 	return status;
 }

@@ -102,6 +102,11 @@ static tn_status take_words(struct speaker *s, uint32_t **ids, size_t *count, st
 	const char *prompt = typed ? typed : args.prompt;
 	struct tn_chat_message messages[2] = { { "system", args.system }, { "user", prompt } };
 	struct tn_buffer tokens;
+	if (args.system && (!s->chat || tn_chat_count(s->chat) == 0)) {
+		free(typed);
+		*err = (struct tn_error){ .code = TN_E_ARG, .msg = "the model has no chat template, so there is no place for --system" };
+		return TN_E_ARG;
+	}
 	tn_status status = args.raw ? tn_tokenizer_encode(s->tokenizer, prompt, strlen(prompt), TN_ADD_SPECIAL, &tokens, err)
 				    : speaker_render(s, args.system ? messages : messages + 1, args.system ? 2 : 1, &tokens, err);
 	free(typed);
@@ -172,7 +177,7 @@ static void print_json(const struct speaker *s, const struct answer *a, const st
 	print_ids("output_ids", a->ids, a->count);
 	printf("  \"text\": ");
 	if (s->tokenizer)
-		cli_print_json_text(a->text ? a->text : "");
+		cli_print_json_bytes(a->text ? a->text : "", a->bytes);
 	else
 		printf("null");
 	printf(",\n  \"finish_reason\": \"%s\",\n  \"prompt_seconds\": %.6f,\n  \"reply_seconds\": %.6f\n}\n",
@@ -239,6 +244,9 @@ int cmd_run(int argc, char **argv)
 		return status;
 	if (!args.prompt == !args.input_ids)
 		return cli_usage(&command, "one of --prompt and --input-ids is needed");
+	if (args.system && (args.raw || args.input_ids))
+		return cli_usage(&command, "--system goes through the chat template, which %s passes by",
+				 args.raw ? "--raw" : "--input-ids");
 	if (args.most_tokens > 1u << 26)
 		return cli_usage(&command, "--max-tokens is too large");
 	if (args.input_ids && !(ids = parse_ids(args.input_ids, &count)))

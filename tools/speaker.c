@@ -37,6 +37,20 @@ char *speaker_adapter_name(char out[SPEAKER_NAME_BYTES], const char *path)
 	return out;
 }
 
+char *speaker_free_name(struct speaker *s, char out[SPEAKER_NAME_BYTES], const char *path)
+{
+	tn_snapshot *now = tn_live_snapshot(s->live);
+	speaker_adapter_name(out, path);
+	const size_t length = strlen(out);
+	for (int i = 2; tn_snapshot_adapter(now, out) != TN_LIVE_NONE; i++) {
+		char number[16];
+		const size_t bytes = (size_t)snprintf(number, sizeof number, "-%d", i) + 1, most = SPEAKER_NAME_BYTES - bytes;
+		memcpy(out + (length < most ? length : most), number, bytes);
+	}
+	tn_snapshot_release(now);
+	return out;
+}
+
 static tn_status attach_all(struct speaker *s, const struct speaker_options *o, int voices, struct tn_error *err)
 {
 	struct tn_fuse_options weights = TN_FUSE_OPTIONS_INIT;
@@ -45,7 +59,7 @@ static tn_status attach_all(struct speaker *s, const struct speaker_options *o, 
 	for (int i = 0; status == TN_OK && i < s->joining.count; i++) {
 		const tn_adapter *adapter = s->joining.adapters[i];
 		double weight = i == 0 ? weights.weight : s->joining.more[i - 1].weight;
-		speaker_adapter_name(name, tn_adapter_path(adapter));
+		speaker_free_name(s, name, tn_adapter_path(adapter));
 		status = (voices ? tn_live_attach_disabled : tn_live_attach)(s->live, name, adapter, weight, err);
 	}
 	return status;

@@ -59,6 +59,9 @@ void speaker_close(struct speaker *s);
 /* The last part of a path, without its weight: into a buffer of the caller, which is returned. */
 enum { SPEAKER_NAME_BYTES = 256 };
 char *speaker_adapter_name(char out[SPEAKER_NAME_BYTES], const char *path);
+/* The same, followed by -2, -3 and so on where an attached adapter has that name already: mlx-lm calls every folder
+ * "adapters". */
+char *speaker_free_name(struct speaker *s, char out[SPEAKER_NAME_BYTES], const char *path);
 
 /* The tokens of a dialogue as the model's template has it, or, without a template, of the last message alone. */
 tn_status speaker_render(struct speaker *s, const struct tn_chat_message *messages, size_t count, struct tn_buffer *ids,

@@ -23,11 +23,16 @@ mkdir plain && cp examples/base/config.json examples/base/model.safetensors plai
 json --model plain --input-ids $ids -n 4
 try tenon run -q --model plain --input-ids "0, 2, 365" -n 4
 try tenon run -q --model examples/base --input-ids $ids -n 0 --logits logits.safetensors
+mkdir one two three && cp -r examples/adapters/pirate one/adapters && cp -r examples/adapters/robot two/adapters
+cp -r examples/adapters/pirate three/adapters
+json --model examples/base --input-ids $ids -n 4 --adapter-path one/adapters:0.5 --adapter-path three/adapters:0.5
 tenon inspect logits.safetensors | tail -n 1
 echo "--- chat"
 printf '%s\n' "$story" "Who found the golden key?" /adapter "/adapter pirate" /reset "$story" "/adapter off" "/adapter nowhere" \
 	"/adapter examples/adapters/robot" /reset "$story" /help /quit "$story" |
 	try tenon chat --model examples/base --adapter-path examples/adapters/pirate -n 16
+printf '%s\n' "/adapter two/adapters" /adapter "$story" "/adapter one/adapters/" /reset "$story" |
+	try tenon chat --model examples/base --adapter-path one/adapters -n 16
 echo "--- perplexity"
 printf '%s' "Once upon a time there was a shy cat named Lily. One cold Saturday, Lily went to the hill." >text
 try tenon perplexity -q --model examples/base text
@@ -45,10 +50,19 @@ wrong tenon run --model examples/base -p a --temp -1
 wrong tenon run --model examples/base -p a --top-p 2
 wrong tenon run --model examples/base -p a --sampler mine
 wrong tenon run --model examples/base --adapter-path examples/base -p a
+wrong tenon run --model examples/base --adapter-path examples/adapters/pirate:nan -p a
 wrong tenon run --model plain -p a
+wrong tenon run --model examples/base -p a --raw --system b
+cp examples/base/tokenizer*.json plain
+wrong tenon run --model plain -p a --system b
 wrong tenon run --model examples/base -p a --cache-memory 1K
 wrong tenon run --model examples/base/model.safetensors --input-ids 1
 sed 's/"llama"/"mamba"/' examples/base/config.json >plain/config.json
 wrong tenon run --model plain --input-ids 1
 wrong tenon perplexity --model examples/base nowhere
+cp examples/base/config.json plain
+more=$(seq -f '{"content": "<%g>"},' 1200)
+sed "s/\"added_tokens\": \\[/& $(echo $more) {\"content\": \"hill.\", \"special\": false},/" examples/base/tokenizer.json \
+	>plain/tokenizer.json
+wrong tenon perplexity --model plain text
 wrong tenon perplexity --model examples/base text --sequence-length 1
