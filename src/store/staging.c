@@ -170,6 +170,23 @@ static tn_status make_parents(struct tn_staging *s, struct tn_error *err)
 	return TN_OK;
 }
 
+/* The parent, and those above it that were made: each holds the name of the next. */
+static tn_status sync_parents(const struct tn_staging *s, struct tn_error *err)
+{
+	char path[TN_PATH_BYTES];
+	snprintf(path, sizeof path, "%s", s->parent);
+	TN_TRY(tn_folder_sync(path, err));
+	for (int i = 0; i < s->parents_made; i++) {
+		char *slash = strrchr(path, '/');
+		if (slash)
+			slash[slash == path] = '\0';
+		else
+			memcpy(path, ".", 2);
+		TN_TRY(tn_folder_sync(path, err));
+	}
+	return TN_OK;
+}
+
 static tn_status take_lock(struct tn_staging *s, struct tn_error *err)
 {
 	s->lock_fd = open(s->folder, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -370,7 +387,7 @@ tn_status tn_staging_remark(struct tn_staging *s, const char *text, struct tn_er
 tn_status tn_staging_protect(struct tn_staging *s, struct tn_error *err)
 {
 	TN_TRY(tn_folder_sync(s->folder, err));
-	TN_TRY(tn_folder_sync(s->parent, err));
+	TN_TRY(sync_parents(s, err));
 	TN_TRY(tn_journal_protect(s->journal, err));
 	s->is_protected = 1;
 	return TN_OK;
@@ -542,7 +559,7 @@ tn_status tn_staging_commit(struct tn_staging *s, struct tn_error *err)
 	TN_TRY(put_in_place(s, &replaced, err));
 	/* The result stands under its name now: what fails from here on is a warning. */
 	struct tn_error late;
-	if (tn_folder_sync(s->parent, &late) != TN_OK)
+	if (sync_parents(s, &late) != TN_OK)
 		tn_logf(ctx, TN_LOG_WARNING, "'%s' is complete, but may not survive a power cut: %s", s->target, late.msg);
 	if (replaced && tn_folder_remove(s->folder, 1, &late) != TN_OK)
 		tn_logf(ctx, TN_LOG_WARNING, "'%s' is complete; the folder it replaced is '%s': %s", s->target, s->folder,
