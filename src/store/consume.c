@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -82,6 +83,21 @@ tn_status tn_consumed_unmark(const char *folder, struct tn_error *err)
 	if (unlink(path) != 0 && errno != ENOENT)
 		return tn_fail_sys(err, errno, path, "could not remove '%s'", path);
 	return tn_folder_sync(folder, err);
+}
+
+tn_status tn_consume_lock(const char *folder, int *fd, struct tn_error *err)
+{
+	*fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (*fd < 0)
+		return tn_fail_sys(err, errno, folder, "could not open '%s'", folder);
+	if (flock(*fd, LOCK_EX | LOCK_NB) == 0)
+		return TN_OK;
+	int e = errno;
+	close(*fd);
+	*fd = -1;
+	if (e == EWOULDBLOCK)
+		return tn_fail(err, TN_E_EXISTS, folder, "another tenon is using '%s' up at this moment", folder);
+	return tn_fail_sys(err, e, folder, "could not lock '%s'", folder);
 }
 
 /* ---- shards ---------------------------------------------------------------------------------------------- */

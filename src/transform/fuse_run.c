@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "store/checkpoint.h"
+#include "store/consume.h"
 #include "store/safetensors.h"
 #include "store/staging.h"
 #include "transform/delta_cache.h"
@@ -13,6 +14,7 @@
 
 #include <stdatomic.h>
 #include <string.h>
+#include <unistd.h>
 
 struct run {
 	struct tn_fuse *fuse;
@@ -28,6 +30,7 @@ struct run {
 	struct tn_output *output;
 	struct tn_buffer remarks;             /* of the run that is taken up again */
 	struct tn_consumption *consumption;   /* NULL: the base stays */
+	int base_lock;                        /* of a base that is used up; else -1 */
 	int has_choices;                      /* from the remarks */
 };
 
@@ -323,6 +326,8 @@ static tn_status run_fuse(struct run *run, const char *save_path, unsigned flags
 	struct tn_output_place place = place_of(fuse, save_path, flags);
 	struct tn_consumption consumption;
 	TN_TRY(tn_fuse_check_path(fuse, save_path, err));
+	if (flags & TN_SAVE_CONSUME)
+		TN_TRY(tn_consume_lock(fuse->base->path, &run->base_lock, err));
 	TN_TRY(choose(run, &place, err));
 	if (flags & TN_SAVE_CONSUME) {
 		TN_TRY(tn_consumption_plan(fuse, save_path, flags, &run->arena, &consumption, err));
@@ -345,9 +350,11 @@ static tn_status run_fuse(struct run *run, const char *save_path, unsigned flags
 
 tn_status tn_fuse_run(tn_fuse *fuse, const char *save_path, unsigned flags, struct tn_error *err)
 {
-	struct run run = { .fuse = fuse };
+	struct run run = { .fuse = fuse, .base_lock = -1 };
 	tn_arena_init(&run.arena, fuse->ctx);
 	tn_status status = run_fuse(&run, save_path, flags, err);
+	if (run.base_lock >= 0)
+		close(run.base_lock);
 	tn_delta_cache_free(run.deltas);
 	tn_buffer_release(fuse->ctx, &run.remarks);
 	tn_arena_release(&run.arena);

@@ -22,6 +22,7 @@ tenon fuse --model linked --adapter-path lora --save-path out --consume-input 2>
 ln base/model-00002-of-00003.safetensors hard
 fuse --save-path out --consume-input 2>&1 | sed 's/; fuse without.*//'
 rm hard
+flock base sh -c '"$0" fuse --model base --adapter-path lora --save-path out --consume-input' "$TENON"
 cp -r base odd
 rm -f odd/*.index.json
 for i in 1 2 3; do
