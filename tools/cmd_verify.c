@@ -20,7 +20,7 @@ static const struct cli_command command = {
 	.about = "Computes BASE + ADAPTER again, row by row in double precision, and compares MERGED with it: the error of\n"
 		 "every merged tensor in units in the last place, and every tensor that changed and should not have, or\n"
 		 "should have and did not. Exit status 0 only if all is as it should be. MERGED may come from any tool.\n"
-		 "With --receipt, every byte of MERGED, and what base and adapter hold, is held against the receipt.",
+		 "With --receipt, every tensor and file of MERGED, and what base and adapter hold, is held against it.",
 	.options = options,
 	.positional_min = 0,
 	.positional_max = 16,
