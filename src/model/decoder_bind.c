@@ -44,13 +44,13 @@ static tn_status check_shape(tn_decoder *d, const char *name, size_t module, uin
 	tn_live_shape(d->live, module, &s);
 	if (s.out_features != out || s.in_features != in || s.experts != experts)
 		return tn_fail(err, TN_E_MISMATCH, name,
-			       "it is [%llu, %llu]%s; by config.json [%llu, %llu] was expected", (unsigned long long)s.out_features,
-			       (unsigned long long)s.in_features, s.experts ? " for each expert" : "", (unsigned long long)out,
-			       (unsigned long long)in);
+			       "'%.200s' is [%llu, %llu]%s; by config.json [%llu, %llu] was expected", name,
+			       (unsigned long long)s.out_features, (unsigned long long)s.in_features,
+			       s.experts ? " for each expert" : "", (unsigned long long)out, (unsigned long long)in);
 	if (bias == WITH_BIAS && !s.has_bias)
-		return tn_fail(err, TN_E_MISMATCH, name, "it has no bias, and by config.json there is one");
+		return tn_fail(err, TN_E_MISMATCH, name, "'%.200s' has no bias, and by config.json there is one", name);
 	if (bias == NO_BIAS && s.has_bias)
-		return tn_fail(err, TN_E_MISMATCH, name, "it has a bias, and by config.json there is none");
+		return tn_fail(err, TN_E_MISMATCH, name, "'%.200s' has a bias, and by config.json there is none", name);
 	return TN_OK;
 }
 
@@ -59,7 +59,7 @@ static tn_status bind_path(struct binder *b, const char *path, uint64_t out, uin
 {
 	*module = tn_live_module(b->d->live, path);
 	if (*module == TN_LIVE_NONE)
-		return tn_fail(err, TN_E_MISMATCH, path, "the checkpoint has no such module, and config.json asks for it");
+		return tn_fail(err, TN_E_MISMATCH, path, "the checkpoint has no module '%.200s', and config.json asks for it", path);
 	TN_TRY(check_shape(b->d, path, *module, out, in, bias, 0, err));
 	return remember(b->d, *module, err);
 }
@@ -88,12 +88,12 @@ static tn_status bind_tensor(struct binder *b, const char *path, const char *par
 	snprintf(name, sizeof name, "%s.%s", path, part);
 	*tensor = tn_live_tensor(b->d->live, name);
 	if (*tensor == TN_LIVE_NONE)
-		return tn_fail(err, TN_E_MISMATCH, name, "the checkpoint has no such tensor, and config.json asks for it");
+		return tn_fail(err, TN_E_MISMATCH, name, "the checkpoint has no tensor '%.200s', and config.json asks for it", name);
 	tn_snapshot *snapshot = tn_live_snapshot(b->d->live);
 	const float *data = tn_snapshot_tensor(snapshot, *tensor, TN_LIVE_DEFAULT, &n);
 	tn_snapshot_release(snapshot);
 	if (!data || n != width)
-		return tn_fail(err, TN_E_MISMATCH, name, "it has %llu elements; by config.json %llu were expected",
+		return tn_fail(err, TN_E_MISMATCH, name, "'%.200s' has %llu elements; by config.json %llu were expected", name,
 			       (unsigned long long)n, (unsigned long long)width);
 	return TN_OK;
 }
@@ -185,7 +185,7 @@ static tn_status bind_stack(struct binder *b, uint64_t i, struct tn_mlp *mlp, st
 		layer_path(b, path, i, rest);
 		*modules[p] = tn_live_module(b->d->live, path);
 		if (*modules[p] == TN_LIVE_NONE)
-			return tn_fail(err, TN_E_MISMATCH, path, "the checkpoint has no such module");
+			return tn_fail(err, TN_E_MISMATCH, path, "the checkpoint has no module '%.200s'", path);
 		TN_TRY(check_shape(b->d, path, *modules[p], p == 2 ? c->hidden : mlp->width, p == 2 ? mlp->width : c->hidden,
 				   NO_BIAS, c->experts, err));
 		TN_TRY(remember(b->d, *modules[p], err));
@@ -292,7 +292,8 @@ static tn_status bind_head(struct binder *b, struct tn_error *err)
 	char name[NAME_BYTES];
 	snprintf(name, sizeof name, "%s.weight", b->head);
 	if (!c->tied && !tn_checkpoint_find(b->base, name))
-		return tn_fail(err, TN_E_MISMATCH, name, "the checkpoint has no such tensor, and config.json does not tie the head");
+		return tn_fail(err, TN_E_MISMATCH, name, "the checkpoint has no tensor '%.200s', and config.json does not tie the head",
+			       name);
 	if (tn_live_module(b->d->live, b->head) != TN_LIVE_NONE)
 		return bind_path(b, b->head, c->vocabulary, c->hidden, ANY_BIAS, &b->d->head, err);
 	b->d->head = b->d->embedding;

@@ -138,8 +138,8 @@ static tn_status read_sizes(const struct tn_fields *f, struct tn_decoder_config 
 			       "'num_attention_heads' is %llu, which is no multiple of 'num_key_value_heads', %llu",
 			       (unsigned long long)c->heads, (unsigned long long)c->kv_heads);
 	if (c->head_dim == 0 || c->heads * c->head_dim > MOST_WIDTH)
-		return tn_fail(err, TN_E_FORMAT, f->where, "%llu heads of %llu numbers", (unsigned long long)c->heads,
-			       (unsigned long long)c->head_dim);
+		return tn_fail(err, TN_E_FORMAT, f->where, "'num_attention_heads' is %llu and 'head_dim' %llu, which no model has",
+			       (unsigned long long)c->heads, (unsigned long long)c->head_dim);
 	return TN_OK;
 }
 

@@ -10,7 +10,9 @@
 static tn_status find_adapter(const tn_snapshot *snapshot, const struct tn_sequence *s, size_t *out, struct tn_error *err)
 {
 	*out = !s->adapter ? TN_LIVE_DEFAULT : !*s->adapter ? TN_LIVE_BASE : tn_snapshot_adapter(snapshot, s->adapter);
-	return *out == TN_LIVE_NONE ? tn_fail(err, TN_E_NOTFOUND, s->adapter, "no adapter is attached under that name") : TN_OK;
+	if (*out == TN_LIVE_NONE)
+		return tn_fail(err, TN_E_NOTFOUND, s->adapter, "no adapter '%.100s' is attached", s->adapter);
+	return TN_OK;
 }
 
 static tn_status check_ids(const tn_decoder *d, const struct tn_step *step, struct tn_error *err)

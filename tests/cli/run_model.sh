@@ -59,6 +59,10 @@ wrong tenon run --model examples/base -p a --cache-memory 1K
 wrong tenon run --model examples/base/model.safetensors --input-ids 1
 sed 's/"llama"/"mamba"/' examples/base/config.json >plain/config.json
 wrong tenon run --model plain --input-ids 1
+sed 's/"num_hidden_layers": 6/"num_hidden_layers": 7/' examples/base/config.json >plain/config.json
+wrong tenon run --model plain --input-ids 1
+sed 's/"intermediate_size": 512/"intermediate_size": 500/' examples/base/config.json >plain/config.json
+wrong tenon run --model plain --input-ids 1
 wrong tenon perplexity --model examples/base nowhere
 cp examples/base/config.json plain
 more=$(seq -f '{"content": "<%g>"},' 1200)
