@@ -13,6 +13,7 @@ struct step_io {
 	struct tn_decode_work *work;
 	const struct tn_text_list *from;
 	struct tn_text_list *to;
+	size_t most;       /* bytes of `to`, for steps that write what the file gives them */
 };
 
 /* ---- lists of texts -------------------------------------------------------------------------------------- */
@@ -246,6 +247,9 @@ static tn_status from_replace(struct step_io *io, const struct tn_decode_step *s
 		size_t at = 0;
 		TN_TRY(tn_pattern_find(&step->pattern, token, n, matches, err));
 		for (size_t k = 0; k < matches->count; k++) {
+			if (io->to->text.length > io->most)
+				return tn_fail(err, TN_E_LIMIT, "decoder", "the decoder of the tokenizer makes more than %zu bytes of one text, "
+					       "which none that is meant to be used does", io->most);
 			TN_TRY(add(&io->to->text, token + at, matches->items[k].begin - at, err));
 			TN_TRY(add(&io->to->text, step->text, step->bytes, err));
 			at = matches->items[k].end;
@@ -354,8 +358,9 @@ tn_status tn_detokenize(const struct tn_detokenizer *decoder, struct tn_decode_w
 			struct tn_error *err)
 {
 	struct tn_text_list *now = &work->lists[0], *next = &work->lists[1];
+	const size_t most = tn_most_growth(now->text.length);
 	for (size_t i = 0; i < decoder->count || (i == 0 && !decoder->present); i++) {
-		struct step_io io = { work, now, next };
+		struct step_io io = { work, now, next, most };
 		next->count = next->text.length = 0;
 		if (decoder->present)
 			TN_TRY(run_step(&io, &decoder->steps[i], err));

@@ -14,6 +14,7 @@ struct step_io {
 	const char *from;
 	size_t n, leading;
 	struct tn_leading_text *to;
+	size_t most;       /* bytes of `to` */
 };
 
 /* Characters one by one: each becomes none, one or several. `at_leading` is called where the leading ones end. */
@@ -23,8 +24,17 @@ static void mark_leading(struct step_io *io, size_t at)
 		io->to->leading = io->to->text.length;
 }
 
+static tn_status check_growth(const struct step_io *io, size_t more, struct tn_error *err)
+{
+	if (io->to->text.length <= io->most && more <= io->most - io->to->text.length)
+		return TN_OK;
+	return tn_fail(err, TN_E_LIMIT, "normalizer", "the normalizer of the tokenizer makes more than %zu bytes of one text, which none "
+		       "that is meant to be used does", io->most);
+}
+
 static tn_status add(struct step_io *io, const char *text, size_t n, struct tn_error *err)
 {
+	TN_TRY(check_growth(io, n, err));
 	return n ? tn_text_add(&io->to->text, text, n, err) : TN_OK;
 }
 
@@ -247,8 +257,9 @@ tn_status tn_normalize(const struct tn_normalizer *normalizer, struct tn_work *w
 	if (n)
 		TN_TRY(tn_text_add(&now->text, text, n, err));
 	for (size_t i = 0; i < normalizer->count && now->text.length; i++) {
-		struct step_io io = { work, now->text.data, now->text.length, now->leading, next };
+		struct step_io io = { work, now->text.data, now->text.length, now->leading, next, tn_most_growth(n) };
 		TN_TRY(run_step(&io, &normalizer->steps[i], err));
+		TN_TRY(check_growth(&io, 0, err));
 		struct tn_leading_text *swap = now;
 		now = next;
 		next = swap;

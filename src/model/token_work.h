@@ -95,6 +95,14 @@ struct tn_work {
 void tn_work_init(struct tn_work *work, tn_context *ctx);
 void tn_work_release(struct tn_work *work);
 
+/* What the steps of a normalizer or decoder may make of so many bytes: each could multiply what the one before has made, and a
+ * file of a few lines would take all memory. */
+static inline size_t tn_most_growth(size_t bytes)
+{
+	const size_t free_bytes = (size_t)16 << 20, factor = 64;
+	return bytes > (SIZE_MAX - free_bytes) / factor ? SIZE_MAX : free_bytes + factor * bytes;
+}
+
 /* One more span behind the last. */
 tn_status tn_work_add_span(struct tn_work *work, size_t begin, size_t end, int is_match, struct tn_error *err);
 

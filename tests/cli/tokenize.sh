@@ -31,3 +31,9 @@ from 'aba' tenon tokenize --model llama
 from 'aba' tenon tokenize --model llama --no-special
 printf '%s' '{"model":{"type":"BPE","vocab":{},"merges":[]},"pre_tokenizer":{"type":"UnicodeScripts"}}' >llama/tokenizer.json
 from 'aba' tenon tokenize --model llama --json
+echo "--- a file of a few lines that multiplies texts"
+step='{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}'
+steps="$(yes "$step," | head -n 59 | tr '\n' ' ') $step"
+sed "s/\"normalizer\": null/\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [$steps]}/" examples/base/tokenizer.json \
+	>grows.json
+printf 'a cat' | try tenon tokenize --model grows.json
