@@ -9,10 +9,10 @@
 #include <string.h>
 
 static struct {
-	const char *model, *save_path, *upload_repo, *rounding, *promote_bits, *receipt, *dense_base;
+	const char *model, *save_path, *upload_repo, *gguf_path, *rounding, *promote_bits, *receipt, *dense_base;
 	struct cli_list adapters;
 	struct tn_fuse_options fuse;
-	int dry_run, force, resume, consume;
+	int dry_run, force, resume, consume, export_gguf;
 } args = { .fuse = TN_FUSE_OPTIONS_INIT };
 
 static const struct cli_option options[] = {
@@ -26,6 +26,8 @@ static const struct cli_option options[] = {
 	{ CLI_FLAG, "--consume-input", NULL, "use BASE up while OUT grows, on a disk too small for both", &args.consume },
 	{ CLI_FLAG, "--allow-nonfinite", NULL, "write NaN and infinity in place of refusing them", &args.fuse.allow_nonfinite },
 	{ CLI_TEXT, "--upload-repo", "REPO", "not done by tenon; says what to run instead", &args.upload_repo },
+	{ CLI_FLAG, "--export-gguf", NULL, "not done by tenon; says what to run instead", &args.export_gguf },
+	{ CLI_TEXT, "--gguf-path", "FILE", "goes with --export-gguf", &args.gguf_path },
 	{ CLI_SECTION, "", NULL, "Where the base is quantized:", NULL },
 	{ CLI_FLAG, "--dequantize, --de-quantize", NULL, "write a dense model", &args.fuse.dequantize },
 	{ CLI_TEXT, "--rounding", "R", "auto (the default), dither (keeps small deltas), nearest", &args.rounding },
@@ -280,6 +282,10 @@ int cmd_fuse(int argc, char **argv)
 	if (args.upload_repo)
 		return cli_usage(&command, "tenon does not upload; fuse first, then run: huggingface-cli upload %s %s",
 				 args.upload_repo, args.save_path ? args.save_path : "OUT");
+	if (args.export_gguf || args.gguf_path)
+		return cli_usage(&command, "tenon writes no GGUF; fuse first, with --dequantize where the base is quantized, then run "
+				 "llama.cpp's: convert_hf_to_gguf.py %s --outfile %s", args.save_path ? args.save_path : "OUT",
+				 args.gguf_path ? args.gguf_path : "ggml-model-f16.gguf");
 	if (!args.model)
 		return cli_usage(&command, "--model is missing");
 	if (!args.adapters.count)

@@ -28,6 +28,7 @@ try tenon verify $Q $W:0.0625 more
 echo "--- two adapters"
 try fuse --adapter-path $W:0.25 --adapter-path examples/adapters/pirate:0.5 --save-path two -q
 try tenon verify $Q $W:0.25 examples/adapters/pirate:0.5 two
+try fuse --adapter-path $W --adapter-path $W/../whisper:0.5 --save-path twice -q
 try fuse --adapter-path $W --adapter-path examples/adapters/robot --save-path three -q
 
 echo "--- called wrongly"

@@ -13,6 +13,7 @@ try tenon fuse --max-memory lots
 try tenon fuse --threads 0
 try tenon fuse extra
 try tenon fuse --model a --adapter-path b --save-path c --upload-repo me/it
+try tenon fuse --model a --adapter-path b --save-path c --export-gguf
 try tenon inspect
 try tenon inspect a b
 try tenon verify a b
