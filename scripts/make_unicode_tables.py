@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes src/model/jinja_unicode.def: the cases and classes of characters as this Python's str has them.
+"""Writes src/chat/jinja_unicode.def: the cases and classes of characters as this Python's str has them.
 
-usage: make_unicode_tables.py >src/model/jinja_unicode.def
+usage: make_unicode_tables.py >src/chat/jinja_unicode.def
 """
 import textwrap
 import unicodedata

@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What tokenizer_config.json and its neighbours change, as transformers' AutoTokenizer does it. */
+#include "base/error.h"
+#include "store/json_doc.h"
+#include "tokenizer/token_json.h"
+#include "tokenizer/tokenizer_class.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the class ------------------------------------------------------------------------------------------- */
+
+/* Models for which transformers follows tokenizer.json whatever class is named. */
+static const char *const plain_models[] = {
+	"arctic", "ernie4_5", "ernie4_5_moe", "flex_olmo", "glm", "glm4", "glm4_moe", "glm4_moe_lite", "gpt_bigcode", "granite",
+	"granitemoe", "granitemoehybrid", "granitemoeshared", "hyperclovax", "internlm2", "internlm3", "jamba", "minicpm3",
+	"minimax_m2", "ministral", "ministral3", "mistral", "mistral3", "mixtral", "nemotron", "olmo2", "olmo3", "olmo_hybrid",
+	"persimmon", "phi3", "phimoe", "stablelm",
+};
+
+/* The class where none is named. */
+static const struct {
+	const char *model, *name;
+} classes_by_model[] = {
+	{ "bert", "BertTokenizer" }, { "code_llama", "CodeLlamaTokenizer" }, { "gemma", "GemmaTokenizer" },
+	{ "gemma2", "GemmaTokenizer" }, { "gemma3", "GemmaTokenizer" }, { "gemma3_text", "GemmaTokenizer" },
+	{ "gpt2", "GPT2Tokenizer" }, { "gpt_neo", "GPT2Tokenizer" }, { "gptj", "GPT2Tokenizer" }, { "opt", "GPT2Tokenizer" },
+	{ "phi", "GPT2Tokenizer" }, { "qwen2", "Qwen2Tokenizer" }, { "qwen2_moe", "Qwen2Tokenizer" },
+	{ "qwen3", "Qwen2Tokenizer" }, { "qwen3_moe", "Qwen2Tokenizer" }, { "qwen3_next", "Qwen2Tokenizer" },
+	{ "starcoder2", "GPT2Tokenizer" }, { "t5", "T5Tokenizer" }, { "mt5", "T5Tokenizer" },
+	{ "xlm-roberta", "XLMRobertaTokenizer" },
+};
+
+static const char *class_of_model(const char *model)
+{
+	for (size_t i = 0; model && i < sizeof classes_by_model / sizeof *classes_by_model; i++)
+		if (strcmp(classes_by_model[i].model, model) == 0)
+			return classes_by_model[i].name;
+	return NULL;
+}
+
+static int is_plain_model(const char *model)
+{
+	for (size_t i = 0; model && i < sizeof plain_models / sizeof *plain_models; i++)
+		if (strcmp(plain_models[i], model) == 0)
+			return 1;
+	return 0;
+}
+
+/* 1 when the component, or a member of it, is ByteLevel. */
+static int has_byte_level(const json_t *json, const char *members)
+{
+	const char *type = json_string_value(json_object_get(json, "type"));
+	const json_t *list = json_object_get(json, members);
+	for (size_t i = 0; i < json_array_size(list); i++)
+		if (has_byte_level(json_array_get(list, i), members))
+			return 1;
+	return type && strcmp(type, "ByteLevel") == 0;
+}
+
+static int is_byte_level(const json_t *tokenizer)
+{
+	return has_byte_level(json_object_get(tokenizer, "pre_tokenizer"), "pretokenizers") ||
+	       has_byte_level(json_object_get(tokenizer, "decoder"), "decoders");
+}
+
+/* "Fast" is what older versions called the classes that are left. */
+static int names_class(const char *name, const char *class_name)
+{
+	size_t n = strlen(class_name);
+	return strncmp(name, class_name, n) == 0 && (!name[n] || strcmp(name + n, "Fast") == 0);
+}
+
+static const char *class_name_of(const struct tn_tokenizer_files *files)
+{
+	const char *model = json_string_value(json_object_get(files->config, "model_type"));
+	const char *named = json_string_value(json_object_get(files->tokenizer_config, "tokenizer_class"));
+	if (!named)
+		named = json_string_value(json_object_get(files->config, "tokenizer_class"));
+	if (model && strcmp(model, "qwen2") == 0)
+		return "Qwen2Tokenizer"; /* whatever is named: published folders name others by mistake */
+	if (!named)
+		return files->tokenizer_config ? class_of_model(model) : NULL;
+	if (is_plain_model(model) || (names_class(named, "LlamaTokenizer") && is_byte_level(files->tokenizer)))
+		return NULL;
+	return named;
+}
+
+const struct tn_tokenizer_class *tn_tokenizer_class_of(const struct tn_tokenizer_files *files, enum tn_model_kind kind)
+{
+	const char *name = class_name_of(files);
+	for (size_t i = 0; name && i < tn_tokenizer_class_count; i++)
+		if (names_class(name, tn_tokenizer_classes[i].name) && tn_tokenizer_classes[i].kind == kind)
+			return &tn_tokenizer_classes[i];
+	return NULL;
+}
+
+tn_status tn_tokenizer_class_build(const struct tn_tokenizer_class *c, struct tn_tokenizer *t,
+				   const struct tn_tokenizer_files *files, struct tn_error *err)
+{
+	return c->build(t, files, err);
+}
+
+/* ---- special tokens -------------------------------------------------------------------------------------- */
+
+/* A token as these files name it: a text, or {"content": ...}. NULL: none is named; null is a name too. */
+static const json_t *named_special(const struct tn_tokenizer_files *files, const char *name)
+{
+	const json_t *in_map = json_object_get(files->special_tokens_map, name);
+	/* the map counts in folders that older versions wrote */
+	if (in_map && !json_object_get(files->tokenizer_config, "added_tokens_decoder"))
+		return in_map;
+	return json_object_get(files->tokenizer_config, name);
+}
+
+/* Special, with the flags that `token` (NULL: none) gives. */
+static struct tn_added_token describe(const json_t *token, const char *text, size_t n)
+{
+	return (struct tn_added_token){
+		.content = text, .bytes = n, .special = 1, .single_word = tn_token_flag(token, "single_word", 0),
+		.lstrip = tn_token_flag(token, "lstrip", 0), .rstrip = tn_token_flag(token, "rstrip", 0),
+		.normalized = tn_token_flag(token, "normalized", 0),
+	};
+}
+
+/* A named token becomes special, and keeps the flags that it has already. */
+static tn_status ensure_token(struct tn_tokenizer *t, const json_t *token, const char *text, size_t n, const char *where,
+			      struct tn_error *err)
+{
+	const struct tn_added_token *known = tn_added_tokens_find(&t->added, text, n);
+	struct tn_added_token added = known ? *known : describe(token, text, n);
+	added.special = 1;
+	added.content = text;
+	return tn_added_tokens_put(&t->added, &added, &t->model, where, err);
+}
+
+static tn_status add_named(struct tn_tokenizer *t, const struct tn_tokenizer_class *c, enum tn_special which,
+			   const struct tn_tokenizer_files *files, struct tn_error *err)
+{
+	const json_t *named = named_special(files, tn_special_names[which]);
+	const json_t *content = json_is_object(named) ? json_object_get(named, "content") : named;
+	const char *text = named || !c ? NULL : c->special[which];
+	size_t n = text ? strlen(text) : 0;
+	if (json_is_string(content) && !tn_json_number_token(content)) {
+		text = json_string_value(content);
+		n = strlen(text); /* a name ends where C takes it to end */
+	}
+	if (!text || !n)
+		return TN_OK;
+	TN_TRY(tn_arena_text(&t->arena, text, n, &t->special[which], err));
+	return ensure_token(t, json_is_object(named) ? named : NULL, text, n, files->where, err);
+}
+
+/* Names of one folder's own: "image_token": "<image>". */
+static tn_status add_own_names(struct tn_tokenizer *t, json_t *config, const char *where, struct tn_error *err)
+{
+	const char *key;
+	json_t *value;
+	json_object_foreach(config, key, value) {
+		int known = !tn_ends_with(key, "_token") || !json_is_string(value) || tn_json_number_token(value);
+		for (int i = 0; !known && i < TN_SPECIAL_COUNT; i++)
+			known = strcmp(key, tn_special_names[i]) == 0;
+		if (!known)
+			TN_TRY(ensure_token(t, NULL, json_string_value(value), json_string_length(value), where, err));
+	}
+	return TN_OK;
+}
+
+/* Further special tokens, whose flags count: a list, or an object of names. */
+static tn_status add_extra(struct tn_tokenizer *t, json_t *extra, const char *where, struct tn_error *err)
+{
+	const char *key;
+	json_t *value;
+	json_object_foreach(extra, key, value)
+		if (json_is_string(value))
+			TN_TRY(ensure_token(t, NULL, json_string_value(value), json_string_length(value), where, err));
+	for (size_t i = 0; i < json_array_size(extra); i++) {
+		const json_t *token = json_array_get(extra, i);
+		const json_t *content = json_is_object(token) ? json_object_get(token, "content") : token;
+		if (!json_is_string(content))
+			continue;
+		struct tn_added_token added = describe(json_is_object(token) ? token : NULL, json_string_value(content),
+						       json_string_length(content));
+		TN_TRY(tn_added_tokens_put(&t->added, &added, &t->model, where, err));
+	}
+	return TN_OK;
+}
+
+/* What the class brings beside the named ones. */
+static tn_status add_class_tokens(struct tn_tokenizer *t, const struct tn_tokenizer_class *c, int has_own, const char *where,
+				  struct tn_error *err)
+{
+	for (size_t i = 0; c->extra && c->extra[i]; i++)
+		TN_TRY(ensure_token(t, NULL, c->extra[i], strlen(c->extra[i]), where, err));
+	for (unsigned i = 0; !has_own && i < c->sentinels; i++) {
+		char text[32];
+		int n = snprintf(text, sizeof text, "<extra_id_%u>", i);
+		TN_TRY(ensure_token(t, NULL, text, (size_t)n, where, err));
+	}
+	return TN_OK;
+}
+
+struct numbered {
+	unsigned long long id;
+	const json_t *token;
+};
+
+static int compare_numbers(const void *a, const void *b)
+{
+	const struct numbered *x = a, *y = b;
+	return x->id < y->id ? -1 : x->id > y->id;
+}
+
+/* "added_tokens_decoder": {"32000": {"content": ...}, ...}: its flags win over those of tokenizer.json. */
+static tn_status add_numbered(struct tn_tokenizer *t, json_t *decoder, const char *where, struct tn_error *err)
+{
+	struct numbered *list;
+	const char *key;
+	json_t *value;
+	size_t capacity = json_object_size(decoder), count = 0;
+	tn_status status = TN_OK;
+	TN_TRY(tn_alloc_array(t->ctx, capacity, sizeof *list, "added tokens", &list, err));
+	json_object_foreach(decoder, key, value)
+		list[count++] = (struct numbered){ strtoull(key, NULL, 10), value };
+	if (count)
+		qsort(list, count, sizeof *list, compare_numbers);
+	for (size_t i = 0; status == TN_OK && i < count; i++)
+		status = tn_tokenizer_add_token(t, list[i].token, where, err);
+	tn_free_array(t->ctx, list, capacity, sizeof *list);
+	return status;
+}
+
+/* transformers cleans up the texts of BPE only when it is told that this spoils them. */
+static void read_clean_up(struct tn_tokenizer *t, const json_t *config)
+{
+	const char *forced = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output";
+	t->clean_up = tn_token_flag(config, "clean_up_tokenization_spaces", 0) &&
+		      (t->model.kind != TN_MODEL_BPE || tn_token_flag(config, forced, 0));
+}
+
+tn_status tn_tokenizer_add_special(struct tn_tokenizer *t, const struct tn_tokenizer_class *c,
+				   const struct tn_tokenizer_files *files, struct tn_error *err)
+{
+	json_t *config = files->tokenizer_config, *extra = json_object_get(config, "extra_special_tokens");
+	json_t *decoder = json_object_get(config, "added_tokens_decoder");
+	if (json_is_object(decoder))
+		TN_TRY(add_numbered(t, decoder, files->where, err));
+	for (int i = 0; i < TN_SPECIAL_COUNT; i++)
+		TN_TRY(add_named(t, c, (enum tn_special)i, files, err));
+	TN_TRY(add_own_names(t, config, files->where, err));
+	if (!json_array_size(extra) && !json_object_size(extra))
+		extra = json_object_get(config, "additional_special_tokens");
+	if (c)
+		TN_TRY(add_class_tokens(t, c, json_array_size(extra) > 0, files->where, err));
+	TN_TRY(add_extra(t, extra, files->where, err));
+	read_clean_up(t, config);
+	return TN_OK;
+}
+
+/* ---- the post-processor ---------------------------------------------------------------------------------- */
+
+static uint32_t special_id(const struct tn_tokenizer *t, enum tn_special which)
+{
+	return t->special[which] ? tn_tokenizer_id_of(t, t->special[which], strlen(t->special[which])) : TN_NO_TOKEN;
+}
+
+tn_status tn_tokenizer_read_frame(struct tn_tokenizer *t, const struct tn_tokenizer_class *c,
+				  const struct tn_tokenizer_files *files, struct tn_error *err)
+{
+	uint32_t bos = special_id(t, TN_BOS), eos = special_id(t, TN_EOS), sep = special_id(t, TN_SEP);
+	const char *name = c && c->has_frame ? c->name : "";
+	if (strcmp(name, "BertTokenizer") == 0)
+		return tn_postprocess_around(&t->arena, special_id(t, TN_CLS), sep, TN_NO_TOKEN, sep, &t->post, err);
+	if (strcmp(name, "T5Tokenizer") == 0)
+		return tn_postprocess_around(&t->arena, TN_NO_TOKEN, eos, TN_NO_TOKEN, eos, &t->post, err);
+	if (strcmp(name, "XLMRobertaTokenizer") == 0)
+		return tn_postprocess_around(&t->arena, bos, eos, eos, eos, &t->post, err);
+	if (strcmp(name, "CodeLlamaTokenizer") == 0)
+		return tn_postprocess_around(&t->arena, bos, TN_NO_TOKEN, bos, TN_NO_TOKEN, &t->post, err);
+	return tn_postprocess_read(&t->arena, json_object_get(files->tokenizer, "post_processor"), files->where, &t->post, err);
+}
