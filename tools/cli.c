@@ -274,6 +274,8 @@ static void draw_bar(const struct tn_progress *p)
 static int on_progress(void *user, const struct tn_progress *progress)
 {
 	int is_terminal = *(const int *)user;
+	if (strcmp(progress->phase, "tokens") == 0) /* a bar would stand in the midst of the dialogue */
+		return interrupted;
 	if (is_terminal && cli_seconds() - started > 0.5)
 		draw_bar(progress);
 	if (progress->done_bytes >= progress->total_bytes)

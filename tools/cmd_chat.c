@@ -131,6 +131,7 @@ static void turn(struct speaker *s, struct dialogue *d, const char *line)
 		cli_fail(command.verb, &err);
 		return;
 	}
+	speaker_print_full(s, command.verb, &reply);
 	if (cli.verbose)
 		speaker_print_speed(s);
 }
@@ -262,6 +263,9 @@ static int talk(struct speaker *s)
 	struct dialogue d = { 0 };
 	const int terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
 	int go_on = begin(&d);
+	if (!speaker_has_template(s))
+		fprintf(stderr, "tenon %s: warning: the model has no chat template; each message is sent alone, without the turns before it\n",
+			command.verb);
 	while (go_on) {
 		cli_listen();
 		char *line = read_line(terminal);
@@ -297,6 +301,8 @@ int cmd_chat(int argc, char **argv)
 	if (!ctx)
 		return EXIT_FAILED;
 	tn_status opened = speaker_open(ctx, &args.speaker, SPEAKER_NEEDS_TEXT | SPEAKER_VOICES, &s, &err);
+	if (opened == TN_OK)
+		opened = speaker_check_system(&s, args.system, &err);
 	if (opened == TN_OK)
 		opened = tn_sequence_create(s.decoder, 4096 < s.info.context ? 4096 : (size_t)s.info.context, &s.text, &err);
 	if (opened == TN_OK && s.joining.count)

@@ -102,13 +102,10 @@ static tn_status take_words(struct speaker *s, uint32_t **ids, size_t *count, st
 	const char *prompt = typed ? typed : args.prompt;
 	struct tn_chat_message messages[2] = { { "system", args.system }, { "user", prompt } };
 	struct tn_buffer tokens;
-	if (args.system && (!s->chat || tn_chat_count(s->chat) == 0)) {
-		free(typed);
-		*err = (struct tn_error){ .code = TN_E_ARG, .msg = "the model has no chat template, so there is no place for --system" };
-		return TN_E_ARG;
-	}
-	tn_status status = args.raw ? tn_tokenizer_encode(s->tokenizer, prompt, strlen(prompt), TN_ADD_SPECIAL, &tokens, err)
-				    : speaker_render(s, args.system ? messages : messages + 1, args.system ? 2 : 1, &tokens, err);
+	tn_status status = speaker_check_system(s, args.system, err);
+	if (status == TN_OK)
+		status = args.raw ? tn_tokenizer_encode(s->tokenizer, prompt, strlen(prompt), TN_ADD_SPECIAL, &tokens, err)
+				  : speaker_render(s, args.system ? messages : messages + 1, args.system ? 2 : 1, &tokens, err);
 	free(typed);
 	if (status != TN_OK)
 		return status;
@@ -222,6 +219,7 @@ static int run(tn_context *ctx, uint32_t *ids, size_t count)
 			printf("\n");
 		else
 			print_ids("output_ids", a.ids, a.count);
+		speaker_print_full(&s, command.verb, &reply);
 		speaker_print_speed(&s);
 	}
 	free(ids);

@@ -119,10 +119,22 @@ void speaker_close(struct speaker *s)
 
 /* ---- from words to tokens -------------------------------------------------------------------------------- */
 
+int speaker_has_template(const struct speaker *s)
+{
+	return s->chat && tn_chat_count(s->chat) > 0;
+}
+
+tn_status speaker_check_system(const struct speaker *s, const char *system, struct tn_error *err)
+{
+	if (!system || speaker_has_template(s))
+		return TN_OK;
+	return failed(err, TN_E_ARG, "the model has no chat template, so there is no place for --system");
+}
+
 tn_status speaker_render(struct speaker *s, const struct tn_chat_message *messages, size_t count, struct tn_buffer *ids,
 			 struct tn_error *err)
 {
-	if (!s->chat || tn_chat_count(s->chat) == 0) {
+	if (!speaker_has_template(s)) {
 		const char *text = messages[count - 1].content;
 		return tn_tokenizer_encode(s->tokenizer, text, strlen(text), TN_ADD_SPECIAL, ids, err);
 	}
@@ -202,7 +214,13 @@ static tn_status next_token(struct speaker *s, tn_token_stream *stream, struct s
 	*more = !r->say(r->user, id, piece, bytes) && !r->ended && s->new_tokens < r->most_tokens && !cli_interrupted();
 	r->interrupted = cli_interrupted();
 	struct tn_step step = { .sequence = s->text, .ids = &id, .count = 1, .logits = s->logits };
-	return *more ? tn_decoder_step(s->decoder, &step, 1, err) : TN_OK;
+	if (*more)
+		status = tn_decoder_step(s->decoder, &step, 1, err);
+	if (status != TN_E_LIMIT)
+		return status;
+	r->full = *err; /* what was said so far stands */
+	*more = 0;
+	return TN_OK;
 }
 
 static tn_status speak(struct speaker *s, struct speaker_reply *r, struct tn_error *err)
@@ -228,6 +246,7 @@ tn_status speaker_reply(struct speaker *s, const uint32_t *ids, size_t count, st
 {
 	s->new_tokens = 0;
 	r->ended = r->interrupted = 0;
+	r->full = (struct tn_error){ .code = TN_OK };
 	if (count == 0)
 		return failed(err, TN_E_ARG, "the prompt has no tokens");
 	if (!s->text) {
@@ -238,6 +257,15 @@ tn_status speaker_reply(struct speaker *s, const uint32_t *ids, size_t count, st
 	}
 	tn_status status = read_prompt(s, ids, count, r, err);
 	return status == TN_OK ? speak(s, r, err) : status;
+}
+
+void speaker_print_full(const struct speaker *s, const char *verb, const struct speaker_reply *r)
+{
+	if (r->full.code == TN_OK)
+		return;
+	fflush(stdout);
+	fprintf(stderr, "tenon %s: warning: the reply ends after %zu tokens: %s%s\n", verb, s->new_tokens, cli_safe(r->full.msg),
+		strcmp(r->full.where, "KV cache") == 0 ? " (--cache-memory)" : "");
 }
 
 static double rate(size_t n, double seconds)

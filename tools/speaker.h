@@ -63,6 +63,11 @@ char *speaker_adapter_name(char out[SPEAKER_NAME_BYTES], const char *path);
  * "adapters". */
 char *speaker_free_name(struct speaker *s, char out[SPEAKER_NAME_BYTES], const char *path);
 
+/* Whether the model has a template, and so a place for a system message and for earlier turns. */
+int speaker_has_template(const struct speaker *s);
+/* TN_E_ARG when there is a system message (NULL: none) and no place for it. */
+tn_status speaker_check_system(const struct speaker *s, const char *system, struct tn_error *err);
+
 /* The tokens of a dialogue as the model's template has it, or, without a template, of the last message alone. */
 tn_status speaker_render(struct speaker *s, const struct tn_chat_message *messages, size_t count, struct tn_buffer *ids,
 			 struct tn_error *err);
@@ -78,11 +83,15 @@ struct speaker_reply {
 	int (*say)(void *user, uint32_t id, const char *piece, size_t bytes);
 	void *user;
 	int ended, interrupted;      /* why it stopped, when not by the number of tokens */
+	struct tn_error full;        /* likewise, TN_E_LIMIT: a further token did not fit the cache or the model; else TN_OK */
 };
 
-/* Makes the text hold `ids` (what is cached of their beginning is used), then speaks. */
+/* Makes the text hold `ids` (what is cached of their beginning is used), then speaks. TN_E_CANCELLED: interrupted before the
+ * first token. */
 tn_status speaker_reply(struct speaker *s, const uint32_t *ids, size_t count, struct speaker_reply *reply,
 			struct tn_error *err);
+/* Says on stderr what cut a reply short, if anything did. */
+void speaker_print_full(const struct speaker *s, const char *verb, const struct speaker_reply *reply);
 
 /* "12 tokens in 0.01 s (...), ...": to stderr, unless --quiet. */
 void speaker_print_speed(const struct speaker *s);

@@ -83,8 +83,9 @@ struct tn_step {
 /* Computes further tokens of `count` different texts at once, each with its own adapters. Nothing is allocated while the
  * texts stay within their reserve and adapters ask for no more scratch than before.
  * Errors: TN_E_ARG: an id beyond the vocabulary, a text twice, no ids. TN_E_NOTFOUND: the adapter of a text is not attached.
- * TN_E_LIMIT: the caches do not fit the budget, or the text is longer than a family with learned positions can be. On error
- * the texts are as they were. */
+ * TN_E_LIMIT: the caches do not fit the budget, or the text is longer than a family with learned positions can be.
+ * TN_E_CANCELLED: the context's progress callback, which is asked between batches of rows (phase "tokens", in bytes of keys
+ * and values), said so; logits may be written in part. On error the texts are as they were. */
 TN_API tn_status tn_decoder_step(tn_decoder *decoder, const struct tn_step *steps, size_t count, struct tn_error *err);
 
 /* Bytes of all caches now. */

@@ -226,28 +226,59 @@ static void add_row(tn_decoder *d, struct tn_batch *b, const struct tn_step *ste
 	b->logits[t] = logits_of(d, step, position);
 	if (s->index != TN_LIVE_DEFAULT)
 		b->adapter_of_row = b->adapter;
-	if (b->m == d->rows)
-		run_batch(d, b);
 }
 
-static void compute(tn_decoder *d, const struct tn_step *steps, size_t count, const tn_snapshot *snapshot)
+/* Asked between batches: a long prompt takes minutes. */
+static int is_stopped(const tn_decoder *d, size_t done, size_t total)
+{
+	const uint64_t bytes = tn_kv_bytes_per_token(d);
+	struct tn_progress progress = { done * bytes, total * bytes, "tokens" };
+	return done < total && d->ctx->progress && d->ctx->progress(d->ctx->progress_user, &progress) != 0;
+}
+
+/* Computes what is not cached. kv->length counts along: rows in front of it are computed, or in the batch. 0: stopped. */
+static int compute_rows(tn_decoder *d, struct tn_batch *b, const struct tn_step *steps, size_t count, size_t total)
+{
+	size_t done = 0;
+	for (size_t i = 0; i < count; i++) {
+		struct tn_sequence *s = steps[i].sequence;
+		while (s->kv->length < s->wanted) {
+			add_row(d, b, &steps[i], s->kv->length++);
+			if (b->m < d->rows)
+				continue;
+			run_batch(d, b);
+			done += d->rows;
+			if (is_stopped(d, done, total))
+				return 0;
+		}
+	}
+	if (b->m)
+		run_batch(d, b);
+	return 1;
+}
+
+static tn_status compute(tn_decoder *d, const struct tn_step *steps, size_t count, const tn_snapshot *snapshot,
+			 struct tn_error *err)
 {
 	struct tn_batch *b = &d->batch;
+	size_t total = 0;
 	b->snapshot = snapshot;
 	b->adapter_of_row = NULL;
 	b->m = 0;
 	for (size_t i = 0; i < count; i++) {
 		struct tn_sequence *s = steps[i].sequence;
 		s->kv->length = tn_rope_extend(d, s->kv, s->wanted);
-		for (size_t position = s->kv->length; position < s->wanted; position++)
-			add_row(d, b, &steps[i], position);
+		total += s->wanted - s->kv->length;
 	}
-	if (b->m)
-		run_batch(d, b);
+	const int finished = compute_rows(d, b, steps, count, total);
 	for (size_t i = 0; i < count; i++) {
 		struct tn_sequence *s = steps[i].sequence;
-		s->length = s->kv->length = s->wanted;
+		if (finished)
+			s->length = s->kv->length = s->wanted;
+		else if (s->kv->length > s->length)
+			s->kv->length = s->length;
 	}
+	return finished ? TN_OK : tn_fail(err, TN_E_CANCELLED, "tn_decoder_step", "the step was stopped");
 }
 
 tn_status tn_decoder_step(tn_decoder *d, const struct tn_step *steps, size_t count, struct tn_error *err)
@@ -260,7 +291,7 @@ tn_status tn_decoder_step(tn_decoder *d, const struct tn_step *steps, size_t cou
 	if (status == TN_OK)
 		status = reserve_scratch(d, snapshot, err);
 	if (status == TN_OK)
-		compute(d, steps, count, snapshot);
+		status = compute(d, steps, count, snapshot, err);
 	tn_snapshot_release(snapshot);
 	for (size_t i = 0; i < begun; i++)
 		if (steps[i].sequence->decoder == d)

@@ -27,6 +27,16 @@ mkdir one two three && cp -r examples/adapters/pirate one/adapters && cp -r exam
 cp -r examples/adapters/pirate three/adapters
 json --model examples/base --input-ids $ids -n 4 --adapter-path one/adapters:0.5 --adapter-path three/adapters:0.5
 tenon inspect logits.safetensors | tail -n 1
+echo "--- no room for more"
+json --model examples/base --input-ids $ids --cache-memory 192K 2>/dev/null | tail -n 2
+try tenon run -q --model examples/base -p "$story" --cache-memory 192K
+try tenon run -q --model examples/base -p "$story" --cache-memory 64K
+printf '%s\n' "$story" /reset "$story" | try tenon chat -q --model examples/base --cache-memory 192K
+echo "--- no template"
+cp examples/base/tokenizer*.json plain
+printf '%s\n' "$story" "Once upon a time" | try tenon chat -q --model plain -n 4
+try tenon chat -q --model plain --system "Be brief." </dev/null
+rm plain/tokenizer*.json
 echo "--- chat"
 printf '%s\n' "$story" "Who found the golden key?" /adapter "/adapter pirate" /reset "$story" "/adapter off" "/adapter nowhere" \
 	"/adapter examples/adapters/robot" /reset "$story" /help /quit "$story" |

@@ -290,6 +290,50 @@ static void wrong_calls_change_nothing(void **state)
 	close_model(&m);
 }
 
+static int stop_at_once(void *user, const struct tn_progress *progress)
+{
+	const int *armed = user;
+	assert_string_equal(progress->phase, "tokens");
+	assert_true(progress->done_bytes < progress->total_bytes);
+	return *armed;
+}
+
+/* A stopped prompt leaves the text as it was, and what is said to it then is what it would have been. */
+static void a_long_prompt_can_be_stopped(void **state)
+{
+	struct tt *t = *state;
+	float want[MOST], got[MOST], part[MOST];
+	struct tn_options options = TN_OPTIONS_INIT;
+	struct model m;
+	tn_context *ctx;
+	int armed = 0;
+	uint32_t others[TEXT] = { 0 };
+	size_t n;
+	options.progress = stop_at_once;
+	options.progress_user = &armed;
+	tt_ok(t, tn_context_create(&options, &ctx, &t->err));
+	open_in(t, ctx, &m, "llama", 0);
+	tn_decoder_destroy(m.decoder);
+	struct tn_decoder_options small = TN_DECODER_OPTIONS_INIT;
+	small.rows = 3;
+	tt_ok(t, tn_decoder_create(m.live, m.base, &small, &m.decoder, &t->err));
+	tn_decoder_describe(m.decoder, &m.info);
+	fresh(t, &m, NULL, TEXT, want);
+	tn_sequence *s;
+	tt_ok(t, tn_sequence_create(m.decoder, 0, &s, &t->err));
+	say(t, &m, s, text, 4, got);
+	armed = 1;
+	struct tn_step step = { .sequence = s, .ids = others, .count = TEXT, .logits = part };
+	tt_expect(t, tn_decoder_step(m.decoder, &step, 1, &t->err), TN_E_CANCELLED);
+	tn_sequence_ids(s, &n);
+	assert_int_equal(n, 4);
+	armed = 0;
+	say(t, &m, s, text + 4, TEXT - 4, got);
+	expect_near(got, want);
+	close_model(&m);
+	tn_context_destroy(ctx);
+}
+
 /* ---- configs --------------------------------------------------------------------------------------------- */
 
 /* A model with one text of its config.json replaced by another. */
@@ -371,6 +415,7 @@ int main(void)
 		TT_TEST(threads_change_no_bit),
 		TT_TEST(a_damaged_router_stays_in_its_memory),
 		TT_TEST(wrong_calls_change_nothing),
+		TT_TEST(a_long_prompt_can_be_stopped),
 		TT_TEST(configs_are_refused_by_name),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
