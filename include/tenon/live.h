@@ -96,7 +96,8 @@ TN_API tn_status tn_live_attach(tn_live *live, const char *name, const tn_adapte
 /* The same without adding it to the default set: for rows that choose it, or to be enabled later. */
 TN_API tn_status tn_live_attach_disabled(tn_live *live, const char *name, const tn_adapter *adapter, double weight,
 					 struct tn_error *err);
-/* TN_E_NOTFOUND: no adapter of that name. Nothing else can fail but memory. */
+/* TN_E_NOTFOUND: no adapter of that name. TN_E_ARG: it is enabled, and modules are merged (see below), so the default set cannot
+ * change. Nothing else can fail but memory. */
 TN_API tn_status tn_live_detach(tn_live *live, const char *name, struct tn_error *err);
 /* In the default set or not. TN_E_NOTFOUND; on enabling, what cannot be added up as in tn_live_attach. */
 TN_API tn_status tn_live_enable(tn_live *live, const char *name, int enabled, struct tn_error *err);
