@@ -224,6 +224,16 @@ static tn_status choose_peft(struct tn_base_modules *m, struct tn_choice *c, str
 
 /* ---- both ------------------------------------------------------------------------------------------------ */
 
+/* train_model of mlx_lm/lora.py refuses it too; its default of 16 may be more than a small model has. */
+static tn_status check_window(const struct tn_base_modules *m, const struct tn_create_options *o, struct tn_error *err)
+{
+	const uint64_t all = tn_base_modules_layers(m, NULL);
+	if (o->num_layers == TN_DIALECTS_LAYERS || o->num_layers < 0 || (uint64_t)o->num_layers <= all)
+		return TN_OK;
+	return tn_fail(err, TN_E_ARG, "num_layers", "num_layers is %lld, and the model has %llu layers; mlx-lm trains no such adapter",
+		       (long long)o->num_layers, (unsigned long long)all);
+}
+
 tn_status tn_choose_modules(struct tn_base_modules *m, struct tn_choice *c, struct tn_error *err)
 {
 	const struct tn_create_options *o = c->options;
@@ -232,6 +242,8 @@ tn_status tn_choose_modules(struct tn_base_modules *m, struct tn_choice *c, stru
 	c->num_layers = o->num_layers != TN_DIALECTS_LAYERS ? o->num_layers : m->peft ? -1 : MLX_LAYERS;
 	if (c->num_layers < 0)
 		c->num_layers = TN_ALL_LAYERS;
+	if (!m->peft)
+		TN_TRY(check_window(m, o, err));
 	for (size_t i = 0; i < o->key_count && !all_linear; i++)
 		TN_TRY(check_key(m, o->keys[i], err));
 	TN_TRY(m->peft ? choose_peft(m, c, err) : choose_mlx(m, c, err));

@@ -15,6 +15,17 @@ static const struct {
 	{ "llama3", TN_ROPE_LLAMA3 }, { "yarn", TN_ROPE_YARN }, { "longrope", TN_ROPE_LONG },
 };
 
+/* No model is near these; a rope within them computes no infinities. */
+static const double least_amount = 1e-12, most_amount = 1e12;
+
+static tn_status check_amount(const struct tn_fields *f, const char *key, double x, struct tn_error *err)
+{
+	if (x >= least_amount && x <= most_amount)
+		return TN_OK;
+	return tn_fail(err, TN_E_FORMAT, f->where, "'%s' of the rope is %g, a number above 0 and up to %g was expected", key, x,
+		       most_amount);
+}
+
 static tn_status read_kind(const struct tn_fields *f, const struct tn_architecture *family, enum tn_rope_kind *out,
 			   struct tn_error *err)
 {
@@ -48,8 +59,7 @@ static tn_status read_factors(const struct tn_fields *f, const char *key, uint64
 	TN_TRY(tn_arena_array(arena, wanted, sizeof *factors, &factors, err));
 	for (size_t i = 0; i < wanted; i++) {
 		factors[i] = json_number_value(json_array_get(list, i));
-		if (!(factors[i] > 0))
-			return tn_fail(err, TN_E_FORMAT, f->where, "'%s'[%zu] is no number above 0", key, i);
+		TN_TRY(check_amount(f, key, factors[i], err));
 	}
 	*out = factors;
 	return TN_OK;
@@ -63,6 +73,8 @@ static double mscale_of(double scale, double mscale)
 static tn_status read_yarn(const struct tn_fields *f, struct tn_rope *rope, struct tn_error *err)
 {
 	double mscale, all_dims;
+	if (rope->theta <= 1)
+		return tn_fail(err, TN_E_FORMAT, f->where, "'rope_theta' is %g, a yarn rope needs more than 1", rope->theta);
 	TN_TRY(tn_field_number(f, "factor", (double)rope->trained / (double)rope->original, &rope->factor, err));
 	TN_TRY(tn_field_number(f, "mscale", 0, &mscale, err));
 	TN_TRY(tn_field_number(f, "mscale_all_dim", 0, &all_dims, err));
@@ -73,6 +85,8 @@ static tn_status read_yarn(const struct tn_fields *f, struct tn_rope *rope, stru
 	TN_TRY(tn_field_number(f, "beta_slow", 1, &rope->beta_slow, err));
 	rope->beta_fast = rope->beta_fast != 0 ? rope->beta_fast : 32;
 	rope->beta_slow = rope->beta_slow != 0 ? rope->beta_slow : 1;
+	TN_TRY(check_amount(f, "beta_fast", rope->beta_fast, err));
+	TN_TRY(check_amount(f, "beta_slow", rope->beta_slow, err));
 	return tn_field_bool(f, "truncate", 1, &rope->truncate, err);
 }
 
@@ -86,27 +100,33 @@ static tn_status read_long(const struct tn_fields *f, struct tn_arena *arena, st
 	return read_factors(f, "long_factor", pairs, arena, &rope->long_factor, err);
 }
 
-static tn_status read_scaling(const struct tn_fields *f, struct tn_arena *arena, struct tn_rope *rope, struct tn_error *err)
+static tn_status read_llama3(const struct tn_fields *f, struct tn_rope *rope, struct tn_error *err)
 {
-	rope->attention_factor = 1;
-	switch (rope->kind) {
-	case TN_ROPE_DEFAULT: return TN_OK;
-	case TN_ROPE_YARN: return read_yarn(f, rope, err);
-	case TN_ROPE_LONG: return read_long(f, arena, rope, err);
-	default: break;
-	}
-	TN_TRY(tn_field_number(f, "factor", 0, &rope->factor, err));
-	if (!(rope->factor > 0))
-		return tn_fail(err, TN_E_FORMAT, f->where, "the rope has no 'factor' above 0");
-	if (rope->kind != TN_ROPE_LLAMA3)
-		return TN_OK;
 	TN_TRY(tn_field_number(f, "low_freq_factor", 0, &rope->low_freq_factor, err));
 	TN_TRY(tn_field_number(f, "high_freq_factor", 0, &rope->high_freq_factor, err));
-	if (!(rope->low_freq_factor > 0 && rope->high_freq_factor > rope->low_freq_factor))
+	TN_TRY(check_amount(f, "low_freq_factor", rope->low_freq_factor, err));
+	TN_TRY(check_amount(f, "high_freq_factor", rope->high_freq_factor, err));
+	if (rope->high_freq_factor <= rope->low_freq_factor)
 		return tn_fail(err, TN_E_FORMAT, f->where,
 			       "the llama3 rope has low_freq_factor %g and high_freq_factor %g, 0 < low < high was expected",
 			       rope->low_freq_factor, rope->high_freq_factor);
 	return TN_OK;
+}
+
+static tn_status read_scaling(const struct tn_fields *f, struct tn_arena *arena, struct tn_rope *rope, struct tn_error *err)
+{
+	rope->attention_factor = 1;
+	if (rope->kind == TN_ROPE_DEFAULT)
+		return TN_OK;
+	if (rope->kind == TN_ROPE_YARN)
+		TN_TRY(read_yarn(f, rope, err));
+	else if (rope->kind == TN_ROPE_LONG)
+		TN_TRY(read_long(f, arena, rope, err));
+	else
+		TN_TRY(tn_field_number(f, "factor", 0, &rope->factor, err));
+	TN_TRY(check_amount(f, "factor", rope->factor, err));
+	TN_TRY(check_amount(f, "attention_factor", rope->attention_factor, err));
+	return rope->kind == TN_ROPE_LLAMA3 ? read_llama3(f, rope, err) : TN_OK;
 }
 
 /* Which share of a head turns. Families without partial ropes pass the setting over when the rope is the default one, and
@@ -138,8 +158,7 @@ static tn_status read_rope(const struct tn_fields *f, struct tn_arena *arena, co
 	if (json_object_get(f->json, "mrope_section"))
 		return tn_fail(err, TN_E_UNSUPPORTED, f->where, "'mrope_section': ropes of several axes are not run");
 	TN_TRY(tn_field_number(f, "rope_theta", theta, &rope->theta, err));
-	if (!(rope->theta > 0))
-		return tn_fail(err, TN_E_FORMAT, f->where, "'rope_theta' is %g", rope->theta);
+	TN_TRY(check_amount(f, "rope_theta", rope->theta, err));
 	TN_TRY(tn_field_count(f, "original_max_position_embeddings", config->context, UINT32_MAX, &rope->original, err));
 	rope->original = original ? original : rope->original;
 	if (rope->kind == TN_ROPE_LONG ? rope->original < 2 : rope->original == 0)

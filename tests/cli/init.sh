@@ -33,5 +33,6 @@ try tenon init examples/base -o e --init zeros
 try tenon init examples/base -o e --dialect gguf
 try tenon init examples/base -o e --fine-tune-type full
 try tenon init examples/base -o e --num-layers two
+try tenon init examples/base -o e --num-layers 7
 try tenon init nowhere -o e
 test -e e || echo "nothing was written"
