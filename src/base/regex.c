@@ -13,6 +13,10 @@
 enum {
 	NAME_STEPS = 200000,
 	SEARCH_STEPS = 10000000,
+	CHEAP_STEPS = 256,             /* of a try at one character: these are not counted */
+	STEPS_MORE = 8,                /* a try that is not enough is followed by one with so many times the steps */
+	STEPS_OF_TEXT = 4096,          /* of all tries together that are not cheap: these, and */
+	STEPS_OF_BYTE = 256,           /* so many for each byte of the text; sane patterns stay below 40 */
 	NAME_HEAP_KIB = 4096,
 	SEARCH_HEAP_KIB = 65536,
 	LONGEST_PATTERN = 1 << 16
@@ -153,8 +157,8 @@ static tn_status match_failed(const struct tn_regex *regex, int code, const char
 {
 	if (code == PCRE2_ERROR_NOMEMORY)
 		return tn_fail_nomem(err, regex->pattern, regex->pattern_bytes);
-	return tn_fail(err, TN_E_LIMIT, text, "the pattern '%.100s' takes more than %u steps on '%.100s'; write it without nested "
-		       "repetition", regex->pattern, (unsigned)regex->steps, text);
+	return tn_fail(err, TN_E_LIMIT, text, "the pattern '%.100s' takes more than %u steps on '%.100s', or too many for a text of "
+		       "its length; write it without nested repetition", regex->pattern, (unsigned)regex->steps, text);
 }
 
 static tn_status match(const struct tn_regex *regex, const char *text, uint32_t options, int *matched, const char **group,
@@ -213,22 +217,63 @@ static size_t next_character(const char *text, size_t n, size_t at)
 	return at;
 }
 
-static tn_status find_all(const struct tn_regex *regex, pcre2_match_data *data, const char *text, size_t n,
-			  struct tn_ranges *out, struct tn_error *err)
+/* One search through a text. PCRE2 bounds the steps of a try at one character, and does not say how many it took: so each begins
+ * with few, and what takes more is charged. */
+struct search {
+	const struct tn_regex *regex;
+	pcre2_match_data *data;
+	pcre2_match_context *limits;
+	const char *text;
+	size_t n;
+	uint64_t left;               /* steps for tries that are not cheap */
+};
+
+static int try_with(struct search *s, size_t from, uint32_t steps, uint32_t options)
 {
-	const PCRE2_SIZE *at = pcre2_get_ovector_pointer(data);
+	pcre2_set_match_limit(s->limits, steps);
+	return pcre2_match(s->regex->code, (PCRE2_SPTR)s->text, s->n, from, PCRE2_NO_UTF_CHECK | options, s->data, s->limits);
+}
+
+/* A match that begins right at `from`. */
+static int try_at(struct search *s, size_t from)
+{
+	int rc = try_with(s, from, CHEAP_STEPS, PCRE2_ANCHORED);
+	for (uint32_t steps = CHEAP_STEPS; rc == PCRE2_ERROR_MATCHLIMIT && steps < SEARCH_STEPS;) {
+		steps = steps * STEPS_MORE < SEARCH_STEPS ? steps * STEPS_MORE : SEARCH_STEPS;
+		if (steps > s->left)
+			return rc;
+		s->left -= steps;
+		rc = try_with(s, from, steps, PCRE2_ANCHORED);
+	}
+	return rc;
+}
+
+/* The next match: PCRE2's own search while that is cheap, else character by character. */
+static int find_next(struct search *s, size_t from)
+{
+	int rc = try_with(s, from, CHEAP_STEPS, 0);
+	if (rc != PCRE2_ERROR_MATCHLIMIT)
+		return rc;
+	for (rc = PCRE2_ERROR_NOMATCH; rc == PCRE2_ERROR_NOMATCH && from <= s->n; from = next_character(s->text, s->n, from))
+		rc = try_at(s, from);
+	return rc;
+}
+
+static tn_status find_all(struct search *s, struct tn_ranges *out, struct tn_error *err)
+{
+	const PCRE2_SIZE *at = pcre2_get_ovector_pointer(s->data);
 	size_t from = 0, last_end = SIZE_MAX;
-	while (from <= n) {
-		int rc = pcre2_match(regex->code, (PCRE2_SPTR)text, n, from, PCRE2_NO_UTF_CHECK, data, regex->limits);
+	while (from <= s->n) {
+		int rc = find_next(s, from);
 		if (rc == PCRE2_ERROR_NOMATCH)
 			return TN_OK;
 		if (rc < 0)
-			return match_failed(regex, rc, text, err);
+			return match_failed(s->regex, rc, s->text, err);
 		size_t begin = at[0], end = at[1];
 		if (end < begin) /* \K can do that */
 			begin = end;
 		if (begin == end && end == last_end) {
-			from = next_character(text, n, from);
+			from = next_character(s->text, s->n, from);
 			continue;
 		}
 		if (begin < from)
@@ -242,11 +287,16 @@ static tn_status find_all(const struct tn_regex *regex, pcre2_match_data *data, 
 tn_status tn_regex_find_all(const struct tn_regex *regex, const char *text, size_t n, struct tn_ranges *out,
 			    struct tn_error *err)
 {
-	pcre2_match_data *data = pcre2_match_data_create(1, regex->general);
-	if (!data)
-		return tn_fail_nomem(err, regex->pattern, sizeof(PCRE2_SIZE));
+	struct search s = { .regex = regex, .text = text, .n = n, .left = STEPS_OF_TEXT + (uint64_t)n * STEPS_OF_BYTE };
+	tn_status status;
+	s.data = pcre2_match_data_create(1, regex->general);
+	s.limits = pcre2_match_context_copy(regex->limits); /* the pattern's own is other threads' too */
 	out->count = 0;
-	tn_status status = find_all(regex, data, text, n, out, err);
-	pcre2_match_data_free(data);
+	if (s.data && s.limits)
+		status = find_all(&s, out, err);
+	else
+		status = tn_fail_nomem(err, regex->pattern, sizeof(PCRE2_SIZE));
+	pcre2_match_data_free(s.data);
+	pcre2_match_context_free(s.limits);
 	return status;
 }

@@ -40,7 +40,8 @@ tn_status tn_regex_compile_search(tn_context *ctx, const char *pattern, size_t n
 				  struct tn_regex **out, struct tn_error *err);
 
 /* Every match in a text of n bytes, which must be UTF-8, from left to right; an empty match is passed over where another one
- * ended. They replace what `out` held. TN_E_LIMIT: one takes too many steps. */
+ * ended. They replace what `out` held. TN_E_LIMIT: one takes too many steps, or all
+ * together more than so many for each byte of the text. */
 tn_status tn_regex_find_all(const struct tn_regex *regex, const char *text, size_t n, struct tn_ranges *out,
 			    struct tn_error *err);
 

@@ -7,6 +7,9 @@
 
 #include <string.h>
 
+/* Parts of a template, and ids of one of its tokens; real ones have three or four. Each text gets them all. */
+enum { MOST_PARTS = 1024, MOST_IDS = 64 };
+
 static tn_status put_id(struct tn_arena *arena, uint32_t id, struct tn_frame_part *parts, size_t *count, struct tn_error *err)
 {
 	uint32_t *ids;
@@ -50,6 +53,12 @@ static tn_status bad_template(const char *where, struct tn_error *err)
 		       "{\"Sequence\": {\"id\": \"A\" or \"B\"}} and {\"SpecialToken\": {\"id\": a key of 'special_tokens'}}", where);
 }
 
+static tn_status too_many(const char *where, const char *what, size_t count, int most, struct tn_error *err)
+{
+	return tn_fail(err, TN_E_LIMIT, where, "the TemplateProcessing of '%s' has %zu %s; at most %d are taken", where, count, what,
+		       most);
+}
+
 static tn_status read_ids(struct tn_arena *arena, const json_t *list, struct tn_frame_part *part, const char *where,
 			  struct tn_error *err)
 {
@@ -57,6 +66,8 @@ static tn_status read_ids(struct tn_arena *arena, const json_t *list, struct tn_
 	part->count = json_array_size(list);
 	if (!json_is_array(list))
 		return bad_template(where, err);
+	if (part->count > MOST_IDS)
+		return too_many(where, "ids in one special token", part->count, MOST_IDS, err);
 	TN_TRY(tn_arena_array(arena, part->count, sizeof *ids, &ids, err));
 	for (size_t i = 0; i < part->count; i++) {
 		json_int_t id = json_integer_value(json_array_get(list, i));
@@ -89,6 +100,8 @@ static tn_status read_frame(struct tn_arena *arena, const json_t *list, const js
 	size_t count = json_array_size(list);
 	if (!json_is_array(list))
 		return bad_template(where, err);
+	if (count > MOST_PARTS)
+		return too_many(where, "parts in 'single' or 'pair'", count, MOST_PARTS, err);
 	TN_TRY(tn_arena_array(arena, count, sizeof *parts, &parts, err));
 	for (size_t i = 0; i < count; i++)
 		TN_TRY(read_part(arena, json_array_get(list, i), special, where, &parts[i], err));

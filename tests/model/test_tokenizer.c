@@ -199,6 +199,45 @@ static void hostile_pattern(void **state)
 	tn_tokenizer_close(tokenizer);
 }
 
+/* Each match of such a pattern stays below the steps of one, and the text has many. What is long and sane goes through. */
+static void hostile_pattern_all_over(void **state)
+{
+	enum { LONG = 100000 };
+	struct tt *t = *state;
+	char *a = malloc(LONG);
+	struct tn_buffer ids;
+	tn_tokenizer *tokenizer = open_text(t, "{\"model\":{\"type\":\"WordLevel\",\"vocab\":{}},\"pre_tokenizer\":{\"type\":\"Split\","
+					       "\"behavior\":\"Isolated\",\"pattern\":{\"Regex\":\"(?:a|a){0,14}b|a\"}}}");
+	assert_non_null(a);
+	memset(a, 'a', LONG);
+	tt_expect(t, tn_tokenizer_encode(tokenizer, a, LONG, 0, &ids, &t->err), TN_E_LIMIT);
+	tt_expect_msg(t, "too many for a text of its length");
+	tn_tokenizer_close(tokenizer);
+	tokenizer = open_text(t, "{\"model\":{\"type\":\"WordLevel\",\"unk_token\":\"u\",\"vocab\":{\"u\":0}},"
+				 "\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":{\"Regex\":\"\\\\s*[\\r\\n]+|\\\\s+(?!\\\\S)|\\\\s+|[^\\\\s]+\"}}}");
+	for (size_t i = 0; i < LONG; i++)
+		a[i] = i < LONG / 2 || i % 300 ? ' ' : 'x';
+	tt_ok(t, tn_tokenizer_encode(tokenizer, a, LONG, 0, &ids, &t->err));
+	tn_buffer_release(t->ctx, &ids);
+	tn_tokenizer_close(tokenizer);
+	free(a);
+}
+
+static void a_long_template(void **state)
+{
+	struct tt *t = *state;
+	static char json[40000];
+	size_t n = (size_t)snprintf(json, sizeof json, "{\"model\":{\"type\":\"WordLevel\",\"vocab\":{}},\"post_processor\":{\"type\":"
+				    "\"TemplateProcessing\",\"pair\":[],\"single\":[");
+	for (int i = 0; i < 1025; i++)
+		n += (size_t)snprintf(json + n, sizeof json - n, "%s{\"Sequence\":{\"id\":\"A\"}}", i ? "," : "");
+	snprintf(json + n, sizeof json - n, "]}}");
+	tn_tokenizer *tokenizer = NULL;
+	tt_write_text(tt_path(t, "tokenizer.json"), json);
+	tt_expect(t, tn_tokenizer_open(t->ctx, t->folder, &tokenizer, &t->err), TN_E_LIMIT);
+	tt_expect_msg(t, "1025 parts");
+}
+
 static tn_status work(struct tt *t, const char *path)
 {
 	tn_tokenizer *tokenizer;
@@ -240,6 +279,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TT_TEST(everyday), TT_TEST(stop_ids), TT_TEST(broken_text), TT_TEST(streams), TT_TEST(refused), TT_TEST(hostile_pattern),
+		TT_TEST(hostile_pattern_all_over), TT_TEST(a_long_template),
 		TT_TEST(memory_runs_out),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
