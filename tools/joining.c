@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* "path:0.7": the weight behind the last colon, unless the whole text names a folder. */
 static int split(const char *text, char path[4096], double *weight)
@@ -21,17 +22,34 @@ static int split(const char *text, char path[4096], double *weight)
 	return 1;
 }
 
+/* 1 when an adapter that is open is the same folder or file: on one line it is a slip. */
+static int is_there(const struct joining *j, const char *path)
+{
+	struct stat own, other;
+	for (int i = 0; i < j->count && stat(path, &own) == 0; i++)
+		if (stat(tn_adapter_path(j->adapters[i]), &other) == 0 && own.st_dev == other.st_dev &&
+		    own.st_ino == other.st_ino)
+			return 1;
+	return 0;
+}
+
+static tn_status refuse(struct tn_error *err, const char *path, const char *why)
+{
+	*err = (struct tn_error){ .code = TN_E_ARG };
+	snprintf(err->msg, sizeof err->msg, "'%.200s' %s", path, why);
+	return TN_E_ARG;
+}
+
 tn_status joining_open(tn_context *ctx, const struct cli_list *paths, struct joining *j, struct tn_fuse_options *options,
 		       struct tn_error *err)
 {
 	for (int i = 0; i < paths->count; i++) {
 		char path[4096];
 		double weight;
-		if (!split(paths->values[i], path, &weight)) {
-			*err = (struct tn_error){ .code = TN_E_ARG };
-			snprintf(err->msg, sizeof err->msg, "'%.200s' is no adapter and no adapter:weight", paths->values[i]);
-			return TN_E_ARG;
-		}
+		if (!split(paths->values[i], path, &weight))
+			return refuse(err, paths->values[i], "is no adapter and no adapter:weight");
+		if (is_there(j, path))
+			return refuse(err, path, "is there twice; add the weights up");
 		tn_status status = tn_adapter_open(ctx, path, &j->adapters[i], err);
 		if (status != TN_OK)
 			return status;

@@ -2,7 +2,6 @@
 #include "transform/fuse.h"
 
 #include "base/error.h"
-#include "store/safetensors.h"
 #include "transform/delta_cache.h"
 #include "weights/foreign.h"
 #include "weights/format.h"
@@ -220,13 +219,6 @@ static tn_status check_options(const struct tn_fuse_options *o, struct tn_error 
 	return TN_OK;
 }
 
-/* One object, or two of one file: paths may differ in how they are written. */
-static int is_same_adapter(const tn_adapter *a, const tn_adapter *b)
-{
-	const struct tn_file *x = &a->file->file, *y = &b->file->file;
-	return a == b || (x->inode && x->device == y->device && x->inode == y->inode);
-}
-
 static tn_status list_adapters(struct tn_fuse *fuse, struct tn_error *err)
 {
 	struct tn_weighted_adapter *all;
@@ -237,7 +229,7 @@ static tn_status list_adapters(struct tn_fuse *fuse, struct tn_error *err)
 		all[i] = fuse->options.more[i - 1];
 	for (size_t i = 0; i < count; i++) {
 		for (size_t k = 0; k < i; k++)
-			if (is_same_adapter(all[i].adapter, all[k].adapter))
+			if (all[i].adapter == all[k].adapter)
 				return tn_fail(err, TN_E_ARG, all[i].adapter->path, "'%.200s' is there twice; add the weights up",
 					       all[i].adapter->path);
 		if (!isfinite(all[i].weight))
