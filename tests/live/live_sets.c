@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { M = 20 };
 
@@ -343,6 +344,42 @@ static void test_many_adapters(void **state)
 	t->ctx = shared;
 }
 
+/* A head that config.json ties is the embedding, whatever the file holds; text_config says so before the rest. */
+static void test_ties(void **state)
+{
+	static const struct {
+		const char *config;
+		int tied;
+	} cases[] = {
+		{ "{\"tie_word_embeddings\": false}", 0 },
+		{ "{\"tie_word_embeddings\": true}", 1 },
+		{ "{\"text_config\": {\"tie_word_embeddings\": true}}", 1 },
+		{ "{\"text_config\": {\"tie_word_embeddings\": false}, \"tie_word_embeddings\": true}", 0 },
+	};
+	struct tt *t = *state;
+	float *values = live_x(2, 64 * 64, 5), *x = live_x(1, 64, 6);
+	mkdir(tt_path(t, "tie"), 0777);
+	tt_write_st(tt_path(t, "tie/model.safetensors"),
+		    "{\"lm_head.weight\":{\"dtype\":\"F32\",\"shape\":[64,64],\"data_offsets\":[0,16384]},"
+		    "\"model.embed_tokens.weight\":{\"dtype\":\"F32\",\"shape\":[64,64],\"data_offsets\":[16384,32768]}}",
+		    values, 32768);
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct live_base b;
+		tt_write_text(tt_path(t, "tie/config.json"), cases[i].config);
+		live_open(t, tt_path(t, "tie"), &b);
+		tn_snapshot *now = tn_live_snapshot(b.live);
+		float *head = live_forward(now, b.live, tn_live_module(b.live, "lm_head"), 0, 1, x, NULL);
+		float *embedding = live_forward(now, b.live, tn_live_module(b.live, "model.embed_tokens"), 0, 1, x, NULL);
+		assert_int_equal(memcmp(head, embedding, 64 * sizeof *head) == 0, cases[i].tied);
+		free(head);
+		free(embedding);
+		tn_snapshot_release(now);
+		live_close(&b);
+	}
+	free(values);
+	free(x);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -350,6 +387,7 @@ int main(void)
 		TT_TEST(test_identities),     TT_TEST(test_identities_of_merged_sets),
 		TT_TEST(test_snapshots_keep), TT_TEST(test_no_allocation),
 		TT_TEST(test_same_bits),      TT_TEST(test_many_adapters), TT_TEST(test_from_memory),
+		TT_TEST(test_ties),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
