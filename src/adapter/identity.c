@@ -13,19 +13,6 @@
 
 enum { PIECE_BYTES = 1 << 20, SAMPLE_PIECE_BYTES = 4096, SAMPLE_PIECES = 16 };
 
-static void add_u64(struct tn_sha256 *h, uint64_t n)
-{
-	unsigned char bytes[8];
-	for (int i = 0; i < 8; i++)
-		bytes[i] = (unsigned char)(n >> (8 * i));
-	tn_sha256_add(h, bytes, sizeof bytes);
-}
-
-static void add_text(struct tn_sha256 *h, const char *text)
-{
-	tn_sha256_add(h, text, strlen(text) + 1);
-}
-
 /* As they lie in memory: everything here runs on little endian. */
 static void add_floats(struct tn_sha256 *h, const float *values, uint64_t n)
 {
@@ -56,7 +43,7 @@ static tn_status add_factors(struct tn_sha256 *h, const tn_adapter *adapter, con
 	struct tn_delta delta;
 	struct tn_buffer memory;
 	TN_TRY(tn_adapter_load_delta(adapter, e, &plain, &delta, &memory, err));
-	add_u64(h, (uint64_t)e->magnitude_of_inputs);
+	tn_sha256_add_u64(h, (uint64_t)e->magnitude_of_inputs);
 	add_floats(h, delta.a, (uint64_t)(delta.rows / delta.group_rows) * delta.rank * delta.cols);
 	add_floats(h, delta.b, (uint64_t)delta.rows * delta.rank);
 	tn_buffer_release(adapter->ctx, &memory);
@@ -70,14 +57,14 @@ static tn_status add_entry(struct tn_sha256 *h, const tn_adapter *adapter, const
 {
 	uint64_t scale;
 	memcpy(&scale, &e->module.scale, sizeof scale);
-	add_text(h, tn_module_kind_name(e->module.kind));
-	add_text(h, e->module.path);
-	add_u64(h, scale);
-	add_u64(h, e->module.rank);
-	add_u64(h, e->module.in_features);
-	add_u64(h, e->module.out_features);
+	tn_sha256_add_text(h, tn_module_kind_name(e->module.kind));
+	tn_sha256_add_text(h, e->module.path);
+	tn_sha256_add_u64(h, scale);
+	tn_sha256_add_u64(h, e->module.rank);
+	tn_sha256_add_u64(h, e->module.in_features);
+	tn_sha256_add_u64(h, e->module.out_features);
 	for (size_t i = 0; e->tokens && i < e->tokens->count; i++)
-		add_u64(h, e->tokens->indices[i]);
+		tn_sha256_add_u64(h, e->tokens->indices[i]);
 	return e->values ? add_tensor(h, adapter, e->values, err) : add_factors(h, adapter, e, err);
 }
 
@@ -85,11 +72,11 @@ tn_status tn_adapter_hash(const tn_adapter *adapter, unsigned char hash[TN_HASH_
 {
 	struct tn_sha256 h;
 	tn_sha256_init(&h);
-	add_text(&h, "tenon adapter 1");
-	add_u64(&h, (uint64_t)adapter->config.base_change);
+	tn_sha256_add_text(&h, "tenon adapter 1");
+	tn_sha256_add_u64(&h, (uint64_t)adapter->config.base_change);
 	for (size_t i = 0; i < adapter->config.replication_count; i++) {
-		add_u64(&h, adapter->config.replication[i].begin);
-		add_u64(&h, adapter->config.replication[i].end);
+		tn_sha256_add_u64(&h, adapter->config.replication[i].begin);
+		tn_sha256_add_u64(&h, adapter->config.replication[i].end);
 	}
 	for (size_t i = 0; i < adapter->count; i++)
 		TN_TRY(add_entry(&h, adapter, &adapter->entries[i], err));
@@ -119,10 +106,10 @@ static tn_status add_bytes(struct base_hash *h, const struct tn_tensor *t, uint6
 
 static tn_status add_base_tensor(struct base_hash *h, const struct tn_tensor *t, struct tn_error *err)
 {
-	add_text(&h->sha, t->name);
-	add_text(&h->sha, tn_dtype_name(t->dtype));
+	tn_sha256_add_text(&h->sha, t->name);
+	tn_sha256_add_text(&h->sha, tn_dtype_name(t->dtype));
 	for (uint32_t i = 0; i < t->rank; i++)
-		add_u64(&h->sha, t->shape[i]);
+		tn_sha256_add_u64(&h->sha, t->shape[i]);
 	if (!h->sampled || t->bytes <= SAMPLE_PIECES * SAMPLE_PIECE_BYTES)
 		return add_bytes(h, t, 0, t->bytes, err);
 	for (uint64_t i = 0; i < SAMPLE_PIECES; i++)
@@ -168,7 +155,7 @@ static tn_status hash_landings(struct base_hash *h, const tn_adapter *adapter, c
 	if (n > 1)
 		qsort(changed, n, sizeof *changed, compare_targets);
 	tn_sha256_init(&h->sha);
-	add_text(&h->sha, h->sampled ? "tenon base sample 1" : "tenon base 1");
+	tn_sha256_add_text(&h->sha, h->sampled ? "tenon base sample 1" : "tenon base 1");
 	tn_status status = TN_OK;
 	for (size_t i = 0; i < n && status == TN_OK; i++)
 		status = add_target(h, changed[i], err);

@@ -136,6 +136,19 @@ void tn_sha256_add(struct tn_sha256 *h, const void *bytes, size_t n)
 	}
 }
 
+void tn_sha256_add_u64(struct tn_sha256 *h, uint64_t n)
+{
+	unsigned char bytes[8];
+	for (int i = 0; i < 8; i++)
+		bytes[i] = (unsigned char)(n >> (8 * i));
+	tn_sha256_add(h, bytes, sizeof bytes);
+}
+
+void tn_sha256_add_text(struct tn_sha256 *h, const char *text)
+{
+	tn_sha256_add(h, text, strlen(text) + 1);
+}
+
 void tn_sha256_finish(struct tn_sha256 *h, unsigned char digest[32])
 {
 	uint64_t bits = h->bytes * 8;

@@ -14,6 +14,9 @@ struct tn_sha256 {
 
 void tn_sha256_init(struct tn_sha256 *h);
 void tn_sha256_add(struct tn_sha256 *h, const void *bytes, size_t n);
+/* Eight bytes, lowest first; a text with its NUL. */
+void tn_sha256_add_u64(struct tn_sha256 *h, uint64_t n);
+void tn_sha256_add_text(struct tn_sha256 *h, const char *text);
 void tn_sha256_finish(struct tn_sha256 *h, unsigned char digest[32]);
 
 #endif

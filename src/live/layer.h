@@ -26,4 +26,7 @@ struct tn_layer {
 /* Rows [first, first + count) of the base, decoded; rows of a stack count on through its experts. dst [count, in]. */
 void tn_layer_base_rows(const tn_layer *layer, uint64_t first, uint64_t count, float *dst);
 
+/* The dtype of the base's values as MLX decodes them: of its rows, and of a merged weight before it is quantized again. */
+tn_dtype tn_layer_dtype(const tn_layer *layer);
+
 #endif

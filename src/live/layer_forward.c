@@ -20,26 +20,13 @@ static tn_dtype promote(tn_dtype a, tn_dtype b)
 	return a == b ? a : TN_F32;
 }
 
-/* The dtype of the values that a table's rows have. */
-static tn_dtype row_dtype(const tn_layer *l)
-{
-	const struct tn_linear_weight *w = &l->weight;
-	if (l->is_packed)
-		return TN_F32;
-	if (w->dense.data)
-		return w->dense.dtype;
-	if (w->quantized.biases.data)
-		return w->quantized.scales.dtype;
-	return w->quantized.global_scale.data ? TN_F32 : TN_BF16;
-}
-
 /* Of x W^T + bias: the modes with byte scales take the dtype of x, where mlx-lm does not multiply with the decoded weight as its
  * DoRA does. */
 static tn_dtype product_dtype(const tn_layer *l, tn_dtype x)
 {
 	const struct tn_linear_weight *w = &l->weight;
 	int byte_scales = !l->is_packed && !w->dense.data && !w->quantized.biases.data;
-	tn_dtype y = byte_scales && !l->magnitude.data ? x : promote(x, row_dtype(l));
+	tn_dtype y = byte_scales && !l->magnitude.data ? x : promote(x, tn_layer_dtype(l));
 	return w->bias.data ? promote(y, w->bias.dtype) : y;
 }
 
@@ -48,7 +35,7 @@ static tn_dtype table_dora_dtype(const tn_layer *l, tn_dtype y)
 {
 	if (l->kind != TN_LAYER_EMBEDDING || !l->magnitude.data)
 		return y;
-	tn_dtype adapted = promote(row_dtype(l), promote(l->a.dtype, l->b.dtype));
+	tn_dtype adapted = promote(tn_layer_dtype(l), promote(l->a.dtype, l->b.dtype));
 	return promote(y, promote(l->magnitude.dtype, adapted));
 }
 
@@ -211,7 +198,7 @@ tn_status tn_layer_lookup(const tn_layer *l, const struct tn_array *ids, struct 
 	if (l->kind != TN_LAYER_EMBEDDING)
 		return tn_fail(err, TN_E_ARG, "ids", "the layer is no embedding");
 	TN_TRY(read_ids(l, ids, &rows, err));
-	tn_status status = make_result(l, ids, l->in, 1, table_dora_dtype(l, row_dtype(l)), &made, err);
+	tn_status status = make_result(l, ids, l->in, 1, table_dora_dtype(l, tn_layer_dtype(l)), &made, err);
 	if (status == TN_OK) {
 		struct tn_linear_call call = begin_call(l, 0, &lora);
 		call.m = (size_t)tn_array_elements(ids);

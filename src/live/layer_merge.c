@@ -17,6 +17,18 @@ enum { TASK_ROWS = 64 };
 
 /* ---- the base -------------------------------------------------------------------------------------------- */
 
+tn_dtype tn_layer_dtype(const tn_layer *l)
+{
+	const struct tn_linear_weight *w = &l->weight;
+	if (l->is_packed)
+		return TN_F32;
+	if (w->dense.data)
+		return w->dense.dtype;
+	if (w->quantized.biases.data)
+		return w->quantized.scales.dtype;
+	return w->quantized.global_scale.data ? TN_F32 : TN_BF16;
+}
+
 void tn_layer_base_rows(const tn_layer *l, uint64_t first, uint64_t count, float *dst)
 {
 	if (l->is_packed) {
@@ -50,19 +62,6 @@ tn_status tn_layer_dequantize(const tn_layer *l, struct tn_array *out, struct tn
 }
 
 /* ---- base plus adapter ----------------------------------------------------------------------------------- */
-
-/* The dtype in which the merged values stand before they are quantized, or as they are. */
-static tn_dtype merged_dtype(const tn_layer *l)
-{
-	const struct tn_linear_weight *w = &l->weight;
-	if (l->is_packed)
-		return TN_F32;
-	if (w->dense.data)
-		return w->dense.dtype;
-	if (w->quantized.biases.data)
-		return w->quantized.scales.dtype;
-	return w->quantized.global_scale.data ? TN_F32 : TN_BF16;
-}
 
 struct merge_job {
 	const tn_layer *layer;
@@ -136,7 +135,7 @@ static tn_status merge_dense(const tn_layer *l, struct tn_array *out, struct tn_
 	uint64_t shape[3];
 	uint32_t rank = weight_shape(l, shape);
 	TN_TRY(load_delta(l, &job.delta, &memory, err));
-	tn_status status = tn_array_make(l->ctx, merged_dtype(l), rank, shape, "merged weight", out, err);
+	tn_status status = tn_array_make(l->ctx, tn_layer_dtype(l), rank, shape, "merged weight", out, err);
 	if (status == TN_OK) {
 		job.rows = job.delta.rows;
 		struct tn_work work = { .task_count = tn_ceil_div(job.rows, TASK_ROWS), .run = merge_rows, .arg = &job };

@@ -97,31 +97,18 @@ tn_status tn_content_tensors(tn_context *ctx, const tn_checkpoint *checkpoint, c
 	return status;
 }
 
-static void add_u64(struct tn_sha256 *h, uint64_t n)
-{
-	unsigned char bytes[8];
-	for (int i = 0; i < 8; i++)
-		bytes[i] = (unsigned char)(n >> (8 * i));
-	tn_sha256_add(h, bytes, sizeof bytes);
-}
-
-static void add_text(struct tn_sha256 *h, const char *text)
-{
-	tn_sha256_add(h, text, strlen(text) + 1);
-}
-
 void tn_content_sum(const tn_checkpoint *checkpoint, const struct tn_digest *digests, struct tn_digest *sum)
 {
 	struct tn_sha256 h;
 	tn_sha256_init(&h);
-	add_text(&h, "tenon checkpoint 1");
+	tn_sha256_add_text(&h, "tenon checkpoint 1");
 	for (size_t i = 0; i < checkpoint->count; i++) {
 		const struct tn_tensor *t = checkpoint->by_name[i];
-		add_text(&h, t->name);
-		add_text(&h, tn_dtype_name(t->dtype));
-		add_u64(&h, t->rank);
+		tn_sha256_add_text(&h, t->name);
+		tn_sha256_add_text(&h, tn_dtype_name(t->dtype));
+		tn_sha256_add_u64(&h, t->rank);
 		for (uint32_t k = 0; k < t->rank; k++)
-			add_u64(&h, t->shape[k]);
+			tn_sha256_add_u64(&h, t->shape[k]);
 		tn_sha256_add(&h, digests[i].bytes, TN_DIGEST_BYTES);
 	}
 	tn_sha256_finish(&h, sum->bytes);
