@@ -80,6 +80,22 @@ static tn_status find_regex(const struct tn_regex *regex, const char *text, size
 	return status;
 }
 
+/* Where the literal stands next, from `at` on, or n. A window at a time: sanitizers look at all that memmem is given, each
+ * time, and matches may be as many as bytes. */
+static size_t find_literal(const struct tn_pattern *pattern, const char *text, size_t n, size_t at)
+{
+	const size_t own = pattern->bytes, step = 4096 + 4 * own;
+	for (; n - at >= own; at += step) {
+		size_t window = n - at < step + own - 1 ? n - at : step + own - 1;
+		const char *found = memmem(text + at, window, pattern->literal, own);
+		if (found)
+			return (size_t)(found - text);
+		if (window == n - at)
+			break;
+	}
+	return n;
+}
+
 tn_status tn_pattern_find(const struct tn_pattern *pattern, const char *text, size_t n, struct tn_ranges *out,
 			  struct tn_error *err)
 {
@@ -90,12 +106,8 @@ tn_status tn_pattern_find(const struct tn_pattern *pattern, const char *text, si
 		return find_regex(pattern->regex, text, n, out, err);
 	if (pattern->bytes == 0)
 		return find_empty(text, n, out, err);
-	const char *at = text, *found;
-	while ((found = memmem(at, n - (size_t)(at - text), pattern->literal, pattern->bytes))) {
-		size_t begin = (size_t)(found - text);
-		TN_TRY(tn_ranges_add(out, begin, begin + pattern->bytes, err));
-		at = found + pattern->bytes;
-	}
+	for (size_t at = 0; (at = find_literal(pattern, text, n, at)) < n; at += pattern->bytes)
+		TN_TRY(tn_ranges_add(out, at, at + pattern->bytes, err));
 	return TN_OK;
 }
 
