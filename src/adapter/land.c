@@ -181,7 +181,7 @@ static tn_status read_base(struct tn_joint *j, struct tn_error *err)
 	j->model_type = "";
 	if (j->base->config)
 		TN_TRY(tn_checkpoint_parse_config(j->base, &root, err));
-	const json_t *type = json_object_get(root, "model_type"), *tie = json_object_get(root, "tie_word_embeddings");
+	const json_t *type = json_object_get(root, "model_type");
 	tn_status status = TN_OK;
 	if (json_is_string(type))
 		status = tn_arena_text(j->arena, json_string_value(type), strlen(json_string_value(type)), &j->model_type, err);
@@ -190,7 +190,7 @@ static tn_status read_base(struct tn_joint *j, struct tn_error *err)
 	j->kv_heads = j->kv_heads ? j->kv_heads : j->heads;
 	j->embedding = first_of(j, embeddings);
 	j->head = first_of(j, heads);
-	j->tied = j->embedding != TN_NO_TARGET && (j->head == TN_NO_TARGET || json_is_true(tie));
+	j->tied = j->embedding != TN_NO_TARGET && (j->head == TN_NO_TARGET || tn_config_ties(root));
 	json_decref(root);
 	return status;
 }

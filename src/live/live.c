@@ -147,7 +147,6 @@ static int is_text_embedding(const char *path)
 	return 0;
 }
 
-/* What the language model's own section says wins over the whole's, as for the decoder. */
 static tn_status config_ties(const struct tn_live *live, int *ties, struct tn_error *err)
 {
 	json_t *root;
@@ -155,8 +154,7 @@ static tn_status config_ties(const struct tn_live *live, int *ties, struct tn_er
 	if (!live->base->config)
 		return TN_OK;
 	TN_TRY(tn_checkpoint_parse_config(live->base, &root, err));
-	const json_t *own = json_object_get(json_object_get(root, "text_config"), "tie_word_embeddings");
-	*ties = json_is_true(own ? own : json_object_get(root, "tie_word_embeddings"));
+	*ties = tn_config_ties(root);
 	json_decref(root);
 	return TN_OK;
 }

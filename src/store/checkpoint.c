@@ -401,6 +401,12 @@ tn_status tn_checkpoint_parse_config(const tn_checkpoint *c, json_t **out, struc
 	return tn_json_parse(c->ctx, c->config, strlen(c->config), path, out, err);
 }
 
+int tn_config_ties(const json_t *config)
+{
+	const json_t *own = json_object_get(json_object_get(config, "text_config"), "tie_word_embeddings");
+	return json_is_true(own ? own : json_object_get(config, "tie_word_embeddings"));
+}
+
 const char *tn_checkpoint_config(const tn_checkpoint *c)
 {
 	return c->config;

@@ -26,6 +26,10 @@ struct tn_checkpoint {
 /* config.json as a document; errors name it with its folder. TN_E_NOTFOUND: there is none. The caller calls json_decref. */
 tn_status tn_checkpoint_parse_config(const tn_checkpoint *c, json_t **out, struct tn_error *err);
 
+/* Whether that document ties the head to the input embedding. What the language model's own section (text_config) says wins over
+ * what the whole says, as for the decoder. NULL, or neither says it: 0. */
+int tn_config_ties(const json_t *config);
+
 #define TN_INDEX_NAME "model.safetensors.index.json"
 
 /* What a name in a model folder stands for, for copying and for replacing. */

@@ -44,6 +44,12 @@ static tn_status repeat_lists(json_t *object, const struct tn_adapter_config *c,
 	return TN_OK;
 }
 
+/* Some readers of a nested config look for ties at the top (transformers 5), others in text_config (tn_config_ties). */
+static int is_for_all_readers(const struct tn_config_edit *edit, const json_t *place)
+{
+	return strcmp(edit->key, "tie_word_embeddings") == 0 && json_is_object(place);
+}
+
 /* Where the key stands already: at the top, in text_config, or under another name; else at the top. */
 static tn_status apply(json_t *root, const struct tn_adapter_config *c, const struct tn_config_edit *edit,
 		       struct tn_error *err)
@@ -51,7 +57,7 @@ static tn_status apply(json_t *root, const struct tn_adapter_config *c, const st
 	json_t *places[] = { root, json_object_get(root, "text_config") };
 	int found = 0;
 	for (size_t p = 0; p < 2; p++) {
-		if (json_object_get(places[p], edit->key)) {
+		if (json_object_get(places[p], edit->key) || is_for_all_readers(edit, places[p])) {
 			TN_TRY(set_value(places[p], edit, edit->key, err));
 			found = 1;
 		}

@@ -152,6 +152,40 @@ static void test_tied_embedding_is_untied(void **state)
 	tn_checkpoint_close(base);
 }
 
+/* Whether the head is the embedding is said by text_config first; a head that leaves it is said to all readers, at the top and
+ * in text_config. -1: the key is not there. */
+static void test_ties_of_nested_configs(void **state)
+{
+	static const struct {
+		const char *config;
+		int head_is_there, top, text;
+	} cases[] = {
+		{ "{\"model_type\":\"x\",\"text_config\":{\"tie_word_embeddings\":true}}", 1, 0, 0 },
+		{ "{\"model_type\":\"x\",\"text_config\":{},\"tie_word_embeddings\":true}", 1, 0, 0 },
+		{ "{\"model_type\":\"x\",\"text_config\":{}}", 0, 0, 0 },
+		{ "{\"model_type\":\"x\",\"text_config\":{\"tie_word_embeddings\":false},\"tie_word_embeddings\":true}", 1, 1, 0 },
+		{ "{\"model_type\":\"x\",\"text_config\":{}}", 1, -1, -1 },
+		{ "{\"model_type\":\"x\",\"tie_word_embeddings\":true}", 1, 0, -1 },
+	};
+	static const struct al_tensor base[] = { { "model.embed_tokens.weight", { 4, 3 }, 2, NULL },
+						 { "lm_head.weight", { 4, 3 }, 2, NULL } };
+	static const struct al_tensor factors[] = { { "base_model.model.lm_head.lora_A.weight", { 2, 3 }, 2, NULL },
+						    { "base_model.model.lm_head.lora_B.weight", { 4, 2 }, 2, NULL } };
+	struct al *t = *state;
+	al_write_adapter(al_path(t, "a"), "{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":2,\"target_modules\":[\"lm_head\"]}",
+			 "adapter_model.safetensors", factors, 2);
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		al_write_base(al_path(t, "b"), cases[i].config, base, cases[i].head_is_there ? 2 : 1);
+		al_ok(t, al_fuse(t, al_path(t, "b"), al_path(t, "a"), al_path(t, "out")));
+		json_t *config = al_json(al_path(t, "out/config.json"));
+		const json_t *top = json_object_get(config, "tie_word_embeddings");
+		const json_t *text = json_object_get(json_object_get(config, "text_config"), "tie_word_embeddings");
+		assert_int_equal(top ? json_is_true(top) : -1, cases[i].top);
+		assert_int_equal(text ? json_is_true(text) : -1, cases[i].text);
+		json_decref(config);
+	}
+}
+
 /* W of the layer that a copy stands for, plus that copy's own factors. */
 static void check_replica(struct al *t, const tn_checkpoint *base, const tn_checkpoint *factors, const tn_checkpoint *got,
 			  unsigned from, unsigned to)
@@ -236,6 +270,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		AL_TEST(test_every_case),
 		AL_TEST(test_tied_embedding_is_untied),
+		AL_TEST(test_ties_of_nested_configs),
 		AL_TEST(test_replicated_layers_are_written),
 		AL_TEST(test_overlapping_patterns),
 	};
