@@ -153,12 +153,17 @@ void tn_regex_free(struct tn_regex *regex)
 
 /* ---- matching -------------------------------------------------------------------------------------------- */
 
-static tn_status match_failed(const struct tn_regex *regex, int code, const char *text, struct tn_error *err)
+/* The text need not end with a NUL. */
+static tn_status match_failed(const struct tn_regex *regex, int code, const char *text, size_t n, struct tn_error *err)
 {
+	char start[101];
+	n = n < sizeof start ? n : sizeof start - 1;
+	memcpy(start, text, n);
+	start[n] = '\0';
 	if (code == PCRE2_ERROR_NOMEMORY)
 		return tn_fail_nomem(err, regex->pattern, regex->pattern_bytes);
-	return tn_fail(err, TN_E_LIMIT, text, "the pattern '%.100s' takes more than %u steps on '%.100s', or too many for a text of "
-		       "its length; write it without nested repetition", regex->pattern, (unsigned)regex->steps, text);
+	return tn_fail(err, TN_E_LIMIT, start, "the pattern '%.100s' takes more than %u steps on '%s', or too many for a text of "
+		       "its length; write it without nested repetition", regex->pattern, (unsigned)regex->steps, start);
 }
 
 static tn_status match(const struct tn_regex *regex, const char *text, uint32_t options, int *matched, const char **group,
@@ -179,7 +184,7 @@ static tn_status match(const struct tn_regex *regex, const char *text, uint32_t 
 	*matched = n >= 0;
 	if (n >= 0 || n == PCRE2_ERROR_NOMATCH)
 		return TN_OK;
-	return match_failed(regex, n, text, err);
+	return match_failed(regex, n, text, strlen(text), err);
 }
 
 tn_status tn_regex_full(const struct tn_regex *regex, const char *text, int *matched, struct tn_error *err)
@@ -268,7 +273,7 @@ static tn_status find_all(struct search *s, struct tn_ranges *out, struct tn_err
 		if (rc == PCRE2_ERROR_NOMATCH)
 			return TN_OK;
 		if (rc < 0)
-			return match_failed(s->regex, rc, s->text, err);
+			return match_failed(s->regex, rc, s->text, s->n, err);
 		size_t begin = at[0], end = at[1];
 		if (end < begin) /* \K can do that */
 			begin = end;
