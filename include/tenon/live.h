@@ -172,7 +172,7 @@ TN_API void tn_snapshot_forward(const tn_snapshot *snapshot, const struct tn_liv
 /* The module as a table of vectors: y[t] = row ids[t], below out_features, as the set has it. y [m, in]. The rows of a stack
  * are those of all experts, one behind the other. */
 TN_API void tn_snapshot_embed(const tn_snapshot *snapshot, size_t module, const uint32_t *ids, size_t m,
-			      const size_t *adapter_of_row, float *y, size_t y_stride, void *scratch);
+			      const size_t *adapter_of_row, float *y, size_t y_stride);
 
 /* A small tensor of tn_live_tensor as float32, with what the set replaces or adds. Lives as long as the snapshot. *elements
  * may be NULL. */

@@ -171,9 +171,9 @@ static void multiply_buckets(struct apply *a)
 	size_t first = 0, at = 0, n = 0;
 	for (size_t i = 0; i < a->bucket_count; i++) {
 		const struct bucket *b = &a->buckets[i];
-		struct tn_patched_rows group = { .m = b->rows, .bias = bias_of(a, i) };
 		if (!b->rows)
 			continue;
+		struct tn_patched_rows group = { .m = b->rows, .bias = bias_of(a, i) };
 		patches_of(b->edits, a->call->expert, &group);
 		const struct tn_linear *own = b->edits ? b->edits->replacement : NULL;
 		int apart = own || gain_of(&group);
@@ -212,10 +212,9 @@ void tn_snapshot_forward(const tn_snapshot *s, const struct tn_live_call *call, 
 /* ---- rows of a table ------------------------------------------------------------------------------------- */
 
 void tn_snapshot_embed(const tn_snapshot *s, size_t module, const uint32_t *ids, size_t m, const size_t *adapter_of_row,
-		       float *y, size_t y_stride, void *scratch)
+		       float *y, size_t y_stride)
 {
 	const struct tn_linear *base = &s->live->modules[module].linear;
-	(void)scratch;
 	for (size_t t = 0; t < m; t++) {
 		const struct tn_edits *e = tn_snapshot_edits(s, module, adapter_of_row ? adapter_of_row[t] : TN_LIVE_DEFAULT);
 		struct tn_patched_rows group;

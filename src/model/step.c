@@ -133,13 +133,13 @@ static void run_layer(tn_decoder *d, struct tn_batch *b, size_t layer)
 static void embed(const tn_decoder *d, struct tn_batch *b)
 {
 	const size_t hidden = d->config.hidden, n = b->m * hidden;
-	tn_snapshot_embed(b->snapshot, d->embedding, b->ids, b->m, b->adapter_of_row, b->x, hidden, b->scratch.data);
+	tn_snapshot_embed(b->snapshot, d->embedding, b->ids, b->m, b->adapter_of_row, b->x, hidden);
 	if (d->config.embedding_scale != 1)
 		for (size_t i = 0; i < n; i++)
 			b->x[i] *= d->config.embedding_scale;
 	if (!(d->config.architecture->traits & TN_LEARNED_POSITIONS))
 		return;
-	tn_snapshot_embed(b->snapshot, d->positions, b->position_ids, b->m, b->adapter_of_row, b->y, hidden, b->scratch.data);
+	tn_snapshot_embed(b->snapshot, d->positions, b->position_ids, b->m, b->adapter_of_row, b->y, hidden);
 	for (size_t i = 0; i < n; i++)
 		b->x[i] += b->y[i];
 }

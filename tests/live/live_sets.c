@@ -255,7 +255,7 @@ static void test_no_allocation(void **state)
 		void *scratch = malloc(tn_snapshot_scratch_bytes(now, s.q, M)); /* not the context's */
 		struct tn_live_call call = { s.q, M, s.x, LIVE_IN, y, LIVE_OUT, round ? choice : NULL, 0 };
 		tn_snapshot_forward(now, &call, scratch);
-		tn_snapshot_embed(now, s.q, ids, 2, NULL, y, LIVE_IN, scratch);
+		tn_snapshot_embed(now, s.q, ids, 2, NULL, y, LIVE_IN);
 		free(scratch);
 		tn_snapshot_release(now);
 	}
