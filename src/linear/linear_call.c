@@ -44,9 +44,11 @@ static tn_status check_loras(const tn_linear *l, uint64_t expert, const struct t
 static tn_status check_call(const tn_linear *l, const struct tn_linear_call *c, int embeds, struct tn_error *err)
 {
 	TN_TRY(check_loras(l, c->expert, c->loras, c->lora_count, err));
-	if ((!embeds && !tn_is_weight_dtype(c->x_dtype)) || !tn_is_weight_dtype(c->y_dtype))
-		return tn_fail(err, TN_E_ARG, "x", "activations are F32, F16 or BF16");
-	return TN_OK;
+	int fits = embeds || tn_is_weight_dtype(c->x_dtype);
+	if (fits && tn_is_weight_dtype(c->y_dtype))
+		return TN_OK;
+	return tn_fail(err, TN_E_ARG, fits ? "y" : "x", "%s is %s; F32, F16 or BF16 was expected", fits ? "y" : "x",
+		       tn_dtype_name(fits ? c->y_dtype : c->x_dtype));
 }
 
 /* ---- patches --------------------------------------------------------------------------------------------- */

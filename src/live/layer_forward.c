@@ -181,9 +181,10 @@ static tn_status read_ids(const tn_layer *l, const struct tn_array *ids, struct 
 		memcpy(&id, (const char *)ids->data + i * unit, unit);   /* little endian, as every file here */
 		int negative = is_signed && (id >> (8 * unit - 1) & 1);
 		if (negative || id >= l->out) {
+			uint64_t below = (0 - id) << (64 - 8 * unit) >> (64 - 8 * unit);
 			tn_buffer_release(l->ctx, out);
 			return tn_fail(err, TN_E_ARG, "ids", "id %llu is %s%llu; the table has %llu rows", (unsigned long long)i,
-				       negative ? "negative: " : "", (unsigned long long)id, (unsigned long long)l->out);
+				       negative ? "-" : "", (unsigned long long)(negative ? below : id), (unsigned long long)l->out);
 		}
 		dst[i] = (uint32_t)id;
 	}

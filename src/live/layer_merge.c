@@ -4,7 +4,6 @@
 
 #include "base/checked.h"
 #include "base/error.h"
-#include "base/half.h"
 #include "base/pool.h"
 #include "linear/delta.h"
 #include "linear/linear.h"
@@ -70,16 +69,14 @@ struct merge_job {
 	uint64_t rows;
 };
 
-static void store_row(const double *v, struct tn_array *dst, uint64_t row, size_t cols)
+/* `values` is room for [cols]. */
+static void store_row(const struct tn_kernels *k, const double *v, float *values, struct tn_array *dst, uint64_t row, size_t cols)
 {
-	for (size_t i = 0; i < cols; i++) {
-		size_t at = (size_t)row * cols + i;
-		uint16_t half = dst->dtype == TN_BF16 ? tn_bf16_from_f32((float)v[i]) : tn_f16_from_f32((float)v[i]);
-		if (dst->dtype == TN_F32)
-			((float *)dst->data)[at] = (float)v[i];
-		else
-			memcpy((char *)dst->data + 2 * at, &half, sizeof half);
-	}
+	struct tn_format format = { .codec = TN_CODEC_dense, .dtype = dst->dtype };
+	struct tn_row_out to = { { (char *)dst->data + (size_t)row * cols * tn_dtype_bits(dst->dtype) / 8 } };
+	for (size_t i = 0; i < cols; i++)
+		values[i] = (float)v[i];
+	k->codec[TN_CODEC_dense]->encode(&to, values, &format, cols);
 }
 
 static tn_status merge_rows(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
@@ -98,7 +95,7 @@ static tn_status merge_rows(void *arg, uint64_t task, unsigned worker, struct tn
 	for (uint64_t row = task * TASK_ROWS; row < end; row++) {
 		tn_layer_base_rows(l, row, 1, w);
 		tn_delta_row_f64(l->ctx->kernels, &job->delta, (size_t)row, w, v, TN_SIZES_NONE, NULL, scratch);
-		store_row(v, job->dst, row, cols);
+		store_row(l->ctx->kernels, v, w, job->dst, row, cols);
 	}
 	tn_buffer_release(l->ctx, &memory);
 	return TN_OK;

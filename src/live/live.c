@@ -46,7 +46,7 @@ static int is_bias(const struct tn_tensor *t)
 
 static int is_matrix(const struct tn_tensor *t)
 {
-	return !is_bias(t) && (t->rank == 2 || t->rank == 3) && t->elements && (tn_dtype_is_float(t->dtype) || t->dtype == TN_U32);
+	return !is_bias(t) && (t->rank == 2 || t->rank == 3) && t->elements && (tn_is_weight_dtype(t->dtype) || t->dtype == TN_U32);
 }
 
 static tn_status take_global_scale(const struct tn_live *live, struct tn_live_module *m, struct tn_error *err)
@@ -66,8 +66,6 @@ static tn_status add_module(struct tn_live *live, const tn_quant_config *quant, 
 	struct tn_tensor_source source = tn_checkpoint_source(live->base);
 	struct tn_live_module *m = &live->modules[live->module_count];
 	*m = (struct tn_live_module){ .weight = t };
-	if (t->dtype != TN_U32 && !tn_is_weight_dtype(t->dtype))
-		return TN_OK;
 	TN_TRY(tn_matrix_find(&source, quant, t, &m->matrix, err));
 	TN_TRY(tn_arena_text(&live->arena, t->name, tn_layer_length(t->name), &m->path, err));
 	m->linear = (struct tn_linear){ .ctx = live->ctx, .format = m->matrix.format, .experts = t->rank == 3 ? t->shape[0] : 0,

@@ -228,6 +228,9 @@ static void dora_embedding_forward_matches_python_reference(void **state)
 	OK(tn_layer_lookup(l, &ids, &y, &t->err));
 	assert_true(y.rank == 2 && y.shape[0] == 2 && y.shape[1] == 3);
 	ly_expect_values(t, &y, (double[]){ 1, 0, 0, 0, 0, 1 }, 0);
+	id[1] = -2;
+	assert_int_equal(tn_layer_lookup(l, &ids, &y, &t->err), TN_E_ARG);
+	assert_string_equal(t->err.msg, "id 1 is -2; the table has 3 rows");
 	tn_layer_destroy(l);
 }
 

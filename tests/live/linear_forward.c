@@ -277,7 +277,12 @@ static void test_errors(void **state)
 	call.expert = 0;
 	call.x_dtype = TN_F64;
 	tt_expect(t, tn_linear_forward(linear, &call, scratch, &t->err), TN_E_ARG);
+	tt_expect_msg(t, "x is F64");
 	call.x_dtype = TN_F32;
+	call.y_dtype = TN_I8;
+	tt_expect(t, tn_linear_forward(linear, &call, scratch, &t->err), TN_E_ARG);
+	tt_expect_msg(t, "y is I8");
+	call.y_dtype = TN_F32;
 	tt_expect(t, tn_linear_embed(linear, &call, &id, scratch, &t->err), TN_E_ARG);
 	s.loras[0].b = wrong.array;
 	tt_expect(t, tn_linear_forward(linear, &call, scratch, &t->err), TN_E_ARG);
