@@ -11,8 +11,8 @@
  * threads. Products of the same matrix in two m's may differ in the last bits of float32.
  *
  * Threads. A tn_linear is never changed once it is made: any number of threads compute with it, each with a scratch of its
- * own. Computing allocates nothing and cannot fail. Work is spread over the workers of the context; a small product, and one
- * that finds them busy, stays on the calling thread.
+ * own. Products allocate nothing, and fail only for arguments that do not fit. Work is spread over the workers of the context;
+ * a small product, and one that finds them busy, stays on the calling thread.
  */
 #ifndef TENON_LINEAR_H
 #define TENON_LINEAR_H

@@ -2,8 +2,9 @@
  *
  * A float32 sum of products is off by little beside the last place of a 16-bit result, unless W and the product cancel, or the
  * products do among themselves while W is next to nothing. So the results below a limit are looked at again: where all that the
- * error could make of one rounds to the same number, that is it; else it is computed in double. The limit belongs to a row and a panel of TN_PANEL_COLS columns. It also covers what instructions that
- * take subnormal numbers for zero lose, so every instruction set gives the same bits. */
+ * error could make of one rounds to the same number, that is it; else it is computed in double. The limit belongs to a row and
+ * a panel of TN_PANEL_COLS columns. It also covers what instructions that take subnormal numbers for zero lose, so every
+ * instruction set gives the same bits. */
 #ifndef TN_ADD_PRODUCT_H
 #define TN_ADD_PRODUCT_H
 
@@ -84,8 +85,8 @@ TN_INLINE float length_of(const float *b, size_t n)
 }
 
 /* `length` is that of the row of B, times |scale|. With the signs of chance the roundings of a sum come to some 2^-26 of the
- * lengths of its factors, whatever the rank; this error is six times that. Beyond 10000 errors what is seen stays below 0.02 units in
- * the last place of BF16; F16 has three bits more. */
+ * lengths of its factors, whatever the rank; this error is eight times that. Beyond 10000 errors what is seen stays below 0.02
+ * units in the last place of BF16; F16 has three bits more. */
 TN_INLINE struct settled_row settle_row(const struct panel *panel, const float *b, float length)
 {
 	float error = length * panel->longest * 0x1p-23f;

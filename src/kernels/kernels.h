@@ -165,7 +165,7 @@ struct tn_add_product {
 	size_t rank, cols, rows;
 	double scale;
 	tn_dtype dtype;      /* BF16 or F16 */
-	enum tn_factor_width width; /* of both factors: a promise, see tn_factor_width_of */
+	enum tn_factor_width width; /* of both factors: a promise; tn_delta_width finds it */
 };
 
 /* Columns that are worked on at once, and rows: what the scratch holds. */
@@ -188,7 +188,7 @@ enum { TN_KEY_BLOCK = 16 };
  * scores_f32: scores[i] = scale * sum over j, ascending, of q[j] * key i [j]; keys lie in blocks of TN_KEY_BLOCK, [block][width]
  * [TN_KEY_BLOCK].
  * mix_f32: y [width] = sum over i, ascending, of shares[i] * row i of values [count, width].
- * exp_f32: y[i] = exp(x[i]) within 2 units in the last place; 0 below the smallest normal number; y may be x.
+ * exp_f32: y[i] = exp(x[i]) within 2 units in the last place from -87.3 to 88.7, 0 below, infinite above; y may be x.
  * add_product: dst [rows][cols] = src + scale * B A; strides in bytes; src and dst are the same rows or do not overlap.
  * Returns 1 when a result is not finite.
  * unpack_codes: dst [rows][cols], one code in each byte; `skip` rows (TN_PACK_HIGH_FIRST: codes) stand before the first.
