@@ -70,6 +70,33 @@ unsigned cli_save_flags(int force, int resume);
 int cli_interrupted(void);
 void cli_listen(void);
 
+/* ---- errors and input ------------------------------------------------------------------------------------ */
+
+/* Fills *err, and returns its code. */
+tn_status cli_error(struct tn_error *err, tn_status code, const char *where, const char *fmt, ...)
+	__attribute__((format(printf, 4, 5)));
+tn_status cli_no_memory(struct tn_error *err);
+
+/* Bytes that grow, with a NUL behind them; `text` is freed by whom it belongs to. Start from zeros. */
+struct cli_content {
+	char *text;
+	size_t bytes, room;
+};
+/* 0: memory ran out, and the content is as it was. */
+int cli_content_add(struct cli_content *content, const char *bytes, size_t n);
+
+/* The whole of a file, or of standard input for "-". TN_E_LIMIT: it has more than `most` bytes. */
+tn_status cli_read(const char *path, size_t most, struct cli_content *out, struct tn_error *err);
+
+/* Token ids: a JSON list, or numbers with spaces or commas between them. The text has a NUL behind it; the caller frees *ids.
+ * TN_E_FORMAT: anything else. */
+tn_status cli_parse_ids(const char *text, size_t bytes, const char *where, uint32_t **ids, size_t *count,
+			struct tn_error *err);
+
+/* Local time as chat templates are told it: into a buffer of the caller; NULL: there is no clock. */
+enum { CLI_CLOCK_BYTES = 32 };
+const char *cli_clock(char out[CLI_CLOCK_BYTES]);
+
 /* ---- output ---------------------------------------------------------------------------------------------- */
 
 /* The text with control characters, and bytes that are no UTF-8, as \xNN: whatever comes from a file or a path goes through

@@ -42,8 +42,8 @@ static const char help[] =
 struct dialogue {
 	struct tn_chat_message *messages;
 	size_t count, capacity;
-	char *reply;
-	size_t bytes, reply_capacity;
+	struct cli_content reply;
+	int failed;                /* memory for the reply ran out */
 };
 
 static char *copy(const char *text, size_t n)
@@ -95,17 +95,8 @@ static int keep(void *user, uint32_t id, const char *piece, size_t bytes)
 	if (!piece)
 		return 0;
 	cli_say(piece, bytes);
-	if (d->bytes + bytes > d->reply_capacity) {
-		size_t larger = 2 * (d->bytes + bytes) + 256;
-		char *reply = realloc(d->reply, larger);
-		if (!reply)
-			return 1;
-		d->reply = reply;
-		d->reply_capacity = larger;
-	}
-	memcpy(d->reply + d->bytes, piece, bytes);
-	d->bytes += bytes;
-	return 0;
+	d->failed = !cli_content_add(&d->reply, piece, bytes);
+	return d->failed;
 }
 
 /* A turn that fails leaves the dialogue as it was. */
@@ -113,10 +104,11 @@ static void turn(struct speaker *s, struct dialogue *d, const char *line)
 {
 	struct speaker_reply reply = { .most_tokens = args.most_tokens, .say = keep, .user = d };
 	struct tn_buffer ids = { 0 };
-	struct tn_error err = { .code = TN_E_NOMEM, .msg = "memory ran out" };
+	struct tn_error err;
 	const size_t before = d->count;
-	tn_status status = add(d, "user", line, strlen(line)) ? TN_OK : TN_E_NOMEM;
-	d->bytes = 0;
+	tn_status status = add(d, "user", line, strlen(line)) ? TN_OK : cli_no_memory(&err);
+	d->reply.bytes = 0;
+	d->failed = 0;
 	cli_listen();
 	if (status == TN_OK)
 		status = speaker_render(s, d->messages, d->count, &ids, &err);
@@ -124,8 +116,8 @@ static void turn(struct speaker *s, struct dialogue *d, const char *line)
 		status = speaker_reply(s, ids.data, ids.bytes / sizeof(uint32_t), &reply, &err);
 	tn_buffer_release(s->ctx, &ids);
 	printf("\n");
-	if (status == TN_OK && !add(d, "assistant", d->reply ? d->reply : "", d->bytes))
-		status = TN_E_NOMEM;
+	if (status == TN_OK && (d->failed || !add(d, "assistant", d->reply.text ? d->reply.text : "", d->reply.bytes)))
+		status = cli_no_memory(&err);
 	if (status != TN_OK) {
 		forget(d, before);
 		cli_fail(command.verb, &err);
@@ -182,10 +174,9 @@ static int find_attached(struct speaker *s, const char *wanted, char name[SPEAKE
 static tn_status attach_new(struct speaker *s, const char *path, const char *name, struct tn_error *err)
 {
 	struct joining *j = &s->joining;
-	if (j->count == CLI_MOST_VALUES) {
-		*err = (struct tn_error){ .code = TN_E_LIMIT, .msg = "there are too many adapters" };
-		return TN_E_LIMIT;
-	}
+	if (j->count == CLI_MOST_VALUES)
+		return cli_error(err, TN_E_LIMIT, path, "'%.200s' would be one adapter more than the %d that a chat takes", path,
+				 CLI_MOST_VALUES);
 	tn_adapter *adapter;
 	tn_status status = tn_adapter_open(s->ctx, path, &adapter, err);
 	if (status != TN_OK)
@@ -254,6 +245,8 @@ static char *read_line(int terminal)
 		free(line);
 		return NULL;
 	}
+	if (strlen(line) < (size_t)n)
+		fprintf(stderr, "tenon %s: warning: a line has a NUL character; what stands behind it is left out\n", command.verb);
 	line[strcspn(line, "\n")] = '\0';
 	return line;
 }
@@ -281,7 +274,7 @@ static int talk(struct speaker *s)
 	}
 	forget(&d, 0);
 	free(d.messages);
-	free(d.reply);
+	free(d.reply.text);
 	return EXIT_DONE;
 }
 

@@ -34,35 +34,6 @@ struct measured {
 	size_t tokens, sequences;
 };
 
-static tn_status fail(struct tn_error *err, tn_status code, const char *what, const char *path)
-{
-	*err = (struct tn_error){ .code = code };
-	snprintf(err->msg, sizeof err->msg, "'%.200s': %s", path, what);
-	return code;
-}
-
-static char *read_file(const char *path, size_t *n)
-{
-	FILE *file = fopen(path, "rb");
-	size_t capacity = 1 << 16;
-	char *text = file ? malloc(capacity) : NULL;
-	*n = 0;
-	for (size_t got; text && (got = fread(text + *n, 1, capacity - *n, file)) > 0;) {
-		*n += got;
-		if (*n == capacity) {
-			char *larger = realloc(text, capacity *= 2);
-			if (!larger)
-				free(text);
-			text = larger;
-		}
-	}
-	if (file && (ferror(file) | fclose(file))) {
-		free(text);
-		text = NULL;
-	}
-	return text;
-}
-
 /* One sequence; its logits are computed a piece at a time. */
 static tn_status measure(struct speaker *s, const uint32_t *ids, size_t count, float *logits, size_t piece, struct measured *m,
 			 struct tn_error *err)
@@ -83,7 +54,7 @@ static tn_status measure(struct speaker *s, const uint32_t *ids, size_t count, f
 		}
 		m->tokens += n;
 		if (cli_interrupted())
-			return fail(err, TN_E_CANCELLED, "interrupted", cli.positional[0]);
+			return cli_error(err, TN_E_CANCELLED, cli.positional[0], "interrupted");
 	}
 	return TN_OK;
 }
@@ -92,12 +63,9 @@ static tn_status measure(struct speaker *s, const uint32_t *ids, size_t count, f
 static tn_status check_ids(const struct speaker *s, const uint32_t *ids, size_t count, struct tn_error *err)
 {
 	for (size_t i = 0; i < count; i++)
-		if (ids[i] >= s->info.vocabulary) {
-			*err = (struct tn_error){ .code = TN_E_MISMATCH };
-			snprintf(err->msg, sizeof err->msg, "the tokenizer gives token %" PRIu32 ", and the model has %" PRIu64
-				 "; they do not belong together", ids[i], s->info.vocabulary);
-			return TN_E_MISMATCH;
-		}
+		if (ids[i] >= s->info.vocabulary)
+			return cli_error(err, TN_E_MISMATCH, cli.positional[0], "the tokenizer gives token %" PRIu32 ", and the model has "
+					 "%" PRIu64 "; they do not belong together", ids[i], s->info.vocabulary);
 	return TN_OK;
 }
 
@@ -108,14 +76,14 @@ static tn_status measure_all(struct speaker *s, const uint32_t *ids, size_t coun
 	float *logits = calloc(PIECE, s->info.vocabulary * sizeof *logits);
 	double began = cli_seconds();
 	if (!logits)
-		return fail(err, TN_E_NOMEM, "memory ran out", cli.positional[0]);
+		return cli_no_memory(err);
 	tn_status status = tn_sequence_create(s->decoder, window, &s->text, err);
 	for (size_t at = 0; status == TN_OK && at + 1 < count; at += window)
 		status = measure(s, ids + at, count - at < window ? count - at : window, logits, PIECE, m, err);
 	free(logits);
 	m->seconds = cli_seconds() - began;
 	if (status == TN_OK && m->tokens == 0)
-		return fail(err, TN_E_ARG, "it has no two tokens", cli.positional[0]);
+		return cli_error(err, TN_E_ARG, cli.positional[0], "'%.200s' has fewer than two tokens", cli.positional[0]);
 	return status;
 }
 
@@ -136,13 +104,13 @@ static void print(const struct measured *m)
 
 static tn_status run(tn_context *ctx, struct speaker *s, struct measured *m, struct tn_error *err)
 {
-	size_t n;
+	struct cli_content file;
 	struct tn_buffer ids;
-	char *text = read_file(cli.positional[0], &n);
-	if (!text)
-		return fail(err, TN_E_IO, "it cannot be read", cli.positional[0]);
-	tn_status status = tn_tokenizer_encode(s->tokenizer, text, n, TN_ADD_SPECIAL, &ids, err);
-	free(text);
+	tn_status status = cli_read(cli.positional[0], SIZE_MAX, &file, err);
+	if (status != TN_OK)
+		return status;
+	status = tn_tokenizer_encode(s->tokenizer, file.text, file.bytes, TN_ADD_SPECIAL, &ids, err);
+	free(file.text);
 	if (status != TN_OK)
 		return status;
 	status = check_ids(s, ids.data, ids.bytes / sizeof(uint32_t), err);

@@ -1,10 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 static const char *model, *messages, *tools, *documents, *variables, *name, *now;
 static int add_generation_prompt, continue_final_message;
@@ -32,48 +30,14 @@ static const struct cli_command command = {
 
 enum { MOST_BYTES = 64 << 20 };
 
-struct content {
-	char *text;
-	size_t bytes;
-};
-
-/* The whole of a file, or of stdin for "-". */
-static int read_all(FILE *from, struct content *out)
+/* Nothing for no path. */
+static int read_file(const char *path, struct cli_content *out)
 {
-	size_t room = 0;
-	for (;;) {
-		if (room - out->bytes < 4096) {
-			room = room ? room * 2 : 16384;
-			char *more = room <= MOST_BYTES ? realloc(out->text, room) : NULL;
-			if (!more)
-				return 0;
-			out->text = more;
-		}
-		size_t n = fread(out->text + out->bytes, 1, room - out->bytes, from);
-		out->bytes += n;
-		if (n == 0)
-			return !ferror(from);
-	}
-}
-
-static int read_file(const char *path, struct content *out)
-{
-	struct tn_error err = { .code = TN_E_IO };
-	*out = (struct content){ NULL, 0 };
-	if (!path)
+	struct tn_error err;
+	if (!path || cli_read(path, MOST_BYTES, out, &err) == TN_OK)
 		return 1;
-	FILE *from = strcmp(path, "-") == 0 ? stdin : fopen(path, "rb");
-	errno = from ? 0 : errno;
-	int done = from && read_all(from, out);
-	if (!done) {
-		err.code = from ? TN_E_IO : TN_E_NOTFOUND;
-		snprintf(err.where, sizeof err.where, "%s", path);
-		snprintf(err.msg, sizeof err.msg, "'%.200s' could not be read: %s", path, errno ? strerror(errno) : "it is too large");
-		cli_fail(command.verb, &err);
-	}
-	if (from && from != stdin)
-		fclose(from);
-	return done;
+	cli_fail(command.verb, &err);
+	return 0;
 }
 
 static void print_json(const struct tn_chat_text *text)
@@ -103,14 +67,12 @@ static int render(const tn_chat *chat, const struct tn_chat_request *request)
 static int render_files(tn_context *ctx)
 {
 	struct tn_error err;
-	struct content m = { NULL, 0 }, t = m, d = m, v = m;
-	char clock[32];
+	struct cli_content m = { .text = NULL }, t = m, d = m, v = m;
+	char clock[CLI_CLOCK_BYTES];
 	tn_chat *chat = NULL;
-	time_t seconds = time(NULL);
-	struct tm local;
 	int status = EXIT_FAILED;
-	if (!now && localtime_r(&seconds, &local) && strftime(clock, sizeof clock, "%Y-%m-%dT%H:%M:%S", &local))
-		now = clock;
+	if (!now)
+		now = cli_clock(clock);
 	if (!read_file(messages, &m) || !read_file(tools, &t) || !read_file(documents, &d) || !read_file(variables, &v))
 		status = EXIT_FAILED;
 	else if (tn_chat_open(ctx, model, &chat, &err) != TN_OK)

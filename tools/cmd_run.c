@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "speaker.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -39,8 +40,7 @@ static const struct cli_command command = {
 struct answer {
 	uint32_t *ids;
 	size_t count, capacity;
-	char *text;
-	size_t bytes, text_capacity;
+	struct cli_content text;
 	int failed;
 };
 
@@ -55,58 +55,36 @@ static int keep(void *user, uint32_t id, const char *piece, size_t bytes)
 		cli_say(piece, bytes);
 		return 0;
 	}
-	if (a->bytes + bytes + 1 > a->text_capacity) {
-		size_t larger = 2 * (a->bytes + bytes) + 256;
-		char *text = realloc(a->text, larger);
-		a->failed = text == NULL;
-		if (!text)
-			return 1;
-		a->text = text;
-		a->text_capacity = larger;
-	}
-	memcpy(a->text + a->bytes, piece, bytes);
-	a->bytes += bytes;
-	a->text[a->bytes] = '\0';
-	return 0;
+	a->failed = !cli_content_add(&a->text, piece, bytes);
+	return a->failed;
 }
 
 /* ---- the prompt ------------------------------------------------------------------------------------------ */
 
-static tn_status no_memory(struct tn_error *err)
+/* Messages of a chat template are texts that end at a NUL, and nothing of a prompt is to be lost. */
+static tn_status take_text(struct speaker *s, const struct cli_content *prompt, struct tn_buffer *tokens, struct tn_error *err)
 {
-	*err = (struct tn_error){ .code = TN_E_NOMEM, .msg = "memory ran out" };
-	return TN_E_NOMEM;
-}
-
-static char *read_stdin(void)
-{
-	size_t n = 0, capacity = 4096;
-	char *text = malloc(capacity);
-	for (size_t got; text && (got = fread(text + n, 1, capacity - n - 1, stdin)) > 0;) {
-		n += got;
-		if (capacity - n < 2) {
-			char *larger = realloc(text, capacity *= 2);
-			if (!larger)
-				free(text);
-			text = larger;
-		}
-	}
-	if (text)
-		text[n] = '\0';
-	return text;
+	struct tn_chat_message messages[2] = { { "system", args.system }, { "user", prompt->text } };
+	if (args.raw)
+		return tn_tokenizer_encode(s->tokenizer, prompt->text, prompt->bytes, TN_ADD_SPECIAL, tokens, err);
+	if (strlen(prompt->text) != prompt->bytes)
+		return cli_error(err, TN_E_ARG, "standard input", "byte %zu of the prompt is a NUL, which no message may hold; take it "
+				 "out, or use --raw", strlen(prompt->text));
+	return speaker_render(s, args.system ? messages : messages + 1, args.system ? 2 : 1, tokens, err);
 }
 
 static tn_status take_words(struct speaker *s, uint32_t **ids, size_t *count, struct tn_error *err)
 {
-	char *typed = strcmp(args.prompt, "-") == 0 ? read_stdin() : NULL;
-	const char *prompt = typed ? typed : args.prompt;
-	struct tn_chat_message messages[2] = { { "system", args.system }, { "user", prompt } };
+	struct cli_content prompt = { .text = NULL };
 	struct tn_buffer tokens;
 	tn_status status = speaker_check_system(s, args.system, err);
+	if (status == TN_OK && strcmp(args.prompt, "-") == 0)
+		status = cli_read("-", SIZE_MAX, &prompt, err);
+	else if (status == TN_OK && !cli_content_add(&prompt, args.prompt, strlen(args.prompt)))
+		status = cli_no_memory(err);
 	if (status == TN_OK)
-		status = args.raw ? tn_tokenizer_encode(s->tokenizer, prompt, strlen(prompt), TN_ADD_SPECIAL, &tokens, err)
-				  : speaker_render(s, args.system ? messages : messages + 1, args.system ? 2 : 1, &tokens, err);
-	free(typed);
+		status = take_text(s, &prompt, &tokens, err);
+	free(prompt.text);
 	if (status != TN_OK)
 		return status;
 	*count = tokens.bytes / sizeof **ids;
@@ -114,25 +92,7 @@ static tn_status take_words(struct speaker *s, uint32_t **ids, size_t *count, st
 	if (*ids)
 		memcpy(*ids, tokens.data, tokens.bytes);
 	tn_buffer_release(s->ctx, &tokens);
-	return *ids ? TN_OK : no_memory(err);
-}
-
-/* "1,2,3"; white space may stand between. NULL: it is no such list, or memory ran out. */
-static uint32_t *parse_ids(const char *text, size_t *count)
-{
-	uint32_t *ids = malloc((strlen(text) + 1) * sizeof *ids);
-	*count = 0;
-	while (ids && *text) {
-		char *end;
-		unsigned long long id = strtoull(text, &end, 10);
-		if (end == text || text[strspn(text, " \n\t")] == '-' || id > UINT32_MAX) {
-			free(ids);
-			return NULL;
-		}
-		ids[(*count)++] = (uint32_t)id;
-		text = end + strspn(end, ", \n\t");
-	}
-	return ids;
+	return *ids ? TN_OK : cli_no_memory(err);
 }
 
 /* ---- output ---------------------------------------------------------------------------------------------- */
@@ -153,9 +113,7 @@ static tn_status write_logits(const float *logits, size_t rows, uint64_t vocabul
 	failed |= file && fclose(file) != 0;
 	if (!failed)
 		return TN_OK;
-	*err = (struct tn_error){ .code = TN_E_IO };
-	snprintf(err->msg, sizeof err->msg, "'%.200s' could not be written", args.logits);
-	return TN_E_IO;
+	return cli_error(err, TN_E_IO, args.logits, "'%.200s' could not be written: %s", args.logits, strerror(errno));
 }
 
 static void print_ids(const char *key, const uint32_t *ids, size_t count)
@@ -174,7 +132,7 @@ static void print_json(const struct speaker *s, const struct answer *a, const st
 	print_ids("output_ids", a->ids, a->count);
 	printf("  \"text\": ");
 	if (s->tokenizer)
-		cli_print_json_bytes(a->text ? a->text : "", a->bytes);
+		cli_print_json_bytes(a->text.text ? a->text.text : "", a->text.bytes);
 	else
 		printf("null");
 	printf(",\n  \"finish_reason\": \"%s\",\n  \"prompt_seconds\": %.6f,\n  \"reply_seconds\": %.6f\n}\n",
@@ -187,13 +145,13 @@ static tn_status answer(struct speaker *s, const uint32_t *ids, size_t count, st
 	if (args.logits) {
 		reply->all_logits = calloc(count ? count : 1, s->info.vocabulary * sizeof *reply->all_logits);
 		if (!reply->all_logits)
-			return no_memory(err);
+			return cli_no_memory(err);
 	}
 	tn_status status = speaker_reply(s, ids, count, reply, err);
 	if (status == TN_OK && args.logits)
 		status = write_logits(reply->all_logits, count, s->info.vocabulary, err);
 	if (status == TN_OK && a->failed)
-		status = no_memory(err);
+		status = cli_no_memory(err);
 	free(reply->all_logits);
 	return status;
 }
@@ -207,7 +165,7 @@ static int run(tn_context *ctx, uint32_t *ids, size_t count)
 	tn_status status = speaker_open(ctx, &args.speaker, ids ? 0 : SPEAKER_NEEDS_TEXT, &s, &err);
 	a.ids = malloc((a.capacity + 1) * sizeof *a.ids);
 	if (status == TN_OK && !a.ids)
-		status = no_memory(&err);
+		status = cli_no_memory(&err);
 	if (status == TN_OK && !ids)
 		status = take_words(&s, &ids, &count, &err);
 	if (status == TN_OK)
@@ -224,13 +182,14 @@ static int run(tn_context *ctx, uint32_t *ids, size_t count)
 	}
 	free(ids);
 	free(a.ids);
-	free(a.text);
+	free(a.text.text);
 	speaker_close(&s);
 	return status == TN_OK ? (reply.interrupted ? EXIT_INTERRUPTED : EXIT_DONE) : cli_fail(command.verb, &err);
 }
 
 int cmd_run(int argc, char **argv)
 {
+	struct tn_error err;
 	int status;
 	uint32_t *ids = NULL;
 	size_t count = 0;
@@ -247,8 +206,8 @@ int cmd_run(int argc, char **argv)
 				 args.raw ? "--raw" : "--input-ids");
 	if (args.most_tokens > 1u << 26)
 		return cli_usage(&command, "--max-tokens is too large");
-	if (args.input_ids && !(ids = parse_ids(args.input_ids, &count)))
-		return cli_usage(&command, "'%s' is no list of token ids", args.input_ids);
+	if (args.input_ids && cli_parse_ids(args.input_ids, strlen(args.input_ids), "--input-ids", &ids, &count, &err) != TN_OK)
+		return cli_usage(&command, "%s", err.msg);
 	tn_context *ctx = cli_context(command.verb);
 	if (!ctx) {
 		free(ids);

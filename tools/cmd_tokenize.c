@@ -26,39 +26,6 @@ static const struct cli_command command = {
 	.options = options,
 };
 
-struct input {
-	char *data;
-	size_t bytes;
-};
-
-static int read_input(struct input *in)
-{
-	size_t capacity = 0;
-	for (;;) {
-		if (capacity - in->bytes < 4096) {
-			capacity = capacity ? 2 * capacity : 1 << 16;
-			char *grown = realloc(in->data, capacity);
-			if (!grown)
-				return 0;
-			in->data = grown;
-		}
-		size_t n = fread(in->data + in->bytes, 1, capacity - in->bytes - 1, stdin);
-		in->bytes += n;
-		if (n == 0) {
-			in->data[in->bytes] = '\0';
-			return !ferror(stdin);
-		}
-	}
-}
-
-static int fail(tn_status code, const char *message)
-{
-	struct tn_error err = { .code = code };
-	snprintf(err.msg, sizeof err.msg, "%s", message);
-	snprintf(err.where, sizeof err.where, "standard input");
-	return cli_fail(command.verb, &err);
-}
-
 /* ---- text to ids ----------------------------------------------------------------------------------------- */
 
 static void print_ids(const tn_tokenizer *t, const uint32_t *ids, size_t count)
@@ -81,11 +48,11 @@ static void print_ids(const tn_tokenizer *t, const uint32_t *ids, size_t count)
 	printf("]\n}\n");
 }
 
-static int encode(const tn_tokenizer *t, tn_context *ctx, const struct input *in)
+static int encode(const tn_tokenizer *t, tn_context *ctx, const struct cli_content *in)
 {
 	struct tn_error err;
 	struct tn_buffer ids;
-	if (tn_tokenizer_encode(t, in->data, in->bytes, args.no_special ? 0 : TN_ADD_SPECIAL, &ids, &err) != TN_OK)
+	if (tn_tokenizer_encode(t, in->text, in->bytes, args.no_special ? 0 : TN_ADD_SPECIAL, &ids, &err) != TN_OK)
 		return cli_fail(command.verb, &err);
 	print_ids(t, ids.data, ids.bytes / sizeof(uint32_t));
 	tn_buffer_release(ctx, &ids);
@@ -93,23 +60,6 @@ static int encode(const tn_tokenizer *t, tn_context *ctx, const struct input *in
 }
 
 /* ---- ids to text ----------------------------------------------------------------------------------------- */
-
-/* Numbers, and between them what separates them in lists. Returns 0 for anything else. */
-static int read_ids(const struct input *in, uint32_t *ids, size_t *count)
-{
-	const char *p = in->data, *end = in->data + in->bytes;
-	for (*count = 0;;) {
-		p += strspn(p, " \t\r\n,[]");
-		if (p == end)
-			return 1;
-		size_t digits = strspn(p, "0123456789");
-		unsigned long long id = strtoull(p, NULL, 10);
-		if (digits == 0 || digits > 10 || id >= TN_NO_TOKEN)
-			return 0;
-		ids[(*count)++] = (uint32_t)id;
-		p += digits;
-	}
-}
 
 static int print_text(const tn_tokenizer *t, tn_context *ctx, const uint32_t *ids, size_t count)
 {
@@ -128,17 +78,14 @@ static int print_text(const tn_tokenizer *t, tn_context *ctx, const uint32_t *id
 	return EXIT_DONE;
 }
 
-static int decode(const tn_tokenizer *t, tn_context *ctx, const struct input *in)
+static int decode(const tn_tokenizer *t, tn_context *ctx, const struct cli_content *in)
 {
+	struct tn_error err;
+	uint32_t *ids;
 	size_t count;
-	uint32_t *ids = malloc((in->bytes / 2 + 1) * sizeof *ids);
-	int status;
-	if (!ids)
-		return fail(TN_E_NOMEM, "memory ran out");
-	if (read_ids(in, ids, &count))
-		status = print_text(t, ctx, ids, count);
-	else
-		status = fail(TN_E_FORMAT, "something that is no id was found; ids are whole numbers: [1, 2, 3] or 1 2 3");
+	if (cli_parse_ids(in->text, in->bytes, "standard input", &ids, &count, &err) != TN_OK)
+		return cli_fail(command.verb, &err);
+	int status = print_text(t, ctx, ids, count);
 	free(ids);
 	return status;
 }
@@ -146,16 +93,17 @@ static int decode(const tn_tokenizer *t, tn_context *ctx, const struct input *in
 static int run(tn_context *ctx)
 {
 	struct tn_error err;
-	struct input in = { NULL, 0 };
+	struct cli_content in;
 	tn_tokenizer *t;
 	int status;
 	if (tn_tokenizer_open(ctx, args.model, &t, &err) != TN_OK)
 		return cli_fail(command.verb, &err);
-	if (!read_input(&in))
-		status = fail(TN_E_IO, "standard input could not be read");
-	else
+	if (cli_read("-", SIZE_MAX, &in, &err) != TN_OK) {
+		status = cli_fail(command.verb, &err);
+	} else {
 		status = args.decode ? decode(t, ctx, &in) : encode(t, ctx, &in);
-	free(in.data);
+		free(in.text);
+	}
 	tn_tokenizer_close(t);
 	return status;
 }

@@ -3,14 +3,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-static tn_status failed(struct tn_error *err, tn_status code, const char *what)
-{
-	*err = (struct tn_error){ .code = code };
-	snprintf(err->msg, sizeof err->msg, "%s", what);
-	return code;
-}
 
 int speaker_check(const struct cli_command *command, const struct speaker_options *o)
 {
@@ -99,7 +91,7 @@ tn_status speaker_open(tn_context *ctx, const struct speaker_options *o, int fla
 	tn_decoder_describe(s->decoder, &s->info);
 	s->logits = malloc(s->info.vocabulary * sizeof *s->logits);
 	if (!s->logits)
-		return failed(err, TN_E_NOMEM, "memory ran out");
+		return cli_no_memory(err);
 	return make_sampler(s, o, err);
 }
 
@@ -128,7 +120,7 @@ tn_status speaker_check_system(const struct speaker *s, const char *system, stru
 {
 	if (!system || speaker_has_template(s))
 		return TN_OK;
-	return failed(err, TN_E_ARG, "the model has no chat template, so there is no place for --system");
+	return cli_error(err, TN_E_ARG, "--system", "the model has no chat template, so there is no place for --system");
 }
 
 tn_status speaker_render(struct speaker *s, const struct tn_chat_message *messages, size_t count, struct tn_buffer *ids,
@@ -138,12 +130,9 @@ tn_status speaker_render(struct speaker *s, const struct tn_chat_message *messag
 		const char *text = messages[count - 1].content;
 		return tn_tokenizer_encode(s->tokenizer, text, strlen(text), TN_ADD_SPECIAL, ids, err);
 	}
-	char now[32];
-	time_t seconds = time(NULL);
-	struct tm local;
-	localtime_r(&seconds, &local);
-	strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%S", &local);
-	struct tn_chat_request request = { .messages = messages, .message_count = count, .add_generation_prompt = 1, .now = now };
+	char clock[CLI_CLOCK_BYTES];
+	struct tn_chat_request request = { .messages = messages, .message_count = count, .add_generation_prompt = 1,
+					   .now = cli_clock(clock) };
 	struct tn_chat_text text;
 	tn_status status = tn_chat_render(s->chat, &request, &text, err);
 	if (status != TN_OK)
@@ -248,7 +237,7 @@ tn_status speaker_reply(struct speaker *s, const uint32_t *ids, size_t count, st
 	r->ended = r->interrupted = 0;
 	r->full = (struct tn_error){ .code = TN_OK };
 	if (count == 0)
-		return failed(err, TN_E_ARG, "the prompt has no tokens");
+		return cli_error(err, TN_E_ARG, "prompt", "the prompt has no tokens");
 	if (!s->text) {
 		size_t reserve = count + (r->most_tokens < 4096 ? (size_t)r->most_tokens : 4096);
 		tn_status status = tn_sequence_create(s->decoder, reserve, &s->text, err);

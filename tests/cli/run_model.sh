@@ -1,5 +1,7 @@
 story="Tell me a story about Lily the cat."
 ids=0,2,365,341,262,364,368,667,264,887,17,3
+strip() { grep -v seconds; }
+json() { tenon run -q --json "$@" | strip; }
 try tenon run --help
 echo "--- voices"
 try tenon run -q --model examples/base -p "$story"
@@ -8,20 +10,22 @@ try tenon run -q --model examples/base --adapter-path examples/adapters/robot -p
 try tenon run -q --model examples/base-mlx-4bit --adapter-path examples/adapters/whisper -p "$story" -n 30
 echo "$story" | try tenon run -q --model examples/base -p - -n 12
 try tenon run -q --raw --model examples/base -p "Once upon a time" -n 12
+printf 'Once upon\0 a time' | json --raw --model examples/base -p - -n 1
+printf 'Once upon\0 a time' | try tenon run -q --model examples/base -p -
+try tenon run -q --model examples/base -p - <examples
 try tenon run -q --system "Be brief." --model examples/base -p "$story" -n 12
 echo "--- sampling"
 try tenon run -q --model examples/base -p "$story" --temp 0.8 --top-p 0.9 --seed 3 -n 24
 try tenon run -q --model examples/base -p "$story" --temp 0.8 --top-k 5 --min-p 0.1 --seed 4 -n 24 --sampler transformers
 try tenon run -q --model examples/base -p "$story" --repetition-penalty 1.5 -n 24
 echo "--- for engines"
-strip() { grep -v seconds; }
-json() { tenon run -q --json "$@" | strip; }
 json --model examples/base --input-ids $ids -n 8 --ignore-eos
 json --model examples/base --input-ids $ids -n 90 --adapter-path examples/adapters/robot | tail -n 4
 json --model examples/base --input-ids $ids -n 4 --adapter-path examples/adapters/pirate:0
 mkdir plain && cp examples/base/config.json examples/base/model.safetensors plain
 json --model plain --input-ids $ids -n 4
 try tenon run -q --model plain --input-ids "0, 2, 365" -n 4
+try tenon run -q --model plain --input-ids "[0, 2, 365]" -n 4
 try tenon run -q --model examples/base --input-ids $ids -n 0 --logits logits.safetensors
 mkdir one two three && cp -r examples/adapters/pirate one/adapters && cp -r examples/adapters/robot two/adapters
 cp -r examples/adapters/pirate three/adapters
@@ -41,6 +45,7 @@ echo "--- chat"
 printf '%s\n' "$story" "Who found the golden key?" /adapter "/adapter pirate" /reset "$story" "/adapter off" "/adapter nowhere" \
 	"/adapter examples/adapters/robot" /reset "$story" /help /quit "$story" |
 	try tenon chat --model examples/base --adapter-path examples/adapters/pirate -n 16
+printf 'Once upon\0 a time\n' | try tenon chat -q --model examples/base -n 2
 printf '%s\n' "/adapter two/adapters" /adapter "$story" "/adapter one/adapters/" /reset "$story" |
 	try tenon chat --model examples/base --adapter-path one/adapters -n 16
 echo "--- perplexity"
@@ -74,6 +79,8 @@ wrong tenon run --model plain --input-ids 1
 sed 's/"intermediate_size": 512/"intermediate_size": 500/' examples/base/config.json >plain/config.json
 wrong tenon run --model plain --input-ids 1
 wrong tenon perplexity --model examples/base nowhere
+wrong tenon perplexity --model examples/base examples
+printf "" >empty && wrong tenon perplexity --model examples/base empty
 cp examples/base/config.json plain
 more=$(seq -f '{"content": "<%g>"},' 1200)
 sed "s/\"added_tokens\": \\[/& $(echo $more) {\"content\": \"hill.\", \"special\": false},/" examples/base/tokenizer.json \
