@@ -72,11 +72,17 @@ static int print_plan(const tn_fuse *fuse)
 	return 1;
 }
 
+static unsigned save_flags(void)
+{
+	return cli_save_flags(args.force, args.resume) | (args.consume ? (unsigned)TN_SAVE_CONSUME : 0) |
+	       (args.receipt ? (unsigned)TN_SAVE_IDENTIFY : 0);
+}
+
 static int dry_run(const tn_fuse *fuse, const tn_checkpoint *base)
 {
 	struct tn_error err = { .code = TN_E_NOMEM, .msg = "memory ran out" };
 	uint64_t memory;
-	if (args.save_path && tn_fuse_check_path(fuse, args.save_path, &err) != TN_OK)
+	if (args.save_path && tn_fuse_check_path(fuse, args.save_path, save_flags(), &err) != TN_OK)
 		return cli_fail(command.verb, &err);
 	if (cli.json)
 		return tn_fuse_plan_json(fuse, cli_write, NULL, &err) == TN_OK ? EXIT_DONE : cli_fail(command.verb, &err);
@@ -173,9 +179,7 @@ static int run_with_receipt(tn_fuse *fuse, struct tn_error *err)
 	struct receipt receipt;
 	if (!receipt_begin(&receipt, args.receipt, args.force, err))
 		return 0;
-	unsigned flags = cli_save_flags(args.force, args.resume) | (args.consume ? (unsigned)TN_SAVE_CONSUME : 0) |
-			 (args.receipt ? (unsigned)TN_SAVE_IDENTIFY : 0);
-	int done = tn_fuse_run(fuse, args.save_path, flags, err) == TN_OK &&
+	int done = tn_fuse_run(fuse, args.save_path, save_flags(), err) == TN_OK &&
 		   (!args.receipt || tn_fuse_receipt(fuse, args.save_path, receipt_write, &receipt, err) == TN_OK) &&
 		   receipt_end(&receipt, err);
 	receipt_abort(&receipt);
@@ -290,7 +294,7 @@ int cmd_fuse(int argc, char **argv)
 		return cli_usage(&command, "--model is missing");
 	if (!args.adapters.count)
 		return cli_usage(&command, "--adapter-path is missing");
-	if (!args.save_path && !args.dry_run)
+	if (!args.save_path && (!args.dry_run || args.consume)) /* the base says for which folder it is used up */
 		return cli_usage(&command, "--save-path is missing");
 	if (args.consume && args.force)
 		return cli_usage(&command, "--consume-input replaces nothing, so --force does not go with it");

@@ -20,7 +20,7 @@ static const struct cli_command command = {
 	.about = "Computes BASE + ADAPTER again, row by row in double precision, and compares MERGED with it: the error of\n"
 		 "every merged tensor in units in the last place, and every tensor that changed and should not have, or\n"
 		 "should have and did not. Exit status 0 only if all is as it should be. MERGED may come from any tool.\n"
-		 "With --receipt, every tensor and file of MERGED, and what base and adapter hold, is held against it.",
+		 "With --receipt, every tensor and file of MERGED, and what bases and adapter hold, is held against it.",
 	.options = options,
 	.positional_min = 0,
 	.positional_max = 16,
@@ -134,7 +134,7 @@ static int verify_receipt(tn_context *ctx)
 {
 	struct tn_error err;
 	struct tn_receipt_inputs inputs = { cli.positional_count ? cli.positional[0] : NULL, args.model, args.adapters.values,
-					    (size_t)args.adapters.count };
+					    (size_t)args.adapters.count, args.dense_base };
 	tn_verify *report = NULL;
 	if (tn_verify_receipt(ctx, args.receipt, &inputs, &report, &err) != TN_OK)
 		return cli_fail(command.verb, &err);

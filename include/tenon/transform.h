@@ -118,9 +118,10 @@ TN_API tn_status tn_fuse_memory(const tn_fuse *fuse, uint64_t *bytes, struct tn_
 /* The plan as JSON (docs/json.md); after the run with what survived. Reads the factors, for their hash. */
 TN_API tn_status tn_fuse_plan_json(const tn_fuse *fuse, tn_write_fn write, void *user, struct tn_error *err);
 
-/* What tn_fuse_run would refuse before it reads a weight: a base that is no folder, and a `save_path` that is an input.
- * Errors: TN_E_ARG. */
-TN_API tn_status tn_fuse_check_path(const tn_fuse *fuse, const char *save_path, struct tn_error *err);
+/* What tn_fuse_run with these `flags` would refuse before it reads a weight: a base that is no folder, a `save_path` that is an
+ * input, and with TN_SAVE_CONSUME a base that cannot be used up or that another run has begun to use up. Changes nothing.
+ * Errors: TN_E_ARG; with TN_SAVE_CONSUME also TN_E_EXISTS, TN_E_UNSUPPORTED, TN_E_IO. */
+TN_API tn_status tn_fuse_check_path(const tn_fuse *fuse, const char *save_path, unsigned flags, struct tn_error *err);
 
 /* Runs the plan and writes a Hugging Face folder: shards named as the base's, model.safetensors.index.json, config.json,
  * tokenizer, chat template and every other sidecar. The base must be a folder. `flags`: of enum tn_save_flags.
@@ -132,8 +133,9 @@ TN_API tn_status tn_fuse_check_path(const tn_fuse *fuse, const char *save_path, 
  * The old state stands then. */
 TN_API tn_status tn_fuse_run(tn_fuse *fuse, const char *save_path, unsigned flags, struct tn_error *err);
 
-/* The receipt of a plan that has run into `save_path`: the plan, and SHA-256 of the base, of every tensor and of the files beside
- * the weights. Reads the result once, and of the base what was not copied, unless the run has.
+/* The receipt of a plan that has run into `save_path`: the plan, and SHA-256 of the base, of the dense base, of every tensor, of
+ * the files beside the weights and of the headers of these. Reads the result and the dense base once, and of the base what was not
+ * copied, unless the run has.
  * Errors: TN_E_MISMATCH: the folder does not hold what the plan wrote. */
 TN_API tn_status tn_fuse_receipt(tn_fuse *fuse, const char *save_path, tn_write_fn write, void *user, struct tn_error *err);
 
@@ -178,8 +180,8 @@ struct tn_verified_tensor {
 	double rho, cap, cosine, noise;   /* of weights that are quantized in both, as in tn_survival; else 0 */
 };
 
-/* Compares `merged`, of any tool, with base plus adapter, row by row. `options` may be NULL; of it weight and further adapters
- * count. The checkpoints stay the caller's; the report outlives them. */
+/* Compares `merged`, of any tool, with base plus adapter, row by row. `options` may be NULL; of it weight, further adapters
+ * and the dense base count. The checkpoints stay the caller's; the report outlives them. */
 TN_API tn_status tn_verify_run(tn_context *ctx, const tn_checkpoint *base, const tn_adapter *adapter,
 			       const struct tn_fuse_options *options, const tn_checkpoint *merged, tn_verify **out,
 			       struct tn_error *err);
@@ -188,9 +190,10 @@ struct tn_receipt_inputs {
 	const char *folder, *base;
 	const char *const *adapters;
 	size_t adapter_count;
+	const char *dense_base;
 };
-/* Checks a folder against the file of its receipt (tn_fuse_receipt): every tensor and file identical, changed, missing or
- * extra; base and adapters by their content. `inputs` may be NULL.
+/* Checks a folder against the file of its receipt (tn_fuse_receipt): every tensor, file and header of weights identical,
+ * changed, missing or extra; base, dense base and adapters by their content. `inputs` may be NULL.
  * Errors: TN_E_FORMAT: the file is no receipt, or has no hashes. */
 TN_API tn_status tn_verify_receipt(tn_context *ctx, const char *receipt, const struct tn_receipt_inputs *inputs,
 				   tn_verify **out, struct tn_error *err);

@@ -8,6 +8,7 @@
 #include "base/pool.h"
 #include "base/text.h"
 #include "store/checkpoint.h"
+#include "store/safetensors.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
@@ -133,7 +134,7 @@ static const char templates[] = TN_TEMPLATES_FOLDER "/";
 static int counts(const char *name)
 {
 	tn_file_role role = tn_file_role_of(name);
-	return role == TN_ROLE_CONFIG || role == TN_ROLE_SIDECAR;
+	return role == TN_ROLE_CONFIG || role == TN_ROLE_SIDECAR || strcmp(name, TN_INDEX_NAME) == 0;
 }
 
 int tn_content_is_name(const char *name)
@@ -170,28 +171,41 @@ tn_status tn_content_files(const char *folder, struct tn_arena *arena, const cha
 	return kind == TN_PATH_FOLDER ? add_files(path, templates, arena, names, count, err) : TN_OK;
 }
 
-tn_status tn_content_file(tn_context *ctx, const char *path, struct tn_digest *digest, uint64_t *bytes,
-			  struct tn_error *err)
+/* Of the first `bytes` of a file. */
+static tn_status digest_file(tn_context *ctx, const struct tn_file *file, uint64_t bytes, const char *path,
+			     struct tn_digest *digest, struct tn_error *err)
 {
-	struct tn_file file;
 	struct tn_buffer piece;
 	struct tn_sha256 h;
-	TN_TRY(tn_file_open(path, &file, err));
-	tn_status status = tn_buffer_alloc(ctx, PIECE_BYTES, "hash", &piece, err);
-	if (status != TN_OK) {
-		tn_file_close(&file);
-		return status;
-	}
+	TN_TRY(tn_buffer_alloc(ctx, PIECE_BYTES, "hash", &piece, err));
+	tn_status status = TN_OK;
 	tn_sha256_init(&h);
-	for (uint64_t at = 0; at < file.bytes && status == TN_OK; at += PIECE_BYTES) {
-		size_t n = (size_t)tn_min_u64(file.bytes - at, PIECE_BYTES);
-		status = tn_file_read(&file, piece.data, n, at, path, err);
+	for (uint64_t at = 0; at < bytes && status == TN_OK; at += PIECE_BYTES) {
+		size_t n = (size_t)tn_min_u64(bytes - at, PIECE_BYTES);
+		status = tn_file_read(file, piece.data, n, at, path, err);
 		if (status == TN_OK)
 			tn_sha256_add(&h, piece.data, n);
 	}
 	tn_sha256_finish(&h, digest->bytes);
-	*bytes = file.bytes;
 	tn_buffer_release(ctx, &piece);
+	return status;
+}
+
+tn_status tn_content_file(tn_context *ctx, const char *path, struct tn_digest *digest, uint64_t *bytes,
+			  struct tn_error *err)
+{
+	struct tn_file file;
+	TN_TRY(tn_file_open(path, &file, err));
+	tn_status status = digest_file(ctx, &file, file.bytes, path, digest, err);
+	*bytes = file.bytes;
 	tn_file_close(&file);
 	return status;
+}
+
+tn_status tn_content_header(tn_context *ctx, const tn_checkpoint *checkpoint, size_t shard, struct tn_digest *digest,
+			    uint64_t *bytes, struct tn_error *err)
+{
+	const tn_safetensors *file = checkpoint->shards[shard];
+	TN_TRY(tn_safetensors_header_bytes(file, bytes, err));
+	return digest_file(ctx, &file->file, *bytes, file->path, digest, err);
 }

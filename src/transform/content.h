@@ -28,12 +28,15 @@ void tn_content_sum(const tn_checkpoint *checkpoint, const struct tn_digest *dig
 tn_status tn_content_checkpoint(tn_context *ctx, const tn_checkpoint *checkpoint, struct tn_digest *sum,
 				struct tn_error *err);
 
-/* The files beside the weights that a receipt speaks of: those by which programs read the model, those of the folder of
- * templates as "additional_chat_templates/name". */
+/* The files beside the weights that a receipt speaks of: those by which programs read the model, the index among them, those
+ * of the folder of templates as "additional_chat_templates/name". */
 tn_status tn_content_files(const char *folder, struct tn_arena *arena, const char ***names, size_t *count, struct tn_error *err);
 /* 1 for a name that can be one of them: it leads nowhere else. */
 int tn_content_is_name(const char *name);
 tn_status tn_content_file(tn_context *ctx, const char *path, struct tn_digest *digest, uint64_t *bytes,
 			  struct tn_error *err);
+/* The header of a file of weights: its metadata, and where its tensors are. */
+tn_status tn_content_header(tn_context *ctx, const tn_checkpoint *checkpoint, size_t shard, struct tn_digest *digest,
+			    uint64_t *bytes, struct tn_error *err);
 
 #endif

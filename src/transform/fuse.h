@@ -118,9 +118,12 @@ struct tn_fuse_file {
 struct tn_fuse_identity {
 	const char *output;
 	struct tn_digest base, result;
+	struct tn_digest dense;              /* of the dense base, where there is one */
 	struct tn_digest *tensors;           /* of every planned one */
 	struct tn_fuse_file *files;          /* beside the weights */
 	size_t file_count;
+	struct tn_fuse_file *headers;        /* of the files of weights, in their order */
+	size_t header_count;
 };
 /* The plan as JSON; with an identity (NULL: none) the receipt. */
 tn_status tn_fuse_write_json(const struct tn_fuse *fuse, const struct tn_fuse_identity *identity, tn_write_fn write,

@@ -141,24 +141,32 @@ static void config_json(struct tn_json_out *out, const struct tn_fuse *fuse)
 	tn_json_out_end(out, '}');
 }
 
-static void identity_json(struct tn_json_out *out, const struct tn_fuse_identity *id)
+static void files_json(struct tn_json_out *out, const char *key, const struct tn_fuse_file *files, size_t count)
+{
+	tn_json_out_key(out, key);
+	tn_json_out_begin(out, '[');
+	for (size_t i = 0; i < count; i++) {
+		tn_json_out_begin_line(out, '{');
+		tn_json_out_key(out, "name");
+		tn_json_out_string(out, files[i].name);
+		tn_json_out_key(out, "bytes");
+		tn_json_out_u64(out, files[i].bytes);
+		digest_json(out, "sha256", &files[i].digest);
+		tn_json_out_end(out, '}');
+	}
+	tn_json_out_end(out, ']');
+}
+
+static void identity_json(struct tn_json_out *out, const struct tn_fuse *fuse, const struct tn_fuse_identity *id)
 {
 	tn_json_out_key(out, "output");
 	tn_json_out_string(out, id->output);
 	digest_json(out, "base_sha256", &id->base);
+	if (fuse->options.dense_base)
+		digest_json(out, "dense_base_sha256", &id->dense);
 	digest_json(out, "output_sha256", &id->result);
-	tn_json_out_key(out, "files");
-	tn_json_out_begin(out, '[');
-	for (size_t i = 0; i < id->file_count; i++) {
-		tn_json_out_begin_line(out, '{');
-		tn_json_out_key(out, "name");
-		tn_json_out_string(out, id->files[i].name);
-		tn_json_out_key(out, "bytes");
-		tn_json_out_u64(out, id->files[i].bytes);
-		digest_json(out, "sha256", &id->files[i].digest);
-		tn_json_out_end(out, '}');
-	}
-	tn_json_out_end(out, ']');
+	files_json(out, "files", id->files, id->file_count);
+	files_json(out, "headers", id->headers, id->header_count);
 }
 
 tn_status tn_fuse_plan_json(const tn_fuse *fuse, tn_write_fn write, void *user, struct tn_error *err)
@@ -193,7 +201,7 @@ tn_status tn_fuse_write_json(const tn_fuse *fuse, const struct tn_fuse_identity 
 	tn_json_out_u64(&out, tn_fuse_copied_count(fuse));
 	config_json(&out, fuse);
 	if (identity)
-		identity_json(&out, identity);
+		identity_json(&out, fuse, identity);
 	tn_json_out_key(&out, "tensors");
 	tn_json_out_begin(&out, '[');
 	for (size_t i = 0; i < fuse->count; i++)

@@ -69,6 +69,19 @@ static tn_status hash_result(struct tn_fuse *fuse, const tn_checkpoint *result, 
 	return TN_OK;
 }
 
+static tn_status hash_headers(struct tn_fuse *fuse, const tn_checkpoint *result, struct tn_fuse_identity *id,
+			      struct tn_error *err)
+{
+	id->header_count = result->shard_count;
+	TN_TRY(tn_arena_array(&fuse->arena, id->header_count, sizeof *id->headers, &id->headers, err));
+	for (size_t i = 0; i < id->header_count; i++) {
+		struct tn_fuse_file *header = &id->headers[i];
+		TN_TRY(tn_content_header(fuse->ctx, result, i, &header->digest, &header->bytes, err));
+		TN_TRY(tn_arena_text(&fuse->arena, result->shard_names[i], strlen(result->shard_names[i]), &header->name, err));
+	}
+	return TN_OK;
+}
+
 /* The files of a folder that are no weights. */
 static tn_status hash_files(struct tn_fuse *fuse, const char *folder, struct tn_fuse_identity *id, struct tn_error *err)
 {
@@ -99,7 +112,11 @@ tn_status tn_fuse_receipt(tn_fuse *fuse, const char *save_path, tn_write_fn writ
 		TN_TRY(tn_fuse_identify(fuse, err));
 	TN_TRY(tn_checkpoint_open(fuse->ctx, save_path, &result, err));
 	tn_status status = hash_result(fuse, result, &id, err);
+	if (status == TN_OK)
+		status = hash_headers(fuse, result, &id, err);
 	tn_checkpoint_close(result);
+	if (status == TN_OK && fuse->options.dense_base)
+		status = tn_content_checkpoint(fuse->ctx, fuse->options.dense_base, &id.dense, err);
 	if (status == TN_OK)
 		status = hash_files(fuse, save_path, &id, err);
 	return status == TN_OK ? tn_fuse_write_json(fuse, &id, write, user, err) : status;

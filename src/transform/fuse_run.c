@@ -173,7 +173,7 @@ static tn_status count_blocks(struct run *run, struct tn_error *err)
 	return tn_delta_cache_create(fuse->joint, takes, &run->deltas, err);
 }
 
-tn_status tn_fuse_check_path(const tn_fuse *fuse, const char *save_path, struct tn_error *err)
+static tn_status check_inputs(const tn_fuse *fuse, const char *save_path, struct tn_error *err)
 {
 	if (!fuse->base->is_folder)
 		return tn_fail(err, TN_E_ARG, fuse->base->path,
@@ -182,6 +182,19 @@ tn_status tn_fuse_check_path(const tn_fuse *fuse, const char *save_path, struct 
 	for (size_t i = 0; i < fuse->adapter_count; i++)
 		TN_TRY(tn_output_check_path(save_path, fuse->adapters[i].adapter->path, err));
 	return TN_OK;
+}
+
+tn_status tn_fuse_check_path(const tn_fuse *fuse, const char *save_path, unsigned flags, struct tn_error *err)
+{
+	struct tn_consumption consumption;
+	struct tn_arena scratch;
+	TN_TRY(check_inputs(fuse, save_path, err));
+	if (!(flags & TN_SAVE_CONSUME))
+		return TN_OK;
+	tn_arena_init(&scratch, fuse->ctx);
+	tn_status status = tn_consumption_plan(fuse, save_path, flags, &scratch, &consumption, err);
+	tn_arena_release(&scratch);
+	return status;
 }
 
 /* Logical ones: of a packed weight its values, of what stands beside it none. */
@@ -325,7 +338,7 @@ static tn_status run_fuse(struct run *run, const char *save_path, unsigned flags
 	struct tn_fuse *fuse = run->fuse;
 	struct tn_output_place place = place_of(fuse, save_path, flags);
 	struct tn_consumption consumption;
-	TN_TRY(tn_fuse_check_path(fuse, save_path, err));
+	TN_TRY(check_inputs(fuse, save_path, err));
 	if (flags & TN_SAVE_CONSUME)
 		TN_TRY(tn_consume_lock(fuse->base->path, &run->base_lock, err));
 	TN_TRY(choose(run, &place, err));

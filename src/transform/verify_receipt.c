@@ -127,24 +127,58 @@ static tn_status check_tensors(const struct check *c, struct tn_arena *arena, st
 
 /* ---- files ----------------------------------------------------------------------------------------------- */
 
+static tn_status read_file_entry(const struct check *c, const json_t *entry, const char **name, struct tn_digest *said,
+				 struct tn_error *err)
+{
+	const json_t *text = json_object_get(entry, "name"), *digest = json_object_get(entry, "sha256");
+	if (!json_is_string(text) || !tn_content_is_name(json_string_value(text)) || !json_is_string(digest) ||
+	    !tn_digest_parse(json_string_value(digest), said))
+		return fail_form(c, "a file has no name of its own or no sha256 of 64 digits", err);
+	*name = json_string_value(text);
+	return TN_OK;
+}
+
 static tn_status check_file(const struct check *c, const json_t *entry, struct tn_error *err)
 {
-	const json_t *name = json_object_get(entry, "name"), *digest = json_object_get(entry, "sha256");
+	const char *name;
 	struct tn_digest said, found;
 	char path[TN_PATH_BYTES];
 	tn_path_kind kind;
 	uint64_t bytes;
-	if (!json_is_string(name) || !tn_content_is_name(json_string_value(name)) || !json_is_string(digest) ||
-	    !tn_digest_parse(json_string_value(digest), &said))
-		return fail_form(c, "a file has no name of its own or no sha256 of 64 digits", err);
-	TN_TRY(tn_path_join(path, c->folder, json_string_value(name), err));
+	TN_TRY(read_file_entry(c, entry, &name, &said, err));
+	TN_TRY(tn_path_join(path, c->folder, name, err));
 	TN_TRY(tn_path_kind_of(path, &kind, err));
 	if (kind != TN_PATH_FILE) {
-		add(c, json_string_value(name), TN_VERDICT_MISSING);
+		add(c, name, TN_VERDICT_MISSING);
 		return TN_OK;
 	}
 	TN_TRY(tn_content_file(c->ctx, path, &found, &bytes, err));
-	add(c, json_string_value(name), memcmp(&said, &found, sizeof said) ? TN_VERDICT_CHANGED : TN_VERDICT_IDENTICAL);
+	add(c, name, memcmp(&said, &found, sizeof said) ? TN_VERDICT_CHANGED : TN_VERDICT_IDENTICAL);
+	return TN_OK;
+}
+
+static size_t shard_of(const tn_checkpoint *checkpoint, const char *name)
+{
+	size_t k = 0;
+	while (k < checkpoint->shard_count && strcmp(checkpoint->shard_names[k], name) != 0)
+		k++;
+	return k;
+}
+
+/* Metadata changes how programs read tensors that are all the same. */
+static tn_status check_header(const struct check *c, const json_t *entry, struct tn_error *err)
+{
+	const char *name;
+	struct tn_digest said, found;
+	uint64_t bytes;
+	TN_TRY(read_file_entry(c, entry, &name, &said, err));
+	size_t shard = shard_of(c->result, name);
+	if (shard == c->result->shard_count) {
+		add(c, name, TN_VERDICT_MISSING);
+		return TN_OK;
+	}
+	TN_TRY(tn_content_header(c->ctx, c->result, shard, &found, &bytes, err));
+	add(c, name, memcmp(&said, &found, sizeof said) ? TN_VERDICT_CHANGED : TN_VERDICT_IDENTICAL);
 	return TN_OK;
 }
 
@@ -159,20 +193,18 @@ static int is_listed(const json_t *files, const char *name)
 /* Weights that no index lists are read all the same by programs that take every model*.safetensors. */
 static int is_stray(const struct check *c, const char *name)
 {
-	size_t k = 0;
-	if (tn_file_role_of(name) != TN_ROLE_WEIGHTS || !tn_ends_with(name, ".safetensors"))
-		return 0;
-	while (k < c->result->shard_count && strcmp(c->result->shard_names[k], name) != 0)
-		k++;
-	return k == c->result->shard_count;
+	return tn_file_role_of(name) == TN_ROLE_WEIGHTS && tn_ends_with(name, ".safetensors") &&
+	       shard_of(c->result, name) == c->result->shard_count;
 }
 
 /* A file more may change how a program reads the model. */
 static tn_status check_files(const struct check *c, struct tn_error *err)
 {
-	const json_t *files = json_object_get(c->root, "files");
+	const json_t *files = json_object_get(c->root, "files"), *headers = json_object_get(c->root, "headers");
 	for (size_t i = 0; i < json_array_size(files); i++)
 		TN_TRY(check_file(c, json_array_get(files, i), err));
+	for (size_t i = 0; i < json_array_size(headers); i++)
+		TN_TRY(check_header(c, json_array_get(headers, i), err));
 	for (size_t i = 0; i < c->file_count; i++)
 		if (!is_listed(files, c->files[i]))
 			add(c, c->files[i], TN_VERDICT_EXTRA);
@@ -189,9 +221,9 @@ static tn_status check_files(const struct check *c, struct tn_error *err)
 /* ---- base and adapters ----------------------------------------------------------------------------------- */
 
 /* What the receipt alone speaks of may be gone; what the caller names must be there. */
-static tn_status check_base(const struct check *c, const char *given, struct tn_error *err)
+static tn_status check_base(const struct check *c, const json_t *path, const json_t *digest, const char *given,
+			    struct tn_error *err)
 {
-	const json_t *path = json_object_get(c->root, "base"), *digest = json_object_get(c->root, "base_sha256");
 	struct tn_digest said, found;
 	tn_checkpoint *base;
 	if (!json_is_string(path) || !json_is_string(digest) || !tn_digest_parse(json_string_value(digest), &said))
@@ -209,6 +241,18 @@ static tn_status check_base(const struct check *c, const char *given, struct tn_
 	if (status == TN_OK)
 		add(c, name, memcmp(&said, &found, sizeof said) ? TN_VERDICT_OTHER_BASE : TN_VERDICT_IDENTICAL);
 	return status;
+}
+
+static tn_status check_bases(const struct check *c, const struct tn_receipt_inputs *given, struct tn_error *err)
+{
+	const json_t *dense = json_object_get(c->root, "dense_base");
+	TN_TRY(check_base(c, json_object_get(c->root, "base"), json_object_get(c->root, "base_sha256"), given->base, err));
+	if (dense)
+		return check_base(c, dense, json_object_get(c->root, "dense_base_sha256"), given->dense_base, err);
+	if (given->dense_base)
+		return tn_fail(err, TN_E_ARG, given->dense_base, "'%.200s' speaks of no dense base, and '%.200s' was given as one; "
+			       "leave it out", c->path, given->dense_base);
+	return TN_OK;
 }
 
 static tn_status check_adapter(const struct check *c, const json_t *entry, const char *given, struct tn_error *err)
@@ -256,19 +300,19 @@ static tn_status check_all(struct check *c, const struct tn_receipt_inputs *give
 			   struct tn_error *err)
 {
 	const json_t *output = json_object_get(c->root, "output"), *tensors = json_object_get(c->root, "tensors");
-	const json_t *files = json_object_get(c->root, "files");
-	if (!json_is_string(output) || !json_is_array(tensors) || !json_is_array(files))
+	const json_t *files = json_object_get(c->root, "files"), *headers = json_object_get(c->root, "headers");
+	if (!json_is_string(output) || !json_is_array(tensors) || !json_is_array(files) || !json_is_array(headers))
 		return fail_form(c, "it does not say what was written", err);
 	c->folder = given->folder ? given->folder : json_string_value(output);
 	TN_TRY(tn_checkpoint_open(c->ctx, c->folder, &c->result, err));
 	TN_TRY(tn_folder_list(c->ctx, c->folder, &c->names, err));
 	TN_TRY(tn_content_files(c->folder, &c->report->arena, &c->files, &c->file_count, err));
-	size_t room = json_array_size(tensors) + c->result->count + json_array_size(files) + c->names.count + c->file_count +
-		      json_array_size(json_object_get(c->root, "adapters")) + 1;
+	size_t room = json_array_size(tensors) + c->result->count + json_array_size(files) + json_array_size(headers) +
+		      c->names.count + c->file_count + json_array_size(json_object_get(c->root, "adapters")) + 2;
 	TN_TRY(tn_arena_array(&c->report->arena, room, sizeof *c->report->tensors, &c->report->tensors, err));
 	TN_TRY(check_tensors(c, arena, err));
 	TN_TRY(check_files(c, err));
-	TN_TRY(check_base(c, given->base, err));
+	TN_TRY(check_bases(c, given, err));
 	return check_adapters(c, given, err);
 }
 

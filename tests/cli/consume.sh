@@ -16,9 +16,12 @@ echo "--- refused"
 rm -r base out
 cp -r model base
 try fuse --save-path out --consume-input --force
+try fuse --dry-run --consume-input
+try fuse --save-path out --dry-run --consume-input
 mkdir linked
 (cd linked && ln -s ../base/* .)
 tenon fuse --model linked --adapter-path lora --save-path out --consume-input 2>&1 | sed 's/; fuse without.*//'
+tenon fuse --model linked --adapter-path lora --save-path out --consume-input --dry-run 2>&1 | sed 's/; fuse without.*//'
 ln base/model-00002-of-00003.safetensors hard
 fuse --save-path out --consume-input 2>&1 | sed 's/; fuse without.*//'
 rm hard

@@ -29,6 +29,14 @@ fuse --save-path templates --receipt templates.json
 echo y >templates/additional_chat_templates/tool.jinja
 tenon verify --receipt templates.json
 rm -r base/additional_chat_templates
+echo "--- the same tensors without what tells programs how to read them"
+rm -r bad
+cp -r out bad
+sed -i 's/{"format":"pt"}/{"format":"np"}/' bad/model.safetensors
+tenon verify --receipt out.json bad
+cp out/model.safetensors bad/
+rm bad/model.safetensors.index.json
+tenon verify --receipt out.json bad
 echo "--- other tensors"
 tenon verify --receipt out.json examples/base-mlx-4bit -q | awk '{print $1}' | sort | uniq -c
 echo "--- the base and the adapter have changed, and are elsewhere"
@@ -41,6 +49,16 @@ try tenon verify --receipt out.json --model old-base
 try tenon verify --receipt out.json --model old-base --adapter-path $A/whisper
 try tenon verify --receipt out.json --model old-base --adapter-path $A/nothing
 try tenon verify --receipt out.json --adapter-path $A/pirate --adapter-path $A/whisper
+echo "--- a dense base"
+tenon quantize -q --model old-base --save-path packed
+cp -r old-base dense
+tenon fuse -q --model packed --adapter-path adapter --dense-base dense --save-path outd --receipt dense.json
+grep -cE '"dense_base(_sha256)?":' dense.json
+tenon verify --receipt dense.json
+printf '\377' | dd of=dense/model.safetensors bs=1 seek=460000 conv=notrunc 2>/dev/null
+try tenon verify --receipt dense.json
+try tenon verify --receipt dense.json --dense-base old-base
+try tenon verify --receipt out.json --dense-base old-base
 echo "--- no receipt"
 tenon fuse --model old-base --adapter-path adapter --dry-run --json >plan.json
 try tenon verify --receipt plan.json out
