@@ -37,7 +37,7 @@ install: all
 	cmake --install build --prefix $(PREFIX)
 
 clean:
-	rm -rf build build-test build-asan build-tsan build-clang build-fuzz
+	rm -rf build build-test build-asan build-tsan build-clang build-fuzz build-arm build-arm-root
 
 setup-build:
 	@sh scripts/setup.sh build

@@ -29,12 +29,14 @@ for check in "$@"; do
 	asan) ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 run asan ;;
 	tsan) run tsan -L 'unit|threads' ;;
 	clang) build clang ;;
+	arm) sh scripts/setup.sh arm && run arm -L 'unit|kernels|adapters|conformance' ;;
 	fuzz) build fuzz && sh scripts/fuzz.sh build-fuzz 60 ;;
 	--help)
 		echo "test   the suite, gcc"
 		echo "asan   the suite under AddressSanitizer and UBSan"
 		echo "tsan   unit and thread tests under ThreadSanitizer"
 		echo "clang  a build with clang 14, warnings are errors"
+		echo "arm    an AArch64 build; unit, kernel, adapter and conformance tests under an emulator"
 		echo "fuzz   every fuzz target for 60 seconds"
 		;;
 	*) echo "check.sh: there is no check '$check'; try --help" >&2; exit 2 ;;

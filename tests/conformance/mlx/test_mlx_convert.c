@@ -21,7 +21,7 @@ static char work[] = "/tmp/tenon-convert-XXXXXX";
 static int run_case(const json_t *args, char *said, size_t bytes)
 {
 	char command[2048];
-	size_t n = (size_t)snprintf(command, sizeof command, "cd '%s' && '%s'", work, TN_TEST_TENON);
+	size_t n = (size_t)snprintf(command, sizeof command, "cd '%s' && %s", work, TN_TEST_TENON);
 	for (size_t i = 1; i < json_array_size(args); i++)
 		n += (size_t)snprintf(command + n, sizeof command - n, " '%s'", json_string_value(json_array_get(args, i)));
 	snprintf(command + n, sizeof command - n, " 2>&1");
