@@ -10,6 +10,14 @@
 
 #define TN_INLINE static inline __attribute__((always_inline))
 
+/* Small loops over registers must vanish, or the registers become memory. */
+#define TN_PRAGMA_(text) _Pragma(#text)
+#ifdef __clang__
+#define TN_UNROLL(n) TN_PRAGMA_(unroll n)
+#else
+#define TN_UNROLL(n) TN_PRAGMA_(GCC unroll n)
+#endif
+
 /* x rounded to the dtype, as float32: the value that MLX's T(x) has. */
 TN_INLINE float round_to(float x, tn_dtype dtype)
 {

@@ -29,6 +29,6 @@ void TN_ISA_NAME(tn_kernels_override)(struct tn_kernels *k)
 	k->product_prepare = TN_ISA_NAME(tn_x86_product_prepare);
 	k->product_scratch_bytes = TN_ISA_NAME(tn_x86_product_scratch);
 	k->product_rows = TN_ISA_NAME(tn_x86_product_rows);
-	k->lora_shrink = TN_ISA_NAME(tn_x86_lora_shrink);
-	k->lora_expand = TN_ISA_NAME(tn_x86_lora_expand);
+	k->lora_shrink = TN_ISA_NAME(tn_vector_lora_shrink);
+	k->lora_expand = TN_ISA_NAME(tn_vector_lora_expand);
 }

@@ -7,14 +7,6 @@
 
 #include <immintrin.h>
 
-/* Small loops over registers must vanish, or the registers become memory. */
-#define TN_PRAGMA_(text) _Pragma(#text)
-#ifdef __clang__
-#define TN_UNROLL(n) TN_PRAGMA_(unroll n)
-#else
-#define TN_UNROLL(n) TN_PRAGMA_(GCC unroll n)
-#endif
-
 int TN_ISA_NAME(tn_x86_add_product)(void *dst, size_t dst_stride, const void *src, size_t src_stride,
 				    const struct tn_add_product *p, void *scratch);
 

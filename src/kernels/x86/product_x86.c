@@ -73,14 +73,3 @@ void TN_ISA_NAME(tn_x86_product_rows)(float *y, size_t y_stride, const struct tn
 	else
 		TN_ISA_NAME(tn_product_rows)(y, y_stride, p, prepared, w, rows, scratch);
 }
-
-void TN_ISA_NAME(tn_x86_lora_shrink)(float *t, size_t t_stride, const void *a, tn_dtype dtype, size_t rank, size_t cols,
-				     const float *x, size_t x_stride, size_t m)
-{
-	struct tn_format format = { .codec = TN_CODEC_dense, .dtype = dtype };
-	struct tn_rows rows = { { { a } }, { cols * (dtype == TN_F32 ? 4 : 2) } };
-	struct tn_prepared head = { x, x_stride };
-	struct tn_product p = { &format, cols, m, TN_PRECISION_EXACT };
-	float scratch[TN_DOTS_SCRATCH];
-	TN_ISA_NAME(tn_dots_rows)(t, t_stride, &p, &head, &rows, rank, scratch);
-}
