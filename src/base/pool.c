@@ -13,9 +13,17 @@
  * takes as long as a small product, and a step of a model is hundreds of those, one right after the other. */
 enum { LOOKS = 2000 };
 
+/* Tasks that one worker begins with; on a cache line of its own. */
+struct stretch {
+	_Alignas(64) _Atomic uint64_t next;
+	uint64_t end;
+};
+
 struct job {
 	const struct tn_work *work;
-	_Atomic uint64_t next_task;
+	_Atomic uint64_t next_task;   /* without stretches */
+	struct stretch *stretches;    /* [stretch_count] */
+	unsigned stretch_count;
 	_Atomic int stop;
 	pthread_mutex_t failure_lock;
 	uint64_t failed_task; /* valid when status is a failure; the tick counts as the last task */
@@ -36,6 +44,8 @@ struct tn_pool {
 	unsigned looks;           /* LOOKS, or 0 when there are more threads than CPUs */
 	unsigned started;         /* running threads, without the caller */
 	int start_tried;
+	struct stretch *stretches; /* [threads] of the job */
+	struct tn_buffer stretch_memory;
 	pthread_t threads[];
 };
 
@@ -51,12 +61,42 @@ static void record_failure(struct job *job, uint64_t task, tn_status status, con
 	atomic_store(&job->stop, 1);
 }
 
+static void cut_stretches(struct job *job, struct stretch *stretches, unsigned workers)
+{
+	const uint64_t count = job->work->task_count, each = count / workers, rest = count % workers;
+	uint64_t first = 0;
+	for (unsigned w = 0; w < workers; w++) {
+		const uint64_t end = first + each + (w < rest);
+		atomic_store(&stretches[w].next, first);
+		stretches[w].end = end;
+		first = end;
+	}
+	job->stretches = stretches;
+	job->stretch_count = workers;
+}
+
+/* The next task of the worker's own stretch, then of the others'; task_count when none is left. */
+static uint64_t take_task(struct job *job, unsigned worker)
+{
+	if (!job->stretches)
+		return atomic_fetch_add(&job->next_task, 1);
+	for (unsigned i = 0; i < job->stretch_count; i++) {
+		struct stretch *s = &job->stretches[(worker + i) % job->stretch_count];
+		if (atomic_load(&s->next) >= s->end)
+			continue;
+		uint64_t task = atomic_fetch_add(&s->next, 1);
+		if (task < s->end)
+			return task;
+	}
+	return job->work->task_count;
+}
+
 /* Takes one task and does it; 0 when none is left. */
 static int do_one_task(struct job *job, unsigned worker)
 {
 	if (atomic_load(&job->stop))
 		return 0;
-	uint64_t task = atomic_fetch_add(&job->next_task, 1);
+	uint64_t task = take_task(job, worker);
 	if (task >= job->work->task_count)
 		return 0;
 	struct tn_error error = { 0 };
@@ -140,8 +180,16 @@ static size_t pool_bytes(const tn_context *ctx)
 tn_status tn_pool_create(tn_context *ctx, struct tn_pool **out, struct tn_error *err)
 {
 	struct tn_pool *pool;
-	TN_TRY(tn_alloc_array(ctx, 1, pool_bytes(ctx), "thread pool", &pool, err));
+	struct tn_buffer stretches;
+	TN_TRY(tn_buffer_alloc(ctx, ctx->threads * sizeof(struct stretch), "thread pool", &stretches, err));
+	tn_status status = tn_alloc_array(ctx, 1, pool_bytes(ctx), "thread pool", &pool, err);
+	if (status != TN_OK) {
+		tn_buffer_release(ctx, &stretches);
+		return status;
+	}
 	pool->ctx = ctx;
+	pool->stretch_memory = stretches;
+	pool->stretches = stretches.data;
 	pool->looks = ctx->threads <= tn_cpu_count() ? LOOKS : 0;
 	pthread_mutex_init(&pool->run_lock, NULL);
 	pthread_mutex_init(&pool->lock, NULL);
@@ -169,6 +217,7 @@ void tn_pool_destroy(struct tn_pool *pool)
 	pthread_cond_destroy(&pool->wake);
 	pthread_mutex_destroy(&pool->lock);
 	pthread_mutex_destroy(&pool->run_lock);
+	tn_buffer_release(pool->ctx, &pool->stretch_memory);
 	tn_free(pool->ctx, pool, pool_bytes(pool->ctx));
 }
 
@@ -190,6 +239,10 @@ static void tick(struct job *job)
 /* The caller works along, then waits for the workers, ticking. */
 static void run_with_workers(struct tn_pool *pool, struct job *job)
 {
+	if (job->work->in_stretches) {
+		const unsigned all = pool->ctx->threads, most = job->work->workers;
+		cut_stretches(job, pool->stretches, most && most < all ? most : all);
+	}
 	pthread_mutex_lock(&pool->lock);
 	start_threads(pool);
 	pool->job = job;

@@ -13,6 +13,9 @@ void tn_pool_destroy(struct tn_pool *pool);
 struct tn_work {
 	uint64_t task_count;
 	unsigned workers;      /* at most so many work at once; 0: all */
+	/* Tasks are pieces of memory that lie one behind the other: each worker has a stretch of them, which it does in order, and
+	 * then helps the others. What one task asks for ahead of time is what the same worker needs next. */
+	int in_stretches;
 	/* Does task `task` on worker `worker` (0 is the calling thread; below the number of workers). A failure stops the rest:
 	 * tasks that have not begun are skipped. */
 	tn_status (*run)(void *arg, uint64_t task, unsigned worker, struct tn_error *err);

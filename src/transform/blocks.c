@@ -181,7 +181,8 @@ static tn_status run_blocks(struct run *run, uint64_t count, struct tn_error *er
 	const struct tn_blocks *blocks = run->blocks;
 	tn_status status = allocate(run, err);
 	if (status == TN_OK) {
-		struct tn_work pool_work = { count, blocks->workers, run_block, tick, run };
+		struct tn_work pool_work = { .task_count = count, .workers = blocks->workers, .run = run_block, .tick = tick,
+					     .arg = run };
 		status = tn_pool_run(ctx, &pool_work, err);
 	}
 	tn_ordered_free(run->ordered);

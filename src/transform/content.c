@@ -87,7 +87,7 @@ tn_status tn_content_tensors(tn_context *ctx, const tn_checkpoint *checkpoint, c
 	for (unsigned i = 0; i < workers && status == TN_OK; i++)
 		status = tn_buffer_alloc(ctx, PIECE_BYTES, "hash", &job.pieces[i], err);
 	if (status == TN_OK) {
-		struct tn_work work = { count, workers, digest_tensor, tick, &job };
+		struct tn_work work = { .task_count = count, .workers = workers, .run = digest_tensor, .tick = tick, .arg = &job };
 		status = tn_pool_run(ctx, &work, err);
 	}
 	if (status == TN_OK)

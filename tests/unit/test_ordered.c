@@ -50,7 +50,7 @@ static void run_job(struct tt *t, unsigned threads, int fails)
 	options.threads = threads;
 	tt_ok(t, tn_context_create(&options, &ctx, &t->err));
 	tt_ok(t, tn_ordered_create(ctx, threads, sizeof(uint64_t), fold, &job, &job.ordered, &t->err));
-	struct tn_work work = { TASKS, threads, run, NULL, &job };
+	struct tn_work work = { .task_count = TASKS, .workers = threads, .run = run, .arg = &job };
 	assert_int_equal(tn_pool_run(ctx, &work, &t->err), fails ? TN_E_IO : TN_OK);
 	assert_true(job.in_order);
 	if (fails) {

@@ -62,7 +62,8 @@ static void same_results_for_any_thread_count(void **state)
 		tn_context *ctx = with_threads(t, threads);
 		for (int round = 0; round < 20; round++) {
 			memset(s, 0, sizeof *s);
-			struct tn_work work = { .task_count = TASKS, .run = work_on, .tick = NULL, .arg = s };
+			struct tn_work work = { .task_count = TASKS, .run = work_on, .arg = s, .workers = round % 3 ? 0 : 2,
+						.in_stretches = round % 2 };
 			tt_ok(t, tn_pool_run(ctx, &work, &t->err));
 			assert_int_equal(s->runs, TASKS);
 			assert_int_equal(s->overlap, 0);
@@ -179,7 +180,7 @@ static void many_small_runs(void **state)
 	tn_context *ctx = with_threads(t, 8);
 	for (int i = 0; i < 5000; i++) {
 		_Atomic unsigned *runs = calloc(1, sizeof *runs);
-		struct tn_work work = { .task_count = 2, .run = count_run, .tick = NULL, .arg = runs };
+		struct tn_work work = { .task_count = 2, .run = count_run, .arg = runs, .in_stretches = i % 2 };
 		tt_ok(t, tn_pool_run(ctx, &work, &t->err));
 		assert_int_equal(*runs, 2);
 		free(runs);
