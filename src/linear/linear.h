@@ -69,10 +69,14 @@ struct tn_forward {
 	size_t rank;                 /* largest sum of ranks of a group's pairs */
 };
 
-/* Bytes of scratch for a forward of that m and rank; scattered: with an order. */
-size_t tn_forward_scratch_bytes(const tn_linear *linear, enum tn_precision precision, size_t m, size_t rank, int scattered);
-/* No allocation. Scratch is aligned to 64. The same bits for any number of threads. */
-void tn_forward_run(const struct tn_forward *forward, void *scratch);
+enum { TN_MOST_TOGETHER = 4 };
+
+/* Products of the same x: matrices of one width; m, x, x_stride and precision are those of the first. No allocation. Scratch is
+ * aligned to 64. The same bits for any number of threads, and as each alone. */
+void tn_forward_run(const struct tn_forward *forwards, size_t count, void *scratch);
+/* Bytes of scratch for forwards with these linears, precisions, m and ranks, of which nothing else is looked at; scattered: each
+ * may have an order. */
+size_t tn_forward_scratch_bytes(const struct tn_forward *forwards, size_t count, int scattered);
 
 /* Sum of the ranks of all pairs. */
 size_t tn_patches_rank(const struct tn_patch *patches, size_t count);

@@ -91,7 +91,8 @@ static size_t floats_bytes(size_t m, size_t n)
 
 size_t tn_linear_scratch_bytes(const tn_linear *l, const struct tn_linear_call *c)
 {
-	return 64 + tn_forward_scratch_bytes(l, (enum tn_precision)c->activations, c->m, rank_of(c), 0) +
+	struct tn_forward f = { .linear = l, .precision = (enum tn_precision)c->activations, .m = c->m, .rank = rank_of(c) };
+	return 64 + tn_forward_scratch_bytes(&f, 1, 0) +
 	       floats_bytes(c->m, l->in) + floats_bytes(c->m, l->out);
 }
 
@@ -127,7 +128,7 @@ tn_status tn_linear_forward(const tn_linear *l, const struct tn_linear_call *c, 
 	};
 	for (size_t t = 0; t < c->m && !wide_x; t++)
 		convert(k, c->x_dtype, x + t * l->in, (const unsigned char *)c->x + t * c->x_stride * unit, l->in);
-	tn_forward_run(&f, (unsigned char *)y + floats_bytes(c->m, l->out));
+	tn_forward_run(&f, 1, (unsigned char *)y + floats_bytes(c->m, l->out));
 	for (size_t t = 0; t < c->m && !wide_y; t++)
 		store(k, c->y_dtype, (unsigned char *)c->y + t * c->y_stride * y_unit, y + t * l->out, l->out);
 	return TN_OK;

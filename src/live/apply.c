@@ -47,7 +47,8 @@ static size_t product_bytes(const struct tn_snapshot *s, size_t module, size_t m
 	const struct tn_edits *e = tn_snapshot_edits(s, module, adapter);
 	const struct tn_linear *l = e && e->replacement ? e->replacement : &s->live->modules[module].linear;
 	*rank = e && e->rank > *rank ? e->rank : *rank;
-	return e && !e->replacement ? 0 : tn_forward_scratch_bytes(l, s->live->precision, m, 0, 1);
+	const struct tn_forward f = { .linear = l, .precision = s->live->precision, .m = m };
+	return e && !e->replacement ? 0 : tn_forward_scratch_bytes(&f, 1, 1);
 }
 
 size_t tn_snapshot_scratch_bytes(const tn_snapshot *s, size_t module, size_t m)
@@ -162,7 +163,7 @@ static void multiply(const struct apply *a, const struct tn_linear *linear, size
 		f.x = a->x + first * a->base->in;
 		f.x_stride = a->base->in;
 	}
-	tn_forward_run(&f, a->scratch);
+	tn_forward_run(&f, 1, a->scratch);
 }
 
 /* Sets whose product with the base is the base's share one; a set with a matrix or a gain of columns of its own does not. */
@@ -207,6 +208,53 @@ void tn_snapshot_forward(const tn_snapshot *s, const struct tn_live_call *call, 
 		a.order = NULL;
 	}
 	multiply_buckets(&a);
+}
+
+/* ---- several ---------------------------------------------------------------------------------------------- */
+
+/* The default set's product with rows as they are; 0: its x must be changed first. */
+static int is_plain(const struct tn_snapshot *s, const struct tn_live_call *call, struct tn_forward *f,
+		    struct tn_patched_rows *group)
+{
+	const struct tn_live_module *m = &s->live->modules[call->module];
+	const struct tn_edits *e = s->edits[call->module];
+	const struct tn_linear *linear = e && e->replacement ? e->replacement : &m->linear;
+	const float *bias = tn_snapshot_tensor(s, m->bias, TN_LIVE_DEFAULT, NULL);
+	if (call->adapter_of_row)
+		return 0;
+	group->m = call->m;
+	group->bias = bias ? bias + call->expert * m->linear.out : NULL;
+	patches_of(e, call->expert, group);
+	*f = (struct tn_forward){ .linear = linear, .expert = call->expert, .precision = s->live->precision, .m = call->m, .x = call->x,
+				  .x_stride = call->x_stride, .y = call->y, .y_stride = call->y_stride, .groups = group,
+				  .group_count = 1, .rank = tn_patches_rank(group->patches, group->patch_count) };
+	return !gain_of(group);
+}
+
+size_t tn_snapshot_together_bytes(const tn_snapshot *s, const size_t *modules, size_t count, size_t m)
+{
+	struct tn_forward f[TN_MOST_TOGETHER];
+	for (size_t i = 0; i < count; i++) {
+		const struct tn_edits *e = s->edits[modules[i]];
+		f[i] = (struct tn_forward){ .linear = e && e->replacement ? e->replacement : &s->live->modules[modules[i]].linear,
+					    .precision = s->live->precision, .m = m, .rank = e ? e->rank : 0 };
+	}
+	return 64 + tn_forward_scratch_bytes(f, count, 0);
+}
+
+void tn_snapshot_forward_together(const tn_snapshot *s, const struct tn_live_call *calls, size_t count, void *scratch)
+{
+	struct tn_forward f[TN_MOST_TOGETHER];
+	struct tn_patched_rows group[TN_MOST_TOGETHER];
+	size_t plain = 0;
+	while (plain < count && is_plain(s, &calls[plain], &f[plain], &group[plain]))
+		plain++;
+	if (plain == count) {
+		tn_forward_run(f, count, (unsigned char *)scratch + (-(uintptr_t)scratch & 63));
+		return;
+	}
+	for (size_t i = 0; i < count; i++)
+		tn_snapshot_forward(s, &calls[i], scratch);
 }
 
 /* ---- rows of a table ------------------------------------------------------------------------------------- */

@@ -140,4 +140,9 @@ void tn_live_publish(struct tn_live *live, struct tn_snapshot *snapshot);
 /* What a set does: adapter is an index, TN_LIVE_DEFAULT or TN_LIVE_BASE. NULL: nothing. */
 const struct tn_edits *tn_snapshot_edits(const struct tn_snapshot *snapshot, size_t module, size_t adapter);
 
+/* apply.c: calls with the same x, m and rows' adapters, at most TN_MOST_TOGETHER, as one piece of work where the adapters allow it.
+ * Scratch: the most of together_bytes and of what each alone needs. */
+size_t tn_snapshot_together_bytes(const tn_snapshot *s, const size_t *modules, size_t count, size_t m);
+void tn_snapshot_forward_together(const tn_snapshot *s, const struct tn_live_call *calls, size_t count, void *scratch);
+
 #endif

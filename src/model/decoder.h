@@ -127,8 +127,13 @@ void tn_attend(tn_decoder *d, struct tn_batch *b, size_t layer);
 
 /* mlp.c: b->y = MLP of b->h. */
 void tn_mlp_rows(tn_decoder *d, struct tn_batch *b, const struct tn_decoder_layer *layer);
-/* y = module of x, rows of the batch. */
-void tn_project(const tn_decoder *d, const struct tn_batch *b, size_t module, float *y, size_t y_stride, const float *x,
+/* A module and where its product goes. */
+struct tn_projection {
+	size_t module;
+	float *y;
+};
+/* The modules' products with x, rows of the batch. */
+void tn_project(const struct tn_batch *b, const struct tn_projection *to, size_t count, size_t y_stride, const float *x,
 		size_t x_stride);
 
 /* kv_cache.c */

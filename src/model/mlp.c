@@ -1,19 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The second half of a layer: a plain or gated MLP, or experts chosen by a router, as transformers 5.23 has them
  * (models/mixtral, qwen2_moe, qwen3_moe). */
+#include "live/live.h"
 #include "model/decoder.h"
 
 #include <math.h>
 #include <string.h>
 
-void tn_project(const tn_decoder *d, const struct tn_batch *b, size_t module, float *y, size_t y_stride, const float *x,
-		size_t x_stride)
-{
-	(void)d;
-	struct tn_live_call call = { .module = module, .m = b->m, .x = x, .x_stride = x_stride, .y = y, .y_stride = y_stride,
-				     .adapter_of_row = b->adapter_of_row };
-	tn_snapshot_forward(b->snapshot, &call, b->scratch.data);
-}
+/* ---- products -------------------------------------------------------------------------------------------- */
 
 /* Rows of one MLP, or of one expert. */
 struct mlp_call {
@@ -25,31 +19,42 @@ struct mlp_call {
 	uint64_t expert;
 };
 
-static void product(const tn_decoder *d, struct tn_batch *b, const struct mlp_call *c, size_t module, float *y,
-		    size_t y_stride, const float *x, size_t x_stride)
+static void multiply(const struct tn_batch *b, const struct mlp_call *c, const struct tn_projection *to, size_t count,
+		     size_t y_stride, size_t x_stride)
 {
-	(void)d;
-	struct tn_live_call call = { .module = module, .m = c->m, .x = x, .x_stride = x_stride, .y = y, .y_stride = y_stride,
-				     .adapter_of_row = c->adapter_of_row, .expert = c->expert };
-	tn_snapshot_forward(b->snapshot, &call, b->scratch.data);
+	struct tn_live_call calls[TN_MOST_TOGETHER];
+	for (size_t i = 0; i < count; i++)
+		calls[i] = (struct tn_live_call){ .module = to[i].module, .m = c->m, .x = c->x, .x_stride = x_stride, .y = to[i].y,
+						  .y_stride = y_stride, .adapter_of_row = c->adapter_of_row, .expert = c->expert };
+	tn_snapshot_forward_together(b->snapshot, calls, count, b->scratch.data);
+}
+
+void tn_project(const struct tn_batch *b, const struct tn_projection *to, size_t count, size_t y_stride, const float *x,
+		size_t x_stride)
+{
+	struct mlp_call call = { .x = x, .m = b->m, .adapter_of_row = b->adapter_of_row };
+	multiply(b, &call, to, count, y_stride, x_stride);
 }
 
 static void run(const tn_decoder *d, struct tn_batch *b, const struct mlp_call *c)
 {
 	const struct tn_mlp *mlp = c->mlp;
 	const size_t hidden = d->config.hidden, width = mlp->width, stride = 2 * width;
+	const struct tn_projection gate_up = { mlp->gate_up, b->wide }, up = { mlp->up, b->wide }, down = { mlp->down, c->y };
+	const struct tn_projection both[2] = { { mlp->gate, b->wide }, { mlp->up, b->wide + width } };
 	int gated = 1;
 	if (mlp->gate_up != TN_LIVE_NONE) {
-		product(d, b, c, mlp->gate_up, b->wide, stride, c->x, hidden);
+		multiply(b, c, &gate_up, 1, stride, hidden);
 	} else if (mlp->gate != TN_LIVE_NONE) {
-		product(d, b, c, mlp->gate, b->wide, stride, c->x, hidden);
-		product(d, b, c, mlp->up, b->wide + width, stride, c->x, hidden);
+		multiply(b, c, both, 2, stride, hidden);
 	} else {
-		product(d, b, c, mlp->up, b->wide, stride, c->x, hidden);
+		multiply(b, c, &up, 1, stride, hidden);
 		gated = 0;
 	}
 	tn_activate_rows(d, b->wide, c->m, stride, width, gated);
-	product(d, b, c, mlp->down, c->y, hidden, b->wide, stride);
+	struct mlp_call back = *c;
+	back.x = b->wide;
+	multiply(b, &back, &down, 1, hidden, stride);
 }
 
 /* ---- experts --------------------------------------------------------------------------------------------- */
@@ -93,7 +98,7 @@ static void choose(const struct tn_decoder_config *c, float *probability, uint32
 static void route(const tn_decoder *d, struct tn_batch *b, const struct tn_decoder_layer *layer)
 {
 	const struct tn_decoder_config *c = &d->config;
-	tn_project(d, b, layer->router, b->routes, c->experts, b->h, c->hidden);
+	tn_project(b, &(struct tn_projection){ layer->router, b->routes }, 1, c->experts, b->h, c->hidden);
 	for (size_t t = 0; t < b->m; t++) {
 		softmax(b->routes + t * c->experts, c->experts);
 		choose(c, b->routes + t * c->experts, b->chosen + t * c->experts_per_token, b->share + t * c->experts_per_token);
@@ -148,7 +153,7 @@ static void add_shared(const tn_decoder *d, struct tn_batch *b, const struct tn_
 	struct mlp_call call = { .mlp = &layer->mlp, .x = b->h, .y = b->answered, .m = b->m,
 				 .adapter_of_row = b->adapter_of_row };
 	run(d, b, &call);
-	tn_project(d, b, layer->shared_gate, b->routes, 1, b->h, hidden);
+	tn_project(b, &(struct tn_projection){ layer->shared_gate, b->routes }, 1, 1, b->h, hidden);
 	for (size_t t = 0; t < b->m; t++)
 		add_scaled(b->y + t * hidden, b->answered + t * hidden, hidden, 1 / (1 + expf(-b->routes[t])));
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* One step: rows of several texts through all layers. */
+#include "base/checked.h"
 #include "base/error.h"
+#include "live/live.h"
 #include "model/decoder.h"
 
 #include <string.h>
@@ -47,14 +49,32 @@ static tn_status prepare(tn_decoder *d, const struct tn_step *step, const tn_sna
 	return TN_OK;
 }
 
+/* Scratch of modules that are computed together, where the layer has them. */
+static size_t together(const tn_decoder *d, const tn_snapshot *snapshot, const size_t *modules, size_t count)
+{
+	return modules[0] == TN_LIVE_NONE ? 0 : tn_snapshot_together_bytes(snapshot, modules, count, d->rows);
+}
+
+static size_t layer_bytes(const tn_decoder *d, const tn_snapshot *snapshot, const struct tn_decoder_layer *l)
+{
+	const size_t three[3] = { l->q, l->k, l->v }, both[2] = { l->mlp.gate, l->mlp.up };
+	const size_t experts = !l->expert ? 0 : l->stacked ? 1 : d->config.experts;
+	size_t most = tn_max_size(together(d, snapshot, three, 3), together(d, snapshot, both, 2));
+	for (size_t i = 0; i < experts; i++) {
+		const size_t of_expert[2] = { l->expert[i].gate, l->expert[i].up };
+		most = tn_max_size(most, together(d, snapshot, of_expert, 2));
+	}
+	return most;
+}
+
 /* Memory that the adapters of this snapshot may ask for. */
 static tn_status reserve_scratch(tn_decoder *d, const tn_snapshot *snapshot, struct tn_error *err)
 {
 	size_t most = 0;
-	for (size_t i = 0; i < d->module_count; i++) {
-		size_t bytes = tn_snapshot_scratch_bytes(snapshot, d->modules[i], d->rows);
-		most = bytes > most ? bytes : most;
-	}
+	for (size_t i = 0; i < d->module_count; i++)
+		most = tn_max_size(most, tn_snapshot_scratch_bytes(snapshot, d->modules[i], d->rows));
+	for (size_t i = 0; i < d->config.layers; i++)
+		most = tn_max_size(most, layer_bytes(d, snapshot, &d->layer[i]));
 	if (most <= d->batch.scratch.bytes)
 		return TN_OK;
 	struct tn_buffer larger;
@@ -101,20 +121,19 @@ static void attention(tn_decoder *d, struct tn_batch *b, size_t layer)
 	const struct tn_decoder_config *c = &d->config;
 	const struct tn_decoder_layer *l = &d->layer[layer];
 	const size_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim, stride = q + 2 * kv;
-	if (l->qkv != TN_LIVE_NONE) {
-		tn_project(d, b, l->qkv, b->qkv, stride, b->h, c->hidden);
-	} else {
-		tn_project(d, b, l->q, b->qkv, stride, b->h, c->hidden);
-		tn_project(d, b, l->k, b->qkv + q, stride, b->h, c->hidden);
-		tn_project(d, b, l->v, b->qkv + q + kv, stride, b->h, c->hidden);
-	}
+	const struct tn_projection whole = { l->qkv, b->qkv }, out = { l->o, b->y };
+	const struct tn_projection three[3] = { { l->q, b->qkv }, { l->k, b->qkv + q }, { l->v, b->qkv + q + kv } };
+	if (l->qkv != TN_LIVE_NONE)
+		tn_project(b, &whole, 1, stride, b->h, c->hidden);
+	else
+		tn_project(b, three, 3, stride, b->h, c->hidden);
 	norm_heads(d, b, l, stride);
 	if (l->config->rope != TN_NO_ROPE) {
 		tn_rope_turn(d, b, l->config->rope, b->qkv, stride, c->heads);
 		tn_rope_turn(d, b, l->config->rope, b->qkv + q, stride, c->kv_heads);
 	}
 	tn_attend(d, b, layer);
-	tn_project(d, b, l->o, b->y, c->hidden, b->mixed, q);
+	tn_project(b, &out, 1, c->hidden, b->mixed, q);
 }
 
 static void run_layer(tn_decoder *d, struct tn_batch *b, size_t layer)
