@@ -249,27 +249,43 @@ static void transformers_chain(tn_sampler *s)
 
 /* ---- choosing -------------------------------------------------------------------------------------------- */
 
+/* Of equal ones the first. NaN is larger than nothing, and in front nothing is larger. */
 static uint32_t most_likely(const tn_sampler *s)
 {
-	size_t best = 0;
-	for (size_t i = 1; i < s->n; i++)
-		if (s->x[i] > s->x[best])
-			best = i;
-	return (uint32_t)best;
+	enum { LANES = 16 };
+	float most[LANES];
+	size_t i = 0, best = 0;
+	for (size_t l = 0; l < LANES; l++)
+		most[l] = s->x[0];
+	for (; i + LANES <= s->n; i += LANES)
+		for (size_t l = 0; l < LANES; l++)
+			most[l] = s->x[i + l] > most[l] ? s->x[i + l] : most[l];
+	for (; i < s->n; i++)
+		most[0] = s->x[i] > most[0] ? s->x[i] : most[0];
+	for (size_t l = 1; l < LANES; l++)
+		most[0] = most[l] > most[0] ? most[l] : most[0];
+	while (best < s->n && !(s->x[best] >= most[0]))
+		best++;
+	return best < s->n ? (uint32_t)best : 0;
 }
 
-/* After this x holds what is left; the sum of exp(x - *most) is returned. */
-static double treat(tn_sampler *s, const float *logits, const uint32_t *tokens, size_t count, float *most)
+/* After this x holds what is left. */
+static void treat(tn_sampler *s, const float *logits, const uint32_t *tokens, size_t count)
 {
-	double sum = 0;
 	memcpy(s->x, logits, s->n * sizeof *s->x);
 	penalize(s, logits, tokens, count);
-	if (s->set.temperature > 0) {
-		if (s->set.chain == TN_CHAIN_MLX)
-			mlx_chain(s);
-		else
-			transformers_chain(s);
-	}
+	if (s->set.temperature == 0)
+		return;
+	if (s->set.chain == TN_CHAIN_MLX)
+		mlx_chain(s);
+	else
+		transformers_chain(s);
+}
+
+/* The sum of exp(x - *most). */
+static double sum_up(const tn_sampler *s, float *most)
+{
+	double sum = 0;
 	*most = largest(s);
 	for (size_t i = 0; i < s->n; i++)
 		sum += (double)expf(s->x[i] - *most);
@@ -288,8 +304,11 @@ static double uniform(tn_sampler *s)
 uint32_t tn_sampler_next(tn_sampler *s, const float *logits, const uint32_t *tokens, size_t count)
 {
 	float most;
-	const double sum = treat(s, logits, tokens, count, &most);
-	if (s->set.temperature == 0 || !(sum > 0))
+	treat(s, logits, tokens, count);
+	if (s->set.temperature == 0)
+		return most_likely(s);
+	const double sum = sum_up(s, &most);
+	if (!(sum > 0))
 		return most_likely(s);
 	double at = uniform(s) * sum;
 	uint32_t last = most_likely(s);
@@ -309,12 +328,13 @@ size_t tn_sampler_candidates(tn_sampler *s, const float *logits, const uint32_t 
 {
 	float most;
 	size_t n = 0;
-	const double sum = treat(s, logits, tokens, count, &most);
+	treat(s, logits, tokens, count);
 	if (s->set.temperature == 0) {
 		ids[0] = most_likely(s);
 		probabilities[0] = 1;
 		return 1;
 	}
+	const double sum = sum_up(s, &most);
 	for (size_t i = 0; i < s->n; i++)
 		if (s->x[i] > -INFINITY) {
 			ids[n] = (uint32_t)i;
