@@ -34,18 +34,23 @@ static void two_blocks(float *scores, const float *q, const float *keys, size_t 
 	memcpy(scores + LANES, &b, sizeof b);
 }
 
+/* The first `count` of a block, whose other keys are read too. */
+static void one_block(float *scores, const float *q, const float *keys, size_t width, float scale, size_t count)
+{
+	lanes a = { 0 };
+	for (size_t j = 0; j < width; j++)
+		add_product(&a, q[j], keys + j * LANES);
+	a *= scale;
+	memcpy(scores, &a, count * sizeof *scores);
+}
+
 void TN_ISA_NAME(tn_scores_f32)(float *scores, const float *q, const float *keys, size_t count, size_t width, float scale)
 {
 	size_t i = 0;
 	for (; i + 2 * LANES <= count; i += 2 * LANES)
 		two_blocks(scores + i, q, keys + i * width, width, scale);
-	for (; i < count; i++) {
-		const float *key = keys + i / LANES * LANES * width + i % LANES;
-		float sum = 0;
-		for (size_t j = 0; j < width; j++)
-			sum += q[j] * key[j * LANES];
-		scores[i] = sum * scale;
-	}
+	for (; i < count; i += LANES)
+		one_block(scores + i, q, keys + i * width, width, scale, count - i < LANES ? count - i : LANES);
 }
 
 void TN_ISA_NAME(tn_mix_f32)(float *y, const float *shares, const float *values, size_t count, size_t width)

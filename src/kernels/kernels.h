@@ -186,7 +186,7 @@ enum { TN_KEY_BLOCK = 16 };
  * dot_f32: sum of a[i] * b[i] in 16 lanes, lane i % 16, added pairwise at the end.
  * axpy_f32: y[i] += a * x[i].
  * scores_f32: scores[i] = scale * sum over j, ascending, of q[j] * key i [j]; keys lie in blocks of TN_KEY_BLOCK, [block][width]
- * [TN_KEY_BLOCK].
+ * [TN_KEY_BLOCK], and the last block is there as a whole, whatever the numbers in it are.
  * mix_f32: y [width] = sum over i, ascending, of shares[i] * row i of values [count, width].
  * exp_f32: y[i] = exp(x[i]) within 2 units in the last place from -87.3 to 88.7, 0 below, infinite above; y may be x.
  * add_product: dst [rows][cols] = src + scale * B A; strides in bytes; src and dst are the same rows or do not overlap.

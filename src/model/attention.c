@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* Products above which the work is spread over the workers. */
-static const uint64_t worth_spreading = 1 << 20;
+static const uint64_t worth_spreading = 1 << 16;
 
 struct attention {
 	tn_decoder *d;
