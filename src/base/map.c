@@ -21,6 +21,9 @@ tn_status tn_map_open(const struct tn_file *file, const char *where, struct tn_m
 	void *bytes = mmap(NULL, (size_t)file->bytes, PROT_READ, MAP_PRIVATE, file->fd, 0);
 	if (bytes == MAP_FAILED)
 		return tn_fail_sys(err, errno, where, "could not map '%s'", where);
+	/* A hint: pages that are not in memory yet are read as large ones, where the file system can. Weights that are read again and
+	 * again cost a fifth more time in small ones. */
+	madvise(bytes, (size_t)file->bytes, MADV_HUGEPAGE);
 	*out = (struct tn_map){ bytes, (size_t)file->bytes };
 	return TN_OK;
 }
