@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* make_model FOLDER MEGABYTES: a synthetic model to measure with.
  *
- *   FOLDER/base          Llama of TinyLlama's shape in BF16, as many layers as the size allows; every byte is written
+ *   FOLDER/base          Llama of TinyLlama's shape in BF16, as many layers as the size allows (2200 MB: TinyLlama's 22); every byte
+ *                        is written
  *   FOLDER/adapter       PEFT, rank 16 on all seven linear modules of every layer, F32
  *   FOLDER/adapter-mlx   the same factors as mlx-lm keeps them (transposed)
  *
@@ -68,6 +69,7 @@ static float number(uint64_t seed, uint64_t i)
 struct piece {
 	struct tn_tensor tensor;
 	uint64_t seed, shape[2], stride, step;
+	float around;
 };
 
 static struct piece *describe(struct piece *p, tn_dtype dtype, const char *name, uint64_t rows, uint64_t cols)
@@ -86,6 +88,12 @@ static struct piece *describe(struct piece *p, tn_dtype dtype, const char *name,
 	return p;
 }
 
+/* Weights of a norm: numbers around 1. */
+static void describe_norm(struct piece *p, const char *name)
+{
+	describe(p, TN_BF16, name, HIDDEN, 0)->around = 1;
+}
+
 static const char *name_of(const char *fmt, int layer, const char *module)
 {
 	const char *name = NULL;
@@ -102,7 +110,7 @@ static void put_piece(struct tn_st_writer *writer, const struct piece *p)
 	uint64_t cols = p->shape[1] ? p->shape[1] : 1, width = tn_dtype_bits(t->dtype) / 8;
 	for (uint64_t i = 0; i < p->shape[0]; i++) {
 		for (uint64_t j = 0; j < cols; j++) {
-			float x = number(p->seed, i * p->stride + j * p->step);
+			float x = p->around + number(p->seed, i * p->stride + j * p->step);
 			uint32_t bits;
 			memcpy(&bits, &x, sizeof bits);
 			if (t->dtype == TN_BF16)
@@ -160,13 +168,14 @@ static void make_base(struct piece *pieces)
 	size_t n = 0;
 	make_folder("base");
 	describe(&pieces[n++], TN_BF16, "model.embed_tokens.weight", VOCABULARY, HIDDEN);
-	describe(&pieces[n++], TN_BF16, "model.norm.weight", HIDDEN, 0);
+	describe(&pieces[n++], TN_BF16, "lm_head.weight", VOCABULARY, HIDDEN);
+	describe_norm(&pieces[n++], "model.norm.weight");
 	for (int i = 0; i < layers; i++) {
 		for (int m = 0; m < LINEARS; m++)
 			describe(&pieces[n++], TN_BF16, name_of(weight, i, linears[m].name), linears[m].rows,
 				 linears[m].cols);
-		describe(&pieces[n++], TN_BF16, name_of(weight, i, "input_layernorm"), HIDDEN, 0);
-		describe(&pieces[n++], TN_BF16, name_of(weight, i, "post_attention_layernorm"), HIDDEN, 0);
+		describe_norm(&pieces[n++], name_of(weight, i, "input_layernorm"));
+		describe_norm(&pieces[n++], name_of(weight, i, "post_attention_layernorm"));
 	}
 	write_tensors("base", "model.safetensors", pieces, n);
 	FILE *f = open_text("base", "config.json");
@@ -175,7 +184,7 @@ static void make_base(struct piece *pieces)
 		" \"hidden_size\": %d, \"intermediate_size\": %d, \"num_hidden_layers\": %d, \"vocab_size\": %d,\n"
 		" \"num_attention_heads\": 32, \"num_key_value_heads\": 4, \"head_dim\": 64,\n"
 		" \"hidden_act\": \"silu\", \"max_position_embeddings\": 2048, \"rms_norm_eps\": 1e-05,\n"
-		" \"rope_theta\": 10000.0, \"tie_word_embeddings\": true}\n",
+		" \"rope_theta\": 10000.0, \"tie_word_embeddings\": false}\n",
 		HIDDEN, INTERMEDIATE, layers, VOCABULARY);
 	fclose(f);
 }
@@ -237,13 +246,13 @@ int main(int argc, char **argv)
 	double of_layer = 0, bytes = argc == 3 ? atof(argv[2]) * 1e6 : 0;
 	for (int m = 0; m < LINEARS; m++)
 		of_layer += 2.0 * (double)(linears[m].rows * linears[m].cols);
-	layers = (int)((bytes - 2.0 * VOCABULARY * HIDDEN) / of_layer + 0.5);
+	layers = (int)((bytes - 4.0 * VOCABULARY * HIDDEN) / of_layer + 0.5);
 	if (layers < 1 || layers > MOST_LAYERS) {
-		fprintf(stderr, "usage: make_model FOLDER MEGABYTES, 200 to 40000\n");
+		fprintf(stderr, "usage: make_model FOLDER MEGABYTES, 350 to 40000\n");
 		return 2;
 	}
 	folder = argv[1];
-	struct piece *pieces = calloc((size_t)layers * LINEARS * 2 + 2, sizeof *pieces);
+	struct piece *pieces = calloc((size_t)layers * LINEARS * 2 + 3, sizeof *pieces);
 	check(tn_context_create(NULL, &ctx, &err), &err);
 	tn_arena_init(&arena, ctx);
 	if (!pieces || mkdir(folder, 0777) != 0) {
