@@ -33,9 +33,30 @@ unsigned tn_cpu_features(void)
 	return f;
 }
 #elif defined(__aarch64__)
+#if defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+
+static int has_dot(void)
+{
+	return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+}
+#else
+/* What the compiler was told: other systems ask in ways of their own. */
+static int has_dot(void)
+{
+#if defined(__ARM_FEATURE_DOTPROD)
+	return 1;
+#else
+	return 0;
+#endif
+}
+#endif
+
+/* NEON is part of every ARMv8-A. */
 unsigned tn_cpu_features(void)
 {
-	return TN_CPU_NEON; /* part of every ARMv8-A */
+	return has_dot() ? TN_CPU_NEON | TN_CPU_NEON_DOT : TN_CPU_NEON;
 }
 #else
 unsigned tn_cpu_features(void)

@@ -8,7 +8,8 @@ enum {
 	TN_CPU_AVX512_VNNI = 1 << 2,
 	TN_CPU_AVX512_BF16 = 1 << 3,
 	TN_CPU_NEON = 1 << 4,
-	TN_CPU_SHA = 1 << 5         /* sha, ssse3, sse4.1 */
+	TN_CPU_SHA = 1 << 5,        /* sha, ssse3, sse4.1 */
+	TN_CPU_NEON_DOT = 1 << 6    /* sums of four products of bytes */
 };
 
 /* Or of the above. Wide registers count only when the system saves them (XCR0). */

@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Decoding: affine codes of 4 and 8 bits 16 at a time; the plain decoders do the rest. The same bits: product and sum are fused
+ * for F32 alone, as there. */
+#include "kernels/arm/override_arm.h"
+
+#define CODEC(name) extern const struct tn_codec TN_ISA_NAME(tn_codec_##name);
+#include "kernels/codecs.def"
+#undef CODEC
+
+static const struct tn_codec *const plain[TN_CODEC_COUNT] = {
+#define CODEC(name) [TN_CODEC_##name] = &TN_ISA_NAME(tn_codec_##name),
+#include "kernels/codecs.def"
+#undef CODEC
+};
+
+/* 16 codes as bytes in order. */
+TN_INLINE uint8x16_t codes_of(const unsigned char *src, const int bits)
+{
+	if (bits == 8)
+		return vld1q_u8(src);
+	uint8x8_t v = vld1_u8(src), even = vand_u8(v, vdup_n_u8(15)), odd = vshr_n_u8(v, 4);
+	return vcombine_u8(vzip1_u8(even, odd), vzip2_u8(even, odd));
+}
+
+TN_INLINE void decode_4(float *dst, uint16x4_t codes, float32x4_t scale, float32x4_t bias, int fused)
+{
+	float32x4_t x = vcvtq_f32_u32(vmovl_u16(codes));
+	vst1q_f32(dst, fused ? vfmaq_f32(bias, x, scale) : vaddq_f32(vmulq_f32(x, scale), bias));
+}
+
+TN_INLINE void decode_affine_as(float *dst, const struct tn_row *row, size_t group, size_t cols, const int bits, tn_dtype dtype)
+{
+	const unsigned char *src = row->part[TN_PART_WEIGHT];
+	for (size_t g = 0; g < cols / group; g++) {
+		float32x4_t scale = vdupq_n_f32(load_as(row->part[TN_PART_SCALES], g, dtype));
+		float32x4_t bias = vdupq_n_f32(load_as(row->part[TN_PART_BIASES], g, dtype));
+		for (size_t i = 0; i < group; i += 16, src += 2 * bits, dst += 16) {
+			uint8x16_t codes = codes_of(src, bits);
+			uint16x8_t low = vmovl_u8(vget_low_u8(codes)), high = vmovl_high_u8(codes);
+			decode_4(dst, vget_low_u16(low), scale, bias, dtype == TN_F32);
+			decode_4(dst + 4, vget_high_u16(low), scale, bias, dtype == TN_F32);
+			decode_4(dst + 8, vget_low_u16(high), scale, bias, dtype == TN_F32);
+			decode_4(dst + 12, vget_high_u16(high), scale, bias, dtype == TN_F32);
+		}
+	}
+}
+
+TN_INLINE void decode_affine(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols, const int bits)
+{
+	if (f->dtype == TN_F32)
+		decode_affine_as(dst, row, f->group, cols, bits, TN_F32);
+	else if (f->dtype == TN_F16)
+		decode_affine_as(dst, row, f->group, cols, bits, TN_F16);
+	else
+		decode_affine_as(dst, row, f->group, cols, bits, TN_BF16);
+}
+
+void TN_ISA_NAME(tn_arm_decode)(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols)
+{
+	int bits = f->codec == TN_CODEC_affine && !f->like_mlx ? f->bits : 0;
+	if (bits == 4)
+		decode_affine(dst, row, f, cols, 4);
+	else if (bits == 8)
+		decode_affine(dst, row, f, cols, 8);
+	else
+		plain[f->codec]->decode(dst, row, f, cols);
+}

@@ -1,0 +1,29 @@
+/* The hand-written entries of this folder, compiled for every AArch64 instruction set. */
+#ifndef TN_OVERRIDE_ARM_H
+#define TN_OVERRIDE_ARM_H
+
+#include "kernels/isa_build.h"
+#include "kernels/quant.h"
+
+#include <arm_neon.h>
+
+/* decode of any codec (decode_arm.c). */
+void TN_ISA_NAME(tn_arm_decode)(float *dst, const struct tn_row *row, const struct tn_format *format, size_t cols);
+
+/* Which of the products takes what (product_arm.c). */
+size_t TN_ISA_NAME(tn_arm_product_bytes)(const struct tn_product *p);
+void TN_ISA_NAME(tn_arm_product_prepare)(void *prepared, const struct tn_product *p, const float *x, size_t x_stride);
+size_t TN_ISA_NAME(tn_arm_product_scratch)(const struct tn_product *p);
+void TN_ISA_NAME(tn_arm_product_rows)(float *y, size_t y_stride, const struct tn_product *p, const void *prepared,
+				      const struct tn_rows *w, size_t rows, void *scratch);
+
+/* Codes of 4 bits times activations in planes of 8 bits (planes_arm.c). */
+int TN_ISA_NAME(tn_arm_planes_take)(const struct tn_product *p);
+size_t TN_ISA_NAME(tn_arm_planes_bytes)(const struct tn_product *p);
+void TN_ISA_NAME(tn_arm_planes_prepare)(unsigned char *dst, const struct tn_product *p, const float *x, size_t x_stride);
+void TN_ISA_NAME(tn_arm_planes_rows)(float *y, size_t y_stride, const struct tn_product *p, const unsigned char *planes,
+				     const struct tn_rows *w, size_t rows);
+
+void TN_ISA_NAME(tn_kernels_override)(struct tn_kernels *k);
+
+#endif
