@@ -9,7 +9,7 @@
 /* decode of any codec. */
 #define DECODE TN_ISA_NAME(tn_arm_decode)
 
-enum { LANES = 4, TILE_X = 6 };
+enum { LANES = 4, TILE_X = 5 };
 typedef float32x4_t floats;
 #define ZERO() vdupq_n_f32(0)
 #define LOAD(p) vld1q_f32(p)

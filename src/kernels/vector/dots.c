@@ -152,6 +152,7 @@ TN_INLINE void tile(float *y, size_t y_stride, const float *w, const float *x, s
 		    const int many, int add)
 {
 	floats sum[TN_DOTS_ROWS][TILE_X];
+	float all[TN_DOTS_ROWS][TILE_X]; /* a sum that a loop of unknown length reads would live in memory */
 	size_t j = 0;
 	TN_UNROLL(4)
 	for (int r = 0; r < rows; r++)
@@ -171,12 +172,17 @@ TN_INLINE void tile(float *y, size_t y_stride, const float *w, const float *x, s
 				sum[r][t] = FMA(a[r], b, sum[r][t]);
 		}
 	}
+	TN_UNROLL(4)
+	for (int r = 0; r < rows; r++)
+		TN_UNROLL(6)
+		for (int t = 0; t < many; t++)
+			all[r][t] = SUM(sum[r][t]);
 	for (int t = 0; t < many; t++)
 		for (int r = 0; r < rows; r++) {
 			float rest = 0, *to = y + (size_t)t * y_stride + r;
 			for (size_t i = j; i < n; i++)
 				rest += w[(size_t)r * PIECE_STRIDE + i] * x[(size_t)t * x_stride + i];
-			*to = (add ? *to : 0) + (SUM(sum[r][t]) + rest);
+			*to = (add ? *to : 0) + (all[r][t] + rest);
 		}
 }
 
