@@ -1,7 +1,7 @@
 /* The kernel table: everything that runs once per element. Pointers and sizes only: no heap, no I/O, no errors.
  *
  * Plain C in portable.c and codec_*.c, compiled once for each instruction set of isa.def with -ffp-contract=off and
- * sums of fixed order, so that every instruction set gives the same bits; hand-written overrides (x86/, arm/) say in
+ * sums of fixed order, so that every instruction set gives the same bits; hand-written overrides (vector/, x86/, arm/) say in
  * kernels.def when they do not. Pointers to numbers have the alignment of their type and no more; the parts of a row have
  * none.
  */
