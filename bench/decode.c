@@ -206,7 +206,7 @@ static double limit(struct engine *e, struct memory *m)
  * the errors, relative to that of the logits. */
 static double error_of(struct engine *e)
 {
-	struct engine plain = { NULL };
+	struct engine plain = { .ctx = NULL };
 	uint32_t ids[CHECKED];
 	const size_t n = CHECKED * e->info.vocabulary;
 	double error = 0, size = 0;
@@ -241,7 +241,7 @@ static double middle(double *values, size_t n)
 static void measure_reply(struct engine *e)
 {
 	double ratio[MOST_ROUNDS], time[MOST_ROUNDS], limit_time[MOST_ROUNDS], error = error_of(e);
-	struct memory m = { NULL };
+	struct memory m = { .data = NULL };
 	size_t n = 0;
 	make_memory(&m, bytes_of_token(e));
 	reply(e);
@@ -319,7 +319,7 @@ static int parse(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-	struct engine e = { NULL };
+	struct engine e = { .ctx = NULL };
 	if (!parse(argc, argv)) {
 		fprintf(stderr, "usage: decode [--threads N] [--isa NAME] [--activations f32|16|int8] [--adapter FOLDER] [--rounds N]\n"
 				"              [--tokens N] [--prompt N]... [--serve 1] MODEL\n");
