@@ -18,6 +18,7 @@ typedef __m512 floats;
 #define ZERO() _mm512_setzero_ps()
 #define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define MUL(a, b) _mm512_mul_ps(a, b)
+#define ADD(a, b) _mm512_add_ps(a, b)
 #define SPREAD(x) _mm512_set1_ps(x)
 #define SPREAD_BYTE(x) _mm512_set1_epi8(x)
 #define LOAD_FLOATS(p) _mm512_loadu_ps(p)
@@ -36,6 +37,7 @@ typedef __m256 floats;
 #define ZERO() _mm256_setzero_ps()
 #define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define MUL(a, b) _mm256_mul_ps(a, b)
+#define ADD(a, b) _mm256_add_ps(a, b)
 #define SPREAD(x) _mm256_set1_ps(x)
 #define SPREAD_BYTE(x) _mm256_set1_epi8(x)
 #define LOAD_FLOATS(p) _mm256_loadu_ps(p)
@@ -264,9 +266,12 @@ static const unsigned char e2m1_times_2_plus_12[16] = { 12, 13, 14, 15, 16, 18, 
 /* Step i of the steps that LANES groups take: which group's scale each lane needs. */
 static void make_orders(int32_t orders[MOST_ORDERS][LANES], size_t lanes_per_group)
 {
+	unsigned shift = 0; /* a group is a power of two, and this is done for every few rows */
+	while ((size_t)1 << shift < lanes_per_group)
+		shift++;
 	for (size_t i = 0; i < lanes_per_group; i++)
 		for (size_t l = 0; l < LANES; l++)
-			orders[i][l] = (int32_t)((i * LANES + l) / lanes_per_group);
+			orders[i][l] = (int32_t)((uint32_t)(i * LANES + l) >> shift);
 }
 
 /* The codes at the end of a row that fill no vector. */
@@ -340,7 +345,7 @@ TN_INLINE void multiply(float *y, const struct rows *rows, const struct vector *
 	}
 	TN_UNROLL(4)
 	for (int r = 0; r < n; r++)
-		y[r] = SUM(sum.codes[r]) + SUM(sum.biases[r]);
+		y[r] = SUM(ADD(sum.codes[r], sum.biases[r]));
 }
 
 TN_INLINE void multiply_as(float *y, const struct rows *rows, const struct vector *x, int n, unsigned planes,
@@ -404,6 +409,8 @@ void TN_ISA_NAME(tn_planes_rows)(float *y, size_t y_stride, const struct tn_prod
 {
 	int32_t orders[MOST_ORDERS][LANES];
 	make_orders(orders, p->format->group / 8u);
+	const struct vector first = vector_at(p, planes, w, (const int32_t(*)[LANES])orders);
+	const size_t bytes = vector_bytes(p);
 	for (size_t i = 0, n; i < rows; i += n) {
 		struct rows now = { { NULL }, { NULL }, { NULL } };
 		n = rows - i >= ROWS ? ROWS : 1;
@@ -415,7 +422,10 @@ void TN_ISA_NAME(tn_planes_rows)(float *y, size_t y_stride, const struct tn_prod
 						(i + r) * w->stride[TN_PART_BIASES];
 		}
 		for (size_t t = 0; t < p->m; t++) {
-			struct vector x = vector_at(p, planes + t * vector_bytes(p), w, (const int32_t(*)[LANES])orders);
+			struct vector x = first;
+			x.bytes += t * bytes;
+			x.scales += t * bytes / sizeof *x.scales;
+			x.sums += t * bytes / sizeof *x.sums;
 			multiply_rows(y + t * y_stride + i, &now, &x, (int)n, planes_of(p), kind_of(p->format));
 		}
 	}
