@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Decoding: affine codes of 4 and 8 bits 16 at a time; the plain decoders do the rest. The same bits: product and sum are fused
- * for F32 alone, as there. */
+/* Decoding: affine codes of 4 and 8 bits and E2M1 codes 16 at a time, 16-bit floats in dense_arm.c; the plain decoders do the rest.
+ * The same bits: product and sum are fused for F32 alone, as there. */
 #include "kernels/arm/override_arm.h"
 
 #define CODEC(name) extern const struct tn_codec TN_ISA_NAME(tn_codec_##name);
@@ -55,13 +55,44 @@ TN_INLINE void decode_affine(float *dst, const struct tn_row *row, const struct 
 		decode_affine_as(dst, row, f->group, cols, bits, TN_BF16);
 }
 
+/* The upper halves of what E2M1 codes stand for, byte by byte. */
+static const uint8_t e2m1_high[16] = { 0x00, 0x3F, 0x3F, 0x3F, 0x40, 0x40, 0x40, 0x40, 0x80, 0xBF, 0xBF, 0xBF, 0xC0, 0xC0, 0xC0, 0xC0 };
+static const uint8_t e2m1_low[16] = { 0x00, 0x00, 0x80, 0xC0, 0x00, 0x40, 0x80, 0xC0, 0x00, 0x00, 0x80, 0xC0, 0x00, 0x40, 0x80, 0xC0 };
+
+TN_INLINE void scale_8(float *dst, uint8x16_t halves, float scale)
+{
+	uint16x8_t h = vreinterpretq_u16_u8(halves);
+	vst1q_f32(dst, vmulq_n_f32(vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(h), 16)), scale));
+	vst1q_f32(dst + 4, vmulq_n_f32(vreinterpretq_f32_u32(vshll_high_n_u16(h, 16)), scale));
+}
+
+TN_INLINE void decode_e2m1(float *dst, const struct tn_row *row, size_t cols, const size_t group)
+{
+	const unsigned char *src = row->part[TN_PART_WEIGHT], *scales = row->part[TN_PART_SCALES];
+	const uint8x16_t high = vld1q_u8(e2m1_high), low = vld1q_u8(e2m1_low);
+	for (size_t g = 0; g < cols / group; g++) {
+		float scale = group == 32 ? e8m0_decode(scales[g]) : tn_f32_from_f8_e4m3(scales[g]);
+		for (size_t i = 0; i < group; i += 16, src += 8, dst += 16) {
+			uint8x16_t codes = codes_of(src, 4), h = vqtbl1q_u8(high, codes), l = vqtbl1q_u8(low, codes);
+			scale_8(dst, vzip1q_u8(l, h), scale);
+			scale_8(dst + 8, vzip2q_u8(l, h), scale);
+		}
+	}
+}
+
 void TN_ISA_NAME(tn_arm_decode)(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols)
 {
-	int bits = f->codec == TN_CODEC_affine && !f->like_mlx ? f->bits : 0;
-	if (bits == 4)
+	int exact = !f->like_mlx && !f->has_global_scale;
+	if (f->codec == TN_CODEC_dense && TN_ISA_NAME(tn_arm_decode_dense)(dst, row->part[TN_PART_WEIGHT], cols, f->dtype))
+		return;
+	if (f->codec == TN_CODEC_affine && exact && f->bits == 4)
 		decode_affine(dst, row, f, cols, 4);
-	else if (bits == 8)
+	else if (f->codec == TN_CODEC_affine && exact && f->bits == 8)
 		decode_affine(dst, row, f, cols, 8);
+	else if (f->codec == TN_CODEC_mxfp4 && exact)
+		decode_e2m1(dst, row, cols, 32);
+	else if (f->codec == TN_CODEC_nvfp4 && exact)
+		decode_e2m1(dst, row, cols, 16);
 	else
 		plain[f->codec]->decode(dst, row, f, cols);
 }

@@ -2,14 +2,26 @@
 #include "kernels/arm/override_arm.h"
 #include "kernels/vector/dots.h"
 
-/* Written once, with the table that points at it. */
-static struct tn_codec affine;
+/* Written once, with the table that points at them. */
+static struct tn_codec dense, affine, mxfp4, nvfp4;
+
+static void override_codecs(struct tn_kernels *k)
+{
+	dense = *k->codec[TN_CODEC_dense];
+	affine = *k->codec[TN_CODEC_affine];
+	mxfp4 = *k->codec[TN_CODEC_mxfp4];
+	nvfp4 = *k->codec[TN_CODEC_nvfp4];
+	dense.decode = affine.decode = mxfp4.decode = nvfp4.decode = TN_ISA_NAME(tn_arm_decode);
+	dense.encode = TN_ISA_NAME(tn_arm_encode_dense);
+	k->codec[TN_CODEC_dense] = &dense;
+	k->codec[TN_CODEC_affine] = &affine;
+	k->codec[TN_CODEC_mxfp4] = &mxfp4;
+	k->codec[TN_CODEC_nvfp4] = &nvfp4;
+}
 
 void TN_ISA_NAME(tn_kernels_override)(struct tn_kernels *k)
 {
-	affine = *k->codec[TN_CODEC_affine];
-	affine.decode = TN_ISA_NAME(tn_arm_decode);
-	k->codec[TN_CODEC_affine] = &affine;
+	override_codecs(k);
 	k->product_bytes = TN_ISA_NAME(tn_arm_product_bytes);
 	k->product_prepare = TN_ISA_NAME(tn_arm_product_prepare);
 	k->product_scratch_bytes = TN_ISA_NAME(tn_arm_product_scratch);

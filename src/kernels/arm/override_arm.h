@@ -10,6 +10,10 @@
 /* decode of any codec (decode_arm.c). */
 void TN_ISA_NAME(tn_arm_decode)(float *dst, const struct tn_row *row, const struct tn_format *format, size_t cols);
 
+/* 16-bit floats (dense_arm.c); decoding returns 0 for other dtypes. */
+int TN_ISA_NAME(tn_arm_decode_dense)(float *dst, const void *src, size_t n, tn_dtype dtype);
+void TN_ISA_NAME(tn_arm_encode_dense)(const struct tn_row_out *row, const float *src, const struct tn_format *f, size_t cols);
+
 /* Which of the products takes what (product_arm.c). */
 size_t TN_ISA_NAME(tn_arm_product_bytes)(const struct tn_product *p);
 void TN_ISA_NAME(tn_arm_product_prepare)(void *prepared, const struct tn_product *p, const float *x, size_t x_stride);
