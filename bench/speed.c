@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { MATRICES = 10, OUT = 4096, TASK_ROWS = 64, FUSE_ROWS = 512, SCRATCH = 1 << 20, MOST_ROUNDS = 101 };
+enum { MATRICES = 10, OUT = 4096, TASK_ROWS = 64, FUSE_ROWS = 512, SCRATCH = 1 << 20, MOST_ROUNDS = 101, MOST_RANK = 64 };
 
 #define ISA(name, arch, needs, flags) double bench_peak_##name(size_t rounds, float *sink);
 TN_ISA_LINES
@@ -49,7 +49,7 @@ struct bench {
 	float *a, *b, *x, *y, *t;
 	void *prepared;
 	unsigned char *scratch;            /* SCRATCH for each worker */
-	int lora;                          /* with the adapter */
+	int lora;                          /* with the adapter, or with all of them */
 	_Atomic unsigned sink;
 };
 
@@ -162,18 +162,37 @@ static tn_status product_task(void *arg, uint64_t task, unsigned worker, struct 
 	return TN_OK;
 }
 
+/* Adapter i of a matrix's worth of them: A and then B. */
+static const uint16_t *factors_of(const struct bench *b, size_t i)
+{
+	size_t ranks = b->row->rank ? i * b->row->rank : i / 4 * 120 + ((size_t)8 << i % 4) - 8;
+	return b->dense[b->turn % MATRICES] + ranks * (b->row->cols + OUT);
+}
+
+/* Tokens with one adapter stand together; so many are one task. */
+static size_t tokens_of_task(const struct bench *b)
+{
+	return b->lora && b->row->m > TOKENS / 16 ? TOKENS / b->row->m : 16;
+}
+
 static tn_status adapter_task(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
 {
 	struct bench *b = arg;
 	const struct row *row = b->row;
-	const uint16_t *factors = b->dense[b->turn % MATRICES] + task * row->rank * (row->cols + OUT);
+	size_t n = tokens_of_task(b), first = task * n, adapter = b->lora ? first * row->m / TOKENS : 0;
+	size_t rank = row->rank ? row->rank : (size_t)8 << adapter % 4;
+	const uint16_t *factors = factors_of(b, adapter);
 	(void)worker;
 	(void)err;
-	b->k->lora_shrink(b->t + task * row->rank, row->rank, factors, TN_BF16, row->rank, row->cols, b->x + task * row->cols,
-			  row->cols, 1);
-	b->k->lora_expand(b->y + task * OUT, OUT, factors + row->rank * row->cols, TN_BF16, row->rank, OUT, b->t + task * row->rank,
-			  row->rank, 1, 2);
+	b->k->lora_shrink(b->t + first * MOST_RANK, rank, factors, TN_BF16, rank, row->cols, b->x + first * row->cols, row->cols, n);
+	b->k->lora_expand(b->y + first * OUT, OUT, factors + rank * row->cols, TN_BF16, rank, OUT, b->t + first * MOST_RANK, rank, n, 2);
 	return TN_OK;
+}
+
+static double adapters(struct bench *b, int all)
+{
+	b->lora = all;
+	return timed(b, adapter_task, TOKENS / tokens_of_task(b));
 }
 
 static double product(struct bench *b, int lora)
@@ -197,7 +216,7 @@ static double ours(struct bench *b)
 	case FUSE_IN_PLACE: return timed(b, fuse_task, OUT / FUSE_ROWS);
 	case QUANTIZE:
 	case DEQUANTIZE: return timed(b, recode_task, OUT / TASK_ROWS);
-	case ADAPTERS: return timed(b, adapter_task, TOKENS);
+	case ADAPTERS: return adapters(b, 1);
 	default: return product(b, b->row->kind == LORA);
 	}
 }
@@ -208,7 +227,7 @@ static size_t source_bytes(const struct bench *b, unsigned part)
 {
 	const struct row *row = b->row;
 	if (row->kind == ADAPTERS)
-		return part ? 0 : TOKENS * row->rank * (row->cols + OUT) * 2;
+		return part ? 0 : (size_t)(factors_of(b, row->m) - factors_of(b, 0)) * 2;
 	if (row->kind == QUANTIZE)
 		return part ? 0 : OUT * row->cols * 2;
 	return OUT * b->row_bytes[part];
@@ -275,7 +294,9 @@ static double dots_limit(struct bench *b)
 {
 	const struct row *row = b->row;
 	float sink = 0;
-	double wanted = 2.0 * OUT * (double)row->cols * (double)(row->rank ? row->rank : row->m), each = b->peak(100000, &sink);
+	double wanted = row->kind == ADAPTERS ? 2.0 * TOKENS * (double)row->rank * (double)(row->cols + OUT)
+					      : 2.0 * OUT * (double)row->cols * (double)(row->rank ? row->rank : row->m);
+	double each = b->peak(100000, &sink);
 	double seconds = timed(b, peak_task, 4 * b->threads);
 	b->sink += (unsigned)sink;
 	return seconds * wanted / (each * 4 * b->threads);
@@ -289,6 +310,7 @@ static double limit(struct bench *b)
 	case READ_SOURCE: return timed(b, read_task, 64);
 	case WRITE_RESULT: return timed(b, write_task, 64);
 	case DOTS: return dots_limit(b);
+	case ONE_ADAPTER: return adapters(b, 0);
 	default: return product(b, 0);
 	}
 }
@@ -375,17 +397,15 @@ static double check_adapters(struct bench *b)
 	memset(b->y, 0, TOKENS * OUT * sizeof *b->y);
 	ours(b);
 	for (size_t t = 0; t < TOKENS; t += 7) {
-		const uint16_t *a = b->dense[b->turn % MATRICES] + t * row->rank * (row->cols + OUT), *f = a + row->rank * row->cols;
-		double z[64];
-		for (size_t k = 0; k < row->rank; k++) {
-			z[k] = 0;
-			for (size_t j = 0; j < row->cols; j++)
-				z[k] += (double)tn_f32_from_bf16(a[k * row->cols + j]) * (double)b->x[t * row->cols + j];
-		}
+		size_t adapter = t * row->m / TOKENS, rank = row->rank ? row->rank : (size_t)8 << adapter % 4;
+		const uint16_t *a = factors_of(b, adapter), *f = a + rank * row->cols;
+		double z[MOST_RANK] = { 0 };
+		for (size_t k = 0; k < rank * row->cols; k++)
+			z[k / row->cols] += (double)tn_f32_from_bf16(a[k]) * (double)b->x[t * row->cols + k % row->cols];
 		for (size_t i = 0; i < OUT; i++) {
 			double sum = 0;
-			for (size_t k = 0; k < row->rank; k++)
-				sum += 2 * z[k] * (double)tn_f32_from_bf16(f[i * row->rank + k]);
+			for (size_t k = 0; k < rank; k++)
+				sum += 2 * z[k] * (double)tn_f32_from_bf16(f[i * rank + k]);
 			error += pow(sum - (double)b->y[t * OUT + i], 2);
 			size += sum * sum;
 		}
@@ -442,7 +462,8 @@ static void make_matrices(struct bench *b)
 static void make(struct bench *b)
 {
 	const struct row *row = b->row;
-	size_t rank = row->rank ? row->rank : 1, m = row->m ? row->m : 1;
+	size_t rank = row->rank ? row->rank : row->kind == ADAPTERS ? MOST_RANK : 1;
+	size_t m = row->kind == ADAPTERS ? TOKENS : row->m ? row->m : 1;
 	struct tn_product p = { &row->format, row->cols, m, row->precision };
 	make_matrices(b);
 	b->factor_a = memory(rank * row->cols * 2);
@@ -457,7 +478,7 @@ static void make(struct bench *b)
 		b->b[i] = tn_f32_from_bf16(b->factor_b[i]);
 	b->x = memory(m * row->cols * 4);
 	b->y = memory(m * OUT * 4);
-	b->t = memory(m * rank * 4);
+	b->t = memory(m * (row->kind == ADAPTERS ? MOST_RANK : rank) * 4);
 	for (size_t i = 0; i < m * row->cols; i++)
 		b->x[i] = some();
 	b->prepared = memory(b->k->product_bytes(&p));
@@ -478,7 +499,7 @@ static double middle(double *values, size_t n)
 
 static void measure(struct bench *b, size_t wanted)
 {
-	static const char *const limits[] = { "memcpy", "read", "write", "dots in registers", "the same without" };
+	static const char *const limits[] = { "memcpy", "read", "write", "dots in registers", "the same without", "one adapter" };
 	double ratio[MOST_ROUNDS], time[MOST_ROUNDS], limit_time[MOST_ROUNDS], error = check(b);
 	size_t n = 0;
 	ours(b);

@@ -6,14 +6,14 @@
 
 enum { TOKENS = 64 };
 enum kind { FUSE, FUSE_IN_PLACE, QUANTIZE, DEQUANTIZE, PRODUCT, LORA, ADAPTERS };
-enum limit { COPY, READ_SOURCE, WRITE_RESULT, DOTS, WITHOUT_LORA };
+enum limit { COPY, READ_SOURCE, WRITE_RESULT, DOTS, WITHOUT_LORA, ONE_ADAPTER };
 
 /* A row of the table. */
 struct row {
 	const char *name;
 	enum kind kind;
 	enum limit limit;
-	size_t cols, m, rank;
+	size_t cols, m, rank;              /* ADAPTERS: m different ones for the TOKENS; rank 0: 8, 16, 32 and 64 in turn */
 	struct tn_format format;
 	enum tn_precision precision;
 	double most;                       /* error that the check allows */
@@ -56,6 +56,9 @@ static const struct row rows[] = {
 	{ "gemm-4-16-m64", PRODUCT, DOTS, 14336, 64, 0, AFFINE(4), TN_PRECISION_16, 5e-5 },
 	{ "gemm-4-int8-m64", PRODUCT, DOTS, 14336, 64, 0, AFFINE(4), TN_PRECISION_INT8, 2e-2 },
 	{ "adapters-64", ADAPTERS, READ_SOURCE, 4096, TOKENS, 16, BF16, TN_PRECISION_EXACT, 1e-5 },
+	{ "adapters-mixed", ADAPTERS, READ_SOURCE, 4096, TOKENS, 0, BF16, TN_PRECISION_EXACT, 1e-5 },
+	{ "adapters-8", ADAPTERS, ONE_ADAPTER, 4096, 8, 16, BF16, TN_PRECISION_EXACT, 1e-5 },
+	{ "adapters-1", ADAPTERS, DOTS, 4096, 1, 16, BF16, TN_PRECISION_EXACT, 1e-5 },
 };
 
 #endif

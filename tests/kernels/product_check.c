@@ -227,11 +227,23 @@ static void check_factor(const struct tn_kernels *k, tn_dtype dtype, size_t rows
 	tt_guard_free(&ys);
 }
 
+/* Ranks that fill vectors, blocks of rows and what is left of them, more rows of x than are spread at once. */
+static void check_expand(const struct tn_kernels *k, tn_dtype dtype)
+{
+	static const size_t ranks[] = { 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160 }, rows[] = { 7, 8, 15, 16, 17, 40 };
+	static const size_t many[] = { 1, 2, 16, 17, 35 };
+	for (size_t r = 0; r < sizeof ranks / sizeof *ranks; r++)
+		for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+			for (size_t m = 0; m < sizeof many / sizeof *many; m++)
+				check_factor(k, dtype, rows[i], ranks[r], many[m], 1);
+}
+
 static void check_factors(const struct tn_kernels *k)
 {
 	static const tn_dtype dtypes[] = { TN_F32, TN_F16, TN_BF16 };
 	static const size_t sizes[] = { 1, 3, 8, 16, 31, 64, 80, 260, 640 };
-	for (size_t d = 0; d < 3; d++)
+	for (size_t d = 0; d < 3; d++) {
+		check_expand(k, dtypes[d]);
 		for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
 			for (size_t rank = 1; rank <= MOST_RANK; rank = rank < 9 ? rank + 1 : 2 * rank)
 				for (size_t m = 1; m <= MOST_M; m += 2) {
@@ -239,6 +251,7 @@ static void check_factors(const struct tn_kernels *k)
 					if (sizes[i] <= MOST_RANK)
 						check_factor(k, dtypes[d], sizes[i], rank, m, 1);
 				}
+	}
 }
 
 /* One value that is not finite, anywhere. */

@@ -13,6 +13,7 @@ enum { LANES = 4, TILE_X = 5 };
 typedef float32x4_t floats;
 #define ZERO() vdupq_n_f32(0)
 #define LOAD(p) vld1q_f32(p)
+#define STORE(p, v) vst1q_f32(p, v)
 #define FMA(a, b, c) vfmaq_f32(c, a, b)
 #define ADD(a, b) vaddq_f32(a, b)
 #define SPREAD(x) vdupq_n_f32(x)
@@ -36,11 +37,20 @@ TN_INLINE floats load_floats(const unsigned char *p, size_t i, tn_dtype dtype)
 	return vreinterpretq_f32_u32(vshll_n_u16(vreinterpret_u16_u8(h), 16));
 }
 
-/* The sums over the lanes of eight vectors. */
-TN_INLINE void store_sums(float *dst, const floats v[8])
+/* Even and odd elements of 2 * LANES numbers of BF16. */
+TN_INLINE void load_pairs(floats v[2], const unsigned char *p)
 {
-	vst1q_f32(dst, vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3])));
-	vst1q_f32(dst + 4, vpaddq_f32(vpaddq_f32(v[4], v[5]), vpaddq_f32(v[6], v[7])));
+	uint32x4_t w = vreinterpretq_u32_u8(vld1q_u8(p));
+	v[0] = vreinterpretq_f32_u32(vshlq_n_u32(w, 16));
+	v[1] = vreinterpretq_f32_u32(vandq_u32(w, vdupq_n_u32(0xFFFF0000u)));
+}
+
+/* `width` vectors, 2 or 4, hold LANES rows of `width` elements, one behind the other: the sum of each row. */
+TN_INLINE floats add_rows(const floats *v, const int width)
+{
+	if (width == 2)
+		return vpaddq_f32(v[0], v[1]);
+	return vpaddq_f32(vpaddq_f32(v[0], v[1]), vpaddq_f32(v[2], v[3]));
 }
 
 #endif

@@ -14,10 +14,14 @@ enum { LANES = 16, TILE_X = 6 };
 typedef __m512 floats;
 #define ZERO() _mm512_setzero_ps()
 #define LOAD(p) _mm512_loadu_ps(p)
+#define STORE(p, v) _mm512_storeu_ps(p, v)
 #define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define ADD(a, b) _mm512_add_ps(a, b)
 #define SPREAD(x) _mm512_set1_ps(x)
 #define SUM(v) _mm512_reduce_add_ps(v)
+#define UNPACK_LOW(a, b) _mm512_unpacklo_ps(a, b)
+#define UNPACK_HIGH(a, b) _mm512_unpackhi_ps(a, b)
+#define SHUFFLE(a, b, how) _mm512_shuffle_ps(a, b, how)
 
 TN_INLINE floats load_bytes(const unsigned char *p)
 {
@@ -31,11 +35,25 @@ TN_INLINE floats load_floats(const unsigned char *p, size_t i, tn_dtype dtype)
 	__m256i h = _mm256_loadu_si256((const __m256i *)(const void *)(p + 2 * i));
 	return dtype == TN_F16 ? _mm512_cvtph_ps(h) : _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
+
+/* Even and odd elements of 2 * LANES numbers of BF16. */
+TN_INLINE void load_pairs(floats v[2], const unsigned char *p)
+{
+	__m512i w = _mm512_loadu_si512(p);
+	v[0] = _mm512_castsi512_ps(_mm512_slli_epi32(w, 16));
+	v[1] = _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32((int)0xFFFF0000)));
+}
+
+TN_INLINE floats reorder(floats v, const int32_t order[16])
+{
+	return _mm512_permutexvar_ps(_mm512_loadu_si512(order), v);
+}
 #else
 enum { LANES = 8, TILE_X = 3 };
 typedef __m256 floats;
 #define ZERO() _mm256_setzero_ps()
 #define LOAD(p) _mm256_loadu_ps(p)
+#define STORE(p, v) _mm256_storeu_ps(p, v)
 #define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define ADD(a, b) _mm256_add_ps(a, b)
 
@@ -47,6 +65,9 @@ TN_INLINE float sum_of(floats v)
 }
 #define SPREAD(x) _mm256_set1_ps(x)
 #define SUM(v) sum_of(v)
+#define UNPACK_LOW(a, b) _mm256_unpacklo_ps(a, b)
+#define UNPACK_HIGH(a, b) _mm256_unpackhi_ps(a, b)
+#define SHUFFLE(a, b, how) _mm256_shuffle_ps(a, b, how)
 
 TN_INLINE floats load_bytes(const unsigned char *p)
 {
@@ -60,23 +81,56 @@ TN_INLINE floats load_floats(const unsigned char *p, size_t i, tn_dtype dtype)
 	__m128i h = _mm_loadu_si128((const __m128i *)(const void *)(p + 2 * i));
 	return dtype == TN_F16 ? _mm256_cvtph_ps(h) : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
 }
+
+TN_INLINE void load_pairs(floats v[2], const unsigned char *p)
+{
+	__m256i w = _mm256_loadu_si256((const __m256i *)(const void *)p);
+	v[0] = _mm256_castsi256_ps(_mm256_slli_epi32(w, 16));
+	v[1] = _mm256_castsi256_ps(_mm256_and_si256(w, _mm256_set1_epi32((int)0xFFFF0000)));
+}
+
+TN_INLINE floats reorder(floats v, const int32_t order[8])
+{
+	return _mm256_permutevar8x32_ps(v, _mm256_loadu_si256((const __m256i *)(const void *)order));
+}
 #endif
 
-/* The sums over the lanes of eight vectors. */
-TN_INLINE void store_sums(float *dst, const floats v[8])
+/* In each 128 bits: the sums of the four elements there, of four vectors. */
+TN_INLINE floats add_fours(const floats v[4])
 {
-	__m256 half[8];
-	TN_UNROLL(8)
-	for (int i = 0; i < 8; i++) {
+	floats a = ADD(UNPACK_LOW(v[0], v[1]), UNPACK_HIGH(v[0], v[1]));
+	floats b = ADD(UNPACK_LOW(v[2], v[3]), UNPACK_HIGH(v[2], v[3]));
+	return ADD(SHUFFLE(a, b, 0x44), SHUFFLE(a, b, 0xEE));
+}
+
+/* `width` vectors hold LANES rows of `width` elements, one behind the other: the sum of each row. */
+TN_INLINE floats add_rows(const floats *v, const int width)
+{
 #if defined(__AVX512F__)
-		half[i] = _mm256_add_ps(_mm512_castps512_ps256(v[i]), _mm512_extractf32x8_ps(v[i], 1));
+	static const int32_t by_twos[16] = { 0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15 };
+	static const int32_t by_fours[16] = { 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15 };
+	static const int32_t by_eights[16] = { 0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15 };
+	if (width == 2)
+		return reorder(ADD(SHUFFLE(v[0], v[1], 0x88), SHUFFLE(v[0], v[1], 0xDD)), by_twos);
+	if (width == 4)
+		return reorder(add_fours(v), by_fours);
+	floats a = add_fours(v), b = add_fours(v + 4);
+	if (width == 8)
+		return reorder(ADD(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD)), by_eights);
+	floats c = add_fours(v + 8), d = add_fours(v + 12);
+	a = ADD(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xEE));
+	c = ADD(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xEE));
+	return ADD(_mm512_shuffle_f32x4(a, c, 0x88), _mm512_shuffle_f32x4(a, c, 0xDD));
 #else
-		half[i] = v[i];
+	static const int32_t by_twos[8] = { 0, 1, 4, 5, 2, 3, 6, 7 };
+	static const int32_t by_fours[8] = { 0, 4, 1, 5, 2, 6, 3, 7 };
+	if (width == 2)
+		return reorder(ADD(SHUFFLE(v[0], v[1], 0x88), SHUFFLE(v[0], v[1], 0xDD)), by_twos);
+	if (width == 4)
+		return reorder(add_fours(v), by_fours);
+	floats a = add_fours(v), b = add_fours(v + 4);
+	return ADD(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
 #endif
-	}
-	__m256 a = _mm256_hadd_ps(_mm256_hadd_ps(half[0], half[1]), _mm256_hadd_ps(half[2], half[3]));
-	__m256 b = _mm256_hadd_ps(_mm256_hadd_ps(half[4], half[5]), _mm256_hadd_ps(half[6], half[7]));
-	_mm256_storeu_ps(dst, _mm256_add_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31)));
 }
 
 #endif
