@@ -5,9 +5,9 @@
 
 #include "adapter/selection.h"
 #include "base/error.h"
+#include "base/sort.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { LONGEST_NAME = 1024 };
@@ -58,15 +58,13 @@ tn_status tn_joint_index(struct tn_joint *j, struct tn_error *err)
 	TN_TRY(tn_arena_array(j->arena, count, sizeof *pairs, &pairs, err));
 	for (size_t i = 0; i < count; i++)
 		pairs[i] = (struct pair){ j->targets[i].name, i };
-	if (count > 1)
-		qsort(pairs, count, sizeof *pairs, compare_pairs);
+	tn_sort(pairs, count, sizeof *pairs, compare_pairs);
 	for (size_t i = 0; i < count; i++) {
 		n->by_name[i] = pairs[i].name;
 		n->by_name_target[i] = pairs[i].at;
 		pairs[i].at = i;
 	}
-	if (count > 1)
-		qsort(pairs, count, sizeof *pairs, compare_pairs_behind);
+	tn_sort(pairs, count, sizeof *pairs, compare_pairs_behind);
 	for (size_t i = 0; i < count; i++)
 		n->from_behind[i] = pairs[i].at;
 	n->count = count;

@@ -6,10 +6,10 @@
 #include "adapter/selection.h"
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/sort.h"
 #include "base/text.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { MOST_PARAMETERS = 32 };
@@ -460,8 +460,7 @@ static tn_status group_parts(tn_adapter *adapter, const struct part *parts, size
 		struct group g = { .parts = parts + i, .count = next - i };
 		TN_TRY(make_entry(adapter, &g, err));
 	}
-	if (adapter->count > 1)
-		qsort(adapter->entries, adapter->count, sizeof *adapter->entries, compare_entries);
+	tn_sort(adapter->entries, adapter->count, sizeof *adapter->entries, compare_entries);
 	return TN_OK;
 }
 
@@ -477,8 +476,7 @@ static tn_status collect(tn_adapter *adapter, struct part *parts, struct tn_erro
 		else
 			n++;
 	}
-	if (n > 1)
-		qsort(parts, n, sizeof *parts, compare_parts);
+	tn_sort(parts, n, sizeof *parts, compare_parts);
 	return group_parts(adapter, parts, n, err);
 }
 

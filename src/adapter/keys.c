@@ -19,7 +19,7 @@ struct parts {
 
 static int is_part(const struct parts *p, size_t i, const char *text)
 {
-	return i < p->count && strlen(text) == p->bytes[i] && memcmp(text, p->at[i], p->bytes[i]) == 0;
+	return i < p->count && *text == *p->at[i] && strlen(text) == p->bytes[i] && memcmp(text, p->at[i], p->bytes[i]) == 0;
 }
 
 static void remove_part(struct parts *p, size_t i)

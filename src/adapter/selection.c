@@ -63,7 +63,7 @@ int tn_path_is_head(const char *path)
 	const char *last = tn_path_last(path);
 	uint64_t number;
 	size_t prefix;
-	return !tn_path_in_layer(path, &number, &prefix) && is_one_of(last, strlen(last), names);
+	return is_one_of(last, strlen(last), names) && !tn_path_in_layer(path, &number, &prefix);
 }
 
 int tn_path_is_conv1d(const char *path)

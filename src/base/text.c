@@ -90,6 +90,15 @@ size_t tn_utf8_valid_prefix(const char *bytes, size_t n)
 	const unsigned char *p = (const unsigned char *)bytes;
 	size_t i = 0;
 	while (i < n) {
+		uint64_t word;
+		while (n - i >= sizeof word) { /* mostly ASCII */
+			memcpy(&word, p + i, sizeof word);
+			if (word & 0x8080808080808080u)
+				break;
+			i += sizeof word;
+		}
+		if (i == n)
+			break;
 		size_t length = sequence_length(p + i, n - i);
 		if (!length)
 			break;
@@ -107,4 +116,14 @@ int tn_ends_with(const char *s, const char *suffix)
 {
 	size_t n = strlen(s), m = strlen(suffix);
 	return n >= m && memcmp(s + n - m, suffix, m) == 0;
+}
+
+int tn_join(char *dst, size_t room, const char *a, size_t a_bytes, const char *b, size_t b_bytes)
+{
+	if (a_bytes >= room || b_bytes >= room - a_bytes)
+		return 0;
+	memcpy(dst, a, a_bytes);
+	memcpy(dst + a_bytes, b, b_bytes);
+	dst[a_bytes + b_bytes] = '\0';
+	return 1;
 }

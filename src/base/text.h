@@ -29,4 +29,7 @@ size_t tn_utf8_valid_prefix(const char *bytes, size_t n);
 int tn_starts_with(const char *s, const char *prefix);
 int tn_ends_with(const char *s, const char *suffix);
 
+/* The two texts in one; 0 when `room` bytes are too few for them and a NUL. */
+int tn_join(char *dst, size_t room, const char *a, size_t a_bytes, const char *b, size_t b_bytes);
+
 #endif

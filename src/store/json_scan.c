@@ -122,12 +122,29 @@ static int32_t decode_escape(const char **p, const char *end)
 	return 0x10000 + ((unit - 0xD800) << 10) + (low - 0xDC00);
 }
 
+/* How many of eight bytes stand for themselves, from the first on: no quote, no backslash, no control character, ASCII. A borrow
+ * only reaches bytes behind one that does not. */
+static size_t plain_bytes(const char *p)
+{
+	const uint64_t ones = 0x0101010101010101u;
+	uint64_t w, quote, slash;
+	memcpy(&w, p, sizeof w);
+	quote = w ^ ones * '"';
+	slash = w ^ ones * '\\';
+	uint64_t odd = (w | (w - ones * 0x20) | (quote - ones) | (slash - ones)) & ones * 0x80;
+	return odd ? (size_t)__builtin_ctzll(odd) / 8 : 8;
+}
+
 tn_status tn_json_take_string(struct tn_json_scan *scan, struct tn_json_string *out, struct tn_error *err)
 {
 	TN_TRY(tn_json_take(scan, '"', "a string", err));
 	const char *begin = scan->text + scan->pos, *p = begin, *end = scan->text + scan->length;
 	int escaped = 0;
-	while (p < end && *p != '"') {
+	for (;;) {
+		for (size_t n = 8; end - p >= 8 && n == 8; p += n)
+			n = plain_bytes(p);
+		if (p == end || *p == '"')
+			break;
 		if ((unsigned char)*p < 0x20)
 			return tn_json_fail(scan, (size_t)(p - scan->text), err,
 					    "a string holds the control character 0x%02X", (unsigned char)*p);

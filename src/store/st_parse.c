@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/checked.h"
 #include "base/error.h"
+#include "base/sort.h"
 #include "store/json_scan.h"
 #include "store/st_header.h"
 
@@ -36,6 +37,10 @@ static tn_status parse_dtype(struct parse *p, struct tn_tensor *t, struct tn_err
 	struct tn_json_string value;
 	size_t at = p->scan.pos;
 	TN_TRY(tn_json_take_string(&p->scan, &value, err));
+	if (p->count && tn_json_equals(&p->scan, &value, tn_dtype_name(p->tensors[p->count - 1].dtype))) { /* as mostly */
+		t->dtype = p->tensors[p->count - 1].dtype;
+		return TN_OK;
+	}
 	for (int i = 0; i < TN_DTYPE_COUNT; i++)
 		if (tn_json_equals(&p->scan, &value, tn_dtype_name((tn_dtype)i))) {
 			t->dtype = (tn_dtype)i;
@@ -173,7 +178,7 @@ static tn_status check_metadata_keys(struct parse *p, size_t at, struct tn_error
 	size_t n = p->metadata_count;
 	TN_TRY(tn_alloc_array(p->scan.ctx, n, sizeof *sorted, "metadata", &sorted, err));
 	memcpy(sorted, p->metadata, n * sizeof *sorted);
-	qsort(sorted, n, sizeof *sorted, compare_metadata);
+	tn_sort(sorted, n, sizeof *sorted, compare_metadata);
 	tn_status status = TN_OK;
 	for (size_t i = 1; i < n && status == TN_OK; i++)
 		if (strcmp(sorted[i - 1].key, sorted[i].key) == 0)
@@ -312,8 +317,7 @@ static tn_status index_names(struct parse *p, const struct tn_tensor ***out, str
 	TN_TRY(tn_arena_array(p->arena, p->count, sizeof *by_name, &by_name, err));
 	for (size_t i = 0; i < p->count; i++)
 		by_name[i] = &p->tensors[i];
-	if (p->count > 1)
-		qsort(by_name, p->count, sizeof *by_name, compare_names);
+	tn_sort(by_name, p->count, sizeof *by_name, compare_names);
 	for (size_t i = 1; i < p->count; i++)
 		if (strcmp(by_name[i - 1]->name, by_name[i]->name) == 0)
 			return tn_fail(err, TN_E_FORMAT, by_name[i]->name, "the header of '%s' has the tensor '%.100s' twice",
@@ -360,14 +364,9 @@ tn_status tn_st_header_parse(struct tn_arena *arena, const char *text, size_t le
 		return status;
 	}
 	const struct tn_tensor **by_name = NULL;
+	tn_sort(p.tensors, p.count, sizeof *p.tensors, compare_offsets);
 	TN_TRY(index_names(&p, &by_name, err));
-	if (p.count > 1)
-		qsort(p.tensors, p.count, sizeof *p.tensors, compare_offsets);
 	TN_TRY(check_offsets(&p, file_bytes, err));
-	for (size_t i = 0; i < p.count; i++)
-		by_name[i] = &p.tensors[i];
-	if (p.count > 1)
-		qsort(by_name, p.count, sizeof *by_name, compare_names);
 	*out = (struct tn_st_header){ p.tensors, by_name, p.count, p.metadata, p.metadata_count };
 	return TN_OK;
 }
