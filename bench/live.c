@@ -2,7 +2,7 @@
 /* Adapters on a live base of an 8B Llama's shape: attaching, swapping and detaching beside one read of the same bytes, a batch
  * with an adapter for every row, and what swaps do to the steps of another thread.
  *
- *   live FOLDER     a place for 16 GB of holes and 84 MB of adapter */
+ *   live FOLDER [PART...]     a place for 16 GB of holes and 84 MB of adapter; parts: attach, many, rows, swaps */
 #include "tenon/tenon.h"
 
 #include <fcntl.h>
@@ -317,14 +317,22 @@ static void time_swaps(tn_context *ctx, tn_live *live, const char *folder)
 	tn_adapter_close(s.adapter);
 }
 
+static int is_wanted(int argc, char **argv, const char *part)
+{
+	int wanted = argc == 2;
+	for (int i = 2; i < argc; i++)
+		wanted |= strcmp(argv[i], part) == 0;
+	return wanted;
+}
+
 int main(int argc, char **argv)
 {
 	char base[4000], large[4000], small[4000];
 	tn_context *ctx;
 	tn_checkpoint *checkpoint;
 	tn_live *live;
-	if (argc != 2)
-		return fprintf(stderr, "usage: live FOLDER\n"), 2;
+	if (argc < 2)
+		return fprintf(stderr, "usage: live FOLDER [PART...]\n"), 2;
 	snprintf(base, sizeof base, "%s/base", argv[1]);
 	snprintf(large, sizeof large, "%s/r16", argv[1]);
 	snprintf(small, sizeof small, "%s/r1", argv[1]);
@@ -336,10 +344,14 @@ int main(int argc, char **argv)
 	double begun = seconds();
 	must(tn_live_open(checkpoint, NULL, &live, &err) == TN_OK);
 	printf("%-44s %9.3f ms\n", "open a base of 224 modules live", (seconds() - begun) * 1e3);
-	time_attaching(ctx, live, large);
-	time_many(ctx, live, small);
-	time_rows(ctx, live, small);
-	time_swaps(ctx, live, small);
+	if (is_wanted(argc, argv, "attach"))
+		time_attaching(ctx, live, large);
+	if (is_wanted(argc, argv, "many"))
+		time_many(ctx, live, small);
+	if (is_wanted(argc, argv, "rows"))
+		time_rows(ctx, live, small);
+	if (is_wanted(argc, argv, "swaps"))
+		time_swaps(ctx, live, small);
 	tn_live_close(live);
 	tn_checkpoint_close(checkpoint);
 	tn_context_destroy(ctx);

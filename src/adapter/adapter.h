@@ -62,12 +62,20 @@ tn_status tn_adapter_load_delta(const tn_adapter *adapter, const struct tn_adapt
 				const struct tn_delta_shape *shape, struct tn_delta *delta, struct tn_buffer *memory,
 				struct tn_error *err);
 
-/* A factor as it stands in the file, without going through float32: [groups, rank, features], or with by_feature [groups,
- * features, rank], in the dtype of the file. Only for plain ones: whole, F32, F16 or BF16, and multiplied by nothing.
- * dst [t->bytes], aligned to the dtype. TN_E_FORMAT: it holds NaN or infinity. */
+/* Factors as they stand in the file, without going through float32: [groups, rank, features], or with by_feature [groups,
+ * features, rank], in the dtype of the file. Only for plain ones: whole, F32, F16 or BF16, and multiplied by nothing. */
 int tn_adapter_factor_is_plain(const struct tn_adapter_entry *entry, const struct tn_delta_shape *shape, int is_b);
-tn_status tn_adapter_read_factor(const tn_adapter *adapter, const struct tn_adapter_entry *entry, int is_b, int by_feature,
-				 void *dst, struct tn_error *err);
+struct tn_factor_read {
+	const struct tn_adapter_entry *entry;
+	int is_b, by_feature;
+	const void **out;       /* gets where it is then, aligned to 64 */
+	size_t at;              /* in the memory of all of them */
+};
+/* Puts them into the order of the file, and gives each its place in memory. Returns how many bytes that takes. */
+uint64_t tn_adapter_place_factors(struct tn_factor_read *reads, size_t count);
+/* Reads them, what stands together at once. TN_E_FORMAT: one holds NaN or infinity. */
+tn_status tn_adapter_read_factors(const tn_adapter *adapter, const struct tn_factor_read *reads, size_t count, void *memory,
+				  struct tn_error *err);
 
 /* The bias of an entry as a delta of one row. */
 tn_status tn_adapter_load_bias(const tn_adapter *adapter, const struct tn_adapter_entry *entry, struct tn_delta *delta,

@@ -92,9 +92,8 @@ static int rename_module(const struct fronts *f, const char *name, char out[LONG
 	if (!f->known || n >= LONGEST_NAME)
 		return 0;
 	if (n >= f->base_bytes && memcmp(name, f->base, f->base_bytes) == 0)
-		return snprintf(out, LONGEST_NAME, "%.*s%.*s", (int)f->adapter_bytes, f->adapter, (int)(n - f->base_bytes),
-				name + f->base_bytes) < LONGEST_NAME;
-	snprintf(out, LONGEST_NAME, "%.*s", (int)n, name);
+		return tn_join(out, LONGEST_NAME, f->adapter, f->adapter_bytes, name + f->base_bytes, n - f->base_bytes);
+	tn_join(out, LONGEST_NAME, name, n, "", 0);
 	/* a base that begins otherwise may hold more than the model that was trained: a vision tower, for example */
 	return !f->base_bytes || !tn_path_in_layer(out, &number, &bytes);
 }

@@ -3,8 +3,10 @@
 #include "adapter/adapter.h"
 
 #include "base/error.h"
+#include "base/sort.h"
 #include "base/transpose.h"
 #include "kernels/kernels.h"
+#include "store/safetensors.h"
 
 #include <math.h>
 #include <string.h>
@@ -144,22 +146,100 @@ int tn_adapter_factor_is_plain(const struct tn_adapter_entry *e, const struct tn
 	       !(is_b && shape->heads) && order_of(f, e->groups, e->module.rank, features) != BY_STRIDES;
 }
 
-tn_status tn_adapter_read_factor(const tn_adapter *adapter, const struct tn_adapter_entry *e, int is_b, int by_feature,
-				 void *dst, struct tn_error *err)
+/* ---- as they stand ----------------------------------------------------------------------------------------- */
+
+static const struct tn_tensor *tensor_of(const struct tn_factor_read *r)
 {
-	const struct tn_factor *f = is_b ? &e->b : &e->a;
-	const struct tn_tensor *t = f->tensor;
-	uint64_t features = is_b ? e->module.out_features : e->module.in_features;
-	enum order order = order_of(f, e->groups, e->module.rank, features);
-	struct tn_buffer raw = { 0 };
-	if (order == (by_feature ? BY_FEATURE : BY_RANK)) {
-		TN_TRY(tn_safetensors_read(adapter->file, t, 0, dst, (size_t)t->bytes, err));
-	} else {
-		TN_TRY(tn_safetensors_load(adapter->file, t->name, &raw, NULL, err));
-		turn(dst, raw.data, order, e->groups, e->module.rank, features, tn_dtype_bits(t->dtype) / 8);
-		tn_buffer_release(adapter->ctx, &raw);
+	return (r->is_b ? &r->entry->b : &r->entry->a)->tensor;
+}
+
+static uint64_t features_of(const struct tn_factor_read *r)
+{
+	return r->is_b ? r->entry->module.out_features : r->entry->module.in_features;
+}
+
+/* Whether the file has it in the other order. */
+static int is_turned(const struct tn_factor_read *r)
+{
+	const struct tn_adapter_entry *e = r->entry;
+	return order_of(r->is_b ? &e->b : &e->a, e->groups, e->module.rank, features_of(r)) != (r->by_feature ? BY_FEATURE : BY_RANK);
+}
+
+static int compare_reads(const void *a, const void *b)
+{
+	const struct tn_tensor *x = tensor_of(a), *y = tensor_of(b);
+	return (x->offset > y->offset) - (x->offset < y->offset);
+}
+
+uint64_t tn_adapter_place_factors(struct tn_factor_read *reads, size_t count)
+{
+	uint64_t at = 0;
+	tn_sort(reads, count, sizeof *reads, compare_reads);
+	for (size_t i = 0; i < count; i++) {
+		reads[i].at = (size_t)at;
+		at = (at + tensor_of(&reads[i])->bytes + 63) / 64 * 64;
 	}
+	return at;
+}
+
+static tn_status read_turned(const tn_adapter *adapter, const struct tn_factor_read *r, void *dst, struct tn_error *err)
+{
+	const struct tn_adapter_entry *e = r->entry;
+	const struct tn_tensor *t = tensor_of(r);
+	struct tn_buffer raw;
+	TN_TRY(tn_tensor_load(adapter->file, t, &raw, err));
+	turn(dst, raw.data, r->by_feature ? BY_RANK : BY_FEATURE, e->groups, e->module.rank, features_of(r),
+	     tn_dtype_bits(t->dtype) / 8);
+	tn_buffer_release(adapter->ctx, &raw);
 	return adapter->ctx->kernels->all_finite(dst, t->dtype, (size_t)t->elements) ? TN_OK : explain_nonfinite(adapter, t, err);
+}
+
+/* How many of the reads are one: of one dtype, one behind the other in the file as in memory. */
+static size_t run_length(const struct tn_factor_read *reads, size_t count)
+{
+	size_t n = 1;
+	for (; n < count && !is_turned(&reads[n]); n++) {
+		const struct tn_tensor *last = tensor_of(&reads[n - 1]), *next = tensor_of(&reads[n]);
+		if (next->offset != last->offset + last->bytes || reads[n].at != reads[n - 1].at + last->bytes || next->dtype != last->dtype)
+			break;
+	}
+	return n;
+}
+
+/* In pieces that are still in the second cache when they are looked at. */
+static tn_status read_run(const tn_adapter *adapter, const struct tn_factor_read *reads, size_t count, unsigned char *dst,
+			  struct tn_error *err)
+{
+	enum { PIECE = 1 << 18 };
+	const struct tn_tensor *first = tensor_of(reads), *last = tensor_of(&reads[count - 1]);
+	size_t bytes = (size_t)(last->offset + last->bytes - first->offset), unit = tn_dtype_bits(first->dtype) / 8;
+	int finite = 1;
+	for (size_t done = 0, n; done < bytes; done += n) {
+		n = bytes - done < PIECE ? bytes - done : PIECE;
+		TN_TRY(tn_safetensors_read_on(adapter->file, first, done, dst + done, n, err));
+		finite &= adapter->ctx->kernels->all_finite(dst + done, first->dtype, n / unit);
+	}
+	for (size_t i = 0; i < count && !finite; i++)
+		TN_TRY(explain_nonfinite(adapter, tensor_of(&reads[i]), err));
+	return TN_OK;
+}
+
+tn_status tn_adapter_read_factors(const tn_adapter *adapter, const struct tn_factor_read *reads, size_t count, void *memory,
+				  struct tn_error *err)
+{
+	unsigned char *dst = memory;
+	for (size_t i = 0, n = 1; i < count; i += n) {
+		n = 1;
+		if (is_turned(&reads[i])) {
+			TN_TRY(read_turned(adapter, &reads[i], dst + reads[i].at, err));
+			continue;
+		}
+		n = run_length(reads + i, count - i);
+		TN_TRY(read_run(adapter, reads + i, n, dst + reads[i].at, err));
+	}
+	for (size_t i = 0; i < count; i++)
+		*reads[i].out = dst + reads[i].at;
+	return TN_OK;
 }
 
 /* ---- one delta ------------------------------------------------------------------------------------------- */

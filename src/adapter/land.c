@@ -2,15 +2,12 @@
 /* Every module of the adapter lands on its tensors of the base, or the error says which one could not and why. */
 #include "adapter/land.h"
 
-#include "adapter/identity.h"
 #include "adapter/selection.h"
 #include "base/error.h"
 #include "base/text.h"
-#include "store/json_doc.h"
 #include "weights/foreign.h"
 
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { LONGEST_NAME = 1024 };
@@ -33,8 +30,7 @@ static tn_status grow(struct tn_arena *arena, void *array, size_t *room, size_t 
 	return TN_OK;
 }
 
-/* The module of another library whose codes that tensor holds. */
-static struct tn_foreign *foreign_of(const struct tn_joint *j, const struct tn_tensor *t)
+struct tn_foreign *tn_joint_foreign_of(const struct tn_joint *j, const struct tn_tensor *t)
 {
 	int codes = 0;
 	struct tn_foreign *f = tn_foreign_set_count(j->foreign) ? tn_foreign_set_owner(j->foreign, t, &codes) : NULL;
@@ -48,7 +44,7 @@ static tn_status find_matrix_of(struct tn_joint *j, struct tn_target *t, struct 
 	struct tn_matrix *m;
 	struct tn_tensor *logical;
 	uint64_t *shape;
-	struct tn_foreign *f = foreign_of(j, t->base);
+	struct tn_foreign *f = tn_joint_foreign_of(j, t->base);
 	if (!f && (!tn_ends_with(t->base->name, ".weight") || !tn_is_triple(j->base, t->base)))
 		return TN_OK;
 	TN_TRY(tn_arena_alloc(j->arena, sizeof *m, &m, err));
@@ -153,63 +149,6 @@ static int is_conv1d(const struct tn_joint *j, const char *path)
 {
 	int fits = tn_model_has_conv1d(j->model_type) || (!*j->model_type && j->adapter->config.fan_in_fan_out);
 	return fits && tn_path_is_conv1d(path);
-}
-
-static size_t first_of(const struct tn_joint *j, const char *const *names)
-{
-	size_t found = TN_NO_TARGET;
-	for (; *names && found == TN_NO_TARGET; names++)
-		found = tn_joint_find(j, *names);
-	return found;
-}
-
-static uint64_t read_count(const json_t *root, const char *key)
-{
-	const json_t *value = json_object_get(root, key);
-	if (!value)
-		value = json_object_get(json_object_get(root, "text_config"), key);
-	return json_is_integer(value) && json_integer_value(value) > 0 ? (uint64_t)json_integer_value(value) : 0;
-}
-
-/* Head and input embedding are one when there is no head, or when config.json ties what the file holds twice. */
-static tn_status read_base(struct tn_joint *j, struct tn_error *err)
-{
-	static const char *const embeddings[] = { "embed_tokens.weight", "wte.weight", "word_embeddings.weight",
-						  "embed_in.weight", "tok_embeddings.weight", NULL };
-	static const char *const heads[] = { "lm_head.weight", "embed_out.weight", "output.weight", NULL };
-	json_t *root = NULL;
-	j->model_type = "";
-	if (j->base->config)
-		TN_TRY(tn_checkpoint_parse_config(j->base, &root, err));
-	const json_t *type = json_object_get(root, "model_type");
-	tn_status status = TN_OK;
-	if (json_is_string(type))
-		status = tn_arena_text(j->arena, json_string_value(type), strlen(json_string_value(type)), &j->model_type, err);
-	j->heads = read_count(root, "num_attention_heads");
-	j->kv_heads = read_count(root, "num_key_value_heads");
-	j->kv_heads = j->kv_heads ? j->kv_heads : j->heads;
-	j->embedding = first_of(j, embeddings);
-	j->head = first_of(j, heads);
-	j->tied = j->embedding != TN_NO_TARGET && (j->head == TN_NO_TARGET || tn_config_ties(root));
-	json_decref(root);
-	return status;
-}
-
-static tn_status list_targets(struct tn_joint *j, struct tn_error *err)
-{
-	if (j->adapter->config.replication_count && tn_foreign_set_count(j->foreign))
-		return tn_fail(err, TN_E_UNSUPPORTED, j->adapter->path, "'%.200s' repeats layers (layer_replication), and '%.200s' is packed "
-			       "by another library; run tenon convert --to mlx, or tenon dequantize, on the base first",
-			       j->adapter->path, j->base->path);
-	if (j->adapter->config.replication_count)
-		return tn_joint_replicate(j, err);
-	for (size_t i = 0; i < tn_checkpoint_count(j->base); i++) {
-		const struct tn_tensor *t = tn_checkpoint_at(j->base, i);
-		const struct tn_foreign *f = foreign_of(j, t);
-		size_t at;
-		TN_TRY(tn_joint_add_target(j, f ? f->weight.name : t->name, t, &at, err));
-	}
-	return TN_OK;
 }
 
 /* A quantized table has its scales and biases copied with it. */
@@ -361,26 +300,37 @@ static tn_status land_bias(struct tn_joint *j, const struct tn_adapter_entry *e,
 	return tn_joint_add_landing(j, target, slot, 0, 0, 1, err);
 }
 
+tn_status tn_joint_name_weight(char *name, size_t room, const struct tn_adapter_entry *e, struct tn_error *err)
+{
+	const char *path = e->module.path, *end = e->of_parameter ? "" : ".weight";
+	if (tn_join(name, room, path, strlen(path), end, strlen(end)))
+		return TN_OK;
+	return tn_fail(err, TN_E_LIMIT, path, "the name of a module is longer than %d bytes", (int)LONGEST_NAME);
+}
+
 /* The tensor that a module's factors change. */
 static tn_status find_matrix(struct tn_joint *j, const struct tn_adapter_entry *e, size_t *out, struct tn_error *err)
 {
 	char name[LONGEST_NAME];
 	const char *path = e->module.path;
-	if ((size_t)snprintf(name, sizeof name, "%s.weight", path) >= sizeof name - 16)
-		return tn_fail(err, TN_E_LIMIT, path, "the name of a module is longer than %d bytes", (int)LONGEST_NAME);
-	*out = e->of_parameter ? tn_joint_find(j, path) : tn_joint_find(j, name);
+	TN_TRY(tn_joint_name_weight(name, sizeof name - 16, e, err));
+	*out = tn_joint_find(j, name);
 	if (*out == TN_NO_TARGET && j->adapter->config.dialect == TN_DIALECT_KOHYA)
 		*out = tn_joint_find_flat(j, path);
-	if (*out == TN_NO_TARGET && e->of_parameter)
+	if (*out == TN_NO_TARGET && e->of_parameter) {
+		snprintf(name, sizeof name, "%s.weight", path);
 		*out = tn_joint_find(j, name);
+	}
 	if (*out == TN_NO_TARGET && j->tied && j->adapter->config.dialect == TN_DIALECT_PEFT && tn_path_is_head(path))
 		return tn_joint_untie(j, path, out, err);
 	if (*out == TN_NO_TARGET) {
 		snprintf(name, sizeof name, "%s.in_proj_weight", path);
 		*out = tn_joint_find(j, name);
 	}
+	if (*out != TN_NO_TARGET)
+		return TN_OK;
 	snprintf(name, sizeof name, e->of_parameter ? "%s" : "%s.weight", path);
-	return *out == TN_NO_TARGET ? tn_joint_fail_missing(j, path, name, err) : TN_OK;
+	return tn_joint_fail_missing(j, path, name, err);
 }
 
 static tn_status land_matrix(struct tn_joint *j, const struct tn_adapter_entry *e, size_t *out, struct tn_error *err)
@@ -460,141 +410,4 @@ tn_status tn_joint_land_entry(struct tn_joint *j, size_t i, int saved, size_t *t
 	else
 		TN_TRY(land_matrix(j, e, &targets[i], err));
 	return check_kernel(j, e, targets[i], err);
-}
-
-static int compare_landings(const void *a, const void *b)
-{
-	const struct tn_landing *x = a, *y = b;
-	if (x->target != y->target)
-		return x->target < y->target ? -1 : 1;
-	if (x->target_row != y->target_row)
-		return x->target_row < y->target_row ? -1 : 1;
-	return (x->slot > y->slot) - (x->slot < y->slot);
-}
-
-struct pair_of_target {
-	const char *name;
-	size_t at;
-};
-
-static int compare_targets(const void *a, const void *b)
-{
-	return strcmp(((const struct pair_of_target *)a)->name, ((const struct pair_of_target *)b)->name);
-}
-
-/* Targets into the order of names, landings behind them. */
-static tn_status sort_joint(struct tn_joint *j, struct tn_error *err)
-{
-	struct pair_of_target *order;
-	size_t *moved;
-	struct tn_target *targets;
-	TN_TRY(tn_arena_array(j->arena, j->target_count, sizeof *order, &order, err));
-	TN_TRY(tn_arena_array(j->arena, j->target_count, sizeof *moved, &moved, err));
-	TN_TRY(tn_arena_array(j->arena, j->target_count, sizeof *targets, &targets, err));
-	for (size_t i = 0; i < j->target_count; i++)
-		order[i] = (struct pair_of_target){ j->targets[i].name, i };
-	if (j->target_count > 1)
-		qsort(order, j->target_count, sizeof *order, compare_targets);
-	for (size_t i = 0; i < j->target_count; i++) {
-		targets[i] = j->targets[order[i].at];
-		moved[order[i].at] = i;
-		if (i && strcmp(targets[i].name, targets[i - 1].name) == 0)
-			return tn_fail(err, TN_E_MISMATCH, targets[i].name, "two tensors of the result are called '%.100s'",
-				       targets[i].name);
-	}
-	j->targets = targets;
-	j->embedding = j->embedding == TN_NO_TARGET ? TN_NO_TARGET : moved[j->embedding];
-	j->head = j->head == TN_NO_TARGET ? TN_NO_TARGET : moved[j->head];
-	for (size_t i = 0; i < j->slot_count; i++)
-		j->slots[i].target = moved[j->slots[i].target];
-	for (size_t i = 0; i < j->landing_count; i++)
-		j->landings[i].target = moved[j->landings[i].target];
-	if (j->landing_count > 1)
-		qsort(j->landings, j->landing_count, sizeof *j->landings, compare_landings);
-	TN_TRY(tn_joint_stack(j, err));
-	for (size_t i = j->landing_count; i-- > 0;) {
-		targets[j->landings[i].target].first_landing = i;
-		targets[j->landings[i].target].landing_count++;
-	}
-	return TN_OK;
-}
-
-/* All modules of one adapter. */
-static tn_status land_adapter(struct tn_joint *j, const struct tn_weighted_adapter *adapter, struct tn_error *err)
-{
-	size_t *targets;
-	j->adapter = adapter->adapter;
-	j->weight = adapter->weight;
-	j->own_landings = j->landing_count;
-	TN_TRY(tn_arena_array(j->arena, j->adapter->count, sizeof *targets, &targets, err));
-	j->entry_target = targets;
-	for (int saved = 1; saved >= 0; saved--)
-		for (size_t i = 0; i < j->adapter->count; i++) {
-			tn_status status = tn_joint_land_entry(j, i, saved, targets, err);
-			if (status == TN_E_MISMATCH)
-				tn_joint_name_misfits(j, i, saved, targets);
-			TN_TRY(status);
-		}
-	TN_TRY(tn_joint_check_selection(j, err));
-	TN_TRY(tn_joint_check_complete(j, err));
-	TN_TRY(tn_joint_settle_ties(j, err));
-	return tn_joint_check_base(j, err);
-}
-
-static tn_status make(struct tn_joint *j, const struct tn_weighted_adapter *adapters, size_t count, struct tn_error *err)
-{
-	j->adapter = adapters[0].adapter;
-	for (size_t i = 0; i < count && count > 1; i++)
-		if (adapters[i].adapter->config.replication_count)
-			return tn_fail(err, TN_E_UNSUPPORTED, adapters[i].adapter->path, "'%.200s' repeats layers (layer_replication), which "
-				       "cannot be combined with other adapters; fuse it alone", adapters[i].adapter->path);
-	TN_TRY(list_targets(j, err));
-	TN_TRY(tn_joint_index(j, err));
-	TN_TRY(read_base(j, err));
-	for (size_t i = 0; i < count; i++)
-		TN_TRY(land_adapter(j, &adapters[i], err));
-	return sort_joint(j, err);
-}
-
-static tn_status make_joint(const struct tn_weighted_adapter *adapters, size_t count, const tn_checkpoint *base, int is_live,
-			    struct tn_arena *arena, struct tn_joint **out, struct tn_error *err)
-{
-	struct tn_joint *j;
-	tn_quant_config *quant = NULL;
-	TN_TRY(tn_arena_alloc(arena, sizeof *j, &j, err));
-	j->ctx = base->ctx;
-	j->base = base;
-	j->arena = arena;
-	j->is_live = is_live;
-	j->embedding = j->head = TN_NO_TARGET;
-	if (base->config)
-		TN_TRY(tn_quant_config_parse(base->ctx, base->config, &quant, err));
-	tn_status status = tn_foreign_set_create_in(arena, base->ctx, base, &j->foreign, err);
-	j->quant = quant;
-	if (status == TN_OK)
-		status = make(j, adapters, count, err);
-	j->quant = NULL;
-	tn_quant_config_destroy(quant);
-	if (status == TN_OK)
-		*out = j;
-	return status;
-}
-
-tn_status tn_joint_make_all(const struct tn_weighted_adapter *adapters, size_t count, const tn_checkpoint *base,
-			    struct tn_arena *arena, struct tn_joint **out, struct tn_error *err)
-{
-	return make_joint(adapters, count, base, 0, arena, out, err);
-}
-
-tn_status tn_joint_make_live(const struct tn_weighted_adapter *adapters, size_t count, const tn_checkpoint *base,
-			     struct tn_arena *arena, struct tn_joint **out, struct tn_error *err)
-{
-	return make_joint(adapters, count, base, 1, arena, out, err);
-}
-
-tn_status tn_joint_make(const tn_adapter *adapter, const tn_checkpoint *base, struct tn_arena *arena,
-			struct tn_joint **out, struct tn_error *err)
-{
-	struct tn_weighted_adapter one = { adapter, 1 };
-	return tn_joint_make_all(&one, 1, base, arena, out, err);
 }

@@ -80,7 +80,7 @@ struct tn_joint {
 	const tn_adapter *adapter;    /* the one whose modules are landing */
 	double weight;
 	size_t own_landings;          /* the first of its landings */
-	const tn_quant_config *quant; /* of the base; NULL: none */
+	tn_quant_config *quant;       /* of the base; NULL: none */
 	struct tn_base_names *names;
 	const char *model_type;       /* of config.json, or "" */
 	uint64_t heads, kv_heads;     /* of config.json; 0: it does not say */
@@ -104,8 +104,13 @@ tn_status tn_joint_make(const tn_adapter *adapter, const tn_checkpoint *base, st
 tn_status tn_joint_make_all(const struct tn_weighted_adapter *adapters, size_t count, const tn_checkpoint *base,
 			    struct tn_arena *arena, struct tn_joint **out, struct tn_error *err);
 
-/* The same for a live base, where a bias also lands on a module that has none: its target is new. */
-tn_status tn_joint_make_live(const struct tn_weighted_adapter *adapters, size_t count, const tn_checkpoint *base,
+/* What does not depend on adapters: a joint on which none has landed, of a live base. Joints begin as copies of it, so it and
+ * its arena outlive them; it is not changed by them. Closed before the arena is released; NULL allowed. */
+tn_status tn_joint_open_base(const tn_checkpoint *base, struct tn_arena *arena, struct tn_joint **out, struct tn_error *err);
+void tn_joint_close_base(struct tn_joint *empty);
+
+/* The same as tn_joint_make_all for a live base, where a bias also lands on a module that has none: its target is new. */
+tn_status tn_joint_make_live(const struct tn_weighted_adapter *adapters, size_t count, const struct tn_joint *empty,
 			     struct tn_arena *arena, struct tn_joint **out, struct tn_error *err);
 
 /* Logical shape and dtype of a target's values before they are edited. */
@@ -138,6 +143,10 @@ tn_status tn_joint_edit_config(struct tn_joint *joint, const char *key, int is_f
 			       struct tn_error *err);
 
 /* Landings on the same rows become one landing of stacked factors, or the error says why they cannot. */
+/* The module of another library whose codes that tensor holds; NULL: it is of none. */
+struct tn_foreign *tn_joint_foreign_of(const struct tn_joint *joint, const struct tn_tensor *tensor);
+/* The name of a module's weight, or of a parameter that is one itself. */
+tn_status tn_joint_name_weight(char *name, size_t room, const struct tn_adapter_entry *entry, struct tn_error *err);
 tn_status tn_joint_stack(struct tn_joint *joint, struct tn_error *err);
 tn_status tn_joint_index(struct tn_joint *joint, struct tn_error *err);
 tn_status tn_joint_replicate(struct tn_joint *joint, struct tn_error *err);

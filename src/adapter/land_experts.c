@@ -229,8 +229,7 @@ tn_status tn_joint_land_experts(struct tn_joint *j, const struct tn_adapter_entr
 	struct experts x;
 	char name[LONGEST_NAME];
 	*landed = 0;
-	if ((size_t)snprintf(name, sizeof name, e->of_parameter ? "%s" : "%s.weight", e->module.path) >= sizeof name)
-		return tn_fail(err, TN_E_LIMIT, e->module.path, "the name of a module is longer than %d bytes", (int)LONGEST_NAME);
+	TN_TRY(tn_joint_name_weight(name, sizeof name, e, err));
 	size_t target = tn_joint_find(j, name);
 	int as_rows = 0;
 	if (target == TN_NO_TARGET && e->of_parameter)

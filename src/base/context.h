@@ -34,6 +34,10 @@ void tn_free_array(tn_context *ctx, void *ptr, size_t count, size_t size);
 /* A buffer aligned to 64 of exactly `bytes` (0 allowed). */
 tn_status tn_buffer_alloc(tn_context *ctx, size_t bytes, const char *what, struct tn_buffer *out, struct tn_error *err);
 
+/* For memory that is about to be written whole: asks for large pages, which are there, and are given back, in a fraction of the
+ * time. Does nothing for a few megabytes, and where the system has none. */
+void tn_buffer_use_large_pages(const struct tn_buffer *buffer);
+
 /* Sets ctx->kernels to the table of `isa`, or of the best instruction set this CPU has when NULL. Defined on floor 1
  * (kernels/select.c), which this floor does not know: the context only carries the table. */
 tn_status tn_context_pick_kernels(tn_context *ctx, const char *isa, struct tn_error *err);

@@ -5,6 +5,7 @@
 
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
 
 enum { BUFFER_ALIGN = 64 };
 
@@ -85,6 +86,18 @@ tn_status tn_buffer_alloc(tn_context *ctx, size_t bytes, const char *what, struc
 	out->data = data;
 	out->bytes = bytes;
 	return TN_OK;
+}
+
+void tn_buffer_use_large_pages(const struct tn_buffer *buffer)
+{
+#if defined(MADV_HUGEPAGE)
+	enum { PAGE = 4096, LEAST = 4 << 20 };
+	uintptr_t begin = tn_align_up((uintptr_t)buffer->data, PAGE), end = (uintptr_t)buffer->data + buffer->bytes;
+	if (buffer->bytes >= LEAST)
+		madvise((void *)begin, (size_t)(end - begin) & ~(size_t)(PAGE - 1), MADV_HUGEPAGE); /* a wish: it may fail */
+#else
+	(void)buffer;
+#endif
 }
 
 void tn_buffer_release(tn_context *ctx, struct tn_buffer *buffer)

@@ -29,10 +29,45 @@ tn_status tn_attached_buffer(struct tn_attached *a, size_t bytes, const char *wh
 	return TN_OK;
 }
 
+tn_status tn_attached_factors(struct tn_attached *a, uint64_t bytes, void **out, struct tn_error *err)
+{
+	struct tn_live *live = a->live;
+	if (bytes > SIZE_MAX / 2)
+		return tn_fail_nomem(err, "factors", SIZE_MAX);
+	pthread_mutex_lock(&live->publish);
+	if (live->spare.bytes >= bytes && live->spare.bytes / 2 <= bytes) {
+		a->factors = live->spare;
+		live->spare = (struct tn_buffer){ 0 };
+	}
+	pthread_mutex_unlock(&live->publish);
+	if (!a->factors.data) {
+		TN_TRY(tn_buffer_alloc(live->ctx, (size_t)bytes, "factors", &a->factors, err));
+		tn_buffer_use_large_pages(&a->factors);
+	}
+	a->bytes += a->factors.bytes;
+	*out = a->factors.data;
+	return TN_OK;
+}
+
+/* The larger one stays as the spare while adapters are swapped. */
+static void release_factors(struct tn_attached *a)
+{
+	struct tn_live *live = a->live;
+	pthread_mutex_lock(&live->publish);
+	if (live->keeps_spare && a->factors.bytes > live->spare.bytes) {
+		struct tn_buffer kept = a->factors;
+		a->factors = live->spare;
+		live->spare = kept;
+	}
+	pthread_mutex_unlock(&live->publish);
+	tn_buffer_release(live->ctx, &a->factors);
+}
+
 void tn_attached_release(struct tn_attached *a)
 {
 	if (!a || atomic_fetch_sub_explicit(&a->references, 1, memory_order_acq_rel) != 1)
 		return;
+	release_factors(a);
 	for (size_t i = 0; i < a->buffer_count; i++)
 		tn_buffer_release(a->arena.ctx, &a->buffers[i]);
 	struct tn_arena arena = a->arena;
@@ -116,17 +151,12 @@ static tn_status turn(struct tn_attach *t, struct tn_slot *slot, struct tn_error
 	return TN_OK;
 }
 
-/* A factor from the file to where it is kept, when nothing has to be computed. */
-static tn_status read_factor(struct tn_attach *t, const struct tn_slot *slot, int is_b, const void **out, tn_dtype *dtype,
-			     struct tn_error *err)
+/* A factor that is read with the others, when nothing has to be computed. */
+static void read_later(struct tn_attach *t, const struct tn_slot *slot, int is_b, const void **out, tn_dtype *dtype)
 {
-	const struct tn_tensor *from = (is_b ? &slot->entry->b : &slot->entry->a)->tensor;
-	void *memory;
-	TN_TRY(tn_attached_buffer(t->attached, (size_t)from->bytes, from->name, &memory, err));
-	*out = memory;
-	*dtype = from->dtype;
+	*dtype = (is_b ? &slot->entry->b : &slot->entry->a)->tensor->dtype;
 	/* what goes with the rows of W stands by feature */
-	return tn_adapter_read_factor(slot->adapter, slot->entry, is_b, is_b != slot->shape.rows_are_inputs, memory, err);
+	t->factors[t->factor_count++] = (struct tn_factor_read){ slot->entry, is_b, is_b != slot->shape.rows_are_inputs, out, 0 };
 }
 
 static int is_plain(const struct tn_slot *slot)
@@ -135,7 +165,7 @@ static int is_plain(const struct tn_slot *slot)
 	       tn_adapter_factor_is_plain(slot->entry, &slot->shape, 0) && tn_adapter_factor_is_plain(slot->entry, &slot->shape, 1);
 }
 
-static tn_status load_plain(struct tn_attach *t, const struct tn_slot *slot, struct tn_kept *kept, struct tn_error *err)
+static void load_plain(struct tn_attach *t, const struct tn_slot *slot, struct tn_kept *kept)
 {
 	const struct tn_adapter_module *m = &slot->entry->module;
 	struct tn_pair *pair = &kept->pair;
@@ -144,8 +174,8 @@ static tn_status load_plain(struct tn_attach *t, const struct tn_slot *slot, str
 	pair->scale = (float)(m->scale * slot->weight);
 	kept->group_rows = (size_t)(swap ? m->in_features : m->out_features);
 	kept->cols = (size_t)(swap ? m->out_features : m->in_features);
-	TN_TRY(read_factor(t, slot, swap, &pair->a, &pair->a_dtype, err));
-	return read_factor(t, slot, !swap, &pair->b, &pair->b_dtype, err);
+	read_later(t, slot, swap, &pair->a, &pair->a_dtype);
+	read_later(t, slot, !swap, &pair->b, &pair->b_dtype);
 }
 
 static tn_status load_delta(struct tn_attach *t, struct tn_slot *slot, struct tn_kept *kept, struct tn_error *err)
@@ -153,8 +183,10 @@ static tn_status load_delta(struct tn_attach *t, struct tn_slot *slot, struct tn
 	struct tn_delta delta;
 	struct tn_buffer memory, prepared = { 0 };
 	TN_TRY(turn(t, slot, err));
-	if (is_plain(slot))
-		return load_plain(t, slot, kept, err);
+	if (is_plain(slot)) {
+		load_plain(t, slot, kept);
+		return TN_OK;
+	}
 	TN_TRY(tn_adapter_load_delta(slot->adapter, slot->entry, &slot->shape, &delta, &memory, err));
 	delta.scale *= slot->weight;
 	tn_status status = tn_prepare(t->joint, slot, &delta, &prepared, err);
@@ -170,15 +202,21 @@ static tn_status load_delta(struct tn_attach *t, struct tn_slot *slot, struct tn
 /* Each slot once, however many landings it has. */
 static tn_status load_slots(struct tn_attach *t, struct tn_error *err)
 {
-	TN_TRY(tn_arena_array(t->joint->arena, t->joint->slot_count, sizeof *t->kept, &t->kept, err));
-	for (size_t i = 0; i < t->joint->slot_count; i++) {
+	size_t count = t->joint->slot_count;
+	void *memory;
+	TN_TRY(tn_arena_array(t->joint->arena, count, sizeof *t->kept, &t->kept, err));
+	TN_TRY(tn_arena_array(t->joint->arena, 2 * count, sizeof *t->factors, &t->factors, err));
+	for (size_t i = 0; i < count; i++) {
 		struct tn_slot *slot = &t->joint->slots[i];
 		if (slot->kind == TN_SLOT_DELTA)
 			TN_TRY(load_delta(t, slot, &t->kept[i], err));
 		else if (slot->kind == TN_SLOT_TOKENS)
 			TN_TRY(keep_rows(t, slot, &t->kept[i], err));
 	}
-	return TN_OK;
+	if (!t->factor_count)
+		return TN_OK;
+	TN_TRY(tn_attached_factors(t->attached, tn_adapter_place_factors(t->factors, t->factor_count), &memory, err));
+	return tn_adapter_read_factors(t->attached->adapter, t->factors, t->factor_count, memory, err);
 }
 
 /* ---- patches --------------------------------------------------------------------------------------------- */
@@ -291,7 +329,11 @@ static tn_status edit_module(struct tn_attach *t, const struct tn_target *target
 
 size_t tn_attach_module(const struct tn_attach *t, const struct tn_target *target)
 {
-	const struct tn_live *live = t->live;
+	return t->modules[target - t->joint->targets];
+}
+
+static size_t module_of(const struct tn_live *live, const struct tn_target *target)
+{
 	if (target->is_new)
 		return live->head != TN_LIVE_NONE && target->base == live->modules[live->head].weight ? live->head : TN_LIVE_NONE;
 	return tn_live_module_of(live, target->name);
@@ -365,8 +407,13 @@ static tn_status read_joint(struct tn_attach *t, struct tn_error *err)
 {
 	size_t count = t->joint->target_count, small = 0;
 	TN_TRY(refuse_config(t, err));
-	for (size_t i = 0; i < count; i++)
-		small += t->joint->targets[i].landing_count || t->joint->targets[i].replacement;
+	TN_TRY(tn_arena_array(t->joint->arena, count, sizeof *t->modules, &t->modules, err));
+	for (size_t i = 0; i < count; i++) {
+		const struct tn_target *target = &t->joint->targets[i];
+		int changes = target->landing_count || target->replacement != NULL;
+		t->modules[i] = changes ? module_of(t->live, target) : TN_LIVE_NONE;
+		small += (size_t)changes;
+	}
 	TN_TRY(tn_arena_array(t->joint->arena, count, sizeof *t->read, &t->read, err));
 	TN_TRY(tn_arena_array(&t->attached->arena, small, sizeof *t->attached->tensors, &t->attached->tensors, err));
 	TN_TRY(load_slots(t, err));
@@ -387,7 +434,7 @@ static tn_status fill(struct tn_attach *t, const char *name, struct tn_error *er
 	TN_TRY(tn_arena_array(&a->arena, t->live->module_count, sizeof *a->edits, &a->edits, err));
 	a->bytes = sizeof *a + t->live->module_count * sizeof *a->edits;
 	tn_arena_init(&arena, t->live->ctx);
-	tn_status status = tn_joint_make_live(&one, 1, t->live->base, &arena, &t->joint, err);
+	tn_status status = tn_live_land(t->live, &one, 1, &arena, &t->joint, err);
 	if (status == TN_OK)
 		status = read_joint(t, err);
 	tn_arena_release(&arena);
@@ -403,6 +450,7 @@ tn_status tn_attached_make(struct tn_live *live, const char *name, const tn_adap
 	TN_TRY(tn_arena_alloc(&arena, sizeof *a, &a, err));
 	atomic_init(&a->references, 1);
 	a->arena = arena;
+	a->live = live;
 	a->adapter = adapter;
 	a->weight = weight;
 	a->serial = ++live->next_serial;

@@ -24,6 +24,9 @@ struct tn_attach {
 	struct tn_attached *attached;
 	struct tn_joint *joint;
 	struct tn_kept *kept;      /* [slots] */
+	size_t *modules;           /* [targets]: tn_attach_module */
+	struct tn_factor_read *factors; /* plain ones: room for two of each slot */
+	size_t factor_count;
 	struct tn_read_tensor *read; /* room for one of each target */
 	size_t read_count;
 };

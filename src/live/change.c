@@ -60,7 +60,7 @@ static tn_status check_set(const struct draft *d, struct tn_error *err)
 		if (d->entries[i].enabled)
 			set[n++] = (struct tn_weighted_adapter){ d->entries[i].attached->adapter, d->entries[i].attached->weight };
 	if (status == TN_OK && n > 1)
-		status = tn_joint_make_live(set, n, d->live->base, &arena, &joint, err);
+		status = tn_live_land(d->live, set, n, &arena, &joint, err);
 	tn_arena_release(&arena);
 	return status;
 }
@@ -116,7 +116,7 @@ static tn_status attach(struct tn_live *live, const char *name, const tn_adapter
 		end(&d);
 	}
 	pthread_mutex_unlock(&live->change);
-	tn_live_collect(live);
+	tn_live_free_retired(live);
 	return status;
 }
 
@@ -137,6 +137,7 @@ tn_status tn_live_swap(tn_live *live, const char *old_name, const char *name, co
 	struct draft d;
 	size_t at;
 	pthread_mutex_lock(&live->change);
+	tn_live_keep_spare(live, 1);
 	tn_status status = begin(live, &d, err);
 	if (status == TN_OK) {
 		status = find_or_fail(&d, old_name, &at, err);
@@ -145,7 +146,7 @@ tn_status tn_live_swap(tn_live *live, const char *old_name, const char *name, co
 		end(&d);
 	}
 	pthread_mutex_unlock(&live->change);
-	tn_live_collect(live);
+	tn_live_free_retired(live);
 	return status;
 }
 
@@ -197,6 +198,6 @@ tn_status tn_live_enable(tn_live *live, const char *name, int enabled, struct tn
 		end(&d);
 	}
 	pthread_mutex_unlock(&live->change);
-	tn_live_collect(live);
+	tn_live_free_retired(live);
 	return status;
 }

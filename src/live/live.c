@@ -2,6 +2,7 @@
 /* Opening a base: shards mapped, modules and small tensors found. */
 #include "live/live.h"
 
+#include "adapter/land.h"
 #include "adapter/selection.h"
 #include "base/checked.h"
 #include "base/error.h"
@@ -279,6 +280,24 @@ tn_status tn_live_transpose(tn_live *live, size_t module, struct tn_error *err)
 	return TN_OK;
 }
 
+/* ---- adapters on it -------------------------------------------------------------------------------------- */
+
+/* What an adapter lands on is looked at once, and not for a base that has none. */
+tn_status tn_live_land(struct tn_live *live, const struct tn_weighted_adapter *adapters, size_t count, struct tn_arena *arena,
+		       struct tn_joint **out, struct tn_error *err)
+{
+	if (!live->joint) {
+		tn_arena_init(&live->joint_arena, live->ctx);
+		tn_status status = tn_joint_open_base(live->base, &live->joint_arena, &live->joint, err);
+		if (status != TN_OK) {
+			live->joint = NULL;
+			tn_arena_release(&live->joint_arena);
+			return status;
+		}
+	}
+	return tn_joint_make_live(adapters, count, live->joint, arena, out, err);
+}
+
 /* ---- all of it ------------------------------------------------------------------------------------------- */
 
 static tn_status fill(struct tn_live *live, struct tn_error *err)
@@ -337,6 +356,10 @@ void tn_live_close(tn_live *live)
 		tn_map_close(&live->maps[i]);
 	for (size_t i = 0; i < live->unpacked_count; i++)
 		tn_buffer_release(live->ctx, &live->unpacked[i]);
+	if (live->joint) {
+		tn_joint_close_base(live->joint);
+		tn_arena_release(&live->joint_arena);
+	}
 	pthread_mutex_destroy(&live->change);
 	pthread_mutex_destroy(&live->publish);
 	struct tn_arena arena = live->arena;

@@ -56,7 +56,9 @@ struct tn_attached {
 	const struct tn_edits **edits; /* [modules]; NULL: none */
 	struct tn_own_tensor *tensors; /* in the order of tensors */
 	size_t tensor_count;
-	struct tn_buffer *buffers;     /* factors, gains, replacements */
+	struct tn_live *live;
+	struct tn_buffer factors;      /* those that stand as in the file */
+	struct tn_buffer *buffers;     /* other factors, gains, replacements */
 	size_t buffer_count, buffer_room;
 	uint64_t bytes;                /* of buffers and lists */
 };
@@ -107,14 +109,23 @@ struct tn_live {
 	size_t tensor_count;
 	size_t embedding, head;        /* modules of one matrix, where the two are tied; else TN_LIVE_NONE */
 	pthread_mutex_t change;        /* held by whoever attaches, detaches, enables or swaps */
-	pthread_mutex_t publish;       /* guards `current` for the moment of taking or replacing it */
+	pthread_mutex_t publish;       /* guards `current` and `spare` for the moment of taking or replacing them */
 	struct tn_snapshot *current;
+	struct tn_buffer spare;        /* factors of an adapter that was swapped out, for the next: memory that was written
+	                                * before is written in a fraction of the time */
+	int keeps_spare;               /* adapters are being swapped */
+	struct tn_joint *joint;        /* on which no adapter has landed; made for the first, with `change` held */
+	struct tn_arena joint_arena;
 	struct tn_snapshot *_Atomic retired; /* released by all, not yet freed: that is not for a thread that computes */
 	uint64_t next_serial;
 };
 
 /* Adds the modules that other libraries packed, unpacked into memory. */
 tn_status tn_live_unpack(struct tn_live *live, struct tn_error *err);
+
+/* Where adapters land on the base; `change` is held. */
+tn_status tn_live_land(struct tn_live *live, const struct tn_weighted_adapter *adapters, size_t count, struct tn_arena *arena,
+		       struct tn_joint **out, struct tn_error *err);
 
 /* Where a byte of a tensor of the base stands. */
 const unsigned char *tn_live_bytes(const struct tn_live *live, const struct tn_tensor *tensor);
@@ -127,6 +138,8 @@ size_t tn_live_module_of(const struct tn_live *live, const char *tensor_name);
 tn_status tn_attached_make(struct tn_live *live, const char *name, const tn_adapter *adapter, double weight,
 			   struct tn_attached **out, struct tn_error *err);
 void tn_attached_release(struct tn_attached *attached);
+/* Memory for its plain factors, 0 bytes for none. */
+tn_status tn_attached_factors(struct tn_attached *attached, uint64_t bytes, void **out, struct tn_error *err);
 /* A buffer that lives as long. */
 tn_status tn_attached_buffer(struct tn_attached *attached, size_t bytes, const char *what, void *out, struct tn_error *err);
 
@@ -137,6 +150,10 @@ tn_status tn_snapshot_make(struct tn_live *live, const struct tn_snapshot_entry 
 			   struct tn_merged *const *merged, struct tn_snapshot **out, struct tn_error *err);
 /* Makes it the present one, and lets the former go. */
 void tn_live_publish(struct tn_live *live, struct tn_snapshot *snapshot);
+/* Frees the adapters and snapshots that only released snapshots still held. */
+void tn_live_free_retired(struct tn_live *live);
+/* Whether memory of factors is kept for the next adapter; 0 frees what was kept. */
+void tn_live_keep_spare(struct tn_live *live, int keep);
 /* What a set does: adapter is an index, TN_LIVE_DEFAULT or TN_LIVE_BASE. NULL: nothing. */
 const struct tn_edits *tn_snapshot_edits(const struct tn_snapshot *snapshot, size_t module, size_t adapter);
 

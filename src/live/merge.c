@@ -266,7 +266,7 @@ tn_status tn_live_merge(tn_live *live, size_t module, struct tn_error *err)
 	tn_fuse_free(g.fuse);
 	tn_arena_release(&g.arena);
 	pthread_mutex_unlock(&live->change);
-	tn_live_collect(live);
+	tn_live_free_retired(live);
 	return status;
 }
 
@@ -290,7 +290,7 @@ tn_status tn_live_unmerge(tn_live *live, size_t module, struct tn_error *err)
 	pthread_mutex_lock(&live->change);
 	tn_status status = unmerge(live, module, err);
 	pthread_mutex_unlock(&live->change);
-	tn_live_collect(live);
+	tn_live_free_retired(live);
 	return status;
 }
 

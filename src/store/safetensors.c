@@ -198,6 +198,16 @@ tn_status tn_safetensors_read(const tn_safetensors *file, const struct tn_tensor
 	return read_bytes(file, dst, n, tensor->offset + offset, err);
 }
 
+tn_status tn_safetensors_read_on(const tn_safetensors *file, const struct tn_tensor *tensor, uint64_t offset, void *dst, size_t n,
+				 struct tn_error *err)
+{
+	uint64_t begin, end;
+	if (tn_add_u64(tensor->offset, offset, &begin) || tn_add_u64(begin, n, &end) || end > file->bytes)
+		return tn_fail(err, TN_E_ARG, tensor->name, "%zu bytes from byte %llu of '%.100s' were asked for, and the file ends before",
+			       n, (unsigned long long)offset, tensor->name);
+	return read_bytes(file, dst, n, begin, err);
+}
+
 int tn_tensor_is_hole(const tn_safetensors *file, const struct tn_tensor *tensor, uint64_t offset, uint64_t n)
 {
 	return !file->memory && tn_file_is_hole(&file->file, tensor->offset + offset, n);

@@ -28,6 +28,10 @@ const struct tn_tensor *tn_tensor_find(const struct tn_tensor *const *by_name, s
 tn_status tn_tensor_load(const tn_safetensors *file, const struct tn_tensor *tensor, struct tn_buffer *out,
 			 struct tn_error *err);
 
+/* n bytes from byte `offset` of the tensor on, through those of the tensors behind it. */
+tn_status tn_safetensors_read_on(const tn_safetensors *file, const struct tn_tensor *tensor, uint64_t offset, void *dst, size_t n,
+				 struct tn_error *err);
+
 /* 1 when n bytes of the tensor from `offset` are a hole in the file; in memory there are none. */
 int tn_tensor_is_hole(const tn_safetensors *file, const struct tn_tensor *tensor, uint64_t offset, uint64_t n);
 

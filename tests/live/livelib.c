@@ -127,9 +127,10 @@ double *live_truth(struct tt *t, const struct live_base *base, size_t module, co
 		   size_t count)
 {
 	struct tn_arena arena;
-	struct tn_joint *j;
+	struct tn_joint *j, *empty;
 	tn_arena_init(&arena, t->ctx);
-	tt_ok(t, tn_joint_make_live(adapters, count, base->checkpoint, &arena, &j, &t->err));
+	tt_ok(t, tn_joint_open_base(base->checkpoint, &arena, &empty, &t->err));
+	tt_ok(t, tn_joint_make_live(adapters, count, empty, &arena, &j, &t->err));
 	const struct tn_target *target = find_target(j, base->live, module);
 	const struct tn_tensor *source = tn_target_source(target);
 	struct truth truth = { .cols = (size_t)source->shape[source->rank - 1] };
@@ -138,6 +139,7 @@ double *live_truth(struct tt *t, const struct live_base *base, size_t module, co
 		read_source(t, j, target, &truth);
 	if (target->landing_count || tn_target_is_packed(target))
 		edit_rows(t, j, target, &arena, &truth);
+	tn_joint_close_base(empty);
 	tn_arena_release(&arena);
 	return truth.rows;
 }
