@@ -48,11 +48,12 @@ static void check(tn_status status, const struct tn_error *err)
 	exit(1);
 }
 
-/* Of one thread its own time: what others do with the CPU in between is not counted. */
+/* Of one thread its own time: what others do with the CPU in between is not counted. Beside peers, whose time is that of the wall,
+ * it is. */
 static double now(void)
 {
 	struct timespec t;
-	clock_gettime(args.threads > 1 ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID, &t);
+	clock_gettime(args.threads > 1 || args.serve ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID, &t);
 	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Norms and activations of the rows of a step. */
+#include "base/checked.h"
+#include "base/pool.h"
 #include "kernels/kernels.h"
 #include "model/decoder.h"
 
 #include <math.h>
+#include <string.h>
 
 static void rms(const struct tn_kernels *k, float *y, const float *x, size_t n, const float *w, float epsilon, float offset)
 {
@@ -47,59 +50,90 @@ void tn_norm_rows(const tn_decoder *d, const struct tn_batch *b, const struct tn
 	}
 }
 
+/* Loops over a piece have a fixed length, which compilers turn into vectors. */
 enum { PIECE = 64 };
 
+/* y[i] = x[i] / (1 + exp(e[i])) */
+static void divide(const struct tn_kernels *k, float *x, float *e)
+{
+	k->exp_f32(e, e, PIECE);
+	for (size_t i = 0; i < PIECE; i++)
+		x[i] = x[i] / (1 + e[i]);
+}
+
 /* y[i] = x[i] / (1 + exp(-s x[i])) */
-static void sigmoid_product(const struct tn_kernels *k, float *x, size_t n, float s)
+static void sigmoid_product(const struct tn_kernels *k, float *x, float s)
 {
 	float e[PIECE];
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < PIECE; i++)
 		e[i] = -s * x[i];
-	k->exp_f32(e, e, n);
-	for (size_t i = 0; i < n; i++)
-		x[i] = x[i] / (1 + e[i]);
+	divide(k, x, e);
 }
 
 /* 0.5 x (1 + tanh(u)) is x / (1 + exp(-2 u)). */
-static void gelu_tanh(const struct tn_kernels *k, float *x, size_t n)
+static void gelu_tanh(const struct tn_kernels *k, float *x)
 {
 	float e[PIECE];
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < PIECE; i++)
 		e[i] = -2 * 0.79788456080286536f * (x[i] + 0.044715f * x[i] * x[i] * x[i]);
-	k->exp_f32(e, e, n);
-	for (size_t i = 0; i < n; i++)
-		x[i] = x[i] / (1 + e[i]);
+	divide(k, x, e);
 }
 
-/* At most PIECE numbers, in place. */
-static void activate(const struct tn_kernels *k, enum tn_activation activation, float *x, size_t n)
+static void activate(const struct tn_kernels *k, enum tn_activation activation, float *x)
 {
 	switch (activation) {
-	case TN_SILU: sigmoid_product(k, x, n, 1); return;
-	case TN_GELU_QUICK: sigmoid_product(k, x, n, 1.702f); return;
-	case TN_GELU_TANH: gelu_tanh(k, x, n); return;
+	case TN_SILU: sigmoid_product(k, x, 1); return;
+	case TN_GELU_QUICK: sigmoid_product(k, x, 1.702f); return;
+	case TN_GELU_TANH: gelu_tanh(k, x); return;
 	case TN_GELU:
-		for (size_t i = 0; i < n; i++)
+		for (size_t i = 0; i < PIECE; i++)
 			x[i] = 0.5f * x[i] * (1 + erff(x[i] * 0.70710678118654752f));
 		return;
 	default:
-		for (size_t i = 0; i < n; i++)
+		for (size_t i = 0; i < PIECE; i++)
 			x[i] = x[i] > 0 ? (activation == TN_RELU ? x[i] : x[i] * x[i]) : 0;
 	}
 }
 
+/* Pieces [begin, end) of a row: gate [width], and up behind it. */
+static void activate_pieces(const tn_decoder *d, float *gate, size_t width, size_t begin, size_t end, int gated)
+{
+	for (size_t i = begin * PIECE; i < width && i < end * PIECE; i += PIECE) {
+		const size_t n = width - i < PIECE ? width - i : PIECE;
+		float x[PIECE] = { 0 };
+		memcpy(x, gate + i, n * sizeof *x);
+		activate(d->ctx->kernels, d->config.activation, x);
+		for (size_t j = 0; gated && j < n; j++)
+			x[j] *= gate[width + i + j];
+		memcpy(gate + i, x, n * sizeof *x);
+	}
+}
+
+struct activation {
+	const tn_decoder *d;
+	float *wide;
+	size_t stride, width, tasks_of_row;
+	int gated;
+};
+
+/* Pieces of a row that one task takes: some microseconds. */
+enum { TASK_PIECES = 16 };
+
+static tn_status activate_task(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
+{
+	const struct activation *a = arg;
+	const size_t row = (size_t)task / a->tasks_of_row, first = (size_t)task % a->tasks_of_row * TASK_PIECES;
+	(void)worker;
+	(void)err;
+	activate_pieces(a->d, a->wide + row * a->stride, a->width, first, first + TASK_PIECES, a->gated);
+	return TN_OK;
+}
+
 void tn_activate_rows(const tn_decoder *d, float *wide, size_t m, size_t stride, size_t width, int gated)
 {
-	const struct tn_kernels *k = d->ctx->kernels;
-	for (size_t t = 0; t < m; t++)
-		for (size_t i = 0; i < width; i += PIECE) {
-			float *gate = wide + t * stride + i;
-			const float *up = gate + width;
-			const size_t n = width - i < PIECE ? width - i : PIECE;
-			activate(k, d->config.activation, gate, n);
-			for (size_t j = 0; gated && j < n; j++)
-				gate[j] *= up[j];
-		}
+	struct activation a = { d, wide, stride, width, tn_ceil_div(width, PIECE * TASK_PIECES), gated };
+	struct tn_work work = { .task_count = m * a.tasks_of_row, .in_stretches = 1, .run = activate_task, .arg = &a };
+	tn_pool_run(d->ctx, &work, NULL);
 }
 
 void tn_softcap(float *x, size_t n, float cap)
