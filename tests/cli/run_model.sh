@@ -52,7 +52,7 @@ echo "--- perplexity"
 printf '%s' "Once upon a time there was a shy cat named Lily. One cold Saturday, Lily went to the hill." >text
 try tenon perplexity -q --model examples/base text
 try tenon perplexity -q --model examples/base --adapter-path examples/adapters/pirate text
-try tenon perplexity -q --json --model examples/base-mlx-4bit text --sequence-length 9
+try tenon perplexity -q --isa portable --json --model examples/base-mlx-4bit text --sequence-length 9
 echo "--- wrong calls"
 wrong() { try "$@" 2>&1 | grep -v '^! Try'; }
 wrong tenon run
