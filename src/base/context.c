@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LARGEST_THREAD_COUNT = 1024 };
+enum { LARGEST_THREAD_COUNT = 1024, SPARE_THREADS = 4 };
 static const uint64_t default_budget = 256u << 20;
 
 static void *system_alloc(void *user, size_t bytes)
@@ -71,6 +71,7 @@ tn_status tn_context_create(const struct tn_options *options, tn_context **out, 
 		.progress = o->progress,
 		.progress_user = o->progress_user,
 		.threads = o->threads ? o->threads : tn_cpu_count(),
+		.spare_threads = o->threads == 1 ? 0 : SPARE_THREADS,
 		.memory_budget_bytes = o->memory_budget_bytes ? o->memory_budget_bytes : default_budget,
 	};
 	TN_TRY(tn_context_pick_kernels(&made, o->isa, err));

@@ -2,6 +2,7 @@
 #include "base/file.h"
 
 #include "base/checked.h"
+#include "base/direct.h"
 #include "base/error.h"
 #include "base/text.h"
 
@@ -59,6 +60,8 @@ tn_status tn_file_read(const struct tn_file *file, void *dst, size_t n, uint64_t
 		       struct tn_error *err)
 {
 	char *p = dst;
+	if (tn_direct_read(file->fd, dst, n, offset))
+		return TN_OK;
 	while (n) {
 		ssize_t got = pread(file->fd, p, n, (off_t)offset);
 		if (got < 0 && errno == EINTR)

@@ -43,7 +43,7 @@ struct tn_pool {
 	unsigned sleeping;        /* workers that must be woken */
 	unsigned looks;           /* LOOKS, or 0 when there are more threads than CPUs */
 	unsigned started;         /* running threads, without the caller */
-	int start_tried;
+	int no_more;              /* a thread could not be started */
 	struct stretch *stretches; /* [threads] of the job */
 	struct tn_buffer stretch_memory;
 	pthread_t threads[];
@@ -107,12 +107,12 @@ static int do_one_task(struct job *job, unsigned worker)
 }
 
 /* With the lock held, before and after: a job that the worker has not seen, which it now has; 0 when the pool closes. */
-static int wait_for_job(struct tn_pool *pool, uint64_t *seen)
+static int wait_for_job(struct tn_pool *pool, unsigned looks, uint64_t *seen)
 {
 	while (!pool->closing && (pool->generation == *seen || !pool->job)) {
 		*seen = pool->generation; /* one that is over */
 		pthread_mutex_unlock(&pool->lock);
-		for (unsigned i = 0; i < pool->looks && pool->generation == *seen && !pool->closing; i++)
+		for (unsigned i = 0; i < looks && pool->generation == *seen && !pool->closing; i++)
 			tn_cpu_relax();
 		pthread_mutex_lock(&pool->lock);
 		pool->sleeping++;
@@ -122,6 +122,12 @@ static int wait_for_job(struct tn_pool *pool, uint64_t *seen)
 	}
 	*seen = pool->generation;
 	return !pool->closing;
+}
+
+static unsigned workers_of(const tn_context *ctx, const struct tn_work *work)
+{
+	unsigned most = work->workers && !work->in_stretches ? tn_pool_most(ctx) : ctx->threads;
+	return work->workers && work->workers < most ? work->workers : most;
 }
 
 struct worker_start {
@@ -137,12 +143,13 @@ static void *worker_main(void *arg)
 	tn_free(pool->ctx, start, sizeof *start);
 
 	uint64_t seen = 0;
+	unsigned looks = worker < pool->ctx->threads ? pool->looks : 0;
 	pthread_mutex_lock(&pool->lock);
-	while (wait_for_job(pool, &seen)) {
+	while (wait_for_job(pool, looks, &seen)) {
 		struct job *job = pool->job;
 		pool->active++;
 		pthread_mutex_unlock(&pool->lock);
-		if (!job->work->workers || worker < job->work->workers)
+		if (worker < workers_of(pool->ctx, job->work))
 			while (do_one_task(job, worker))
 				continue;
 		pthread_mutex_lock(&pool->lock);
@@ -154,27 +161,25 @@ static void *worker_main(void *arg)
 }
 
 /* Starts what can be started; fewer threads than wished for is slower, not wrong. */
-static void start_threads(struct tn_pool *pool)
+static void start_threads(struct tn_pool *pool, unsigned workers)
 {
-	if (pool->start_tried)
-		return;
-	pool->start_tried = 1;
-	for (unsigned i = 1; i < pool->ctx->threads; i++) {
+	while (!pool->no_more && pool->started + 1 < workers) {
 		struct worker_start *start;
-		if (tn_alloc(pool->ctx, sizeof *start, "worker", &start, NULL) != TN_OK)
+		pool->no_more = tn_alloc(pool->ctx, sizeof *start, "worker", &start, NULL) != TN_OK;
+		if (pool->no_more)
 			return;
-		*start = (struct worker_start){ pool, i };
-		if (pthread_create(&pool->threads[pool->started], NULL, worker_main, start) != 0) {
+		*start = (struct worker_start){ pool, pool->started + 1 };
+		pool->no_more = pthread_create(&pool->threads[pool->started], NULL, worker_main, start) != 0;
+		if (pool->no_more)
 			tn_free(pool->ctx, start, sizeof *start);
-			return;
-		}
-		pool->started++;
+		else
+			pool->started++;
 	}
 }
 
 static size_t pool_bytes(const tn_context *ctx)
 {
-	return sizeof(struct tn_pool) + ctx->threads * sizeof(pthread_t);
+	return sizeof(struct tn_pool) + tn_pool_most(ctx) * sizeof(pthread_t);
 }
 
 tn_status tn_pool_create(tn_context *ctx, struct tn_pool **out, struct tn_error *err)
@@ -226,6 +231,11 @@ unsigned tn_pool_workers(const tn_context *ctx)
 	return ctx->threads;
 }
 
+unsigned tn_pool_most(const tn_context *ctx)
+{
+	return ctx->threads + ctx->spare_threads;
+}
+
 static void tick(struct job *job)
 {
 	if (!job->work->tick || atomic_load(&job->stop))
@@ -239,12 +249,10 @@ static void tick(struct job *job)
 /* The caller works along, then waits for the workers, ticking. */
 static void run_with_workers(struct tn_pool *pool, struct job *job)
 {
-	if (job->work->in_stretches) {
-		const unsigned all = pool->ctx->threads, most = job->work->workers;
-		cut_stretches(job, pool->stretches, most && most < all ? most : all);
-	}
+	if (job->work->in_stretches)
+		cut_stretches(job, pool->stretches, workers_of(pool->ctx, job->work));
 	pthread_mutex_lock(&pool->lock);
-	start_threads(pool);
+	start_threads(pool, workers_of(pool->ctx, job->work));
 	pool->job = job;
 	pool->generation++;
 	if (pool->sleeping)
@@ -280,7 +288,7 @@ tn_status tn_pool_run(tn_context *ctx, const struct tn_work *work, struct tn_err
 {
 	struct job job = { .work = work };
 	pthread_mutex_init(&job.failure_lock, NULL);
-	if (ctx->threads > 1 && work->workers != 1 && work->task_count > 1 && pthread_mutex_trylock(&ctx->pool->run_lock) == 0) {
+	if (workers_of(ctx, work) > 1 && work->task_count > 1 && pthread_mutex_trylock(&ctx->pool->run_lock) == 0) {
 		run_with_workers(ctx->pool, &job);
 		pthread_mutex_unlock(&ctx->pool->run_lock);
 	} else {

@@ -12,7 +12,8 @@ void tn_pool_destroy(struct tn_pool *pool);
 
 struct tn_work {
 	uint64_t task_count;
-	unsigned workers;      /* at most so many work at once; 0: all */
+	unsigned workers;      /* at most so many work at once; 0: tn_pool_workers. More than tn_pool_most are not there,
+	                        * nor than tn_pool_workers in stretches */
 	/* Tasks are pieces of memory that lie one behind the other: each worker has a stretch of them, which it does in order, and
 	 * then helps the others. What one task asks for ahead of time is what the same worker needs next. */
 	int in_stretches;
@@ -26,6 +27,8 @@ struct tn_work {
 
 /* How many workers tn_pool_run may use at once: scratch memory is needed for as many. */
 unsigned tn_pool_workers(const tn_context *ctx);
+/* The same for work that waits for files for much of its time: while some wait, others compute. */
+unsigned tn_pool_most(const tn_context *ctx);
 
 /* Runs all tasks, on the calling thread too, and returns when all have ended. Of several failures the one with the
  * lowest task number among those that ran is returned. When the pool is busy with another caller's work, or no thread

@@ -128,7 +128,7 @@ static tn_status merge_block(void *arg, const struct tn_block *block, void *scra
 	const struct tn_edit_form *f = &step->form;
 	const struct tn_merged *m = g->of_step[block->item];
 	struct tn_edit_block b;
-	tn_edit_place(f, block->first, block->count, scratch, &b);
+	tn_edit_place(f, NULL, block->first, block->count, scratch, &b);
 	TN_TRY(tn_edit_read(g->fuse->joint, f, &b, err));
 	TN_TRY(tn_edit_units(g->fuse->joint, &g->fuse->joint->targets[step->target], f, g->deltas, &b, result, err));
 	for (unsigned p = 0; p < TN_PART_COUNT; p++) {

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "store/st_writer.h"
 
+#include "base/direct.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "store/st_edges.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,6 +17,7 @@ struct tn_st_writer {
 	struct tn_arena arena; /* holds this struct too */
 	int fd;
 	const char *path;
+	struct tn_edges *edges;
 };
 
 /* Reserves `bytes` bytes. Without it a full disk would show after hours; file systems that cannot reserve are asked how
@@ -67,6 +70,8 @@ tn_status tn_st_writer_create(tn_context *ctx, const char *path, struct tn_tenso
 			status = tn_fail_sys(err, errno, path, "could not create '%s'", path);
 	}
 	if (status == TN_OK)
+		status = tn_edges_create(ctx, &w->edges, err);
+	if (status == TN_OK)
 		status = write_header(w, tensors, count, metadata, metadata_count, sparse, err);
 	if (status != TN_OK) {
 		if (w->fd >= 0)
@@ -78,13 +83,41 @@ tn_status tn_st_writer_create(tn_context *ctx, const char *path, struct tn_tenso
 	return TN_OK;
 }
 
+/* The bytes of a block in a page that it shares. *whole: they made it complete, in `page`. */
+static tn_status put_edge(struct tn_st_writer *w, const void *src, size_t n, uint64_t offset, void *page, int *whole,
+			  struct tn_error *err)
+{
+	tn_edge edge = n ? tn_edges_leave(w->edges, src, n, offset, page) : TN_EDGE_LEFT;
+	*whole = edge == TN_EDGE_WHOLE;
+	return edge == TN_EDGE_REFUSED ? tn_fd_write(w->fd, src, n, offset, w->path, err) : TN_OK;
+}
+
+static tn_status put_direct(struct tn_st_writer *w, int direct, char *src, size_t n, uint64_t offset, struct tn_error *err)
+{
+	enum { PAGE = TN_DIRECT_PAGE };
+	_Alignas(PAGE) char head[PAGE], tail[PAGE];
+	size_t lead = (size_t)(-offset % PAGE), trail = (size_t)((offset + n) % PAGE);
+	int has_head, has_tail;
+	TN_TRY(put_edge(w, src, lead, offset, head, &has_head, err));
+	TN_TRY(put_edge(w, src + n - trail, trail, offset + n - trail, tail, &has_tail, err));
+	struct iovec pieces[] = { { head, PAGE }, { src + lead, n - lead - trail }, { tail, PAGE } };
+	uint64_t first = offset + lead - (has_head ? PAGE : 0);
+	return tn_direct_write(direct, w->fd, pieces + !has_head, 1 + has_head + has_tail, first, w->path, err);
+}
+
 tn_status tn_st_writer_put(struct tn_st_writer *w, const struct tn_tensor *tensor, uint64_t offset, const void *src,
 			   size_t n, struct tn_error *err)
 {
 	if (offset > tensor->bytes || n > tensor->bytes - offset)
 		return tn_fail(err, TN_E_ARG, tensor->name, "%zu bytes at %llu do not fit into the %llu of '%.100s'", n,
 			       (unsigned long long)offset, (unsigned long long)tensor->bytes, tensor->name);
-	return tn_fd_write(w->fd, src, n, tensor->offset + offset, w->path, err);
+	offset += tensor->offset;
+	int direct = tn_direct_open_for(w->fd, src, n, offset);
+	if (direct < 0)
+		return tn_fd_write(w->fd, src, n, offset, w->path, err);
+	tn_status status = put_direct(w, direct, (char *)(uintptr_t)src, n, offset, err);
+	close(direct);
+	return status;
 }
 
 void tn_st_writer_abort(struct tn_st_writer *w)
@@ -93,14 +126,25 @@ void tn_st_writer_abort(struct tn_st_writer *w)
 		return;
 	if (w->fd >= 0)
 		close(w->fd);
+	tn_edges_free(w->edges);
 	struct tn_arena arena = w->arena;
 	tn_arena_release(&arena);
 }
 
+static tn_status put_what_is_left(struct tn_st_writer *w, struct tn_error *err)
+{
+	unsigned char bytes[TN_DIRECT_PAGE];
+	size_t n;
+	uint64_t offset;
+	while (tn_edges_take(w->edges, bytes, &n, &offset))
+		TN_TRY(tn_fd_write(w->fd, bytes, n, offset, w->path, err));
+	return TN_OK;
+}
+
 tn_status tn_st_writer_finish(struct tn_st_writer *w, struct tn_error *err)
 {
-	tn_status status = TN_OK;
-	if (fsync(w->fd) != 0)
+	tn_status status = put_what_is_left(w, err);
+	if (status == TN_OK && fsync(w->fd) != 0)
 		status = tn_fail_sys(err, errno, w->path, "could not make '%s' durable", w->path);
 	int fd = w->fd;
 	w->fd = -1;

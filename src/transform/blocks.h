@@ -22,10 +22,11 @@ struct tn_block_item {
 struct tn_blocks {
 	struct tn_block_item *items;
 	size_t item_count;
+	int waits;                /* for files, read and written: some blocks wait while others compute. Set before they are cut */
 	/* set by tn_blocks_cut */
 	uint64_t block_count;
 	unsigned workers;
-	uint64_t scratch_bytes;   /* for each worker */
+	uint64_t scratch_bytes;   /* for each worker; a multiple of 64 */
 	uint64_t memory_bytes;    /* all that the run will hold at most */
 	uint64_t work_bytes;
 };
@@ -34,11 +35,19 @@ struct tn_blocks {
  * one unit does not fit; `what` names the job. */
 tn_status tn_blocks_cut(tn_context *ctx, struct tn_blocks *blocks, const char *what, struct tn_error *err);
 
+struct tn_gate;
+
 struct tn_block {
 	size_t item;
 	uint64_t first, count;    /* units */
 	uint64_t number;          /* among all blocks */
+	struct tn_gate *gate;
 };
+
+/* Work that waits has more workers than the context has threads. What they compute goes between these two, so that no more than
+ * that many compute at once. */
+void tn_block_enter(const struct tn_block *block);
+void tn_block_leave(const struct tn_block *block);
 
 /* Runs `work` on every block, with scratch of blocks->scratch_bytes aligned to 64, and reports progress as `phase`. */
 struct tn_block_work {

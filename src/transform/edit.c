@@ -204,16 +204,21 @@ uint64_t tn_edit_unit_bytes(const struct tn_edit_form *f)
 	return bytes;
 }
 
-void tn_edit_place(const struct tn_edit_form *f, uint64_t first, uint64_t count, void *scratch, struct tn_edit_block *b)
+void tn_edit_place(const struct tn_edit_form *f, struct tn_tensor *const *outputs, uint64_t first, uint64_t count, void *scratch,
+		   struct tn_edit_block *b)
 {
 	size_t bytes[TN_PART_COUNT];
+	const struct tn_tensor *from[TN_PART_COUNT], *to[TN_PART_COUNT];
 	b->first = first;
 	b->count = count;
-	for (unsigned p = 0; p < TN_PART_COUNT; p++)
+	for (unsigned p = 0; p < TN_PART_COUNT; p++) {
 		bytes[p] = f->result[p].row_bytes;
-	b->scratch = tn_parts_place(scratch, count, f->source_bytes, b->in);
+		to[p] = outputs ? outputs[p] : NULL;
+		from[p] = !outputs ? NULL : f->apart ? f->stored[p].tensor : to[p];
+	}
+	b->scratch = tn_parts_place(scratch, from, first, count, f->source_bytes, b->in);
 	if (f->apart)
-		b->scratch = tn_parts_place(b->scratch, count, bytes, b->out);
+		b->scratch = tn_parts_place(b->scratch, to, first, count, bytes, b->out);
 	else
 		memcpy(b->out, b->in, sizeof b->out);
 	b->dense = b->scratch;

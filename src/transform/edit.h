@@ -56,9 +56,10 @@ struct tn_edit_block {
 	struct tn_foreign_block pieces;
 	void *scratch;
 };
-/* Splits scratch of tn_edit_unit_bytes * count + form->scratch_bytes. */
-void tn_edit_place(const struct tn_edit_form *form, uint64_t first, uint64_t count, void *scratch,
-		   struct tn_edit_block *block);
+/* Splits scratch of tn_edit_unit_bytes * count + form->scratch_bytes. `outputs` (NULL: none) are what it
+ * will be written to; then source and result pass by the page cache. */
+void tn_edit_place(const struct tn_edit_form *form, struct tn_tensor *const *outputs, uint64_t first, uint64_t count,
+		   void *scratch, struct tn_edit_block *block);
 tn_status tn_edit_read(const struct tn_joint *joint, const struct tn_edit_form *form, struct tn_edit_block *block,
 		       struct tn_error *err);
 /* Puts the result of a block where it belongs in its shard. */

@@ -380,7 +380,7 @@ tn_status tn_fuse_cut(const struct tn_fuse *fuse, const struct tn_fuse_extra *ex
 		blocks->items[i] = (struct tn_block_item){
 			.units = f->units,
 			.unit_bytes = tn_edit_unit_bytes(f) + (extra ? extra[i].unit_bytes : 0),
-			.fixed_bytes = f->scratch_bytes + 2 * TN_PARTS_PADDING + (extra ? extra[i].fixed_bytes : 0),
+			.fixed_bytes = f->scratch_bytes + (extra ? extra[i].fixed_bytes : 0),
 			.work_bytes = step_bytes(f),
 			.alignment = f->alignment,
 		};
@@ -392,7 +392,7 @@ tn_status tn_fuse_cut(const struct tn_fuse *fuse, const struct tn_fuse_extra *ex
 tn_status tn_fuse_memory(const tn_fuse *fuse, uint64_t *bytes, struct tn_error *err)
 {
 	struct tn_arena arena;
-	struct tn_blocks blocks;
+	struct tn_blocks blocks = { .waits = 1 };
 	tn_arena_init(&arena, fuse->ctx);
 	tn_status status = tn_fuse_cut(fuse, NULL, "fuse", &arena, &blocks, err);
 	if (status == TN_OK)

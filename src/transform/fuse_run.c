@@ -67,9 +67,12 @@ static tn_status run_block(void *arg, const struct tn_block *block, void *scratc
 	struct tn_edit_block b;
 	if (tn_output_has_shard(run->output, step->shard) || is_hole(run, step, block))
 		return TN_OK;
-	tn_edit_place(f, block->first, block->count, scratch, &b);
+	tn_edit_place(f, step->outputs, block->first, block->count, scratch, &b);
 	TN_TRY(tn_edit_read(joint, f, &b, err));
-	TN_TRY(tn_edit_units(joint, &joint->targets[step->target], f, run->deltas, &b, sum, err));
+	tn_block_enter(block);
+	tn_status status = tn_edit_units(joint, &joint->targets[step->target], f, run->deltas, &b, sum, err);
+	tn_block_leave(block);
+	TN_TRY(status);
 	TN_TRY(tn_fuse_check_finite(run->fuse, step, sum, err));
 	TN_TRY(tn_fuse_check_dense(run->fuse, step, sum, err));
 	return tn_edit_write(joint, f, &b, run->output, step->shard, step->outputs, err);
@@ -346,6 +349,7 @@ static tn_status run_fuse(struct run *run, const char *save_path, unsigned flags
 		TN_TRY(tn_consumption_plan(fuse, save_path, flags, &run->arena, &consumption, err));
 		run->consumption = &consumption;
 	}
+	run->blocks.waits = 1;
 	TN_TRY(tn_fuse_cut(fuse, NULL, "fuse", &run->arena, &run->blocks, err));
 	TN_TRY(describe_shards(run, err));
 	TN_TRY(tn_output_begin(fuse->ctx, &place, run->shards, fuse->base->shard_count, &run->output, err));

@@ -93,7 +93,7 @@ static tn_status survey_block(void *arg, const struct tn_block *block, void *scr
 	const struct tn_target *t = &s->fuse->joint->targets[step->target];
 	struct tn_survival_sums *sum = result;
 	struct tn_edit_block b;
-	tn_edit_place(&step->form, block->first, block->count, scratch, &b);
+	tn_edit_place(&step->form, NULL, block->first, block->count, scratch, &b);
 	TN_TRY(tn_edit_read(s->fuse->joint, &step->form, &b, err));
 	if (s->whole) {
 		TN_TRY(tn_edit_units(s->fuse->joint, t, &step->form, s->deltas, &b, sum, err));

@@ -2,6 +2,7 @@
 #include "transform/parts.h"
 
 #include "base/checked.h"
+#include "base/direct.h"
 #include "base/error.h"
 #include "store/checkpoint.h"
 #include "store/safetensors.h"
@@ -9,12 +10,17 @@
 
 #include <string.h>
 
-unsigned char *tn_parts_place(unsigned char *at, uint64_t rows, const size_t row_bytes[TN_PART_COUNT],
-			      unsigned char *parts[TN_PART_COUNT])
+unsigned char *tn_parts_place(unsigned char *at, const struct tn_tensor *const *tensors, uint64_t first, uint64_t rows,
+			      const size_t row_bytes[TN_PART_COUNT], unsigned char *parts[TN_PART_COUNT])
 {
 	for (unsigned p = 0; p < TN_PART_COUNT; p++) {
 		parts[p] = at;
-		at += tn_align_up((size_t)rows * row_bytes[p], 64);
+		if (!row_bytes[p])
+			continue;
+		if (tensors && tensors[p])
+			parts[p] = tn_direct_place(at, tensors[p]->offset + first * row_bytes[p]);
+		at = parts[p] + tn_align_up((size_t)rows * row_bytes[p], 64);
+		at += -(uintptr_t)at % 64;
 	}
 	return at;
 }

@@ -3,6 +3,7 @@
 #define TN_PARTS_H
 
 #include "base/arena.h"
+#include "base/direct.h"
 #include "tenon/checkpoint.h"
 #include "transform/output.h"
 #include "weights/matrix.h"
@@ -13,11 +14,13 @@ struct tn_stored {
 	const tn_safetensors *file;       /* NULL: the base */
 };
 
-/* Lays room for `rows` rows of each part out at `at`; returns what is behind it, aligned to 64 as `at` is. */
-unsigned char *tn_parts_place(unsigned char *at, uint64_t rows, const size_t row_bytes[TN_PART_COUNT],
-			      unsigned char *parts[TN_PART_COUNT]);
+/* Lays room for `rows` rows of each part out at `at`; returns what is behind it, aligned to 64 as `at` is. `tensors` (NULL: none)
+ * are those whose rows from `first` on are read into it or written from it, so that they can pass between file and memory
+ * without a copy (base/direct.h). */
+unsigned char *tn_parts_place(unsigned char *at, const struct tn_tensor *const *tensors, uint64_t first, uint64_t rows,
+			      const size_t row_bytes[TN_PART_COUNT], unsigned char *parts[TN_PART_COUNT]);
 /* What that takes at most, for any number of rows, beside the rows. */
-enum { TN_PARTS_PADDING = 64 * TN_PART_COUNT };
+enum { TN_PARTS_PADDING = (TN_DIRECT_PAGE + 128) * TN_PART_COUNT };
 
 tn_status tn_parts_read(const tn_checkpoint *base, const struct tn_stored stored[TN_PART_COUNT],
 			const size_t row_bytes[TN_PART_COUNT], uint64_t first, uint64_t rows,

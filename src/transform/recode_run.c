@@ -41,13 +41,15 @@ static void out_row_bytes(const struct tn_recode_step *step, size_t bytes[TN_PAR
 		bytes[part] = step->out_parts[part].row_bytes;
 }
 
-static struct parts split_scratch(const struct tn_recode_step *step, uint64_t rows, unsigned char *scratch)
+static struct parts split_scratch(const struct tn_recode_step *step, const struct tn_block *block, unsigned char *scratch)
 {
 	struct parts p = { .row = NULL };
 	size_t bytes[TN_PART_COUNT];
 	out_row_bytes(step, bytes);
-	scratch = tn_parts_place(scratch, rows, step->in.row_bytes, p.in);
-	scratch = tn_parts_place(scratch, rows, bytes, p.out);
+	const struct tn_tensor *to[TN_PART_COUNT];
+	memcpy(to, step->outputs, sizeof to);
+	scratch = tn_parts_place(scratch, step->in.part, block->first, block->count, step->in.row_bytes, p.in);
+	scratch = tn_parts_place(scratch, to, block->first, block->count, bytes, p.out);
 	p.row = (float *)(void *)scratch;
 	scratch += tn_align_up((size_t)step->in.cols * sizeof(float), 64);
 	for (unsigned part = TN_PART_SCALES; part < TN_PART_COUNT; part++) {
@@ -59,7 +61,7 @@ static struct parts split_scratch(const struct tn_recode_step *step, uint64_t ro
 
 static uint64_t fixed_scratch(const struct tn_recode_step *step)
 {
-	return step->in.cols * sizeof(float) + 2 * scale_count(step) * sizeof(float) + 64 * (2 * TN_PART_COUNT + 3);
+	return step->in.cols * sizeof(float) + 2 * scale_count(step) * sizeof(float) + 64 * 3 + 2 * TN_PARTS_PADDING;
 }
 
 static tn_status read_parts(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
@@ -130,17 +132,21 @@ static tn_status recode_rows(const struct run *run, const struct tn_recode_step 
 static tn_status copy_block(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
 			    void *scratch, struct tn_error *err)
 {
-	TN_TRY(tn_checkpoint_read(run->recode->base, step->info.tensor, block->first, scratch, (size_t)block->count, err));
-	return tn_output_put(run->output, step->shard, step->outputs[TN_PART_WEIGHT], block->first, scratch,
-			     (size_t)block->count, err);
+	const struct tn_tensor *to = step->outputs[TN_PART_WEIGHT];
+	unsigned char *bytes = tn_direct_place(scratch, to->offset + block->first);
+	TN_TRY(tn_checkpoint_read(run->recode->base, step->info.tensor, block->first, bytes, (size_t)block->count, err));
+	return tn_output_put(run->output, step->shard, to, block->first, bytes, (size_t)block->count, err);
 }
 
 static tn_status recode_block(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
 			      void *scratch, struct tn_error *err)
 {
-	struct parts p = split_scratch(step, block->count, scratch);
+	struct parts p = split_scratch(step, block, scratch);
 	TN_TRY(read_parts(run, step, block, &p, err));
-	TN_TRY(recode_rows(run, step, block, &p, err));
+	tn_block_enter(block);
+	tn_status status = recode_rows(run, step, block, &p, err);
+	tn_block_leave(block);
+	TN_TRY(status);
 	return tn_parts_write(run->output, step->shard, step->outputs, step->out_parts, block->first, block->count, p.out, err);
 }
 
@@ -184,14 +190,16 @@ static uint64_t foreign_row_bytes(const struct tn_recode_step *step)
 static tn_status foreign_block(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
 			       void *scratch, struct tn_error *err)
 {
-	struct parts p = split_scratch(step, block->count, scratch);
+	struct parts p = split_scratch(step, block, scratch);
 	size_t n = (size_t)block->count;
 	unsigned char *rows = (unsigned char *)p.row + tn_align_up(n * (size_t)step->in.cols * sizeof(float), 64);
 	unsigned char *rest = rows + tn_align_up(n * sizeof(struct tn_row_out), 64);
-	if (step->info.action == TN_RECODE_REPACK)
-		TN_TRY(repack_block(run, step, block, &p, (struct tn_row_out *)(void *)rows, rest, err));
-	else
-		TN_TRY(decode_block(run, step, block, &p, rest, err));
+	tn_block_enter(block); /* reading too: it is a part of the decoding */
+	tn_status status = step->info.action == TN_RECODE_REPACK
+				   ? repack_block(run, step, block, &p, (struct tn_row_out *)(void *)rows, rest, err)
+				   : decode_block(run, step, block, &p, rest, err);
+	tn_block_leave(block);
+	TN_TRY(status);
 	return tn_parts_write(run->output, step->shard, step->outputs, step->out_parts, block->first, block->count, p.out, err);
 }
 
@@ -216,7 +224,7 @@ static tn_status decode_rows(const struct run *run, const struct tn_recode_step 
 static tn_status nf4_block(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
 			   void *scratch, struct tn_error *err)
 {
-	struct parts p = split_scratch(step, block->count, scratch);
+	struct parts p = split_scratch(step, block, scratch);
 	struct tn_tensor_source source = tn_checkpoint_source(run->recode->base);
 	size_t n = (size_t)(block->count * step->in.cols), bytes = (size_t)(tn_nf4_row_bytes(step->in.cols) * block->count);
 	unsigned char *rest = (unsigned char *)p.row + tn_align_up(n * sizeof(float), 64);
@@ -229,6 +237,15 @@ static tn_status nf4_block(const struct run *run, const struct tn_recode_step *s
 	return tn_nf4_write(run->output, step, block->first, block->count, p.row, rest, err);
 }
 
+static tn_status gated_nf4_block(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
+				 void *scratch, struct tn_error *err)
+{
+	tn_block_enter(block);
+	tn_status status = nf4_block(run, step, block, scratch, err);
+	tn_block_leave(block);
+	return status;
+}
+
 static tn_status run_block(void *arg, const struct tn_block *block, void *scratch, void *result, struct tn_error *err)
 {
 	struct run *run = arg;
@@ -239,7 +256,7 @@ static tn_status run_block(void *arg, const struct tn_block *block, void *scratc
 	if (step->info.action == TN_RECODE_COPY)
 		TN_TRY(copy_block(run, step, block, scratch, err));
 	else if (step->state)
-		TN_TRY(nf4_block(run, step, block, scratch, err));
+		TN_TRY(gated_nf4_block(run, step, block, scratch, err));
 	else if (step->in.foreign)
 		TN_TRY(foreign_block(run, step, block, scratch, err));
 	else
@@ -255,7 +272,8 @@ static struct tn_block_item block_item(const struct tn_recode_step *step)
 {
 	uint64_t work = step->info.bytes_before + step->info.bytes_after, unit = 0;
 	if (step->info.action == TN_RECODE_COPY)
-		return (struct tn_block_item){ .units = step->info.bytes_before, .unit_bytes = 1, .work_bytes = work };
+		return (struct tn_block_item){ .units = step->info.bytes_before, .unit_bytes = 1, .work_bytes = work,
+					       .fixed_bytes = TN_DIRECT_PAGE };
 	for (unsigned part = 0; part < TN_PART_COUNT; part++)
 		unit += step->in.row_bytes[part] + step->out_parts[part].row_bytes;
 	uint64_t fixed = fixed_scratch(step);
@@ -274,6 +292,7 @@ static tn_status cut(struct run *run, struct tn_error *err)
 {
 	const struct tn_recode *r = run->recode;
 	run->blocks.item_count = r->count;
+	run->blocks.waits = 1;
 	TN_TRY(tn_arena_array(&run->arena, r->count, sizeof *run->blocks.items, &run->blocks.items, err));
 	TN_TRY(tn_arena_array(&run->arena, r->shard_count, sizeof *run->shard_blocks_left, &run->shard_blocks_left, err));
 	for (size_t i = 0; i < r->count; i++)

@@ -296,11 +296,11 @@ static tn_status run_block(void *arg, const struct tn_block *block, void *scratc
 		return TN_OK;
 	for (unsigned p = 0; p < TN_PART_COUNT; p++)
 		stored[p] = (struct tn_stored){ compared->other.part[p], NULL };
-	unsigned char *at = tn_parts_place(scratch, block->count, compared->other.row_bytes, c.merged);
+	unsigned char *at = tn_parts_place(scratch, NULL, 0, block->count, compared->other.row_bytes, c.merged);
 	place_rows(&c, at);
 	at += 4 * tn_align_up(step->form.cols * sizeof(float), 64);
 	uint64_t raw = tn_matrix_raw_row_bytes(&compared->other) * block->count + tn_matrix_raw_fixed_bytes(&compared->other);
-	tn_edit_place(&step->form, block->first, block->count, at + tn_align_up((size_t)raw, 64), &b);
+	tn_edit_place(&step->form, NULL, block->first, block->count, at + tn_align_up((size_t)raw, 64), &b);
 	c.block = &b;
 	TN_TRY(tn_edit_read(run->fuse->joint, &step->form, &b, err));
 	if (compared->other.foreign)

@@ -106,7 +106,7 @@ sweep() { # errno, calls
 	[ "$at" -gt 1 ] || complain "no call was seen; is faultfs loaded?"
 }
 
-changing='pwrite write fsync fdatasync rename renameat2 fallocate ftruncate mkdir'
+changing='pwrite pwritev write fsync fdatasync rename renameat2 fallocate ftruncate mkdir'
 sweep 28 "$changing"
 sweep 5 "$changing unlink"
 sweep 0 "$changing unlink rmdir"

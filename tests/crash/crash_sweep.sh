@@ -118,7 +118,7 @@ check_kill() {
 	nothing_else "run again after a kill"
 }
 
-changing='pwrite write fsync fdatasync rename renameat2 fallocate ftruncate mkdir'
+changing='pwrite pwritev write fsync fdatasync rename renameat2 fallocate ftruncate mkdir'
 sweep() { # code, calls, command
 	code=$1 which=$2
 	shift 2

@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 static unsigned calls; /* of those that count */
@@ -148,12 +149,26 @@ int fsync(int fd)
 	return result;
 }
 
+/* A file that is open twice is made durable by a sync of either. */
+static int leave_to_other(int fd)
+{
+	struct stat own, other;
+	for (int i = 0; fstat(fd, &own) == 0 && i < MOST_FDS; i++)
+		if (i != fd && fstat(i, &other) == 0 && other.st_ino == own.st_ino && other.st_dev == own.st_dev &&
+		    (fcntl(i, F_GETFL) & O_ACCMODE) != O_RDONLY) {
+			dirty[i] = 1;
+			return 1;
+		}
+	return 0;
+}
+
 int close(int fd)
 {
 	NEXT(close, "close")
 	if (fd >= 0 && fd < MOST_FDS && dirty[fd]) {
-		closed_dirty = 1;
 		dirty[fd] = 0;
+		if (!leave_to_other(fd))
+			closed_dirty = 1;
 	}
 	return next(fd);
 }
@@ -190,6 +205,19 @@ ssize_t pwrite(int fd, const void *bytes, size_t n, off_t at)
 		return -1;
 	ssize_t rest = next(fd, (const char *)bytes + half, n - (size_t)half, at + half);
 	return rest < 0 ? half : half + rest;
+}
+
+/* The first piece is written before. */
+ssize_t pwritev(int fd, const struct iovec *pieces, int count, off_t at)
+{
+	NEXT(pwritev, "pwritev")
+	wrote(fd);
+	if (!getenv("FAULT_N") || count < 2)
+		return fault("pwritev") ? -1 : next(fd, pieces, count, at);
+	ssize_t first = next(fd, pieces, 1, at);
+	if (first < 0 || fault("pwritev"))
+		return -1;
+	return first;
 }
 
 ssize_t write(int fd, const void *bytes, size_t n)

@@ -114,7 +114,7 @@ static void edit_rows(struct tt *t, const struct tn_joint *j, const struct tn_ta
 	tt_ok(t, tn_delta_cache_create(j, takes, &cache, &t->err));
 	struct tn_buffer memory;
 	tt_ok(t, tn_buffer_alloc(t->ctx, (size_t)(tn_edit_unit_bytes(&form) * form.units + form.scratch_bytes), "", &memory, &t->err));
-	tn_edit_place(&form, 0, form.units, memory.data, &block);
+	tn_edit_place(&form, NULL, 0, form.units, memory.data, &block);
 	tt_ok(t, tn_edit_read(j, &form, &block, &t->err));
 	decode_rows(t, j, &form, &block, truth);
 	tt_ok(t, tn_edit_truths(j, target, &form, cache, &block, take_row, truth, &t->err));

@@ -19,6 +19,7 @@ struct shared {
 	unsigned stop_at_tick;      /* 0: never */
 	_Atomic unsigned busy_workers[64];
 	_Atomic int overlap;        /* two tasks had one worker number at a time */
+	_Atomic unsigned largest_worker;
 };
 
 static tn_status work_on(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
@@ -27,6 +28,9 @@ static tn_status work_on(void *arg, uint64_t task, unsigned worker, struct tn_er
 	if (atomic_fetch_add(&s->busy_workers[worker], 1) != 0)
 		atomic_store(&s->overlap, 1);
 	atomic_fetch_add(&s->runs, 1);
+	unsigned largest = atomic_load(&s->largest_worker);
+	while (worker > largest && !atomic_compare_exchange_weak(&s->largest_worker, &largest, worker))
+		continue;
 	uint64_t seed = task;
 	for (int i = 0; i < 50; i++)
 		s->result[task] += tt_random(&seed);
@@ -74,6 +78,28 @@ static void same_results_for_any_thread_count(void **state)
 		tn_context_destroy(ctx);
 	}
 	free(first);
+	free(s);
+}
+
+/* Spare threads are for work that asks for them, and there are none where one thread was asked for. */
+static void work_that_waits_has_more_workers(void **state)
+{
+	struct tt *t = *state;
+	struct shared *s = calloc(1, sizeof *s);
+	for (unsigned threads = 1; threads <= 3; threads++) {
+		tn_context *ctx = with_threads(t, threads);
+		unsigned most = tn_pool_most(ctx);
+		assert_true(threads == 1 ? most == 1 : most > threads);
+		for (unsigned workers = 0; workers <= most + 2; workers++) {
+			memset(s, 0, sizeof *s);
+			struct tn_work work = { .task_count = TASKS, .workers = workers, .run = work_on, .arg = s };
+			tt_ok(t, tn_pool_run(ctx, &work, &t->err));
+			assert_int_equal(s->runs, TASKS);
+			assert_int_equal(s->overlap, 0);
+			assert_true(s->largest_worker < (workers == 0 ? threads : workers < most ? workers : most));
+		}
+		tn_context_destroy(ctx);
+	}
 	free(s);
 }
 
@@ -245,7 +271,8 @@ static void no_memory_for_workers(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TT_TEST(same_results_for_any_thread_count), TT_TEST(first_failure_wins), TT_TEST(tick_cancels),
+		TT_TEST(same_results_for_any_thread_count), TT_TEST(work_that_waits_has_more_workers),
+		TT_TEST(first_failure_wins), TT_TEST(tick_cancels),
 		TT_TEST(tick_while_waiting),                TT_TEST(nothing_to_do),      TT_TEST(callers_at_the_same_time),
 		TT_TEST(no_memory_for_workers),             TT_TEST(many_small_runs),
 	};

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "testlib.h"
 
+#include "base/direct.h"
 #include "store/st_writer.h"
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 
 static const uint64_t shape[] = { 1000 };
@@ -92,9 +94,96 @@ static void files_that_cannot_be_made(void **state)
 	free(kept);
 }
 
+/* ---- blocks that go past the page cache ------------------------------------------------------------------ */
+
+enum { LARGE = 3000001, BLOCK = 300007, LARGES = 3 };
+
+struct pile {
+	struct tn_st_writer *writer;
+	struct tn_tensor *tensors;
+	unsigned char *bytes;          /* of every tensor, one after the other */
+	unsigned first, step;
+	int every_other_unplaced;
+	tn_status status;
+};
+
+/* Block k of all tensors' blocks; 7 and their number have no common divisor, so neighbours come in any order. */
+static void *put_blocks(void *arg)
+{
+	struct pile *p = arg;
+	unsigned per = (LARGE + BLOCK - 1) / BLOCK, all = per * LARGES;
+	unsigned char *memory = malloc(BLOCK + TN_DIRECT_PAGE);
+	for (unsigned i = p->first; i < all && p->status == TN_OK; i += p->step) {
+		unsigned k = i * 7 % all, which = k / per;
+		size_t at = (size_t)(k % per) * BLOCK, n = LARGE - at < BLOCK ? LARGE - at : BLOCK;
+		const struct tn_tensor *tensor = &p->tensors[which];
+		unsigned char *block = tn_direct_place(memory, tensor->offset + at);
+		if (p->every_other_unplaced && k % 2)
+			block = memory + (block == memory);
+		memcpy(block, p->bytes + (size_t)which * LARGE + at, n);
+		p->status = tn_st_writer_put(p->writer, tensor, at, block, n, NULL);
+	}
+	free(memory);
+	return NULL;
+}
+
+static void check_pile(struct tt *t, const char *path, const struct pile *p)
+{
+	tn_safetensors *file;
+	unsigned char *found = malloc(LARGE);
+	tt_ok(t, tn_safetensors_open(t->ctx, path, &file, &t->err));
+	for (size_t i = 0; i < LARGES; i++) {
+		tt_ok(t, tn_safetensors_read(file, tn_safetensors_find(file, p->tensors[i].name), 0, found, LARGE, &t->err));
+		assert_memory_equal(found, p->bytes + i * LARGE, LARGE);
+	}
+	tn_safetensors_close(file);
+	free(found);
+}
+
+static void large_blocks_in_any_order(void **state)
+{
+	struct tt *t = *state;
+	const uint64_t large_shape[] = { LARGE };
+	unsigned char *bytes = malloc((size_t)LARGES * LARGE);
+	for (size_t i = 0; i < (size_t)LARGES * LARGE; i++)
+		bytes[i] = (unsigned char)(i * 2654435761u >> 13);
+	for (unsigned round = 0; round < 6; round++) {
+		const char *path = tt_path(t, "large%u", round);
+		static const char *const names[] = { "a", "b", "d" };
+		struct tn_tensor large[LARGES], small = plain, *list[LARGES + 1] = { &small };
+		unsigned threads = round % 3 == 0 ? 1 : 4;
+		struct pile piles[4];
+		pthread_t ids[4];
+		small.name = "c"; /* shares pages with two large ones */
+		for (size_t i = 0; i < LARGES; i++) {
+			large[i] = (struct tn_tensor){ .name = names[i], .dtype = TN_U8, .rank = 1, .shape = large_shape,
+						       .elements = LARGE, .bytes = LARGE };
+			list[i + 1] = &large[i];
+		}
+		struct tn_st_writer *writer;
+		tt_ok(t, tn_st_writer_create(t->ctx, path, list, LARGES + 1, NULL, 0, 0, &writer, &t->err));
+		for (unsigned i = 0; i < threads; i++) {
+			piles[i] = (struct pile){ writer, large, bytes, i, threads, round % 2 == 1, TN_OK };
+			assert_int_equal(pthread_create(&ids[i], NULL, put_blocks, &piles[i]), 0);
+		}
+		tt_ok(t, tn_st_writer_put(writer, &small, 0, bytes, 1000, &t->err));
+		for (unsigned i = 0; i < threads; i++) {
+			pthread_join(ids[i], NULL);
+			assert_int_equal(piles[i].status, TN_OK);
+		}
+		if (round == 5) {
+			tn_st_writer_abort(writer); /* with edges that nobody came for */
+			continue;
+		}
+		tt_ok(t, tn_st_writer_finish(writer, &t->err));
+		check_pile(t, path, &piles[0]);
+	}
+	free(bytes);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { TT_TEST(any_order_from_any_thread), TT_TEST(bytes_that_do_not_fit),
-					    TT_TEST(files_that_cannot_be_made) };
+					    TT_TEST(files_that_cannot_be_made), TT_TEST(large_blocks_in_any_order) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "base/direct.h"
+
+#include "base/checked.h"
+#include "base/error.h"
+#include "base/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* LEAST: below it the page cache is faster. */
+enum { PAGE = TN_DIRECT_PAGE, LEAST = 256 << 10, PROBED_PAGES = 4096 };
+
+unsigned char *tn_direct_place(unsigned char *at, uint64_t offset)
+{
+	return at + ((offset & (PAGE - 8)) - (uintptr_t)at) % PAGE;
+}
+
+/* Pages of the cache must not be larger: one that holds bytes written through it must not be written past it. */
+static int is_worth_it(const void *memory, size_t n, uint64_t offset)
+{
+	return n >= LEAST && ((uintptr_t)memory - offset) % PAGE == 0 && sysconf(_SC_PAGESIZE) == PAGE;
+}
+
+/* By number, for the name may have changed. */
+static int open_again(int fd, int access)
+{
+	char name[40];
+	snprintf(name, sizeof name, "/proc/self/fd/%d", fd);
+	return open(name, access | O_DIRECT | O_CLOEXEC);
+}
+
+int tn_direct_open_for(int fd, const void *src, size_t n, uint64_t offset)
+{
+	return is_worth_it(src, n, offset) ? open_again(fd, O_WRONLY) : -1;
+}
+
+/* Takes n bytes off the front. */
+static void advance(struct iovec **pieces, int *count, size_t n)
+{
+	for (; *count && n >= (*pieces)->iov_len; ++*pieces, --*count)
+		n -= (*pieces)->iov_len;
+	if (*count) {
+		(*pieces)->iov_base = (char *)(*pieces)->iov_base + n;
+		(*pieces)->iov_len -= n;
+	}
+}
+
+tn_status tn_direct_write(int direct, int fd, struct iovec *pieces, int count, uint64_t offset, const char *where,
+			  struct tn_error *err)
+{
+	while (count) {
+		ssize_t put = pwritev(direct, pieces, count, (off_t)offset);
+		if (put < 0 && errno == EINTR)
+			continue;
+		if (put < 0 && errno == EINVAL) { /* it could be opened, but does not take this */
+			TN_TRY(tn_fd_write(fd, pieces->iov_base, pieces->iov_len, offset, where, err));
+			put = (ssize_t)pieces->iov_len;
+		}
+		if (put < 0)
+			return tn_fail_sys(err, errno, where, "could not write %zu bytes at %llu of '%s'", pieces->iov_len,
+					   (unsigned long long)offset, where);
+		advance(&pieces, &count, (size_t)put);
+		offset += (uint64_t)put;
+	}
+	return TN_OK;
+}
+
+/* Of a file that this process may not write the system says that all of it is cached; then it is read through the cache. */
+static int is_cached(int fd, uint64_t offset, size_t n)
+{
+	unsigned char pages[PROBED_PAGES];
+	size_t shift = (size_t)(offset % PAGE), bytes = (size_t)tn_min_u64(n + shift, PROBED_PAGES * (uint64_t)PAGE);
+	size_t count = (bytes + PAGE - 1) / PAGE, cached = 0;
+	void *map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, (off_t)(offset - shift)); /* never looked into */
+	if (map == MAP_FAILED)
+		return 1;
+	int known = mincore(map, bytes, pages) == 0;
+	munmap(map, bytes);
+	for (size_t i = 0; known && i < count; i++)
+		cached += pages[i] & 1;
+	return !known || cached * 2 >= count;
+}
+
+/* The pages at both ends go to the side, all with one call. */
+static int read_pages(int direct, char *dst, size_t n, uint64_t offset)
+{
+	_Alignas(PAGE) char head[PAGE], tail[PAGE];
+	size_t before = (size_t)(offset % PAGE), lead = before ? PAGE - before : 0, trail = (size_t)((offset + n) % PAGE);
+	struct iovec pieces[3];
+	int count = 0;
+	if (before)
+		pieces[count++] = (struct iovec){ head, PAGE };
+	pieces[count++] = (struct iovec){ dst + lead, n - lead - trail };
+	if (trail)
+		pieces[count++] = (struct iovec){ tail, PAGE };
+	ssize_t got = preadv(direct, pieces, count, (off_t)(offset - before));
+	if (got < 0 || (size_t)got < before + n) /* a short one may end anywhere */
+		return 0;
+	memcpy(dst, head + before, lead);
+	memcpy(dst + n - trail, tail, trail);
+	return 1;
+}
+
+int tn_direct_read(int fd, void *dst, size_t n, uint64_t offset)
+{
+	if (!is_worth_it(dst, n, offset) || is_cached(fd, offset, n))
+		return 0;
+	int direct = open_again(fd, O_RDONLY), done = 0;
+	if (direct >= 0) {
+		done = read_pages(direct, dst, n, offset);
+		close(direct);
+	}
+	return done;
+}
