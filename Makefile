@@ -21,14 +21,19 @@ check: setup-test
 	@sh scripts/check.sh $(CHECKS)
 
 # Ratios to limits, to a copy and, where PYTHON has them, to torch, MLX, onnxruntime, mlx-lm and PEFT (bench/README.md): about
-# fifteen minutes. make bench ROW=gemv-4-exact: one row of bench/speed_rows.h.
+# fifteen minutes. make bench ROW=gemv-4-exact: one row of bench/speed_rows.h; ROW=file-cold: one of bench/files.c.
 PYTHON ?= python3
 bench: all
 	@cmake --build build --target bench
+ifneq ($(filter file-%,$(ROW)),)
+	@build/bench/files $(ROW)
+else
 	@build/bench/speed $(ROW)
 	@$(PYTHON) bench/peer_rows.py $(ROW)
+endif
 ifeq ($(ROW),)
 	@build/bench/codecs
+	@build/bench/files
 	@sh bench/fuse.sh
 	@$(PYTHON) bench/peers.py
 endif
