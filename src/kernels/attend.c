@@ -6,30 +6,50 @@
 
 #include <string.h>
 
-enum { LANES = TN_KEY_BLOCK, WIDE = 4 };
+/* Floats of a register. */
+#ifdef __AVX512F__
+enum { VECTOR = 16 };
+#elif defined __AVX__
+enum { VECTOR = 8 };
+#else
+enum { VECTOR = 4 };
+#endif
+enum { LANES = TN_KEY_BLOCK, PARTS = LANES / VECTOR, WIDE = PARTS > 2 ? 2 : 4 };
 
-/* Left to itself gcc 12 turns these loops inside out, and they take ten times as long. */
-typedef float lanes __attribute__((vector_size(LANES * sizeof(float))));
+/* Left to itself gcc 12 turns these loops inside out, and they take ten times as long; vectors longer than a register it keeps
+ * in memory, and they take twenty times as long. */
+typedef float vector __attribute__((vector_size(VECTOR * sizeof(float))));
+typedef struct {
+	vector part[PARTS];
+} lanes;
 
 /* sum += factor * p [LANES] */
 static inline void add_product(lanes *sum, float factor, const float *p)
 {
-	lanes v;
-	memcpy(&v, p, sizeof v);
-	*sum += factor * v;
+	for (size_t i = 0; i < PARTS; i++) {
+		vector v;
+		memcpy(&v, p + i * VECTOR, sizeof v);
+		sum->part[i] += factor * v;
+	}
+}
+
+static inline void scale_lanes(lanes *sum, float scale)
+{
+	for (size_t i = 0; i < PARTS; i++)
+		sum->part[i] *= scale;
 }
 
 /* Two blocks of keys at once: two sums that do not wait for each other. */
 static void two_blocks(float *scores, const float *q, const float *keys, size_t width, float scale)
 {
 	const float *second = keys + LANES * width;
-	lanes a = { 0 }, b = { 0 };
+	lanes a = { { { 0 } } }, b = a;
 	for (size_t j = 0; j < width; j++) {
 		add_product(&a, q[j], keys + j * LANES);
 		add_product(&b, q[j], second + j * LANES);
 	}
-	a *= scale;
-	b *= scale;
+	scale_lanes(&a, scale);
+	scale_lanes(&b, scale);
 	memcpy(scores, &a, sizeof a);
 	memcpy(scores + LANES, &b, sizeof b);
 }
@@ -37,10 +57,10 @@ static void two_blocks(float *scores, const float *q, const float *keys, size_t 
 /* The first `count` of a block, whose other keys are read too. */
 static void one_block(float *scores, const float *q, const float *keys, size_t width, float scale, size_t count)
 {
-	lanes a = { 0 };
+	lanes a = { { { 0 } } };
 	for (size_t j = 0; j < width; j++)
 		add_product(&a, q[j], keys + j * LANES);
-	a *= scale;
+	scale_lanes(&a, scale);
 	memcpy(scores, &a, count * sizeof *scores);
 }
 
@@ -57,18 +77,11 @@ void TN_ISA_NAME(tn_mix_f32)(float *y, const float *shares, const float *values,
 {
 	size_t j = 0;
 	for (; j + WIDE * LANES <= width; j += WIDE * LANES) {
-		lanes a = { 0 }, b = { 0 }, c = { 0 }, d = { 0 };
-		for (size_t i = 0; i < count; i++) {
-			const float *v = values + i * width + j;
-			add_product(&a, shares[i], v);
-			add_product(&b, shares[i], v + LANES);
-			add_product(&c, shares[i], v + 2 * LANES);
-			add_product(&d, shares[i], v + 3 * LANES);
-		}
-		memcpy(y + j, &a, sizeof a);
-		memcpy(y + j + LANES, &b, sizeof b);
-		memcpy(y + j + 2 * LANES, &c, sizeof c);
-		memcpy(y + j + 3 * LANES, &d, sizeof d);
+		lanes sum[WIDE] = { { { { 0 } } } };
+		for (size_t i = 0; i < count; i++)
+			for (size_t w = 0; w < WIDE; w++)
+				add_product(&sum[w], shares[i], values + i * width + j + w * LANES);
+		memcpy(y + j, sum, sizeof sum);
 	}
 	for (; j < width; j++) {
 		float sum = 0;

@@ -2,6 +2,7 @@
 /* Plain C, compiled once for each instruction set; every sum has a fixed order, so the compiler may vectorise across
  * columns and the bits stay the same. */
 #include "kernels/attend.h"
+#include "kernels/eight_codes.h"
 #include "kernels/isa_build.h"
 #include "kernels/kernels.h"
 #include "kernels/product.h"
@@ -126,7 +127,14 @@ static void pack_codes(void *dst, const uint8_t *codes, size_t n, unsigned bits)
 	unsigned char *out = dst;
 	uint32_t held = 0;
 	unsigned count = 0;
-	for (size_t i = 0; i < n; i++) {
+	size_t i = 0;
+	for (; i * bits + 64 <= n * bits; i += 8, out += bits) { /* of the 8 bytes, those behind 8 codes are written again */
+		uint64_t word;
+		memcpy(&word, codes + i, sizeof word);
+		word = gather_codes(word, bits);
+		memcpy(out, &word, sizeof word);
+	}
+	for (; i < n; i++) {
 		held |= (uint32_t)codes[i] << count;
 		for (count += bits; count >= 8; count -= 8) {
 			*out++ = (unsigned char)held;

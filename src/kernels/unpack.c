@@ -3,6 +3,7 @@
  * (awq/modules/linear), AutoGPTQ 0.7.1 and GPTQModel 7.7.0 (pack), bitsandbytes 0.50 (functional.py), compressed-tensors
  * 0.20 (compressors). */
 #include "base/half.h"
+#include "kernels/eight_codes.h"
 #include "kernels/isa_build.h"
 #include "kernels/kernels.h"
 
@@ -26,7 +27,14 @@ static void unpack_stream(uint8_t *dst, const unsigned char *src, size_t n, unsi
 		memcpy(dst, src, n);
 		return;
 	}
-	for (size_t i = 0; i < n; i++) {
+	size_t i = 0;
+	for (; i + 8 <= n && i * bits + 64 <= n * bits; i += 8) { /* of 8 bytes, those of 8 codes */
+		uint64_t word;
+		memcpy(&word, src + i / 8 * bits, sizeof word);
+		word = spread_codes(word, bits);
+		memcpy(dst + i, &word, sizeof word);
+	}
+	for (; i < n; i++) {
 		size_t bit = i * bits;
 		unsigned byte = src[bit / 8], shift = (unsigned)(bit % 8);
 		if (shift + bits > 8)

@@ -106,6 +106,32 @@ static void check_unpack(const struct tn_kernels *k, const struct tn_kernels *po
 	tt_guard_free(&want);
 }
 
+/* A stream of n codes, bit by bit, between pages that nobody may touch. */
+static void check_stream(const struct tn_kernels *k, size_t n, unsigned bits)
+{
+	struct tt_guard codes, stream, back;
+	struct tn_packed packed = { TN_PACK_STREAM, bits, NULL, n * bits / 8 };
+	tt_guard_make(&codes, n);
+	tt_guard_make(&back, n);
+	tt_guard_make(&stream, n * bits / 8);
+	fill_random(codes.at_end, n);
+	for (size_t i = 0; i < n; i++)
+		codes.at_end[i] &= (unsigned char)((1u << bits) - 1);
+	k->pack_codes(stream.at_end, codes.at_end, n, bits);
+	for (size_t i = 0; i < n * bits; i++)
+		if ((stream.at_end[i / 8] >> i % 8 & 1) != (codes.at_end[i / bits] >> i % bits & 1)) {
+			complain(k->isa, "pack_codes", bits, n, "other bits than the codes'");
+			break;
+		}
+	packed.bytes = stream.at_end;
+	k->unpack_codes(back.at_end, &packed, 0, 1, n);
+	if (memcmp(back.at_end, codes.at_end, n) != 0)
+		complain(k->isa, "unpack_codes", bits, n, "other codes than were packed");
+	tt_guard_free(&codes);
+	tt_guard_free(&back);
+	tt_guard_free(&stream);
+}
+
 static void check_grid(const struct tn_kernels *k, const struct tn_kernels *portable, int add_zeros, int zeros, int index)
 {
 	float table[256], scales[8], zero[8], got[CODE_COLS], want[CODE_COLS];
@@ -137,6 +163,10 @@ static void check_codes(const struct tn_kernels *k, const struct tn_kernels *por
 			check_unpack(k, portable, TN_PACK_COLUMNS, bits, skip);
 			check_unpack(k, portable, TN_PACK_PLANES, bits == 8 ? 7 : bits, skip);
 		}
+	for (unsigned bits = 1; bits <= 8; bits++)
+		for (size_t n = 1; n <= 80; n++)
+			if (n * bits % 8 == 0)
+				check_stream(k, n, bits);
 	for (size_t skip = 0; skip < 20; skip++)
 		for (int packing = TN_PACK_HIGH_FIRST; packing <= TN_PACK_MARLIN; packing++)
 			if (packing != TN_PACK_COLUMNS && packing != TN_PACK_PLANES)
