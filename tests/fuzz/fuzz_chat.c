@@ -7,17 +7,7 @@
 #include "base/text.h"
 #include "tenon/chat.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-
-static void require(int holds, const char *what)
-{
-	if (holds)
-		return;
-	fprintf(stderr, "fuzz_chat: %s\n", what);
-	abort();
-}
 
 static void check_error(tn_status status, const struct tn_error *err)
 {

@@ -7,17 +7,8 @@
 #include "store/checkpoint.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static void require(int holds, const char *what)
-{
-	if (holds)
-		return;
-	fprintf(stderr, "fuzz_decoder_config: %s\n", what);
-	abort();
-}
 
 static void check_layers(const struct tn_decoder_config *c)
 {

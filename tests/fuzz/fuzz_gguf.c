@@ -6,19 +6,8 @@
 
 #include "store/gguf.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
-
-static void require(int holds, const char *what)
-{
-	if (holds)
-		return;
-	fprintf(stderr, "fuzz_gguf: %s\n", what);
-	abort();
-}
 
 static void check_tensor(const tn_safetensors *file, size_t i)
 {
@@ -43,20 +32,6 @@ static void check_info(const struct tn_gguf_info *info)
 		memchr(info->adapter_type, 0, sizeof info->adapter_type), "a text without an end");
 }
 
-/* A file without a folder, of which only the content changes. */
-static const char *put_file(const uint8_t *data, size_t size)
-{
-	static char path[64];
-	static int fd = -1;
-	if (fd < 0) {
-		fd = memfd_create("fuzz_gguf", 0);
-		snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-	}
-	require(fd >= 0 && ftruncate(fd, 0) == 0, "no file");
-	require(size == 0 || pwrite(fd, data, size, 0) == (ssize_t)size, "no room");
-	return path;
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static tn_context *ctx;
@@ -72,7 +47,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	tn_safetensors *file = NULL;
 	memset(&error, 0, sizeof error);
 	heap.largest_live_bytes = 0;
-	tn_status status = tn_gguf_open(ctx, put_file(data, size), &file, &info, &error);
+	tn_status status = tn_gguf_open(ctx, tt_memory_file(data, size), &file, &info, &error);
 	require(heap.largest_live_bytes <= 32 * size + (1 << 18), "memory out of proportion to the file");
 	if (status != TN_OK) {
 		require(status == TN_E_FORMAT || status == TN_E_UNSUPPORTED || status == TN_E_LIMIT, "an unexpected status");

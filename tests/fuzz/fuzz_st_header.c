@@ -5,17 +5,8 @@
 
 #include "store/safetensors.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static void require(int holds, const char *what)
-{
-	if (holds)
-		return;
-	fprintf(stderr, "fuzz_st_header: %s\n", what);
-	abort();
-}
 
 static void read_all(const tn_safetensors *file)
 {

@@ -7,36 +7,11 @@
 #include "base/text.h"
 #include "tenon/tokenizer.h"
 
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 static const char *const texts[] = {
 	"", " ", "Hello, world! it's 123  \n\n", "a<s>b\xC3\xA9\xCC\x81 \xE2\x96\x81\xEF\xAC\x81", "\xE6\x97\xA5\xE6\x9C\xAC \xF0\x9F\x98\x80\xE2\x80\x8D",
 };
-
-static void require(int holds, const char *what)
-{
-	if (holds)
-		return;
-	fprintf(stderr, "fuzz_tokenizer: %s\n", what);
-	abort();
-}
-
-static const char *put_file(const uint8_t *data, size_t size)
-{
-	static char path[64];
-	static int fd = -1;
-	if (fd < 0) {
-		fd = memfd_create("fuzz_tokenizer", 0);
-		snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
-	}
-	require(fd >= 0 && ftruncate(fd, 0) == 0, "no file");
-	require(size == 0 || pwrite(fd, data, size, 0) == (ssize_t)size, "no room");
-	return path;
-}
 
 static void check_ids(tn_context *ctx, const tn_tokenizer *t, const struct tn_buffer *ids)
 {
@@ -86,7 +61,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	tn_tokenizer *t = NULL;
 	memset(&error, 0, sizeof error);
 	heap.largest_live_bytes = 0;
-	tn_status status = tn_tokenizer_open(ctx, put_file(data, size), &t, &error);
+	tn_status status = tn_tokenizer_open(ctx, tt_memory_file(data, size), &t, &error);
 	require(heap.largest_live_bytes <= 256 * size + (4 << 20), "memory out of proportion to the file");
 	if (status != TN_OK) {
 		require(status == TN_E_FORMAT || status == TN_E_UNSUPPORTED || status == TN_E_LIMIT, "an unexpected status");

@@ -196,6 +196,19 @@ void tt_write_text(const char *path, const char *text)
 	tt_write_file(path, text, strlen(text));
 }
 
+const char *tt_memory_file(const void *bytes, size_t n)
+{
+	static char path[64];
+	static int fd = -1;
+	if (fd < 0) {
+		fd = memfd_create("test", 0);
+		snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+	}
+	if (fd < 0 || ftruncate(fd, 0) != 0 || (n && pwrite(fd, bytes, n, 0) != (ssize_t)n))
+		die("could not write", path);
+	return path;
+}
+
 void tt_write_st(const char *path, const char *header, const void *data, size_t n)
 {
 	uint64_t length = strlen(header);

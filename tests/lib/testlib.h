@@ -57,6 +57,8 @@ char *tt_make_folder(char folder[64]);
 void tt_remove_tree(const char *path);
 void tt_write_file(const char *path, const void *bytes, size_t n);
 void tt_write_text(const char *path, const char *text);
+/* A file without a folder, in memory; every call replaces what the last one put there. */
+const char *tt_memory_file(const void *bytes, size_t n);
 /* Length word, header, data. */
 void tt_write_st(const char *path, const char *header, const void *data, size_t n);
 /* The whole file, with a NUL behind it; the caller frees it. NULL when there is none. */
