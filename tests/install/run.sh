@@ -1,12 +1,10 @@
 #!/bin/sh
-# usage: run.sh BUILD CC SANITIZERS
+# usage: run.sh BUILD CC
 set -eu
-build=$1 cc=$2 sanitize=$3
+build=$1 cc=$2
 here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-flags=
-[ -z "$sanitize" ] || flags="-fsanitize=$sanitize"
 cmake --install "$build" --prefix "$work/root" >/dev/null
 
 mkdir "$work/project"
@@ -19,7 +17,7 @@ foreach(kind static shared)
   target_link_libraries(consumer_\${kind} PRIVATE tenon::tenon_\${kind})
 endforeach()
 EOF
-CC=$cc CFLAGS=$flags LDFLAGS=$flags cmake -G Ninja -S "$work/project" -B "$work/b" -DCMAKE_PREFIX_PATH="$work/root" >/dev/null
+CC=$cc cmake -G Ninja -S "$work/project" -B "$work/b" -DCMAKE_PREFIX_PATH="$work/root" >/dev/null
 cmake --build "$work/b" >/dev/null
 version=$("$work/b/consumer_static")
 [ "$("$work/b/consumer_shared")" = "$version" ]
@@ -27,10 +25,10 @@ version=$("$work/b/consumer_static")
 pc=$(dirname "$(find "$work/root" -name tenon.pc)")
 export PKG_CONFIG_PATH="$pc"
 # shellcheck disable=SC2046
-"$cc" $flags "$here/consumer.c" $(pkg-config --define-prefix --cflags --libs tenon) -o "$work/dynamic"
+"$cc" "$here/consumer.c" $(pkg-config --define-prefix --cflags --libs tenon) -o "$work/dynamic"
 [ "$(LD_LIBRARY_PATH="$(dirname "$pc")" "$work/dynamic")" = "$version" ]
 # shellcheck disable=SC2046
-"$cc" $flags "$here/consumer.c" $(pkg-config --cflags tenon) "$(dirname "$pc")/libtenon.a" $(pkg-config --libs jansson libpcre2-8 lapack libutf8proc) \
+"$cc" "$here/consumer.c" $(pkg-config --cflags tenon) "$(dirname "$pc")/libtenon.a" $(pkg-config --libs jansson libpcre2-8 lapack libutf8proc) \
 	-lm -lpthread -o "$work/static"
 [ "$("$work/static")" = "$version" ]
 [ "$("$work/root/bin/tenon" --version)" = "tenon $version" ]
