@@ -36,6 +36,7 @@ ifeq ($(ROW),)
 	@build/bench/files
 	@sh bench/fuse.sh
 	@$(PYTHON) bench/peers.py
+	@build/bench/paths
 endif
 
 install: all

@@ -3,7 +3,12 @@
 
 #include "base/context.h"
 #include "base/cpu.h"
+#include "kernels/kernels.h"
 
+#include "isa_enabled.h" /* made by the build: the lines of isa.def that fit the target */
+
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void defaults(void **state)
@@ -16,6 +21,65 @@ static void defaults(void **state)
 	assert_non_null(tn_context_isa(ctx));
 	tn_context_destroy(ctx);
 	tn_context_destroy(NULL);
+}
+
+static const struct {
+	const char *name;
+	unsigned needs;
+} isas[] = {
+#define ISA(name, arch, needs, flags) { #name, needs },
+	TN_ISA_LINES
+#undef ISA
+};
+
+/* Lines go from slow to fast: the last that the CPU can run is taken, and any that it can run when it is asked for. */
+static void the_fastest_kernels_are_chosen(void **state)
+{
+	struct tt *t = *state;
+	const char *last = NULL;
+	for (size_t i = 0; i < sizeof isas / sizeof *isas; i++) {
+		struct tn_options o = TN_OPTIONS_INIT;
+		tn_context *ctx;
+		o.isa = isas[i].name;
+		assert_string_equal(tn_kernels_isa_name((unsigned)i), isas[i].name);
+		if (isas[i].needs & ~tn_cpu_features()) {
+			assert_null(tn_kernels_for(isas[i].name));
+			tt_expect(t, tn_context_create(&o, &ctx, &t->err), TN_E_ARG);
+			continue;
+		}
+		tt_ok(t, tn_context_create(&o, &ctx, &t->err));
+		assert_string_equal(tn_context_isa(ctx), isas[i].name);
+		assert_ptr_equal(ctx->kernels, tn_kernels_for(isas[i].name));
+		tn_context_destroy(ctx);
+		last = isas[i].name;
+	}
+	assert_non_null(last);
+	assert_string_equal(tn_kernels_for(NULL)->isa, last);
+	assert_string_equal(tn_context_isa(t->ctx), last);
+}
+
+/* By what Linux says of this CPU: a feature that is overlooked would make everything slow without a word. */
+static void no_feature_is_overlooked(void **state)
+{
+	static const struct {
+		const char *flag;
+		unsigned feature;
+	} flags[] = { { " avx2 ", TN_CPU_AVX2 }, { " avx512dq ", TN_CPU_AVX512 }, { " avx512_vnni ", TN_CPU_AVX512_VNNI },
+		      { " avx512_bf16 ", TN_CPU_AVX512_BF16 }, { " sha_ni ", TN_CPU_SHA }, { " asimddp ", TN_CPU_NEON_DOT } };
+	FILE *f = fopen("/proc/cpuinfo", "r");
+	char *line = NULL;
+	size_t room = 0;
+	(void)state;
+	while (f && getline(&line, &room, f) > 0)
+		if (strncmp(line, "flags", 5) == 0 || strncmp(line, "Features", 8) == 0)
+			break;
+	if (!f || feof(f))
+		skip();
+	line[strcspn(line, "\n")] = ' ';
+	for (size_t i = 0; i < sizeof flags / sizeof *flags; i++)
+		assert_int_equal((tn_cpu_features() & flags[i].feature) != 0, strstr(line, flags[i].flag) != NULL);
+	free(line);
+	fclose(f);
 }
 
 static void wrong_options(void **state)
@@ -92,6 +156,7 @@ static void log_goes_to_the_caller(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { TT_TEST(defaults), TT_TEST(wrong_options), TT_TEST(shorter_options),
-					    TT_TEST(log_goes_to_the_caller) };
+					    TT_TEST(log_goes_to_the_caller),
+					    TT_TEST(no_feature_is_overlooked), TT_TEST(the_fastest_kernels_are_chosen) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
