@@ -21,12 +21,15 @@ check: setup-test
 	@sh scripts/check.sh $(CHECKS)
 
 # Ratios to limits, to a copy and, where PYTHON has them, to torch, MLX, onnxruntime, mlx-lm and PEFT (bench/README.md): about
-# fifteen minutes. make bench ROW=gemv-4-exact: one row of bench/speed_rows.h; ROW=file-cold: one of bench/files.c.
+# fifteen minutes. make bench ROW=gemv-4-exact: one row of bench/speed_rows.h; ROW=file-cold: one of bench/files.c;
+# ROW=decode: tokens a second, beside llama.cpp where LLAMA is the folder of its programs.
 PYTHON ?= python3
 bench: all
 	@cmake --build build --target bench
 ifneq ($(filter file-%,$(ROW)),)
 	@build/bench/files $(ROW)
+else ifeq ($(ROW),decode)
+	@$(PYTHON) bench/decode_peers.py
 else
 	@build/bench/speed $(ROW)
 	@$(PYTHON) bench/peer_rows.py $(ROW)
@@ -37,6 +40,7 @@ ifeq ($(ROW),)
 	@sh bench/fuse.sh
 	@$(PYTHON) bench/peers.py
 	@build/bench/paths
+	@$(PYTHON) bench/decode_peers.py
 endif
 
 install: all

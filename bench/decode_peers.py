@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""decode_peers.py [ROUNDS [THREADS...]]: tokens a second of a synthetic Llama of TinyLlama's shape with 4-bit weights, beside llama.cpp
-(Q4_0, on the CPU) and mlx-lm (CPU; one thread, whatever it is given). 5 rounds, 1 and 2 threads.
+"""decode_peers.py [ROUNDS [THREADS...]]: tokens a second of a synthetic Llama of TinyLlama's shape with 4-bit weights: first beside a
+read of the same bytes (bench_decode), with and without an adapter, then beside llama.cpp (Q4_0, on the CPU) and mlx-lm (CPU; one
+thread, whatever it is given). 5 rounds, 1 and 2 threads.
 
 A round is one reply and one prompt of 128 tokens of ours, exact and with 8-bit activations, then llama-bench. mlx-lm, which takes
 a minute for a few tokens, has one turn. Prints medians, medians of the ratios of each round, and their ranges.
@@ -82,6 +83,11 @@ class Ours:
         self.process.wait()
 
 
+def beside_limit(rounds, threads):
+    for more in [[], ["--activations", "int8"], ["--adapter", "model/adapter"]]:
+        subprocess.run([TOOLS / "bench_decode", "--threads", str(threads), "--rounds", str(rounds), *more, "four"], check=True)
+
+
 def llama_turn(threads):
     out = subprocess.run([f"{LLAMA}/llama-bench", "-m", "four.gguf", "-t", str(threads), "-n", str(REPLY), "-p", str(PROMPT), "-r", "1",
                           "-o", "json"], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
@@ -133,8 +139,11 @@ def main():
         make_ours()
         if has_llama:
             make_gguf()
-        print("| tokens a second | threads | ours | theirs | ratio |\n|---|---|---|---|---|")
-        for threads in [int(t) for t in sys.argv[2:]] or [1, 2]:
+        counts = [int(t) for t in sys.argv[2:]] or [1, 2]
+        for threads in counts:
+            beside_limit(rounds, threads)
+        print("| tokens a second | threads | ours | theirs | ratio |\n|---|---|---|---|---|", flush=True)
+        for threads in counts:
             mine = measure(rounds, threads, has_llama)
             if threads == 1 and importlib.util.find_spec("mlx_lm"):
                 line("exact; mlx-lm", 1, "reply", mine, [mlx_rate()] * len(mine))
