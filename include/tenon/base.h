@@ -94,7 +94,8 @@ struct tn_options {
 	void *log_user;
 	tn_progress_fn progress;        /* default: none */
 	void *progress_user;
-	unsigned threads;               /* worker threads, the caller included. 0: one for each CPU of this process */
+	unsigned threads;               /* that compute, the caller included. 0: one for each CPU of this process. Unless 1 is asked
+	                                 * for, jobs that stream files start a few more, which wait for the disk */
 	uint64_t memory_budget_bytes;   /* for the buffers of streaming work. 0: 256 MiB */
 	const char *isa;                /* "portable", "avx2", ...: the kernels to use. NULL: the best this CPU has */
 };
