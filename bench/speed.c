@@ -120,29 +120,23 @@ static tn_status fuse_task(void *arg, uint64_t task, unsigned worker, struct tn_
 	return TN_OK;
 }
 
-/* Rows go through float32, as in tenon quantize and dequantize. */
+/* As tenon does it with matrices in memory. */
 static tn_status recode_task(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
 {
 	struct bench *b = arg;
 	const struct row *row = b->row;
-	const struct tn_codec *codec = b->k->codec[row->format.codec], *dense = b->k->codec[TN_CODEC_dense];
 	const struct tn_format bf16 = BF16;
-	float *values = (float *)(void *)(b->scratch + worker * SCRATCH);
-	size_t matrix = b->turn % MATRICES;
+	size_t matrix = b->turn % MATRICES, first = task * TASK_ROWS;
+	int decodes = row->kind == DEQUANTIZE;
+	struct tn_recoding how = { decodes ? &row->format : &bf16, decodes ? &bf16 : &row->format, TASK_ROWS, row->cols, 1,
+				   (float *)(void *)(b->scratch + worker * SCRATCH) };
+	struct tn_rows packed = { .first = row_at(b, matrix, first) };
+	struct tn_rows dense = { { { b->dense[matrix] + first * row->cols } }, { row->cols * 2 } };
+	struct tn_rows_out to;
 	(void)err;
-	for (size_t i = task * TASK_ROWS; i < (task + 1) * TASK_ROWS; i++) {
-		struct tn_row packed = row_at(b, matrix, i), plain = { { b->dense[matrix] + i * row->cols } };
-		struct tn_row_out to = { { b->dense[matrix] + i * row->cols } };
-		if (row->kind == DEQUANTIZE) {
-			codec->decode(values, &packed, &row->format, row->cols);
-			dense->encode(&to, values, &bf16, row->cols);
-			continue;
-		}
-		for (unsigned p = 0; p < TN_PART_COUNT; p++)
-			to.part[p] = b->row_bytes[p] ? b->part[matrix][p] + i * b->row_bytes[p] : NULL;
-		dense->decode(values, &plain, &bf16, row->cols);
-		codec->encode(&to, values, &row->format, row->cols);
-	}
+	memcpy(packed.stride, b->row_bytes, sizeof packed.stride);
+	memcpy(&to, decodes ? &dense : &packed, sizeof to);
+	b->k->recode_rows(&to, decodes ? &packed : &dense, &how);
 	return TN_OK;
 }
 

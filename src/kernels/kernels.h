@@ -80,6 +80,24 @@ struct tn_codec {
 	uint8_t takes_global_scale;
 };
 
+/* Rows of a matrix in memory: part p of row i stands at first.part[p] + i * stride[p]. */
+struct tn_rows {
+	struct tn_row first;
+	size_t stride[TN_PART_COUNT];
+};
+struct tn_rows_out {
+	struct tn_row_out first;
+	size_t stride[TN_PART_COUNT];
+};
+
+/* Rows from one format into another: the bytes that decode and encode make by way of float32. */
+struct tn_recoding {
+	const struct tn_format *from, *to;
+	size_t rows, cols;
+	int is_far;                /* so much that nobody finds the result in a cache: it may be written past them */
+	float *values;             /* [cols], scratch */
+};
+
 /* ---- codes of other libraries ---------------------------------------------------------------------------- */
 
 /* How the codes of a matrix [rows, cols] lie. `stored row` is a run of `stride` bytes in memory. */
@@ -124,12 +142,6 @@ struct tn_grid {
 };
 
 /* ---- products -------------------------------------------------------------------------------------------- */
-
-/* Rows of a matrix in memory: part p of row i stands at first.part[p] + i * stride[p]. */
-struct tn_rows {
-	struct tn_row first;
-	size_t stride[TN_PART_COUNT];
-};
 
 /* How exactly activations enter a product; errors against the product in double, relative to its largest element. */
 enum tn_precision {
@@ -194,6 +206,7 @@ enum { TN_KEY_BLOCK = 16 };
  * unpack_codes: dst [rows][cols], one code in each byte; `skip` rows (TN_PACK_HIGH_FIRST: codes) stand before the first.
  * grid_f32: dst[n], what n codes mean.
  * repack_codes: codes [rows][cols] to where unpack_codes reads them, `bytes` standing for packed->bytes; all other bits stay.
+ * recode_rows: src -> dst, which do not overlap.
  * pack_codes: n codes as a dense bit stream, first code lowest; n * bits is a multiple of 8.
  * product_bytes: bytes of prepared activations, a multiple of 64. product_scratch_bytes: bytes that each worker needs.
  *   Neither shrinks when m grows.

@@ -6,6 +6,7 @@
 #include "kernels/isa_build.h"
 #include "kernels/kernels.h"
 #include "kernels/product.h"
+#include "kernels/by_values.h"
 
 #include <string.h>
 
@@ -186,6 +187,15 @@ static void lora_expand(float *y, size_t y_stride, const void *b, tn_dtype dtype
 #define CODEC(name) extern const struct tn_codec TN_ISA_NAME(tn_codec_##name);
 #include "kernels/codecs.def"
 #undef CODEC
+
+/* Written once, by the function that fills it: recode_rows takes the codecs that stand there, hand-written or not. */
+static const struct tn_kernels *filled;
+
+static void recode_rows(const struct tn_rows_out *dst, const struct tn_rows *src, const struct tn_recoding *how)
+{
+	recode_by_values(dst, src, how, filled->codec[how->from->codec], filled->codec[how->to->codec]);
+}
+
 #if TN_HAS_OVERRIDES
 void TN_ISA_NAME(tn_kernels_override)(struct tn_kernels *k);
 #endif
@@ -202,4 +212,5 @@ void TN_ISA_NAME(tn_kernels_fill)(struct tn_kernels *k)
 #if TN_HAS_OVERRIDES
 	TN_ISA_NAME(tn_kernels_override)(k);
 #endif
+	filled = k;
 }

@@ -344,8 +344,8 @@ static tn_status pass_rows(struct walk *w, uint64_t begin, uint64_t end, struct 
 	}
 	for (uint64_t row = begin; row < end; row++) {
 		TN_TRY(go_to(w, row, err));
-		k->codec[w->row.in.codec]->decode(w->row.s.w, &w->row.source, &w->row.in, f->cols);
-		k->codec[w->row.out.codec]->encode(&w->row.result, w->row.s.w, &w->row.out, f->cols);
+		const struct tn_recoding how = { &w->row.in, &w->row.out, 1, f->cols, 0, w->row.s.w };
+		k->recode_rows(&(struct tn_rows_out){ .first = w->row.result }, &(struct tn_rows){ .first = w->row.source }, &how);
 	}
 	return TN_OK;
 }

@@ -103,6 +103,26 @@ static void round_row(float *row, size_t n, tn_dtype dtype)
 			row[i] = tn_f32_from_f16(tn_f16_from_f32(row[i]));
 }
 
+/* Whether values have to be rounded before they are quantized. */
+static int rounds_first(const struct tn_recode_step *step)
+{
+	return step->info.action == TN_RECODE_QUANTIZE && step->round_to != step->in.format.dtype;
+}
+
+static void recode_row(const struct tn_kernels *k, const struct tn_recode_step *step, const struct tn_row_out *out,
+		       const struct tn_row *in, const struct tn_format *format, float *values)
+{
+	const size_t cols = (size_t)step->in.cols;
+	if (!rounds_first(step)) { /* the result is written next, so it may stay in the caches */
+		const struct tn_recoding how = { .from = format, .to = &step->out, .rows = 1, .cols = cols, .values = values };
+		k->recode_rows(&(struct tn_rows_out){ .first = *out }, &(struct tn_rows){ .first = *in }, &how);
+		return;
+	}
+	k->codec[format->codec]->decode(values, in, format, cols);
+	round_row(values, cols, step->round_to);
+	k->codec[step->out.codec]->encode(out, values, &step->out, cols);
+}
+
 static tn_status recode_rows(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
 			     const struct parts *p, struct tn_error *err)
 {
@@ -121,10 +141,7 @@ static tn_status recode_rows(const struct run *run, const struct tn_recode_step 
 		}
 		if (step->info.action == TN_RECODE_DEQUANTIZE && step->scales_as != TN_DTYPE_COUNT)
 			cast_scales(k, step, &in, p, p->row);
-		k->codec[format.codec]->decode(p->row, &in, &format, (size_t)step->in.cols);
-		if (step->info.action == TN_RECODE_QUANTIZE)
-			round_row(p->row, (size_t)step->in.cols, step->round_to);
-		k->codec[step->out.codec]->encode(&out, p->row, &step->out, (size_t)step->in.cols);
+		recode_row(k, step, &out, &in, &format, p->row);
 	}
 	return TN_OK;
 }

@@ -137,24 +137,26 @@ struct conversion {
 	float *scratch; /* cols for each worker */
 };
 
+/* More than this does not stay in the caches. */
+enum { FAR_BYTES = 16 << 20 };
+
 static tn_status convert_block(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
 {
 	const struct conversion *c = arg;
-	const struct tn_codec *from = c->kernels->codec[c->src->format.codec],
-			      *to = c->kernels->codec[c->dst->format.codec];
-	float *values = c->scratch + worker * c->src->cols;
-	uint64_t first = task * c->rows_per_task, end = tn_min_u64(first + c->rows_per_task, c->src->rows);
+	const struct tn_row_block *dst = c->dst, *src = c->src;
+	uint64_t first = task * c->rows_per_task, end = tn_min_u64(first + c->rows_per_task, src->rows);
+	struct tn_rows in;
+	struct tn_rows_out out;
+	struct tn_recoding how = { &src->format, &dst->format, (size_t)(end - first), src->cols,
+				   dst->rows * dst->row_bytes[TN_PART_WEIGHT] > FAR_BYTES, c->scratch + worker * src->cols };
 	(void)err;
-	for (uint64_t r = first; r < end; r++) {
-		struct tn_row in;
-		struct tn_row_out out;
-		for (unsigned p = 0; p < TN_PART_COUNT; p++) {
-			in.part[p] = c->src->part[p] ? (const char *)c->src->part[p] + r * c->src->row_bytes[p] : NULL;
-			out.part[p] = c->dst->part[p] ? (char *)c->dst->part[p] + r * c->dst->row_bytes[p] : NULL;
-		}
-		from->decode(values, &in, &c->src->format, c->src->cols);
-		to->encode(&out, values, &c->dst->format, c->dst->cols);
+	for (unsigned p = 0; p < TN_PART_COUNT; p++) {
+		in.first.part[p] = src->part[p] ? (const char *)src->part[p] + first * src->row_bytes[p] : NULL;
+		in.stride[p] = (size_t)src->row_bytes[p];
+		out.first.part[p] = dst->part[p] ? (char *)dst->part[p] + first * dst->row_bytes[p] : NULL;
+		out.stride[p] = (size_t)dst->row_bytes[p];
 	}
+	c->kernels->recode_rows(&out, &in, &how);
 	return TN_OK;
 }
 

@@ -7,6 +7,8 @@
 
 /* What the plain codecs do is asked of them. */
 const struct tn_codec *TN_ISA_NAME(tn_plain_codec)(enum tn_codec_id id);
+/* The codecs with what this folder replaces in them. */
+const struct tn_codec *TN_ISA_NAME(tn_x86_codec)(enum tn_codec_id id);
 
 void TN_ISA_NAME(tn_x86_encode_affine)(const struct tn_row_out *row, const float *src, const struct tn_format *f, size_t cols);
 void TN_ISA_NAME(tn_x86_dither_affine)(void *codes, const struct tn_row *row, const float *d, const struct tn_format *f,

@@ -5,6 +5,16 @@
 /* Written once, with the table that points at it. */
 static struct tn_codec affine, mxfp4, nvfp4;
 
+const struct tn_codec *TN_ISA_NAME(tn_x86_codec)(enum tn_codec_id id)
+{
+	switch (id) {
+	case TN_CODEC_affine: return &affine;
+	case TN_CODEC_mxfp4: return &mxfp4;
+	case TN_CODEC_nvfp4: return &nvfp4;
+	default: return TN_ISA_NAME(tn_plain_codec)(id);
+	}
+}
+
 static void override_codecs(struct tn_kernels *k)
 {
 	affine = *k->codec[TN_CODEC_affine];
@@ -24,6 +34,7 @@ static void override_codecs(struct tn_kernels *k)
 void TN_ISA_NAME(tn_kernels_override)(struct tn_kernels *k)
 {
 	override_codecs(k);
+	k->recode_rows = TN_ISA_NAME(tn_x86_recode_rows);
 	k->add_product = TN_ISA_NAME(tn_x86_add_product);
 	k->product_bytes = TN_ISA_NAME(tn_x86_product_bytes);
 	k->product_prepare = TN_ISA_NAME(tn_x86_product_prepare);

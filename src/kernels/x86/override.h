@@ -13,6 +13,8 @@ int TN_ISA_NAME(tn_x86_add_product)(void *dst, size_t dst_stride, const void *sr
 /* decode of any codec (decode.c). */
 void TN_ISA_NAME(tn_x86_decode)(float *dst, const struct tn_row *row, const struct tn_format *format, size_t cols);
 
+void TN_ISA_NAME(tn_x86_recode_rows)(const struct tn_rows_out *dst, const struct tn_rows *src, const struct tn_recoding *how);
+
 void TN_ISA_NAME(tn_kernels_override)(struct tn_kernels *k);
 
 #endif

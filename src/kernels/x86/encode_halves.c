@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Rows of 16-bit floats to affine codes; codec_affine.c says what is computed. */
+#include "kernels/x86/lanes.h"
+
+/* Groups whose grids are made at once: a vector of each number. */
+struct grids {
+	float scale[FLOATS], bias[FLOATS], inverse[FLOATS];
+	unsigned odd;              /* a bit for each group that only the plain codec does right */
+};
+
+/* ---- grids ------------------------------------------------------------------------------------------------ */
+
+/* As signed numbers of 16 bits the floats have their order then; the same again gives them back. */
+TN_INLINE ints in_order(ints h)
+{
+	ints negative = V(srai_epi16)(h, 15);
+	return VI(xor)(h, VI(and)(negative, V(set1_epi16)(0x7FFF)));
+}
+
+/* Least of 8 unsigned numbers. */
+TN_INLINE unsigned least_of_8(__m128i v)
+{
+	return (unsigned)_mm_cvtsi128_si32(_mm_minpos_epu16(v)) & 0xFFFFu;
+}
+
+TN_INLINE __m256i lower_half(ints v)
+{
+#if defined(__AVX512BW__)
+	return _mm512_castsi512_si256(v);
+#else
+	return v;
+#endif
+}
+
+/* Of numbers in order: the least, and the greatest, as 16 bits of a float. */
+TN_INLINE uint16_t least_half(ints v)
+{
+	__m256i y = lower_half(v);
+#if defined(__AVX512BW__)
+	y = _mm256_min_epi16(y, _mm512_extracti64x4_epi64(v, 1));
+#endif
+	__m128i x = _mm_min_epi16(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
+	return (uint16_t)(least_of_8(_mm_xor_si128(x, _mm_set1_epi16((short)0x8000))) ^ 0x8000u);
+}
+
+TN_INLINE uint16_t greatest_half(ints v)
+{
+	__m256i y = lower_half(v);
+#if defined(__AVX512BW__)
+	y = _mm256_max_epi16(y, _mm512_extracti64x4_epi64(v, 1));
+#endif
+	__m128i x = _mm_max_epi16(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
+	return (uint16_t)(least_of_8(_mm_xor_si128(x, _mm_set1_epi16(0x7FFF))) ^ 0x7FFFu);
+}
+
+TN_INLINE void range_of(const unsigned char *src, size_t group, uint16_t *lo, uint16_t *hi)
+{
+	ints least = in_order(load_ints(src)), most = least;
+	for (size_t i = HALVES; i < group; i += HALVES) {
+		ints h = in_order(load_ints(src + 2 * i));
+		least = V(min_epi16)(least, h);
+		most = V(max_epi16)(most, h);
+	}
+	*lo = least_half(least);
+	*hi = greatest_half(most);
+}
+
+/* yes in the lanes where a predicate b holds, else no. A bit for each lane where it does not hold. */
+#if defined(__AVX512BW__)
+#define CHOOSE(no, yes, a, b, predicate) _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, predicate), no, yes)
+#define LANES_UNLESS(a, predicate, b) ((unsigned)(uint16_t)~_mm512_cmp_ps_mask(a, b, predicate))
+#define ROUND_EVEN(x) _mm512_roundscale_ps(x, _MM_FROUND_CUR_DIRECTION)
+#define WIDEN(p) _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
+#else
+#define CHOOSE(no, yes, a, b, predicate) _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, predicate))
+#define LANES_UNLESS(a, predicate, b) ((unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a, b, predicate)) ^ 0xFFu)
+#define ROUND_EVEN(x) _mm256_round_ps(x, _MM_FROUND_CUR_DIRECTION)
+#define WIDEN(p) _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+#endif
+
+/* Ordered numbers as floats. */
+TN_INLINE floats ordered_floats(const uint16_t *numbers, tn_dtype dtype)
+{
+	ints h = in_order(WIDEN(numbers));
+	return even_floats(h, dtype);
+}
+
+TN_INLINE struct grids grids_of(const unsigned char *src, size_t group, size_t count, const int bits, tn_dtype dtype)
+{
+	struct grids grids;
+	uint16_t least[FLOATS] = { 0 }, most[FLOATS] = { 0 };
+	const floats sign = V(set1_ps)(-0.0f), smallest = V(set1_ps)(1e-7f), one = V(set1_ps)(1), zero = V(setzero_ps)();
+	/* below it nothing overflows on the way; infinity and NaN are above, whatever even_floats() makes of them */
+	const floats limit = V(set1_ps)(dtype == TN_F16 ? 65520.0f : 0x1p100f);
+	for (size_t g = 0; g < count; g++)
+		range_of(src + 2 * g * group, group, &least[g], &most[g]);
+	floats lo = ordered_floats(least, dtype), hi = ordered_floats(most, dtype);
+	floats low_size = V(andnot_ps)(sign, lo), high_size = V(andnot_ps)(sign, hi);
+	floats step = V(div_ps)(V(sub_ps)(hi, lo), V(set1_ps)((float)((1 << bits) - 1)));
+	step = CHOOSE(step, smallest, step, smallest, _CMP_LT_OQ);
+	floats scale = CHOOSE(V(xor_ps)(step, sign), step, low_size, high_size, _CMP_GT_OQ);
+	floats edge = CHOOSE(hi, lo, low_size, high_size, _CMP_GT_OQ);
+	floats zero_code = ROUND_EVEN(V(div_ps)(edge, scale));
+	floats fitted = CHOOSE(V(div_ps)(edge, zero_code), scale, zero_code, zero, _CMP_EQ_OQ);
+	V(storeu_ps)(grids.scale, fitted);
+	V(storeu_ps)(grids.bias, CHOOSE(edge, zero, zero_code, zero, _CMP_EQ_OQ));
+	V(storeu_ps)(grids.inverse, V(div_ps)(one, fitted));
+	grids.odd = LANES_UNLESS(low_size, _CMP_LT_OQ, limit) | LANES_UNLESS(high_size, _CMP_LT_OQ, limit);
+	return grids;
+}
+
+/* ---- codes ------------------------------------------------------------------------------------------------ */
+
+/* (x - bias) / scale, rounded. A quotient made of the rounded inverse and corrected by its remainder falls on the same side of
+ * every k + 1/2, and on it, as the rounded quotient does: tried for all 2^23 fractions of a scale, all k below 256 and all x within
+ * 12 floats around. It is never below -1/2: the bias is the end of the group where the codes begin, or 0 where all are 0. */
+TN_INLINE ints codes_of(floats x, floats scale, floats bias, floats inverse, const int bits)
+{
+	floats a = V(sub_ps)(x, bias), q = V(mul_ps)(a, inverse);
+	q = V(fmadd_ps)(V(fnmadd_ps)(q, scale, a), inverse, q);
+	return V(cvtps_epi32)(V(min_ps)(q, V(set1_ps)((float)((1 << bits) - 1))));
+}
+
+/* Bytes in order as a bit stream. */
+TN_INLINE void pack_bytes(unsigned char *dst, size_t left, __m128i codes, const int bits)
+{
+	uint64_t low = _pext_u64((uint64_t)_mm_cvtsi128_si64(codes), byte_mask(bits));
+	uint64_t high = _pext_u64((uint64_t)_mm_extract_epi64(codes, 1), byte_mask(bits));
+	size_t step = (size_t)bits;
+	memcpy(dst, &low, left >= 8 ? 8 : step); /* what is written beyond the codes is written again */
+	memcpy(dst + step, &high, left - step >= 8 ? 8 : step);
+}
+
+/* HALVES codes: even ones in `low`, odd ones in `high`. */
+TN_INLINE void store_codes(unsigned char *dst, size_t left, ints low, ints high, const int bits)
+{
+	ints pairs = VI(or)(low, V(slli_epi32)(high, bits == 4 ? 4 : 8));
+#if defined(__AVX512BW__)
+	if (bits == 4) {
+		_mm_storeu_si128((__m128i *)(void *)dst, _mm512_cvtepi32_epi8(pairs));
+		return;
+	}
+	__m256i bytes = _mm512_cvtepi32_epi16(pairs);
+	if (bits == 8) {
+		_mm256_storeu_si256((__m256i *)(void *)dst, bytes);
+		return;
+	}
+	size_t half = 2 * (size_t)bits;
+	pack_bytes(dst, left, _mm256_castsi256_si128(bytes), bits);
+	pack_bytes(dst + half, left - half, _mm256_extracti128_si256(bytes, 1), bits);
+#else
+	ints words = _mm256_packus_epi32(pairs, pairs);
+	__m128i bytes = _mm256_castsi256_si128(_mm256_permute4x64_epi64(words, 0x08));
+	if (bits == 4)
+		_mm_storel_epi64((__m128i *)(void *)dst, _mm_packus_epi16(bytes, bytes));
+	else if (bits == 8)
+		_mm_storeu_si128((__m128i *)(void *)dst, bytes);
+	else
+		pack_bytes(dst, left, bytes, bits);
+#endif
+}
+
+TN_INLINE void encode_group(unsigned char *dst, size_t left, const unsigned char *src, size_t group, const struct grids *grids,
+			    size_t g, const int bits, tn_dtype dtype)
+{
+	const floats scale = V(set1_ps)(grids->scale[g]), bias = V(set1_ps)(grids->bias[g]);
+	const floats inverse = V(set1_ps)(grids->inverse[g]);
+	for (size_t i = 0; i < group; i += HALVES) {
+		ints h = load_ints(src + 2 * i);
+		size_t at = i / 8 * (size_t)bits;
+		store_codes(dst + at, left - at, codes_of(even_floats(h, dtype), scale, bias, inverse, bits),
+			    codes_of(odd_floats(h, dtype), scale, bias, inverse, bits), bits);
+	}
+}
+
+/* By the plain codec. */
+static void encode_odd_group(const struct tn_row_out *row, size_t g, const unsigned char *src, const struct tn_format *f)
+{
+	float values[128];
+	size_t n = f->group;
+	struct tn_row in = { { src } };
+	struct tn_row_out out = { { (unsigned char *)row->part[TN_PART_WEIGHT] + g * n / 8 * f->bits,
+				    (unsigned char *)row->part[TN_PART_SCALES] + 2 * g,
+				    (unsigned char *)row->part[TN_PART_BIASES] + 2 * g } };
+	struct tn_format dense = { .codec = TN_CODEC_dense, .dtype = f->dtype };
+	TN_ISA_NAME(tn_plain_codec)(TN_CODEC_dense)->decode(values, &in, &dense, n);
+	TN_ISA_NAME(tn_plain_codec)(TN_CODEC_affine)->encode(&out, values, f, n);
+}
+
+TN_INLINE void encode_row(const struct tn_row_out *row, const unsigned char *src, const struct tn_recoding *how, const int bits,
+			  tn_dtype dtype)
+{
+	const size_t group = how->to->group, groups = how->cols / group, bytes = group / 8 * (size_t)bits;
+	unsigned char *dst = row->part[TN_PART_WEIGHT];
+	size_t left = groups * bytes;
+	for (size_t first = 0; first < groups; first += FLOATS) {
+		size_t count = groups - first < FLOATS ? groups - first : FLOATS;
+		struct grids grids = grids_of(src, group, count, bits, dtype);
+		for (size_t g = 0; g < count; g++, src += 2 * group, dst += bytes, left -= bytes) {
+			encode_group(dst, left, src, group, &grids, g, bits, dtype);
+			store_as(row->part[TN_PART_SCALES], first + g, grids.scale[g], dtype);
+			store_as(row->part[TN_PART_BIASES], first + g, grids.bias[g], dtype);
+		}
+		for (size_t g = 0; grids.odd && g < count; g++)
+			if (grids.odd >> g & 1)
+				encode_odd_group(row, first + g, src - 2 * group * (count - g), how->to);
+	}
+}
+
+TN_INLINE void encode_row_as(const struct tn_row_out *row, const unsigned char *src, const struct tn_recoding *how, const int bits)
+{
+	if (how->to->dtype == TN_BF16)
+		encode_row(row, src, how, bits, TN_BF16);
+	else
+		encode_row(row, src, how, bits, TN_F16);
+}
+
+int TN_ISA_NAME(tn_x86_encodes_halves)(const struct tn_format *from, const struct tn_format *to)
+{
+	if (from->codec != TN_CODEC_dense || from->dtype != to->dtype || to->flavour != TN_ENCODE_CPU)
+		return 0;
+	if (to->codec == TN_CODEC_affine)
+		return to->bits > 1 && (to->dtype == TN_BF16 || to->dtype == TN_F16);
+	int is_float = to->codec == TN_CODEC_mxfp4 || to->codec == TN_CODEC_nvfp4;
+	return is_float && to->dtype == TN_BF16 && !to->has_global_scale;
+}
+
+void TN_ISA_NAME(tn_x86_encode_halves)(const struct tn_row_out *row, const unsigned char *src, const struct tn_recoding *how)
+{
+	int bits = how->to->codec == TN_CODEC_affine ? how->to->bits : 0;
+	switch (bits) {
+	case 2: encode_row_as(row, src, how, 2); break;
+	case 3: encode_row_as(row, src, how, 3); break;
+	case 4: encode_row_as(row, src, how, 4); break;
+	case 5: encode_row_as(row, src, how, 5); break;
+	case 6: encode_row_as(row, src, how, 6); break;
+	case 8: encode_row_as(row, src, how, 8); break;
+	default: TN_ISA_NAME(tn_x86_encode_e2m1_halves)(row, src, how);
+	}
+}
