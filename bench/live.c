@@ -2,7 +2,7 @@
 /* Adapters on a live base of an 8B Llama's shape: attaching, swapping and detaching beside one read of the same bytes, a batch
  * with an adapter for every row, and what swaps do to the steps of another thread.
  *
- *   live FOLDER [PART...]     a place for 16 GB of holes and 84 MB of adapter; parts: attach, many, rows, swaps */
+ *   live FOLDER [PART...]     a place for 16 GB of holes and 84 MB of adapter; parts: attach, many, rows, swaps, large-swaps */
 #include "tenon/tenon.h"
 
 #include <fcntl.h>
@@ -15,7 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { HIDDEN = 4096, INNER = 14336, KEYS = 1024, LAYERS = 32, RANK = 16, RUNS = 7, ROWS = 64, STEPS = 2000 };
+enum { HIDDEN = 4096, INNER = 14336, KEYS = 1024, LAYERS = 32, RANK = 16, RUNS = 7, ROWS = 64, STEPS = 3000, STEP_LAYERS = 16 };
 
 static const struct {
 	const char *name;
@@ -160,25 +160,46 @@ static double read_once(const char *folder)
 	return took;
 }
 
+/* The same bytes from memory to memory, both written before. */
+static double copy_once(void)
+{
+	enum { BYTES = 84 << 20 };
+	static unsigned char *from, *to;
+	if (!from) {
+		from = malloc(BYTES);
+		to = malloc(BYTES);
+		must(from && to);
+		memset(from, 1, BYTES);
+		memset(to, 1, BYTES);
+	}
+	double begun = seconds();
+	memcpy(to, from, BYTES);
+	return seconds() - begun;
+}
+
 static void time_attaching(tn_context *ctx, tn_live *live, const char *folder)
 {
-	double pass[RUNS], attach[RUNS], swap[RUNS], detach[RUNS];
+	double pass[RUNS], copy[RUNS], attach[RUNS], swap[RUNS], detach[RUNS];
 	for (int i = 0; i < RUNS; i++) {
 		tn_adapter *adapter;
 		pass[i] = read_once(folder);
+		copy[i] = copy_once();
 		double begun = seconds();
 		must(tn_adapter_open(ctx, folder, &adapter, &err) == TN_OK);
 		must(tn_live_attach(live, "it", adapter, 1, &err) == TN_OK);
 		attach[i] = seconds() - begun;
-		begun = seconds();
-		must(tn_live_swap(live, "it", "it", adapter, 1, &err) == TN_OK);
-		swap[i] = seconds() - begun;
+		for (int n = 0; n < 2; n++) { /* the second into the memory of the one before the first */
+			begun = seconds();
+			must(tn_live_swap(live, "it", "it", adapter, 1, &err) == TN_OK);
+			swap[i] = seconds() - begun;
+		}
 		begun = seconds();
 		must(tn_live_detach(live, "it", &err) == TN_OK);
 		detach[i] = seconds() - begun;
 		tn_adapter_close(adapter);
 	}
 	report("read its 84 MB into new memory", pass, RUNS, 1e3, "ms");
+	report("copy as much, memory to memory", copy, RUNS, 1e3, "ms");
 	report("open and attach r16 on 224 modules", attach, RUNS, 1e3, "ms");
 	report("swap it", swap, RUNS, 1e3, "ms");
 	report("detach it", detach, RUNS, 1e3, "ms");
@@ -283,19 +304,27 @@ static void *swap_on(void *arg)
 	return NULL;
 }
 
+/* One row through a matrix of another layer each time, so that none is near: 512 MB of them. */
 static void time_steps(tn_live *live, const char *what)
 {
 	static double took[STEPS];
-	for (int i = 0; i < STEPS; i++) {
+	static struct product p;
+	static size_t layer[STEP_LAYERS];
+	for (int i = p.scratch ? 0 : -STEP_LAYERS; i < STEPS; i++) {
 		double begun = seconds();
 		tn_snapshot *s = tn_live_snapshot(live);
-		static struct product p;
 		if (!p.scratch)
 			p = make_product(live, s, 1);
+		if (i < 0) {
+			char name[64];
+			snprintf(name, sizeof name, "model.layers.%d.self_attn.q_proj", i + STEP_LAYERS);
+			layer[i + STEP_LAYERS] = tn_live_module(live, name);
+		}
 		p.snapshot = s;
+		p.call.module = layer[(i + STEP_LAYERS) % STEP_LAYERS];
 		tn_snapshot_forward(s, &p.call, p.scratch);
 		tn_snapshot_release(s);
-		took[i] = seconds() - begun;
+		took[i < 0 ? 0 : i] = seconds() - begun;
 	}
 	report(what, took, STEPS, 1e6, "us");
 	printf("%-44s %9.3f us\n", "  99 of 100 within", took[STEPS * 99 / 100] * 1e6);
@@ -303,18 +332,21 @@ static void time_steps(tn_live *live, const char *what)
 
 static void time_swaps(tn_context *ctx, tn_live *live, const char *folder)
 {
-	struct swapping s = { .live = live };
-	pthread_t thread;
-	must(tn_adapter_open(ctx, folder, &s.adapter, &err) == TN_OK);
-	must(tn_live_attach(live, "it", s.adapter, 1, &err) == TN_OK);
-	time_steps(live, "one row, 4096x4096, nobody swaps");
-	must(pthread_create(&thread, NULL, swap_on, &s) == 0);
-	time_steps(live, "one row, 4096x4096, a swap every 5 ms");
-	atomic_store(&s.stop, 1);
-	pthread_join(thread, NULL);
-	printf("%-44s %9zu\n", "  swaps meanwhile", s.swaps);
+	tn_adapter *adapter;
+	must(tn_adapter_open(ctx, folder, &adapter, &err) == TN_OK);
+	must(tn_live_attach(live, "it", adapter, 1, &err) == TN_OK);
+	for (int i = 0; i < 2; i++) {
+		struct swapping s = { .live = live, .adapter = adapter };
+		pthread_t thread;
+		time_steps(live, "one row, 4096x4096, nobody swaps");
+		must(pthread_create(&thread, NULL, swap_on, &s) == 0);
+		time_steps(live, "one row, 4096x4096, swaps 5 ms apart");
+		atomic_store(&s.stop, 1);
+		pthread_join(thread, NULL);
+		printf("%-44s %9zu\n", "  swaps meanwhile", s.swaps);
+	}
 	must(tn_live_detach(live, "it", &err) == TN_OK);
-	tn_adapter_close(s.adapter);
+	tn_adapter_close(adapter);
 }
 
 static int is_wanted(int argc, char **argv, const char *part)
@@ -339,7 +371,9 @@ int main(int argc, char **argv)
 	write_base(base);
 	write_adapter(large, 0);
 	write_adapter(small, 1);
-	must(tn_context_create(NULL, &ctx, &err) == TN_OK);
+	struct tn_options options = TN_OPTIONS_INIT;
+	options.threads = 1; /* another is for swapping */
+	must(tn_context_create(&options, &ctx, &err) == TN_OK);
 	must(tn_checkpoint_open(ctx, base, &checkpoint, &err) == TN_OK);
 	double begun = seconds();
 	must(tn_live_open(checkpoint, NULL, &live, &err) == TN_OK);
@@ -352,6 +386,8 @@ int main(int argc, char **argv)
 		time_rows(ctx, live, small);
 	if (is_wanted(argc, argv, "swaps"))
 		time_swaps(ctx, live, small);
+	if (is_wanted(argc, argv, "large-swaps"))
+		time_swaps(ctx, live, large);
 	tn_live_close(live);
 	tn_checkpoint_close(checkpoint);
 	tn_context_destroy(ctx);
