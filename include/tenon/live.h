@@ -107,7 +107,8 @@ TN_API tn_status tn_live_swap(tn_live *live, const char *old_name, const char *n
 			      struct tn_error *err);
 
 /* Frees what only released snapshots still held: adapters that were detached or swapped out while a thread computed with them.
- * Every change above does that too when it is done, and a thread that computes never does. */
+ * Every change above does that too when it is done, and a thread that computes never does. A swap keeps the memory of the
+ * factors that went for those of the next adapter; this, and detaching, gives it back. */
 TN_API void tn_live_collect(tn_live *live);
 
 /* ---- merging --------------------------------------------------------------------------------------------- */
