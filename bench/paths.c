@@ -106,7 +106,7 @@ static void add_product(const struct tn_kernels *k, const struct job *job)
 
 static void product(const struct tn_kernels *k, const struct job *job)
 {
-	struct tn_product p = { &job->format, COLS, job->m, job->precision };
+	struct tn_product p = { &job->format, COLS, job->m, job->precision, TN_F32 };
 	struct tn_rows w = { .first = source(0) };
 	memcpy(w.stride, data.row_bytes, sizeof w.stride);
 	k->product_prepare(data.prepared, &p, data.x, COLS);
@@ -288,7 +288,7 @@ static void make_data(void)
 static void make_job(const struct job *job)
 {
 	const struct tn_kernels *portable = tn_kernels_for("portable");
-	struct tn_product p = { &job->format, COLS, job->m ? job->m : 1, job->precision };
+	struct tn_product p = { &job->format, COLS, job->m ? job->m : 1, job->precision, TN_F32 };
 	size_t most = 0, at = 0;
 	memset(data.row_bytes, 0, sizeof data.row_bytes);
 	if (!job->format.dtype)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The most that one thread can add up with this instruction set, nothing read from memory: dot products of BF16 pairs where
- * there is an instruction for them, else fused multiply-adds, else both apart. */
+/* The most that one thread can add up with this instruction set, nothing read from memory: tiles of BF16 pairs where there is an
+ * instruction for them, else dot products of them, else fused multiply-adds, else both apart. */
 #include "kernels/isa_build.h"
 
 #include <stddef.h>
@@ -12,7 +12,9 @@ enum { SUMS = 12 };
 
 double TN_ISA_NAME(bench_peak)(size_t rounds, float *sink);
 
-#if defined(__AVX512BF16__)
+#if defined(__AMX_BF16__)
+enum { OPERATIONS = 2 * 16 * 16 * 32 };
+#elif defined(__AVX512BF16__)
 typedef __m512 vec;
 enum { OPERATIONS = 64 };
 #define SPREAD(x) _mm512_set1_ps(x)
@@ -35,6 +37,35 @@ enum { OPERATIONS = 8 };
 #endif
 
 /* The number of operations done; *sink keeps the compiler from leaving them out. */
+#if defined(__AMX_BF16__)
+double TN_ISA_NAME(bench_peak)(size_t rounds, float *sink)
+{
+	static const struct {
+		unsigned char palette, unused[15];
+		unsigned short row_bytes[16];
+		unsigned char rows[16];
+	} config = { 1, { 0 }, { 64, 64, 64, 64, 64, 64 }, { 16, 16, 16, 16, 16, 16 } };
+	static const unsigned char pairs[1024];
+	float sums[256];
+	_tile_loadconfig(&config);
+	_tile_zero(0);
+	_tile_zero(1);
+	_tile_zero(2);
+	_tile_zero(3);
+	_tile_loadd(4, pairs, 64);
+	_tile_loadd(5, pairs, 64);
+	for (size_t n = 0; n < rounds * SUMS / 4; n++) {
+		_tile_dpbf16ps(0, 4, 5);
+		_tile_dpbf16ps(1, 4, 5);
+		_tile_dpbf16ps(2, 4, 5);
+		_tile_dpbf16ps(3, 4, 5);
+	}
+	_tile_stored(0, sums, 64);
+	_tile_release();
+	*sink += sums[0];
+	return (double)rounds * SUMS * OPERATIONS;
+}
+#else
 double TN_ISA_NAME(bench_peak)(size_t rounds, float *sink)
 {
 	const vec x = SPREAD(1e-3f), y = SPREAD(0.5f);
@@ -61,3 +92,4 @@ double TN_ISA_NAME(bench_peak)(size_t rounds, float *sink)
 	*sink += sum[0];
 	return (double)rounds * SUMS * OPERATIONS;
 }
+#endif

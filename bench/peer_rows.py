@@ -101,6 +101,8 @@ PEERS = {
     "quantize-nvfp4": lambda: mlx_peers("nvfp4", 4, 16, 0), "dequantize-nvfp4": lambda: mlx_peers("nvfp4", 4, 16, 1),
     "gemv-4-exact": lambda: ort_peers(1, 1), "gemv-4-int8": lambda: ort_peers(1, 4),
     "gemm-4-m16": lambda: ort_peers(16, 1), "gemm-4-m64": lambda: ort_peers(64, 1),
+    # BF16 x, which onnxruntime does not take on CPUs: its float32 x
+    "gemm-4-bf16x-m16": lambda: ort_peers(16, 1), "gemm-4-bf16x-m64": lambda: ort_peers(64, 1),
     "gemm-4-int8-m64": lambda: ort_peers(64, 4), "adapters-64": adapter_peers,
 }
 

@@ -140,12 +140,18 @@ static tn_status recode_task(void *arg, uint64_t task, unsigned worker, struct t
 	return TN_OK;
 }
 
+static struct tn_product product_of(const struct row *row)
+{
+	return (struct tn_product){ .format = &row->format, .cols = row->cols, .m = row->m ? row->m : 1, .precision = row->precision,
+				    .x_dtype = row->kind == PRODUCT_OF_BF16 ? TN_BF16 : TN_F32 };
+}
+
 static tn_status product_task(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
 {
 	struct bench *b = arg;
 	const struct row *row = b->row;
 	size_t first = task * TASK_ROWS;
-	struct tn_product p = { &row->format, row->cols, row->m, row->precision };
+	struct tn_product p = product_of(row);
 	struct tn_rows w = { .first = row_at(b, b->turn % MATRICES, first) };
 	(void)err;
 	memcpy(w.stride, b->row_bytes, sizeof w.stride);
@@ -192,7 +198,7 @@ static double adapters(struct bench *b, int all)
 static double product(struct bench *b, int lora)
 {
 	const struct row *row = b->row;
-	struct tn_product p = { &row->format, row->cols, row->m, row->precision };
+	struct tn_product p = product_of(row);
 	double begun = now();
 	b->lora = lora;
 	b->k->product_prepare(b->prepared, &p, b->x, row->cols);
@@ -458,7 +464,7 @@ static void make(struct bench *b)
 	const struct row *row = b->row;
 	size_t rank = row->rank ? row->rank : row->kind == ADAPTERS ? MOST_RANK : 1;
 	size_t m = row->kind == ADAPTERS ? TOKENS : row->m ? row->m : 1;
-	struct tn_product p = { &row->format, row->cols, m, row->precision };
+	struct tn_product p = product_of(row);
 	make_matrices(b);
 	b->factor_a = memory(rank * row->cols * 2);
 	b->factor_b = memory(rank * OUT * 2);
@@ -474,7 +480,7 @@ static void make(struct bench *b)
 	b->y = memory(m * OUT * 4);
 	b->t = memory(m * (row->kind == ADAPTERS ? MOST_RANK : rank) * 4);
 	for (size_t i = 0; i < m * row->cols; i++)
-		b->x[i] = some();
+		b->x[i] = p.x_dtype == TN_BF16 ? tn_f32_from_bf16(tn_bf16_from_f32(some())) : some();
 	b->prepared = memory(b->k->product_bytes(&p));
 	b->scratch = memory(b->threads * SCRATCH);
 }

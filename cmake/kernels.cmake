@@ -9,7 +9,7 @@ foreach(name portable attend product unpack repack add_product)
 endforeach()
 set(overrides_x86_64 vector/dots vector/factor_products)
 foreach(name override add_tiles affine_x86 decode decode_halves e2m1_x86 encode_e2m1_halves encode_halves planes
-        product_x86 recode_x86)
+        product_x86 recode_x86 strips strips_bf16)
   list(APPEND overrides_x86_64 x86/${name})
 endforeach()
 set(overrides_aarch64 vector/dots vector/factor_products)

@@ -6,12 +6,26 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
 
 /* No compiler's __builtin_cpu_supports knows it everywhere. */
 static int has_sha(void)
 {
 	unsigned a, b = 0, c, d;
 	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b >> 29 & 1);
+}
+
+/* Linux keeps no tiles for a process until it asks, once and for all of its threads. */
+static int has_amx(void)
+{
+	enum { OSXSAVE = 1 << 27, TILE_STATE = 3 << 17, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, REQUEST = 0x1023, TILE_DATA = 18 };
+	unsigned a, b, c = 0, d = 0, states, high;
+	if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & OSXSAVE))
+		return 0;
+	__asm__("xgetbv" : "=a"(states), "=d"(high) : "c"(0));
+	if ((states & TILE_STATE) != TILE_STATE || !__get_cpuid_count(7, 0, &a, &b, &c, &d))
+		return 0;
+	return (d & AMX_BF16) && (d & AMX_TILE) && syscall(SYS_arch_prctl, REQUEST, TILE_DATA) == 0;
 }
 
 /* __builtin_cpu_supports asks CPUID and XCR0: a feature that the system does not save counts as absent. */
@@ -28,6 +42,8 @@ unsigned tn_cpu_features(void)
 		f |= TN_CPU_AVX512_VNNI;
 	if ((f & TN_CPU_AVX512) && __builtin_cpu_supports("avx512bf16"))
 		f |= TN_CPU_AVX512_BF16;
+	if ((f & TN_CPU_AVX512_BF16) && has_amx())
+		f |= TN_CPU_AMX;
 	if (has_sha() && __builtin_cpu_supports("ssse3") && __builtin_cpu_supports("sse4.1"))
 		f |= TN_CPU_SHA;
 	return f;

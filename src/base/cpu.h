@@ -9,7 +9,8 @@ enum {
 	TN_CPU_AVX512_BF16 = 1 << 3,
 	TN_CPU_NEON = 1 << 4,
 	TN_CPU_SHA = 1 << 5,        /* sha, ssse3, sse4.1 */
-	TN_CPU_NEON_DOT = 1 << 6    /* sums of four products of bytes */
+	TN_CPU_NEON_DOT = 1 << 6,   /* sums of four products of bytes */
+	TN_CPU_AMX = 1 << 7         /* amx tile and bf16, and the system's leave to use them */
 };
 
 /* Or of the above. Wide registers count only when the system saves them (XCR0). */

@@ -156,6 +156,7 @@ struct tn_product {
 	size_t cols;                      /* of a row of W, and of x */
 	size_t m;                         /* rows of x, at least 1 */
 	enum tn_precision precision;
+	tn_dtype x_dtype;                 /* BF16 or F16: every x is one; anything else promises nothing */
 };
 
 /* ---- W + scale * B A ------------------------------------------------------------------------------------- */

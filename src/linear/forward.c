@@ -12,6 +12,7 @@
 enum {
 	BLOCK_PRODUCTS = 1 << 18,  /* of a block of rows with one x */
 	FEW = 4,                   /* fewer x than this leave the blocks half as large: threads end together */
+	MANY = 12, STRIPS = 64,    /* so many x: rows that are unpacked together, and meet a piece of x while it is near */
 	MOST_BLOCK_ROWS = 256,
 	X_CHUNK = 16, RANK_CHUNK = 8, /* of a task that shrinks */
 	SMALL = 1 << 16,           /* products that are done before another thread is awake */
@@ -37,8 +38,9 @@ struct job {
 
 static size_t block_rows(const tn_linear *linear, size_t m)
 {
-	const size_t products = m < FEW ? BLOCK_PRODUCTS / 2 : BLOCK_PRODUCTS, n = products / linear->in & ~(size_t)7;
-	return n < 8 ? 8 : n > MOST_BLOCK_ROWS ? MOST_BLOCK_ROWS : n;
+	const size_t products = m < FEW ? BLOCK_PRODUCTS / 2 : BLOCK_PRODUCTS, unit = m < MANY ? 8u : STRIPS;
+	const size_t n = products / linear->in & ~(unit - 1);
+	return n < unit ? unit : n > MOST_BLOCK_ROWS ? MOST_BLOCK_ROWS : n;
 }
 
 static size_t pad(size_t bytes)
@@ -58,7 +60,7 @@ static struct pieces cut_scratch(const struct tn_forward *forwards, size_t count
 	for (size_t i = 0; i < count; i++) {
 		const struct tn_forward *f = &forwards[i];
 		const struct tn_kernels *k = f->linear->ctx->kernels;
-		struct tn_product p = { &f->linear->format, f->linear->in, f->m, f->precision };
+		struct tn_product p = { &f->linear->format, f->linear->in, f->m, f->precision, f->x_dtype };
 		all.prepared = tn_max_size(all.prepared, pad(k->product_bytes(&p)));
 		all.t += pad(f->m * f->rank * sizeof(float));
 		all.product = tn_max_size(all.product, pad(k->product_scratch_bytes(&p)));
@@ -254,7 +256,7 @@ static void run_alike(const struct tn_forward *forwards, size_t count, unsigned 
 		struct part *part = &job.part[i];
 		part->f = f;
 		part->format = tn_linear_format(f->linear, f->expert);
-		part->product = (struct tn_product){ &part->format, in, m, f->precision };
+		part->product = (struct tn_product){ &part->format, in, m, f->precision, f->x_dtype };
 		part->block = block_rows(f->linear, m);
 		part->tasks = tn_ceil_div(f->linear->out, part->block);
 		part->shrink_tasks = tn_ceil_div(m, X_CHUNK) * tn_ceil_div(f->rank, RANK_CHUNK);

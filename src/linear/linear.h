@@ -60,6 +60,7 @@ struct tn_forward {
 	enum tn_precision precision;
 	size_t m;
 	const float *x;
+	tn_dtype x_dtype;            /* what x was before it was float32: BF16, F16, or anything else */
 	size_t x_stride;
 	float *y;
 	size_t y_stride;

@@ -122,7 +122,7 @@ tn_status tn_linear_forward(const tn_linear *l, const struct tn_linear_call *c, 
 	int wide_x = c->x_dtype == TN_F32, wide_y = c->y_dtype == TN_F32;
 	struct tn_forward f = {
 		.linear = l, .expert = c->expert, .precision = (enum tn_precision)c->activations, .m = c->m, .rank = rank_of(c),
-		.x = wide_x ? c->x : x, .x_stride = wide_x ? c->x_stride : l->in,
+		.x = wide_x ? c->x : x, .x_stride = wide_x ? c->x_stride : l->in, .x_dtype = c->x_dtype,
 		.y = wide_y ? c->y : y, .y_stride = wide_y ? c->y_stride : l->out,
 		.groups = &group, .group_count = 1,
 	};

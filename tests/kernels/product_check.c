@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_ROWS = 9, MOST_M = 5, MOST_COLS = 640, MOST_RANK = 80, WIDE_COLS = 2176, WIDE_M = 19 };
+enum { MOST_ROWS = 9, MANY_ROWS = 135, MANY_M = 67, MANY_COLS = 384, MOST_M = 5, MOST_COLS = 640, MOST_RANK = 80, WIDE_COLS = 2176, WIDE_M = 19 };
 
 static int failures;
 static uint64_t seed = 11;
@@ -37,6 +37,12 @@ static void complain(const char *isa, const char *what, const struct tn_format *
 		       f ? (int)f->codec : -1, f ? f->bits : 0, f ? f->group : 0, f ? (int)f->dtype : 0, cols, m, error);
 }
 
+/* x as a value of that dtype. */
+static float round_to(float x, tn_dtype dtype)
+{
+	return dtype == TN_BF16 ? tn_f32_from_bf16(tn_bf16_from_f32(x)) : dtype == TN_F16 ? tn_f32_from_f16(tn_f16_from_f32(x)) : x;
+}
+
 static float some_float(void)
 {
 	return (float)((double)(int64_t)tt_random(&seed) / 9.2e18);
@@ -46,7 +52,7 @@ static float some_float(void)
 struct matrix {
 	struct tt_guard guard[TN_PART_COUNT];
 	struct tn_rows rows;
-	double values[MOST_ROWS][WIDE_COLS];
+	double values[MANY_ROWS][WIDE_COLS];
 };
 
 static void make_matrix(struct matrix *w, const struct tn_kernels *portable, const struct tn_format *f, size_t rows,
@@ -102,7 +108,7 @@ static double error_of(const struct matrix *w, const float *x, size_t x_stride, 
 }
 
 static void check_product(const struct tn_kernels *k, const struct tn_kernels *portable, const struct tn_format *f, size_t rows,
-			  size_t cols, size_t m)
+			  size_t cols, size_t m, tn_dtype x_dtype)
 {
 	static struct matrix w;
 	struct tt_guard xs, ys, prepared, scratch;
@@ -112,9 +118,9 @@ static void check_product(const struct tn_kernels *k, const struct tn_kernels *p
 	tt_guard_make(&ys, ((m - 1) * y_stride + rows) * sizeof(float));
 	float *x = (float *)(void *)xs.at_end, *y = (float *)(void *)ys.at_end;
 	for (size_t i = 0; i < (m - 1) * x_stride + cols; i++)
-		x[i] = some_float();
+		x[i] = round_to(some_float(), x_dtype);
 	for (size_t i = 0; i < sizeof precisions / sizeof *precisions; i++) {
-		struct tn_product p = { f, cols, m, precisions[i].precision };
+		struct tn_product p = { f, cols, m, precisions[i].precision, x_dtype };
 		tt_guard_make(&prepared, (k->product_bytes(&p) + 63) / 64 * 64);
 		tt_guard_make(&scratch, (k->product_scratch_bytes(&p) + 63) / 64 * 64);
 		for (size_t j = 0; j < (m - 1) * y_stride + rows; j++)
@@ -140,16 +146,21 @@ static void check_product(const struct tn_kernels *k, const struct tn_kernels *p
 
 static void check_format(const struct tn_kernels *k, const struct tn_kernels *portable, const struct tn_format *f)
 {
+	static const tn_dtype x_dtypes[] = { TN_F32, TN_BF16, TN_F16 };
 	size_t unit = f->group ? f->group : 1;
 	static const size_t dense[] = { 1, 7, 16, 33, 64, 100, 257, 512 };
 	for (size_t i = 0; i < sizeof dense / sizeof *dense; i++) {
 		size_t cols = f->group ? (i + 1) * unit : dense[i];
 		if (cols > MOST_COLS)
 			break;
-		check_product(k, portable, f, 1 + i % MOST_ROWS, cols, 1 + i % MOST_M);
-		check_product(k, portable, f, MOST_ROWS, cols, 1);
+		check_product(k, portable, f, 1 + i % MOST_ROWS, cols, 1 + i % MOST_M, x_dtypes[i % 3]);
+		check_product(k, portable, f, MOST_ROWS, cols, 1, TN_F32);
 	}
-	check_product(k, portable, f, MOST_ROWS, WIDE_COLS, WIDE_M); /* in several pieces */
+	for (size_t i = 0; i < 3; i++) {
+		check_product(k, portable, f, MOST_ROWS, WIDE_COLS, WIDE_M + i * 4, x_dtypes[i]); /* in several pieces */
+		if (f->group && f->bits <= 4) /* in several blocks */
+			check_product(k, portable, f, MANY_ROWS, MANY_COLS, MANY_M, x_dtypes[i]);
+	}
 }
 
 static void check_products(const struct tn_kernels *k, const struct tn_kernels *portable)

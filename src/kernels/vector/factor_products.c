@@ -11,7 +11,7 @@ void TN_ISA_NAME(tn_vector_lora_shrink)(float *t, size_t t_stride, const void *a
 	struct tn_format format = { .codec = TN_CODEC_dense, .dtype = dtype };
 	struct tn_rows rows = { { { a } }, { cols * (dtype == TN_F32 ? 4 : 2) } };
 	struct tn_prepared head = { x, x_stride };
-	struct tn_product p = { &format, cols, m, TN_PRECISION_EXACT };
+	struct tn_product p = { &format, cols, m, TN_PRECISION_EXACT, TN_F32 };
 	float scratch[TN_DOTS_SCRATCH];
 	TN_ISA_NAME(tn_dots_rows)(t, t_stride, &p, &head, &rows, rank, scratch);
 }

@@ -1,25 +1,38 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Which of the products takes what: codes of 4 bits in integers, everything else in float32. */
+/* Which of the products takes what: the one place that chooses. */
 #include "kernels/x86/product_x86.h"
 
 #include "kernels/product.h"
 
-/* Without an instruction for sums of four bytes, three planes cost more than to decode for this many x. */
-enum { DECODE_FROM = 16 };
+/* A row of `grid` cannot be cut in pieces. */
+enum way { IN_PLANES, IN_STRIPS, IN_PIECES, IN_ROWS };
 
-static int in_planes(const struct tn_product *p)
+/* Codes of 4 bits: so few x in planes, row by row; more of them in strips, which are unpacked once for all. Measured. */
+static size_t most_in_planes(const struct tn_product *p)
 {
-#if !defined(__AVX512VNNI__)
-	if (p->precision == TN_PRECISION_EXACT && p->m >= DECODE_FROM)
-		return 0;
+#if defined(__AVX512VNNI__)
+	if (TN_ISA_NAME(tn_strips_in_pairs)(p))
+		return 4;
+	return p->precision == TN_PRECISION_EXACT ? 11 : 5;
+#else
+	return p->precision == TN_PRECISION_EXACT ? 15 : 5;
 #endif
-	return TN_ISA_NAME(tn_planes_take)(p);
 }
 
-/* A row of `grid` cannot be cut. */
-static int in_pieces(const struct tn_product *p)
+/* Everything else in float32; so are codes of 4 bits where there is no instruction for sums of four bytes, and three planes take
+ * longer than to decode. */
+static enum way way_of(const struct tn_product *p)
 {
-	return p->format->codec != TN_CODEC_grid;
+	const enum way in_floats = p->format->codec != TN_CODEC_grid ? IN_PIECES : IN_ROWS;
+	if (!TN_ISA_NAME(tn_planes_take)(p))
+		return in_floats;
+	if (p->m <= most_in_planes(p))
+		return IN_PLANES;
+#if !defined(__AVX512VNNI__)
+	if (p->precision == TN_PRECISION_EXACT)
+		return in_floats;
+#endif
+	return IN_STRIPS;
 }
 
 /* Of a copy: an odd number of cache lines, so that rows do not push each other out. */
@@ -28,24 +41,63 @@ static size_t copy_stride(size_t cols)
 	return ((cols + 15) / 16 | 1) * 16;
 }
 
-/* Never less for more x, because scratch is asked for by the most there will be: planes of a few may take more than a copy of
- * DECODE_FROM. */
+static size_t bytes_of(const struct tn_product *p)
+{
+	switch (way_of(p)) {
+	case IN_PLANES: return TN_ISA_NAME(tn_planes_bytes)(p);
+	case IN_STRIPS: return TN_ISA_NAME(tn_strips_bytes)(p);
+	case IN_PIECES: return p->m > 1 ? p->m * copy_stride(p->cols) * sizeof(float) : 0;
+	default: return 0;
+	}
+}
+
+static size_t scratch_of(const struct tn_product *p)
+{
+	switch (way_of(p)) {
+	case IN_PLANES: return 64;
+	case IN_STRIPS: return TN_ISA_NAME(tn_strips_scratch)();
+	case IN_PIECES: return TN_ISA_NAME(tn_dots_scratch)(p);
+	default: return tn_decoded_row_bytes(p->cols);
+	}
+}
+
+/* Never less for more x, because scratch is asked for by the most there will be; and enough for x of any dtype, because it is
+ * asked for before they are known. */
+static size_t most_of(size_t (*of)(const struct tn_product *p), const struct tn_product *p)
+{
+	static const tn_dtype dtypes[] = { TN_F32, TN_F16, TN_BF16 };
+	size_t most = 0;
+	for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
+		struct tn_product all = *p, few;
+		all.x_dtype = dtypes[i];
+		few = all;
+		few.m = all.m < most_in_planes(&all) ? all.m : most_in_planes(&all);
+		most = of(&all) > most ? of(&all) : most;
+		most = of(&few) > most ? of(&few) : most;
+	}
+	return most;
+}
+
 size_t TN_ISA_NAME(tn_x86_product_bytes)(const struct tn_product *p)
 {
-	struct tn_product few = *p;
-	few.m = in_planes(p) || p->m < DECODE_FROM ? p->m : DECODE_FROM - 1;
-	size_t planes = in_planes(&few) ? TN_ISA_NAME(tn_planes_bytes)(&few) : 0;
-	size_t copy = !in_planes(p) && p->m > 1 && in_pieces(p) ? p->m * copy_stride(p->cols) * sizeof(float) : 0;
-	return TN_PREPARED_HEAD + (planes > copy ? planes : copy);
+	return TN_PREPARED_HEAD + most_of(bytes_of, p);
+}
+
+size_t TN_ISA_NAME(tn_x86_product_scratch)(const struct tn_product *p)
+{
+	return most_of(scratch_of, p);
 }
 
 void TN_ISA_NAME(tn_x86_product_prepare)(void *prepared, const struct tn_product *p, const float *x, size_t x_stride)
 {
 	unsigned char *rest = (unsigned char *)prepared + TN_PREPARED_HEAD;
 	struct tn_prepared head = { x, x_stride };
-	if (in_planes(p)) {
+	enum way way = way_of(p);
+	if (way == IN_PLANES) {
 		TN_ISA_NAME(tn_planes_prepare)(rest, p, x, x_stride);
-	} else if (p->m > 1 && in_pieces(p)) {
+	} else if (way == IN_STRIPS) {
+		TN_ISA_NAME(tn_strips_prepare)(rest, p, x, x_stride);
+	} else if (way == IN_PIECES && p->m > 1) {
 		float *copy = (float *)(void *)rest;
 		head = (struct tn_prepared){ copy, copy_stride(p->cols) };
 		for (size_t t = 0; t < p->m; t++)
@@ -54,22 +106,16 @@ void TN_ISA_NAME(tn_x86_product_prepare)(void *prepared, const struct tn_product
 	memcpy(prepared, &head, sizeof head);
 }
 
-size_t TN_ISA_NAME(tn_x86_product_scratch)(const struct tn_product *p)
-{
-	if (in_planes(p))
-		return 64;
-	return in_pieces(p) ? TN_ISA_NAME(tn_dots_scratch)(p) : tn_decoded_row_bytes(p->cols);
-}
-
 void TN_ISA_NAME(tn_x86_product_rows)(float *y, size_t y_stride, const struct tn_product *p, const void *prepared,
 				      const struct tn_rows *w, size_t rows, void *scratch)
 {
+	const unsigned char *rest = (const unsigned char *)prepared + TN_PREPARED_HEAD;
 	struct tn_prepared head;
 	memcpy(&head, prepared, sizeof head);
-	if (in_planes(p))
-		TN_ISA_NAME(tn_planes_rows)(y, y_stride, p, (const unsigned char *)prepared + TN_PREPARED_HEAD, w, rows);
-	else if (in_pieces(p))
-		TN_ISA_NAME(tn_dots_rows)(y, y_stride, p, &head, w, rows, scratch);
-	else
-		TN_ISA_NAME(tn_product_rows)(y, y_stride, p, prepared, w, rows, scratch);
+	switch (way_of(p)) {
+	case IN_PLANES: TN_ISA_NAME(tn_planes_rows)(y, y_stride, p, rest, w, rows); break;
+	case IN_STRIPS: TN_ISA_NAME(tn_strips_rows)(y, y_stride, p, rest, w, rows, scratch); break;
+	case IN_PIECES: TN_ISA_NAME(tn_dots_rows)(y, y_stride, p, &head, w, rows, scratch); break;
+	default: TN_ISA_NAME(tn_product_rows)(y, y_stride, p, prepared, w, rows, scratch); break;
+	}
 }

@@ -1,0 +1,166 @@
+/* What the products of 4-bit codes share: vectors, scales, and how activations lie in planes. Unused ones vanish. */
+#ifndef TN_CODES4_H
+#define TN_CODES4_H
+
+#include "kernels/x86/product_x86.h"
+
+/* ---- vectors --------------------------------------------------------------------------------------------- */
+
+#if defined(__AVX512F__)
+enum { LANES = 16, ROWS = 4 };
+typedef __m512i ints;
+typedef __m512 floats;
+#define ZERO() _mm512_setzero_ps()
+#define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define MUL(a, b) _mm512_mul_ps(a, b)
+#define ADD(a, b) _mm512_add_ps(a, b)
+#define SPREAD(x) _mm512_set1_ps(x)
+#define SPREAD_BYTE(x) _mm512_set1_epi8(x)
+#define LOAD_FLOATS(p) _mm512_loadu_ps(p)
+#define LOAD_INTS(p) _mm512_loadu_si512(p)
+#define AND(a, b) _mm512_and_si512(a, b)
+#define HIGH_NIBBLES(v) _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15))
+#define LOOK_UP(table, v) _mm512_shuffle_epi8(table, v)
+#define SPREAD_TABLE(p) _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+#define TO_FLOATS(v) _mm512_cvtepi32_ps(v)
+#define CHOOSE(v, order) _mm512_permutexvar_ps(order, v)
+#define SUM(v) _mm512_reduce_add_ps(v)
+#else
+enum { LANES = 8, ROWS = 2 };
+typedef __m256i ints;
+typedef __m256 floats;
+#define ZERO() _mm256_setzero_ps()
+#define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define MUL(a, b) _mm256_mul_ps(a, b)
+#define ADD(a, b) _mm256_add_ps(a, b)
+#define SPREAD(x) _mm256_set1_ps(x)
+#define SPREAD_BYTE(x) _mm256_set1_epi8(x)
+#define LOAD_FLOATS(p) _mm256_loadu_ps(p)
+#define LOAD_INTS(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#define AND(a, b) _mm256_and_si256(a, b)
+#define HIGH_NIBBLES(v) _mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi8(15))
+#define LOOK_UP(table, v) _mm256_shuffle_epi8(table, v)
+#define SPREAD_TABLE(p) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(p)))
+#define TO_FLOATS(v) _mm256_cvtepi32_ps(v)
+#define CHOOSE(v, order) _mm256_permutevar8x32_ps(v, order)
+
+TN_INLINE float sum_of(floats v)
+{
+	__m128 a = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+	a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+	return _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)));
+}
+#define SUM(v) sum_of(v)
+#endif
+
+/* A step is a vector of codes, two to a byte: a lane of 32 bits holds 8 of them. */
+enum { STEP_BYTES = 4 * LANES, STEP_CODES = 8 * LANES };
+
+/* ---- scales ---------------------------------------------------------------------------------------------- */
+
+enum scale_kind { SCALE_F32, SCALE_F16, SCALE_BF16, SCALE_E8M0, SCALE_E4M3 };
+
+TN_INLINE size_t scale_bytes(enum scale_kind kind)
+{
+	return kind == SCALE_F32 ? 4 : kind == SCALE_F16 || kind == SCALE_BF16 ? 2 : 1;
+}
+
+/* Scales g to g + LANES of a row, zeros behind the last. */
+TN_INLINE floats load_scales(const unsigned char *scales, size_t g, size_t groups, enum scale_kind kind)
+{
+	unsigned char padded[LANES * 4];
+	const unsigned char *at = scales + g * scale_bytes(kind);
+	if (g + LANES > groups) {
+		memset(padded, 0, sizeof padded);
+		at = memcpy(padded, at, (groups - g) * scale_bytes(kind));
+	}
+#if defined(__AVX512F__)
+	__m512i wide;
+	if (kind == SCALE_F32)
+		return _mm512_loadu_ps(at);
+	if (kind == SCALE_F16)
+		return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)at));
+	if (kind == SCALE_BF16)
+		return _mm512_castsi512_ps(
+			_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)at)), 16));
+	wide = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)at));
+	if (kind == SCALE_E8M0) {
+		__mmask16 zero = _mm512_testn_epi32_mask(wide, wide);
+		return _mm512_castsi512_ps(_mm512_mask_mov_epi32(_mm512_slli_epi32(wide, 23), zero, _mm512_set1_epi32(0x00400000)));
+	}
+	__m512i magnitude = _mm512_and_si512(wide, _mm512_set1_epi32(0x7F)), sign = _mm512_xor_si512(wide, magnitude);
+	__mmask16 nan = _mm512_cmpeq_epi32_mask(magnitude, _mm512_set1_epi32(0x7F));
+	floats value = _mm512_castsi512_ps(_mm512_add_epi32(_mm512_slli_epi32(magnitude, 20), _mm512_set1_epi32(120 << 23)));
+	floats small = _mm512_mul_ps(_mm512_cvtepi32_ps(magnitude), _mm512_set1_ps(0x1p-9f)); /* subnormal there */
+	value = _mm512_mask_mov_ps(value, _mm512_cmplt_epi32_mask(magnitude, _mm512_set1_epi32(8)), small);
+	value = _mm512_mask_mov_ps(value, nan, _mm512_castsi512_ps(_mm512_set1_epi32(0x7FC00000)));
+	return _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(value), _mm512_slli_epi32(sign, 24)));
+#else
+	__m256i wide;
+	if (kind == SCALE_F32)
+		return _mm256_loadu_ps((const float *)(const void *)at);
+	if (kind == SCALE_F16)
+		return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)at));
+	if (kind == SCALE_BF16)
+		return _mm256_castsi256_ps(
+			_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)at)), 16));
+	wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)at));
+	if (kind == SCALE_E8M0) {
+		__m256i zero = _mm256_cmpeq_epi32(wide, _mm256_setzero_si256());
+		return _mm256_castsi256_ps(_mm256_blendv_epi8(_mm256_slli_epi32(wide, 23), _mm256_set1_epi32(0x00400000), zero));
+	}
+	__m256i magnitude = _mm256_and_si256(wide, _mm256_set1_epi32(0x7F)), sign = _mm256_xor_si256(wide, magnitude);
+	__m256i nan = _mm256_cmpeq_epi32(magnitude, _mm256_set1_epi32(0x7F));
+	__m256i value = _mm256_add_epi32(_mm256_slli_epi32(magnitude, 20), _mm256_set1_epi32(120 << 23));
+	__m256 small = _mm256_mul_ps(_mm256_cvtepi32_ps(magnitude), _mm256_set1_ps(0x1p-9f)); /* subnormal there */
+	value = _mm256_blendv_epi8(value, _mm256_castps_si256(small), _mm256_cmpgt_epi32(_mm256_set1_epi32(8), magnitude));
+	value = _mm256_blendv_epi8(value, _mm256_set1_epi32(0x7FC00000), nan);
+	return _mm256_castsi256_ps(_mm256_or_si256(value, _mm256_slli_epi32(sign, 24)));
+#endif
+}
+
+TN_INLINE enum scale_kind kind_of(const struct tn_format *f)
+{
+	if (f->codec == TN_CODEC_affine)
+		return f->dtype == TN_F32 ? SCALE_F32 : f->dtype == TN_F16 ? SCALE_F16 : SCALE_BF16;
+	return f->codec == TN_CODEC_mxfp4 ? SCALE_E8M0 : SCALE_E4M3;
+}
+
+/* Of all scales of a matrix. */
+TN_INLINE float scale_factor(const struct tn_format *f)
+{
+	return f->has_global_scale ? f->global_scale / 2688.0f : 1.0f;
+}
+
+/* ---- activations in planes ------------------------------------------------------------------------------- */
+
+TN_INLINE unsigned planes_of(const struct tn_product *p)
+{
+	return p->precision == TN_PRECISION_EXACT ? 3 : p->precision == TN_PRECISION_16 ? 2 : 1;
+}
+
+TN_INLINE size_t steps_of(const struct tn_product *p)
+{
+	return (p->cols + STEP_CODES - 1) / STEP_CODES;
+}
+
+/* Scales for whole vectors of groups. */
+TN_INLINE size_t group_room(const struct tn_product *p)
+{
+	return (p->cols / p->format->group + LANES - 1) / LANES * LANES;
+}
+
+/* One x: bytes [step][plane][even, odd][STEP_BYTES], scales [group_room], sums [group_room]. */
+TN_INLINE size_t vector_bytes(const struct tn_product *p)
+{
+	return steps_of(p) * planes_of(p) * 2 * STEP_BYTES + (2 * group_room(p) * sizeof(float) + 63) / 64 * 64;
+}
+
+/* E2M1 codes as integers that are not negative: 2 w + 12. */
+TN_INLINE ints load_e2m1_table(void)
+{
+	static const unsigned char table[16] = { 12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0 };
+	return SPREAD_TABLE(table);
+}
+
+#endif

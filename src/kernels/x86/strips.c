@@ -1,0 +1,455 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Codes of 4 bits times many activations. A strip of rows is unpacked once, a chunk of columns at a time, with its rows in the
+ * lanes of vectors; then every x meets it: four or two neighbours of x, the same in all lanes, times those of each row. Sums of a
+ * group stay in registers and are scaled once, in float32, so that a tile takes nothing from memory but x and codes that are near.
+ *
+ * Here x in planes of 8 bits (planes.c prepares them); strips_bf16.c does the same in pairs of BF16. */
+#include "kernels/x86/strips.h"
+
+/* ---- rows become lanes ----------------------------------------------------------------------------------- */
+
+/* v[i] gets lane i of every v. */
+#if defined(__AVX512F__)
+TN_INLINE void turn(ints v[LANES])
+{
+	ints a[LANES], b[LANES];
+	TN_UNROLL(8)
+	for (int i = 0; i < LANES; i += 2) {
+		a[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
+		a[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+	}
+	TN_UNROLL(4)
+	for (int i = 0; i < LANES; i += 4) {
+		b[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
+		b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
+		b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
+		b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
+	}
+	TN_UNROLL(4)
+	for (int i = 0; i < 4; i++) {
+		ints low = _mm512_shuffle_i32x4(b[i], b[i + 4], 0x44), high = _mm512_shuffle_i32x4(b[i], b[i + 4], 0xEE);
+		ints low2 = _mm512_shuffle_i32x4(b[i + 8], b[i + 12], 0x44), high2 = _mm512_shuffle_i32x4(b[i + 8], b[i + 12], 0xEE);
+		v[i] = _mm512_shuffle_i32x4(low, low2, 0x88);
+		v[i + 4] = _mm512_shuffle_i32x4(low, low2, 0xDD);
+		v[i + 8] = _mm512_shuffle_i32x4(high, high2, 0x88);
+		v[i + 12] = _mm512_shuffle_i32x4(high, high2, 0xDD);
+	}
+}
+#define AS_INTS(v) _mm512_castps_si512(v)
+#define STORE_INTS(p, v) _mm512_storeu_si512(p, v)
+#define STORE_FLOATS(p, v) _mm512_storeu_ps(p, v)
+#else
+TN_INLINE void turn(ints v[LANES])
+{
+	ints a[LANES], b[LANES];
+	TN_UNROLL(4)
+	for (int i = 0; i < LANES; i += 2) {
+		a[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);
+		a[i + 1] = _mm256_unpackhi_epi32(v[i], v[i + 1]);
+	}
+	TN_UNROLL(2)
+	for (int i = 0; i < LANES; i += 4) {
+		b[i] = _mm256_unpacklo_epi64(a[i], a[i + 2]);
+		b[i + 1] = _mm256_unpackhi_epi64(a[i], a[i + 2]);
+		b[i + 2] = _mm256_unpacklo_epi64(a[i + 1], a[i + 3]);
+		b[i + 3] = _mm256_unpackhi_epi64(a[i + 1], a[i + 3]);
+	}
+	TN_UNROLL(4)
+	for (int i = 0; i < 4; i++) {
+		v[i] = _mm256_permute2x128_si256(b[i], b[i + 4], 0x20);
+		v[i + 4] = _mm256_permute2x128_si256(b[i], b[i + 4], 0x31);
+	}
+}
+#define AS_INTS(v) _mm256_castps_si256(v)
+#define STORE_INTS(p, v) _mm256_storeu_si256((__m256i *)(void *)(p), v)
+#define STORE_FLOATS(p, v) _mm256_storeu_ps(p, v)
+#endif
+
+/* Rows of W from row `first` on, `rows` of them; those behind the last stand for it again. */
+struct source {
+	const struct tn_rows *w;
+	size_t first, rows;
+};
+
+static const unsigned char *row_of(const struct source *s, size_t i, unsigned part)
+{
+	return (const unsigned char *)s->w->first.part[part] + (s->first + (i < s->rows ? i : s->rows - 1)) * s->w->stride[part];
+}
+
+/* ---- scales ---------------------------------------------------------------------------------------------- */
+
+/* Those of groups g to g + LANES of a strip's rows, rows in lanes; bias NULL: none, else of integers 2 w + 12 where it is_float. */
+TN_INLINE void turn_scales(float (*scale)[STRIP], float (*bias)[STRIP], const struct source *s, const struct tn_format *f, size_t g,
+			   size_t groups, const enum scale_kind kind)
+{
+	const int is_float = kind == SCALE_E8M0 || kind == SCALE_E4M3;
+	const floats factor = SPREAD(scale_factor(f));
+	for (size_t half = 0; half < 2; half++) {
+		ints v[LANES], u[LANES];
+		for (size_t i = 0; i < LANES; i++) {
+			size_t row = half * LANES + i;
+			floats x = load_scales(row_of(s, row, TN_PART_SCALES), g, groups, kind), b = x;
+			if (kind == SCALE_E4M3)
+				x = MUL(x, factor);
+			if (is_float && bias) {
+				b = MUL(x, SPREAD(-6));
+				x = MUL(x, SPREAD(0.5f));
+			} else if (bias) {
+				b = load_scales(row_of(s, row, TN_PART_BIASES), g, groups, kind);
+			}
+			v[i] = AS_INTS(x);
+			u[i] = AS_INTS(b);
+		}
+		turn(v);
+		for (size_t i = 0; i < LANES; i++)
+			STORE_INTS(scale[i] + half * LANES, v[i]);
+		if (!bias)
+			continue;
+		turn(u);
+		for (size_t i = 0; i < LANES; i++)
+			STORE_INTS(bias[i] + half * LANES, u[i]);
+	}
+}
+
+static void fill_scales(float (*scale)[STRIP], float (*bias)[STRIP], const struct source *s, const struct tn_format *f, size_t g,
+			size_t groups)
+{
+	for (size_t end = g + SCALED < groups ? g + SCALED : groups; g < end; g += LANES, scale += LANES, bias += bias ? LANES : 0)
+		switch (kind_of(f)) {
+		case SCALE_F32: turn_scales(scale, bias, s, f, g, groups, SCALE_F32); break;
+		case SCALE_F16: turn_scales(scale, bias, s, f, g, groups, SCALE_F16); break;
+		case SCALE_BF16: turn_scales(scale, bias, s, f, g, groups, SCALE_BF16); break;
+		case SCALE_E8M0: turn_scales(scale, bias, s, f, g, groups, SCALE_E8M0); break;
+		default: turn_scales(scale, bias, s, f, g, groups, SCALE_E4M3); break;
+		}
+}
+
+/* ---- codes ----------------------------------------------------------------------------------------------- */
+
+/* As bytes: [dword][even, odd][half][LANES] lanes of four codes. */
+static void unpack_bytes(unsigned char *codes, const ints *turned, size_t dword, size_t half, int is_float)
+{
+	const ints table = load_e2m1_table();
+	unsigned char *to = codes + dword * 4 * STEP_BYTES + half * STEP_BYTES;
+	for (size_t i = 0; i < LANES; i++, to += 4 * STEP_BYTES) {
+		ints even = AND(turned[i], SPREAD_BYTE(15)), odd = HIGH_NIBBLES(turned[i]);
+		STORE_INTS(to, is_float ? LOOK_UP(table, even) : even);
+		STORE_INTS(to + 2 * STEP_BYTES, is_float ? LOOK_UP(table, odd) : odd);
+	}
+}
+
+/* Bytes [at, at + STEP_BYTES) of a row that may end before, zeros behind its end. */
+TN_INLINE ints load_codes(const unsigned char *row, size_t at, size_t row_bytes)
+{
+	unsigned char padded[STEP_BYTES];
+	if (at + STEP_BYTES <= row_bytes)
+		return LOAD_INTS(row + at);
+	memset(padded, 0, sizeof padded);
+	memcpy(padded, row + at, row_bytes - at);
+	return LOAD_INTS(padded);
+}
+
+/* The chunk that begins at column `first`. What comes next in each row is asked for meanwhile. */
+static void unpack(const struct strip_form *form, unsigned char *codes, const struct source *s, const struct tn_product *p,
+		   size_t first)
+{
+	const int is_float = p->format->codec != TN_CODEC_affine;
+	const size_t row_bytes = p->cols / 2, begin = first / 2, end = begin + CHUNK / 2 < row_bytes ? begin + CHUNK / 2 : row_bytes;
+	for (size_t half = 0; half < 2; half++) {
+		const unsigned char *row[LANES];
+		for (size_t i = 0; i < LANES; i++) {
+			row[i] = row_of(s, half * LANES + i, TN_PART_WEIGHT);
+			for (size_t line = 0; line < CHUNK / 2; line += 64)
+				_mm_prefetch((const char *)row[i] + begin + CHUNK / 2 + line, _MM_HINT_T1);
+		}
+		for (size_t at = begin, dword = 0; at < end; at += STEP_BYTES, dword += LANES) {
+			ints v[LANES];
+			TN_UNROLL(16)
+			for (size_t i = 0; i < LANES; i++)
+				v[i] = load_codes(row[i], at, row_bytes);
+			turn(v);
+			form->unpack(codes, v, dword, half, is_float);
+		}
+	}
+}
+
+/* ---- tiles ----------------------------------------------------------------------------------------------- */
+
+#if defined(__AVX512F__)
+enum { TILE = 6 };
+#define ZERO_INTS() _mm512_setzero_si512()
+#define SPREAD_INT(x) _mm512_set1_epi32(x)
+#define TIMES_256(v) _mm512_slli_epi32(v, 8)
+#define ADD_INTS(a, b) _mm512_add_epi32(a, b)
+#define ADD_WORDS(a, b) _mm512_add_epi16(a, b)
+#define MUL_BYTES(a, b) _mm512_maddubs_epi16(a, b)
+#define ADD_PAIRS(v) _mm512_madd_epi16(v, _mm512_set1_epi16(1))
+#else
+enum { TILE = 3 };
+#define ZERO_INTS() _mm256_setzero_si256()
+#define SPREAD_INT(x) _mm256_set1_epi32(x)
+#define TIMES_256(v) _mm256_slli_epi32(v, 8)
+#define ADD_INTS(a, b) _mm256_add_epi32(a, b)
+#define ADD_WORDS(a, b) _mm256_add_epi16(a, b)
+#define MUL_BYTES(a, b) _mm256_maddubs_epi16(a, b)
+#define ADD_PAIRS(v) _mm256_madd_epi16(v, _mm256_set1_epi16(1))
+#endif
+
+TN_INLINE ints four_bytes(const int8_t *x)
+{
+	int32_t four;
+	memcpy(&four, x, sizeof four);
+	return SPREAD_INT(four);
+}
+
+/* sum += codes of `dwords` times those of each x. */
+TN_INLINE void add_dwords(ints sum[][2], const unsigned char *codes, const int8_t *const *x, size_t offset, size_t dwords,
+			  const int many, int is_float)
+{
+#if defined(__AVX512VNNI__)
+	(void)is_float;
+	for (size_t d = 0; d < dwords; d++, codes += 4 * STEP_BYTES, offset += 4)
+		TN_UNROLL(2)
+		for (int odd = 0; odd < 2; odd++) {
+			ints a = LOAD_INTS(codes + 2 * odd * STEP_BYTES), b = LOAD_INTS(codes + (2 * odd + 1) * STEP_BYTES);
+			TN_UNROLL(6)
+			for (int t = 0; t < many; t++) {
+				ints v = four_bytes(x[t] + offset + odd * STEP_BYTES);
+				sum[t][0] = _mm512_dpbusd_epi32(sum[t][0], a, v);
+				sum[t][1] = _mm512_dpbusd_epi32(sum[t][1], b, v);
+			}
+		}
+#else
+	/* Words hold two products of 15 and 128 eight times, of 24 and 128 five times. */
+	const size_t safe = is_float ? 2 : 4;
+	for (size_t d = 0; d < dwords;) {
+		ints words[TILE][2];
+		TN_UNROLL(6)
+		for (int t = 0; t < many; t++)
+			words[t][0] = words[t][1] = ZERO_INTS();
+		for (size_t end = d + safe < dwords ? d + safe : dwords; d < end; d++, codes += 4 * STEP_BYTES, offset += 4)
+			TN_UNROLL(2)
+			for (int odd = 0; odd < 2; odd++) {
+				ints a = LOAD_INTS(codes + 2 * odd * STEP_BYTES), b = LOAD_INTS(codes + (2 * odd + 1) * STEP_BYTES);
+				TN_UNROLL(6)
+				for (int t = 0; t < many; t++) {
+					ints v = four_bytes(x[t] + offset + odd * STEP_BYTES);
+					words[t][0] = ADD_WORDS(words[t][0], MUL_BYTES(a, v));
+					words[t][1] = ADD_WORDS(words[t][1], MUL_BYTES(b, v));
+				}
+			}
+		TN_UNROLL(6)
+		for (int t = 0; t < many; t++) {
+			sum[t][0] = ADD_INTS(sum[t][0], ADD_PAIRS(words[t][0]));
+			sum[t][1] = ADD_INTS(sum[t][1], ADD_PAIRS(words[t][1]));
+		}
+	}
+#endif
+}
+
+/* total += scale * sum, for each x with its own factor too; the sums begin anew. */
+TN_INLINE void add_scaled(floats total[][2], ints sum[][2], const float *scale, const float *const *factor, size_t g, float times,
+			  const int many)
+{
+	floats a = MUL(LOAD_FLOATS(scale), SPREAD(times)), b = MUL(LOAD_FLOATS(scale + LANES), SPREAD(times));
+	TN_UNROLL(6)
+	for (int t = 0; t < many; t++) {
+		floats f = SPREAD(factor[t][g]);
+		total[t][0] = FMA(TO_FLOATS(sum[t][0]), MUL(a, f), total[t][0]);
+		total[t][1] = FMA(TO_FLOATS(sum[t][1]), MUL(b, f), total[t][1]);
+		sum[t][0] = sum[t][1] = ZERO_INTS();
+	}
+}
+
+/* Group g of the chunk: the planes of each x from the highest on, 256 times the first two of them together, then the third. */
+TN_INLINE void add_group(floats total[][2], const struct strip_chunk *c, size_t g, const int8_t *const *x,
+			 const float *const *factor, const unsigned planes, const int many, int is_float)
+{
+	const size_t run = c->dwords < LANES ? c->dwords : LANES, begin = g * c->dwords;
+	const unsigned char *codes = c->codes + begin * 4 * STEP_BYTES;
+	ints sum[TILE][2];
+	TN_UNROLL(6)
+	for (int t = 0; t < many; t++)
+		sum[t][0] = sum[t][1] = ZERO_INTS();
+	for (unsigned plane = 0; plane < planes; plane++) {
+		if (plane == 1)
+			TN_UNROLL(6)
+			for (int t = 0; t < many; t++) {
+				sum[t][0] = TIMES_256(sum[t][0]);
+				sum[t][1] = TIMES_256(sum[t][1]);
+			}
+		if (plane == 2)
+			add_scaled(total, sum, c->scale[g], factor, g, 256, many);
+		for (size_t d = 0; d < c->dwords; d += run)
+			add_dwords(sum, codes + d * 4 * STEP_BYTES, x,
+				   ((begin + d) / LANES * planes + plane) * 2 * STEP_BYTES + (begin + d) % LANES * 4, run, many, is_float);
+	}
+	add_scaled(total, sum, c->scale[g], factor, g, 1, many);
+}
+
+/* The strip with `many` x from x number `t0` on. */
+TN_INLINE void tile(const struct strip_chunk *c, size_t t0, const unsigned planes, const int many)
+{
+	const int is_float = c->p->format->codec != TN_CODEC_affine;
+	const size_t bytes = vector_bytes(c->p), scales = steps_of(c->p) * planes * 2 * STEP_BYTES, room = group_room(c->p);
+	float(*to)[STRIP] = c->total + t0;
+	const int8_t *x[TILE];
+	const float *factor[TILE];
+	floats total[TILE][2];
+	TN_UNROLL(6)
+	for (int t = 0; t < many; t++) {
+		const unsigned char *at = c->prepared + (c->first_x + t0 + (size_t)t) * bytes;
+		x[t] = (const int8_t *)at + c->chunk * (CHUNK / STEP_CODES) * planes * 2 * STEP_BYTES;
+		factor[t] = (const float *)(const void *)(at + scales) + c->first_group;
+		total[t][0] = LOAD_FLOATS(to[t]);
+		total[t][1] = LOAD_FLOATS(to[t] + LANES);
+	}
+	for (size_t g = 0; g < c->count; g++) {
+		add_group(total, c, g, x, factor, planes, many, is_float);
+		floats a = LOAD_FLOATS(c->bias[g]), b = LOAD_FLOATS(c->bias[g] + LANES);
+		TN_UNROLL(6)
+		for (int t = 0; t < many; t++) {
+			floats sum = SPREAD(factor[t][room + g]);
+			total[t][0] = FMA(a, sum, total[t][0]);
+			total[t][1] = FMA(b, sum, total[t][1]);
+		}
+	}
+	TN_UNROLL(6)
+	for (int t = 0; t < many; t++) {
+		STORE_FLOATS(to[t], total[t][0]);
+		STORE_FLOATS(to[t] + LANES, total[t][1]);
+	}
+}
+
+TN_INLINE void tiles(const struct strip_chunk *c, size_t x_count, const unsigned planes)
+{
+	for (size_t t = 0, left = (x_count + TILE - 1) / TILE, many; t < x_count; t += many, left--) {
+		many = (x_count - t + left - 1) / left; /* tiles of the same size, nearly: small ones wait for their sums */
+		switch (many) {
+		case 1: tile(c, t, planes, 1); break;
+		case 2: tile(c, t, planes, 2); break;
+		case 3: tile(c, t, planes, 3); break;
+#if defined(__AVX512F__)
+		case 4: tile(c, t, planes, 4); break;
+		case 5: tile(c, t, planes, 5); break;
+		default: tile(c, t, planes, 6); break;
+#endif
+		}
+	}
+}
+
+static void multiply_bytes(const struct strip_chunk *c, size_t x_count)
+{
+	switch (planes_of(c->p)) {
+	case 1: tiles(c, x_count, 1); break;
+	case 2: tiles(c, x_count, 2); break;
+	default: tiles(c, x_count, 3); break;
+	}
+}
+
+static void nothing_to_begin(const struct tn_product *p)
+{
+	(void)p;
+}
+
+static void nothing_to_end(void)
+{
+}
+
+static const struct strip_form of_bytes = {
+	.bytes = TN_ISA_NAME(tn_planes_bytes), .prepare = TN_ISA_NAME(tn_planes_prepare), .unpack = unpack_bytes,
+	.begin = nothing_to_begin, .multiply = multiply_bytes, .end = nothing_to_end,
+};
+
+/* ---- all of it ------------------------------------------------------------------------------------------- */
+
+/* Pairs where one plane of them is enough for what integers take two or three for, and with AMX for all of float32. Measured. */
+static const struct strip_form *form_of(const struct tn_product *p)
+{
+	(void)p;
+#if defined(__AVX512BF16__)
+#if defined(__AMX_BF16__)
+	int in_pairs = p->precision == TN_PRECISION_EXACT || p->x_dtype == TN_BF16;
+#else
+	int in_pairs = p->x_dtype == TN_BF16;
+#endif
+	if (in_pairs && p->precision != TN_PRECISION_INT8)
+		return &TN_ISA_NAME(tn_strips_of_pairs);
+#endif
+	return &of_bytes;
+}
+
+int TN_ISA_NAME(tn_strips_in_pairs)(const struct tn_product *p)
+{
+	return form_of(p) != &of_bytes;
+}
+
+size_t TN_ISA_NAME(tn_strips_bytes)(const struct tn_product *p)
+{
+	return form_of(p)->bytes(p);
+}
+
+void TN_ISA_NAME(tn_strips_prepare)(unsigned char *dst, const struct tn_product *p, const float *x, size_t x_stride)
+{
+	form_of(p)->prepare(dst, p, x, x_stride);
+}
+
+size_t TN_ISA_NAME(tn_strips_scratch)(void)
+{
+	return sizeof(struct strip_scratch);
+}
+
+static void store_totals(float *y, size_t y_stride, float (*total)[STRIP], size_t rows, size_t x_count)
+{
+	for (size_t t = 0; t < x_count; t++, y += y_stride) {
+		if (rows < STRIP) {
+			memcpy(y, total[t], rows * sizeof *y);
+			continue;
+		}
+		STORE_FLOATS(y, LOAD_FLOATS(total[t]));
+		STORE_FLOATS(y + LANES, LOAD_FLOATS(total[t] + LANES));
+	}
+}
+
+/* At most BLOCK rows with at most TOKENS x, from x number first_x on. Columns outside, so that a chunk of x stays near while
+ * the strips go by. */
+static void multiply_block(float *y, size_t y_stride, const struct tn_product *p, const unsigned char *prepared,
+			   const struct source *rows, size_t first_x, size_t x_count, struct strip_scratch *scratch)
+{
+	const struct tn_format *f = p->format;
+	const size_t groups = p->cols / f->group, in_chunk = CHUNK / f->group;
+	const struct strip_form *form = form_of(p);
+	const int has_bias = f->codec == TN_CODEC_affine || !form->codes_are_floats;
+	memset(scratch->total, 0, sizeof scratch->total);
+	for (size_t chunk = 0, g = 0; g < groups; chunk++, g += in_chunk)
+		for (size_t s = 0; s * STRIP < rows->rows; s++) {
+			struct source strip = { rows->w, rows->first + s * STRIP, rows->rows - s * STRIP };
+			float(*scale)[STRIP] = scratch->scale[s], (*bias)[STRIP] = has_bias ? scratch->bias[s] : NULL;
+			if (g % SCALED == 0)
+				fill_scales(scale, bias, &strip, f, g, groups);
+			unpack(form, scratch->codes, &strip, p, chunk * CHUNK);
+			struct strip_chunk c = {
+				.p = p, .prepared = prepared, .codes = scratch->codes,
+				.scale = (const float(*)[STRIP])scale + g % SCALED, .chunk = chunk,
+				.bias = has_bias ? (const float(*)[STRIP])bias + g % SCALED : NULL, .first_group = g,
+				.count = groups - g < in_chunk ? groups - g : in_chunk, .dwords = f->group / 8u,
+				.first_x = first_x, .total = scratch->total[s], .tile = scratch->tile,
+			};
+			form->multiply(&c, x_count);
+		}
+	for (size_t s = 0; s * STRIP < rows->rows; s++)
+		store_totals(y + s * STRIP, y_stride, scratch->total[s], rows->rows - s * STRIP, x_count);
+}
+
+void TN_ISA_NAME(tn_strips_rows)(float *y, size_t y_stride, const struct tn_product *p, const unsigned char *prepared,
+				 const struct tn_rows *w, size_t rows, void *scratch)
+{
+	form_of(p)->begin(p);
+	for (size_t i = 0; i < rows; i += BLOCK)
+		for (size_t t = 0; t < p->m; t += TOKENS) {
+			struct source block = { w, i, rows - i < BLOCK ? rows - i : BLOCK };
+			multiply_block(y + t * y_stride + i, y_stride, p, prepared, &block, t, p->m - t < TOKENS ? p->m - t : TOKENS,
+				       scratch);
+		}
+	form_of(p)->end();
+}
