@@ -28,27 +28,24 @@ enum { ISA_COUNT = sizeof isas / sizeof *isas };
 static struct tn_kernels tables[ISA_COUNT];
 static pthread_once_t filled = PTHREAD_ONCE_INIT;
 
-static int usable(int i)
-{
-	return (isas[i].needs & ~tn_cpu_features()) == 0;
-}
-
 /* The function that fills a table is compiled for its instruction set too, so only usable ones may be called. */
 static void fill_tables(void)
 {
+	unsigned features = tn_cpu_features();
 	for (int i = 0; i < ISA_COUNT; i++) {
-		if (!usable(i))
+		if (isas[i].needs & ~features)
 			continue;
 		isas[i].fill(&tables[i]);
 		tables[i].isa = isas[i].name;
 	}
 }
 
+/* Asked for within loops, so the CPU is not asked again: in a virtual machine each answer takes microseconds. */
 const struct tn_kernels *tn_kernels_for(const char *isa)
 {
 	pthread_once(&filled, fill_tables);
 	for (int i = ISA_COUNT; i-- > 0;)
-		if (usable(i) && (!isa || strcmp(isa, isas[i].name) == 0))
+		if (tables[i].isa && (!isa || strcmp(isa, isas[i].name) == 0))
 			return &tables[i];
 	return NULL;
 }
