@@ -29,18 +29,21 @@ static void sum_like_mlx(const struct tn_row_edit *e, int plain, float *dst)
 {
 	const struct tn_row_scratch *s = &e->s;
 	struct tn_format in = e->in;
-	tn_dtype dtype = tn_codec_info(in.codec)->byte_scales ? in.has_global_scale ? TN_F32 : TN_BF16 : in.dtype;
+	const struct tn_codec *codec = e->kernels->codec[in.codec];
+	tn_dtype dtype = codec->byte_scales ? in.has_global_scale ? TN_F32 : TN_BF16 : in.dtype;
 	if (!plain) {
 		for (size_t i = 0; i < e->form->cols; i++)
-			dst[i] = round_to((float)s->truth[i], dtype);
+			dst[i] = (float)s->truth[i];
+		tn_delta_round_row(e->kernels, dst, e->form->cols, dtype);
 		return;
 	}
 	in.like_mlx = 1;
 	in.dtype = dtype;
-	e->kernels->codec[in.codec]->decode(dst, &e->source, &in, e->form->cols);
-	tn_delta_product_like_mlx(e->kernels, &e->loaded->delta, e->delta_row, s->step, s->delta);
-	for (size_t i = 0; i < e->form->cols; i++)
-		dst[i] = round_to(dst[i] + round_to(s->step[i], dtype), dtype);
+	codec->decode(dst, &e->source, &in, e->form->cols);
+	tn_delta_product_like_mlx(e->kernels, &e->loaded->delta, e->delta_row, s->wanted, s->step, s->delta);
+	tn_delta_round_row(e->kernels, s->step, e->form->cols, dtype);
+	e->kernels->axpy_f32(dst, 1, s->step, e->form->cols);
+	tn_delta_round_row(e->kernels, dst, e->form->cols, dtype);
 }
 
 static void refit(const struct tn_row_edit *e, int plain)

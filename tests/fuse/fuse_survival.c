@@ -3,6 +3,8 @@
  * step is 4, 12 and 40 times the delta. Expected: dither keeps 0.97 or more where nearest keeps a sixth. */
 #include "fuselib.h"
 
+#include "transform/survival.h"
+
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -302,6 +304,24 @@ static void verify_sees_it(void **state)
 	assert_int_equal(verify(t, &job, TN_VERDICT_DEQUANTIZED, 1), 1);
 }
 
+/* Codes that differ, in rows of every length: from none to all of them. */
+static void differing_codes(void **state)
+{
+	unsigned char a[128], b[128];
+	(void)state;
+	for (unsigned bits = 1; bits <= 8; bits++)
+		for (size_t codes = 0; codes * bits <= 8 * sizeof a; codes += 1 + codes % 3) {
+			for (unsigned one_in = 1; one_in <= 4; one_in++) {
+				uint64_t want = 0;
+				memset(a, 0x5A, sizeof a);
+				memcpy(b, a, sizeof b);
+				for (size_t i = 0; i < codes; i += one_in, want++) /* the lowest or the highest bit of a code */
+					b[(i * bits + i % 2 * (bits - 1)) / 8] ^= (unsigned char)(1u << (i * bits + i % 2 * (bits - 1)) % 8);
+				assert_int_equal(tn_survival_count_codes(a, b, codes, bits), want);
+			}
+		}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -311,6 +331,7 @@ int main(void)
 		TT_TEST(nothing_moves_nothing),
 		TT_TEST(least_survival),
 		TT_TEST(verify_sees_it),
+		TT_TEST(differing_codes),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
