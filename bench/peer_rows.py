@@ -54,6 +54,22 @@ def mlx_peers(mode, bits, group, decode):
     return {"MLX CPU": run}
 
 
+def mlx_fuse_peers():
+    mx = module("mlx.core")
+    if not mx:
+        return {}
+    mx.set_default_device(mx.cpu)
+    packed = [mx.quantize((mx.random.normal((OUT, 4096)) * 0.02).astype(mx.bfloat16), group_size=64, bits=4) for _ in range(4)]
+    a, b = mx.random.normal((4096, 16)) * 0.02, mx.random.normal((16, OUT)) * 0.02
+    factors = {"F32": (a, b), "BF16": (a.astype(mx.bfloat16), b.astype(mx.bfloat16))}
+    mx.eval(packed, factors)
+
+    def fuse(i, a, b):  # mlx-lm 0.32: LoRALinear.fuse of a quantized linear
+        w = mx.dequantize(*packed[i % 4], group_size=64, bits=4)
+        mx.eval(mx.quantize(w + ((2.0 * b.T) @ a.T).astype(w.dtype), group_size=64, bits=4))
+    return {f"mlx-lm's fuse on the CPU, factors {name}": lambda i, ab=ab: fuse(i, *ab) for name, ab in factors.items()}
+
+
 def ort_peers(m, level, cols=14336, group=64):
     ort, onnx, np = module("onnxruntime"), module("onnx"), module("numpy")
     if not ort or not onnx:
@@ -96,6 +112,7 @@ def adapter_peers():
 
 PEERS = {
     "fuse-r16": fuse_peers, "fuse-r16-in-place": fuse_peers,
+    "fuse-4-nearest": mlx_fuse_peers, "fuse-4-dither": mlx_fuse_peers,
     "quantize-4": lambda: mlx_peers("affine", 4, 64, 0), "dequantize-4": lambda: mlx_peers("affine", 4, 64, 1),
     "quantize-mxfp4": lambda: mlx_peers("mxfp4", 4, 32, 0), "dequantize-mxfp4": lambda: mlx_peers("mxfp4", 4, 32, 1),
     "quantize-nvfp4": lambda: mlx_peers("nvfp4", 4, 16, 0), "dequantize-nvfp4": lambda: mlx_peers("nvfp4", 4, 16, 1),

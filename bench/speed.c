@@ -4,11 +4,9 @@
  * before it and the one after it agree within a tenth; the median of the ratios is printed, with the least and the greatest.
  *
  * speed --serve ROW [--threads N]: answers each line of input with the seconds of one round, so that a peer can take turns. */
-#include "base/half.h"
-#include "kernels/kernels.h"
-#include "base/pool.h"
+#include "speed.h"
 
-#include "speed_rows.h"
+#include "base/half.h"
 
 #include "isa_enabled.h" /* made by the build: the lines of isa.def that fit the target */
 
@@ -20,8 +18,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-enum { MATRICES = 10, OUT = 4096, TASK_ROWS = 64, FUSE_ROWS = 512, SCRATCH = 1 << 20, MOST_ROUNDS = 101, MOST_RANK = 64 };
 
 #define ISA(name, arch, needs, flags) double bench_peak_##name(size_t rounds, float *sink);
 TN_ISA_LINES
@@ -36,23 +32,6 @@ static const struct {
 #undef ISA
 };
 
-struct bench {
-	const struct row *row;
-	tn_context *ctx;
-	const struct tn_kernels *k;
-	unsigned threads;
-	double (*peak)(size_t rounds, float *sink);
-	size_t turn;                       /* which matrix is next: none is near when its turn comes */
-	size_t row_bytes[TN_PART_COUNT];
-	unsigned char *part[MATRICES][TN_PART_COUNT];
-	uint16_t *dense[MATRICES], *factor_a, *factor_b;  /* BF16: matrices, or what is quantized; adapters */
-	float *a, *b, *x, *y, *t;
-	void *prepared;
-	unsigned char *scratch;            /* SCRATCH for each worker */
-	int lora;                          /* with the adapter, or with all of them */
-	_Atomic unsigned sink;
-};
-
 /* ---- memory and time ------------------------------------------------------------------------------------- */
 
 /* Of one thread its own time: what others do with the CPU in between is not counted. */
@@ -65,8 +44,7 @@ static double now(void)
 	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
-/* On large pages and touched. Rows run in processes of their own, so that all of it ends with them. */
-static void *memory(size_t bytes)
+void *bench_memory(size_t bytes)
 {
 	const size_t page = 2 << 20;
 	unsigned char *p = mmap(NULL, bytes + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -98,7 +76,7 @@ static double timed(struct bench *b, tn_status (*run)(void *, uint64_t, unsigned
 
 /* ---- one round ------------------------------------------------------------------------------------------- */
 
-static struct tn_row row_at(const struct bench *b, size_t matrix, size_t row)
+struct tn_row bench_row_at(const struct bench *b, size_t matrix, size_t row)
 {
 	struct tn_row at = { { NULL } };
 	for (unsigned p = 0; p < TN_PART_COUNT; p++)
@@ -120,6 +98,18 @@ static tn_status fuse_task(void *arg, uint64_t task, unsigned worker, struct tn_
 	return TN_OK;
 }
 
+static tn_status fuse_packed_task(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
+{
+	struct bench *b = arg;
+	size_t first = task * TASK_ROWS;
+	unsigned char *to[TN_PART_COUNT];
+	(void)err;
+	for (unsigned p = 0; p < TN_PART_COUNT; p++)
+		to[p] = b->row_bytes[p] ? b->part[(b->turn + MATRICES / 2) % MATRICES][p] + first * b->row_bytes[p] : NULL;
+	bench_fuse_packed(b, b->k, first, TASK_ROWS, to, b->scratch + worker * SCRATCH);
+	return TN_OK;
+}
+
 /* As tenon does it with matrices in memory. */
 static tn_status recode_task(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
 {
@@ -130,7 +120,7 @@ static tn_status recode_task(void *arg, uint64_t task, unsigned worker, struct t
 	int decodes = row->kind == DEQUANTIZE;
 	struct tn_recoding how = { decodes ? &row->format : &bf16, decodes ? &bf16 : &row->format, TASK_ROWS, row->cols, 1,
 				   (float *)(void *)(b->scratch + worker * SCRATCH) };
-	struct tn_rows packed = { .first = row_at(b, matrix, first) };
+	struct tn_rows packed = { .first = bench_row_at(b, matrix, first) };
 	struct tn_rows dense = { { { b->dense[matrix] + first * row->cols } }, { row->cols * 2 } };
 	struct tn_rows_out to;
 	(void)err;
@@ -152,7 +142,7 @@ static tn_status product_task(void *arg, uint64_t task, unsigned worker, struct 
 	const struct row *row = b->row;
 	size_t first = task * TASK_ROWS;
 	struct tn_product p = product_of(row);
-	struct tn_rows w = { .first = row_at(b, b->turn % MATRICES, first) };
+	struct tn_rows w = { .first = bench_row_at(b, b->turn % MATRICES, first) };
 	(void)err;
 	memcpy(w.stride, b->row_bytes, sizeof w.stride);
 	b->k->product_rows(b->y + first, OUT, &p, b->prepared, &w, TASK_ROWS, b->scratch + worker * SCRATCH);
@@ -162,8 +152,7 @@ static tn_status product_task(void *arg, uint64_t task, unsigned worker, struct 
 	return TN_OK;
 }
 
-/* Adapter i of a matrix's worth of them: A and then B. */
-static const uint16_t *factors_of(const struct bench *b, size_t i)
+const uint16_t *bench_factors_of(const struct bench *b, size_t i)
 {
 	size_t ranks = b->row->rank ? i * b->row->rank : i / 4 * 120 + ((size_t)8 << i % 4) - 8;
 	return b->dense[b->turn % MATRICES] + ranks * (b->row->cols + OUT);
@@ -181,7 +170,7 @@ static tn_status adapter_task(void *arg, uint64_t task, unsigned worker, struct 
 	const struct row *row = b->row;
 	size_t n = tokens_of_task(b), first = task * n, adapter = b->lora ? first * row->m / TOKENS : 0;
 	size_t rank = row->rank ? row->rank : (size_t)8 << adapter % 4;
-	const uint16_t *factors = factors_of(b, adapter);
+	const uint16_t *factors = bench_factors_of(b, adapter);
 	(void)worker;
 	(void)err;
 	b->k->lora_shrink(b->t + first * MOST_RANK, rank, factors, TN_BF16, rank, row->cols, b->x + first * row->cols, row->cols, n);
@@ -208,12 +197,14 @@ static double product(struct bench *b, int lora)
 	return prepared + timed(b, product_task, OUT / TASK_ROWS);
 }
 
-static double ours(struct bench *b)
+double bench_ours(struct bench *b)
 {
 	b->turn++;
 	switch (b->row->kind) {
 	case FUSE:
 	case FUSE_IN_PLACE: return timed(b, fuse_task, OUT / FUSE_ROWS);
+	case FUSE_PACKED_NEAREST:
+	case FUSE_PACKED_DITHER: return timed(b, fuse_packed_task, OUT / TASK_ROWS);
 	case QUANTIZE:
 	case DEQUANTIZE: return timed(b, recode_task, OUT / TASK_ROWS);
 	case ADAPTERS: return adapters(b, 1);
@@ -227,7 +218,7 @@ static size_t source_bytes(const struct bench *b, unsigned part)
 {
 	const struct row *row = b->row;
 	if (row->kind == ADAPTERS)
-		return part ? 0 : (size_t)(factors_of(b, row->m) - factors_of(b, 0)) * 2;
+		return part ? 0 : (size_t)(bench_factors_of(b, row->m) - bench_factors_of(b, 0)) * 2;
 	if (row->kind == QUANTIZE)
 		return part ? 0 : OUT * row->cols * 2;
 	return OUT * b->row_bytes[part];
@@ -315,116 +306,6 @@ static double limit(struct bench *b)
 	}
 }
 
-/* ---- checks ---------------------------------------------------------------------------------------------- */
-
-/* What `portable` makes of the same row: the bytes must be the same. */
-static double check_recoded(struct bench *b)
-{
-	const struct row *row = b->row;
-	const struct tn_kernels *portable = tn_kernels_for("portable");
-	const struct tn_format bf16 = BF16;
-	float *values = memory(row->cols * 4);
-	unsigned char *want = memory(row->cols * 4);
-	double wrong = 0;
-	ours(b);
-	for (size_t i = 0; i < OUT; i += 97) {
-		size_t m = b->turn % MATRICES;
-		struct tn_row packed = row_at(b, m, i), plain = { { b->dense[m] + i * row->cols } };
-		struct tn_row_out out = { { want, want + row->cols * 2, want + row->cols * 3 } };
-		if (row->kind == DEQUANTIZE) {
-			portable->codec[row->format.codec]->decode(values, &packed, &row->format, row->cols);
-			portable->codec[TN_CODEC_dense]->encode(&out, values, &bf16, row->cols);
-			wrong += memcmp(want, plain.part[0], row->cols * 2) != 0;
-			continue;
-		}
-		portable->codec[TN_CODEC_dense]->decode(values, &plain, &bf16, row->cols);
-		portable->codec[row->format.codec]->encode(&out, values, &row->format, row->cols);
-		for (unsigned p = 0; p < TN_PART_COUNT; p++)
-			wrong += b->row_bytes[p] && memcmp(out.part[p], packed.part[p], b->row_bytes[p]) != 0;
-	}
-	return wrong;
-}
-
-/* The largest error in units of the last place of BF16, in every 97th row. */
-static double check_fused(struct bench *b)
-{
-	const struct row *row = b->row;
-	size_t from = (b->turn + 1) % MATRICES, to = row->kind == FUSE ? (from + MATRICES / 2) % MATRICES : from;
-	uint16_t *w = memory(OUT * row->cols * 2);
-	double worst = 0;
-	memcpy(w, b->dense[from], OUT * row->cols * 2);
-	ours(b);
-	for (size_t i = 0; i < OUT; i += 97)
-		for (size_t j = 0; j < row->cols; j++) {
-			double sum = 0, truth;
-			for (size_t k = 0; k < row->rank; k++)
-				sum += (double)b->b[i * row->rank + k] * (double)b->a[k * row->cols + j];
-			truth = (double)tn_f32_from_bf16(w[i * row->cols + j]) + 2 * sum;
-			double got = (double)tn_f32_from_bf16(b->dense[to][i * row->cols + j]);
-			worst = fmax(worst, fabs(got - truth) / ldexp(1, (int)floor(log2(fmax(fabs(truth), 1e-30))) - 7));
-		}
-	munmap(w, OUT * row->cols * 2);
-	return worst;
-}
-
-/* y against sums in double: the error relative to the largest, every 97th row of the matrix and every token. */
-static double check_product(struct bench *b)
-{
-	const struct row *row = b->row;
-	float *values = memory(row->cols * 4);
-	double error = 0, size = 0;
-	ours(b);
-	for (size_t i = 0; i < OUT; i += 97) {
-		struct tn_row at = row_at(b, b->turn % MATRICES, i);
-		tn_kernels_for("portable")->codec[row->format.codec]->decode(values, &at, &row->format, row->cols);
-		for (size_t t = 0; t < row->m; t++) {
-			double sum = 0;
-			for (size_t j = 0; j < row->cols; j++)
-				sum += (double)values[j] * (double)b->x[t * row->cols + j];
-			for (size_t k = 0; k < row->rank; k++)
-				sum += 2.0 * (double)tn_f32_from_bf16(b->factor_b[i * row->rank + k]) * (double)b->t[t * row->rank + k];
-			error += pow(sum - (double)b->y[t * OUT + i], 2);
-			size += sum * sum;
-		}
-	}
-	return sqrt(error / size);
-}
-
-static double check_adapters(struct bench *b)
-{
-	const struct row *row = b->row;
-	double error = 0, size = 0;
-	memset(b->y, 0, TOKENS * OUT * sizeof *b->y);
-	ours(b);
-	for (size_t t = 0; t < TOKENS; t += 7) {
-		size_t adapter = t * row->m / TOKENS, rank = row->rank ? row->rank : (size_t)8 << adapter % 4;
-		const uint16_t *a = factors_of(b, adapter), *f = a + rank * row->cols;
-		double z[MOST_RANK] = { 0 };
-		for (size_t k = 0; k < rank * row->cols; k++)
-			z[k / row->cols] += (double)tn_f32_from_bf16(a[k]) * (double)b->x[t * row->cols + k % row->cols];
-		for (size_t i = 0; i < OUT; i++) {
-			double sum = 0;
-			for (size_t k = 0; k < rank; k++)
-				sum += 2 * z[k] * (double)tn_f32_from_bf16(f[i * rank + k]);
-			error += pow(sum - (double)b->y[t * OUT + i], 2);
-			size += sum * sum;
-		}
-	}
-	return sqrt(error / size);
-}
-
-static double check(struct bench *b)
-{
-	switch (b->row->kind) {
-	case FUSE:
-	case FUSE_IN_PLACE: return check_fused(b);
-	case QUANTIZE:
-	case DEQUANTIZE: return check_recoded(b);
-	case ADAPTERS: return check_adapters(b);
-	default: return check_product(b);
-	}
-}
-
 /* ---- a row ----------------------------------------------------------------------------------------------- */
 
 static void fill_halves(uint16_t *dst, size_t n, float size)
@@ -437,17 +318,17 @@ static void make_matrices(struct bench *b)
 {
 	const struct row *row = b->row;
 	const struct tn_codec *codec = b->k->codec[row->format.codec];
-	float *values = memory(row->cols * 4);
+	float *values = bench_memory(row->cols * 4);
 	const struct tn_format bf16 = BF16;
 	for (unsigned p = 0; p < TN_PART_COUNT; p++)
 		b->row_bytes[p] = p == TN_PART_BIASES && !codec->has_biases ? 0 : codec->part_bytes(&row->format, p, row->cols);
 	for (size_t m = 0; m < MATRICES; m++) {
-		b->dense[m] = memory(OUT * row->cols * 2);
+		b->dense[m] = bench_memory(OUT * row->cols * 2);
 		fill_halves(b->dense[m], OUT * row->cols, 0.02f);
 		for (unsigned p = 0; p < TN_PART_COUNT; p++)
-			b->part[m][p] = b->row_bytes[p] ? memory(OUT * b->row_bytes[p]) : NULL;
+			b->part[m][p] = b->row_bytes[p] ? bench_memory(OUT * b->row_bytes[p]) : NULL;
 		for (size_t i = 0; i < OUT && row->format.codec != TN_CODEC_dense; i++) {
-			struct tn_row from = { { b->dense[m] + i * row->cols } }, at = row_at(b, m, i);
+			struct tn_row from = { { b->dense[m] + i * row->cols } }, at = bench_row_at(b, m, i);
 			struct tn_row_out to = { { NULL } };
 			for (unsigned p = 0; p < TN_PART_COUNT; p++)
 				to.part[p] = at.part[p] ? b->part[m][p] + i * b->row_bytes[p] : NULL;
@@ -466,23 +347,25 @@ static void make(struct bench *b)
 	size_t m = row->kind == ADAPTERS ? TOKENS : row->m ? row->m : 1;
 	struct tn_product p = product_of(row);
 	make_matrices(b);
-	b->factor_a = memory(rank * row->cols * 2);
-	b->factor_b = memory(rank * OUT * 2);
-	b->a = memory(rank * row->cols * 4);
-	b->b = memory(rank * OUT * 4);
+	b->factor_a = bench_memory(rank * row->cols * 2);
+	b->factor_b = bench_memory(rank * OUT * 2);
+	b->a = bench_memory(rank * row->cols * 4);
+	b->b = bench_memory(rank * OUT * 4);
 	fill_halves(b->factor_a, rank * row->cols, 0.02f);
 	fill_halves(b->factor_b, rank * OUT, 0.02f);
 	for (size_t i = 0; i < rank * row->cols; i++)
 		b->a[i] = tn_f32_from_bf16(b->factor_a[i]);
 	for (size_t i = 0; i < rank * OUT; i++)
 		b->b[i] = tn_f32_from_bf16(b->factor_b[i]);
-	b->x = memory(m * row->cols * 4);
-	b->y = memory(m * OUT * 4);
-	b->t = memory(m * (row->kind == ADAPTERS ? MOST_RANK : rank) * 4);
+	b->basis = bench_memory(rank * rank * sizeof *b->basis);
+	tn_basis_make(b->k, b->a, rank, row->cols, b->basis);
+	b->x = bench_memory(m * row->cols * 4);
+	b->y = bench_memory(m * OUT * 4);
+	b->t = bench_memory(m * (row->kind == ADAPTERS ? MOST_RANK : rank) * 4);
 	for (size_t i = 0; i < m * row->cols; i++)
 		b->x[i] = p.x_dtype == TN_BF16 ? tn_f32_from_bf16(tn_bf16_from_f32(some())) : some();
-	b->prepared = memory(b->k->product_bytes(&p));
-	b->scratch = memory(b->threads * SCRATCH);
+	b->prepared = bench_memory(b->k->product_bytes(&p));
+	b->scratch = bench_memory(b->threads * SCRATCH);
 }
 
 static int compare(const void *a, const void *b)
@@ -500,12 +383,12 @@ static double middle(double *values, size_t n)
 static void measure(struct bench *b, size_t wanted)
 {
 	static const char *const limits[] = { "memcpy", "read", "write", "dots in registers", "the same without", "one adapter" };
-	double ratio[MOST_ROUNDS], time[MOST_ROUNDS], limit_time[MOST_ROUNDS], error = check(b);
+	double ratio[MOST_ROUNDS], time[MOST_ROUNDS], limit_time[MOST_ROUNDS], error = bench_check(b);
 	size_t n = 0;
-	ours(b);
+	bench_ours(b);
 	double before = limit(b);
 	for (size_t tried = 0; n < wanted && tried < 4 * wanted; tried++) {
-		double seconds = ours(b), after = limit(b), least = before < after ? before : after;
+		double seconds = bench_ours(b), after = limit(b), least = before < after ? before : after;
 		int steady = fabs(before - after) <= 0.1 * least;
 		before = after;
 		if (!steady)
@@ -528,10 +411,10 @@ static void measure(struct bench *b, size_t wanted)
 static void serve(struct bench *b)
 {
 	char line[64];
-	printf("%g\n", check(b));
+	printf("%g\n", bench_check(b));
 	fflush(stdout);
 	while (fgets(line, sizeof line, stdin)) {
-		printf("%.9f\n", line[0] == 'l' ? limit(b) : ours(b));
+		printf("%.9f\n", line[0] == 'l' ? limit(b) : bench_ours(b));
 		fflush(stdout);
 	}
 }

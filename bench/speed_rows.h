@@ -6,7 +6,9 @@
 
 enum { TOKENS = 64 };
 /* PRODUCT_OF_BF16: activations are BF16 values, and the kernel is told. */
-enum kind { FUSE, FUSE_IN_PLACE, QUANTIZE, DEQUANTIZE, PRODUCT, PRODUCT_OF_BF16, LORA, ADAPTERS };
+enum kind {
+	FUSE, FUSE_IN_PLACE, FUSE_PACKED_NEAREST, FUSE_PACKED_DITHER, QUANTIZE, DEQUANTIZE, PRODUCT, PRODUCT_OF_BF16, LORA, ADAPTERS
+};
 enum limit { COPY, READ_SOURCE, WRITE_RESULT, DOTS, WITHOUT_LORA, ONE_ADAPTER };
 
 /* A row of the table. */
@@ -30,6 +32,8 @@ static const struct row rows[] = {
 	{ "fuse-r16", FUSE, COPY, 4096, 0, 16, BF16, 0, 0.52 },
 	{ "fuse-r16-in-place", FUSE_IN_PLACE, COPY, 4096, 0, 16, BF16, 0, 0.52 },
 	{ "fuse-r64", FUSE_IN_PLACE, DOTS, 4096, 0, 64, BF16, 0, 0.52 },
+	{ "fuse-4-nearest", FUSE_PACKED_NEAREST, READ_SOURCE, 4096, 0, 16, AFFINE(4), 0, 0 },
+	{ "fuse-4-dither", FUSE_PACKED_DITHER, READ_SOURCE, 4096, 0, 16, AFFINE(4), 0, 0 },
 	{ "quantize-2", QUANTIZE, READ_SOURCE, 4096, 0, 0, AFFINE(2), 0, 0 },
 	{ "quantize-4", QUANTIZE, READ_SOURCE, 4096, 0, 0, AFFINE(4), 0, 0 },
 	{ "quantize-8", QUANTIZE, READ_SOURCE, 4096, 0, 0, AFFINE(8), 0, 0 },

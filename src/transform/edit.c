@@ -271,7 +271,7 @@ tn_status tn_edit_write(const struct tn_joint *j, const struct tn_edit_form *f, 
 
 /* ---- rows ------------------------------------------------------------------------------------------------ */
 
-static struct tn_row_scratch split_scratch(void *scratch, size_t cols)
+struct tn_row_scratch tn_edit_row_scratch(void *scratch, size_t cols)
 {
 	struct tn_row_scratch s;
 	s.truth = scratch;
@@ -299,7 +299,7 @@ static struct walk begin_walk(const struct tn_joint *j, const struct tn_edit_for
 	w.row.form = f;
 	w.row.in = f->in.format;
 	w.row.out = f->out;
-	w.row.s = split_scratch(b->scratch, f->cols);
+	w.row.s = tn_edit_row_scratch(b->scratch, f->cols);
 	return w;
 }
 

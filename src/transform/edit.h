@@ -101,6 +101,8 @@ struct tn_row_scratch {
 	float *w, *after, *wanted, *step;
 	void *delta;
 };
+/* Splits the scratch of a form. */
+struct tn_row_scratch tn_edit_row_scratch(void *scratch, size_t cols);
 
 /* A row between its source and its result. */
 struct tn_row_edit {
