@@ -198,6 +198,8 @@ enum { TN_KEY_BLOCK = 16 };
  * lowrank_f64: the same in double, for results that are rounded to float32.
  * dot_f32: sum of a[i] * b[i] in 16 lanes, lane i % 16, added pairwise at the end.
  * axpy_f32: y[i] += a * x[i].
+ * change_squares: change = after - before, all [n]; sums += the squares of step, wanted, and change - wanted: in double, in 8
+ * lanes, lane i % 8, added in order at the end.
  * scores_f32: scores[i] = scale * sum over j, ascending, of q[j] * key i [j]; keys lie in blocks of TN_KEY_BLOCK, [block][width]
  * [TN_KEY_BLOCK], and the last block is there as a whole, whatever the numbers in it are.
  * mix_f32: y [width] = sum over i, ascending, of shares[i] * row i of values [count, width].

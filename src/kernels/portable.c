@@ -75,6 +75,40 @@ static void axpy_f32(float *y, float a, const float *x, size_t n)
 		y[i] += a * x[i];
 }
 
+enum { SQUARE_LANES = 8 };
+
+TN_INLINE void add_squares(double sum[3][SQUARE_LANES], float *change, const float *before, const float *after, const float *wanted,
+			   const float *step, size_t n)
+{
+	for (size_t l = 0; l < n; l++) {
+		double s = (double)step[l], d = (double)wanted[l];
+		change[l] = after[l] - before[l];
+		double e = (double)change[l] - d;
+		sum[0][l] += s * s;
+		sum[1][l] += d * d;
+		sum[2][l] += e * e;
+	}
+}
+
+static void change_squares(double sums[3], float *change, const float *before, const float *after, const float *wanted,
+			   const float *step, size_t n)
+{
+	double sum[3][SQUARE_LANES] = { { 0 } };
+	size_t i = 0;
+	for (; i + SQUARE_LANES <= n; i += SQUARE_LANES) {
+		float part[SQUARE_LANES]; /* which overlaps none of the others */
+		add_squares(sum, part, before + i, after + i, wanted + i, step + i, SQUARE_LANES);
+		memcpy(change + i, part, sizeof part);
+	}
+	add_squares(sum, change + i, before + i, after + i, wanted + i, step + i, n - i);
+	for (int k = 0; k < 3; k++) {
+		double whole = 0;
+		for (int l = 0; l < SQUARE_LANES; l++)
+			whole += sum[k][l];
+		sums[k] += whole;
+	}
+}
+
 static void scores_f32(float *scores, const float *q, const float *keys, size_t count, size_t width, float scale)
 {
 	TN_ISA_NAME(tn_scores_f32)(scores, q, keys, count, width, scale);

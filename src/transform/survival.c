@@ -94,45 +94,17 @@ static void add_directions(struct tn_survival_sums *sum, const struct tn_surviva
 	}
 }
 
-/* Sums in lanes, so that they do not wait for each other; their order is fixed. */
-enum { LANES = 8 };
-struct squares {
-	double step[LANES], delta[LANES], error[LANES];
-};
-
-static void add_squares(struct squares *sum, const struct tn_survival_row *r, float *change, size_t j, size_t n)
-{
-	for (size_t l = 0; l < n; l++) {
-		double s = (double)r->step[j + l], d = (double)r->wanted[j + l];
-		change[j + l] = r->after[j + l] - r->before[j + l];
-		double e = (double)change[j + l] - d;
-		sum->step[l] += s * s;
-		sum->delta[l] += d * d;
-		sum->error[l] += e * e;
-	}
-}
-
-static double sum_lanes(const double lanes[LANES])
-{
-	double sum = 0;
-	for (size_t l = 0; l < LANES; l++)
-		sum += lanes[l];
-	return sum;
-}
-
 void tn_survival_add_row(struct tn_survival_sums *sum, const struct tn_survival_row *r)
 {
 	size_t cols = r->delta->cols;
 	float *change = (float *)(r->scratch + 2 * r->delta->rank);
-	struct squares row = { { 0 }, { 0 }, { 0 } };
-	for (size_t j = 0; j < cols; j += LANES)
-		add_squares(&row, r, change, j, cols - j < LANES ? cols - j : LANES);
-	double error2 = sum_lanes(row.error);
-	sum->step2 += sum_lanes(row.step);
-	sum->delta2 += sum_lanes(row.delta);
-	sum->error2 += error2;
+	double squares[3] = { 0 };
+	r->kernels->change_squares(squares, change, r->before, r->after, r->wanted, r->step, cols);
+	sum->step2 += squares[0];
+	sum->delta2 += squares[1];
+	sum->error2 += squares[2];
 	sum->codes += cols;
-	sum->not_finite |= !isfinite(error2);
+	sum->not_finite |= !isfinite(squares[2]);
 	if (r->basis)
 		add_directions(sum, r, change);
 }
