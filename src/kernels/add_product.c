@@ -14,24 +14,11 @@ TN_INLINE void sum_products(float *sum, const float *a, const float *b, size_t r
 	for (size_t l = 0; l < n; l++)
 		sum[l] = 0;
 	for (size_t k = 0; k < rank; k++) {
-		size_t at = (k ^ 1u) < rank ? k ^ 1u : k;
+		size_t at = swapped(k, rank);
 		const float *row = a + at * cols;
 		for (size_t l = 0; l < n; l++)
 			sum[l] += b[at] * row[l];
 	}
-}
-
-/* The results that settle() has to look at. */
-TN_INLINE uint64_t unsettled(const struct settled_row *row, const uint16_t *out, size_t n)
-{
-	uint16_t top = half_infinity(row->panel->p->dtype), width = (uint16_t)(top - row->limit);
-	uint64_t which = 0;
-	int any = 0;
-	for (size_t l = 0; l < n; l++)
-		any |= (uint16_t)((out[l] & 0x7FFFu) - row->limit) >= width;
-	for (size_t l = 0; any && l < n; l++)
-		which |= (uint64_t)((uint16_t)((out[l] & 0x7FFFu) - row->limit) >= width) << l;
-	return which;
 }
 
 /* n <= LANES columns from j on of a panel. */
@@ -51,7 +38,8 @@ TN_INLINE int add_lanes(unsigned char *dst, const unsigned char *src, const stru
 	for (size_t l = 0; l < n; l++)
 		out[l] = narrow(sum[l], p->dtype);
 	uint64_t which = unsettled(row, out, n);
-	int bad = which ? settle(row, j, which, w, sum, out) : 0;
+	const struct columns columns = { a, p->cols, ROWS_AS_THEY_ARE };
+	int bad = which ? settle(row, &columns, which, w, sum, out) : 0;
 	memcpy(dst, out, n * sizeof *out);
 	return bad;
 }

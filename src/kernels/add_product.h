@@ -103,33 +103,65 @@ TN_INLINE float row_length(const struct tn_add_product *p, const float *b)
 	return (float)fabs(p->scale) * length_of(b, p->rank);
 }
 
-static inline uint16_t in_double(const struct settled_row *row, size_t j, float w)
+/* A bit for each of n <= 64 results that settle() has to look at. */
+TN_INLINE uint64_t unsettled(const struct settled_row *row, const uint16_t *out, size_t n)
+{
+	uint16_t top = half_infinity(row->panel->p->dtype), width = (uint16_t)(top - row->limit);
+	uint64_t which = 0;
+	int any = 0;
+	for (size_t l = 0; l < n; l++)
+		any |= (uint16_t)((out[l] & 0x7FFFu) - row->limit) >= width;
+	for (size_t l = 0; any && l < n; l++)
+		which |= (uint64_t)((uint16_t)((out[l] & 0x7FFFu) - row->limit) >= width) << l;
+	return which;
+}
+
+/* Neighbouring columns of A, as they are or as they were packed: rows of two k swapped, or pairs of BF16 in one. */
+struct columns {
+	const float *a;
+	size_t stride;
+	enum { ROWS_AS_THEY_ARE, ROWS_SWAPPED, ROWS_PAIRED } rows;
+};
+
+/* Products in the order of their sum. */
+TN_INLINE size_t swapped(size_t k, size_t rank)
+{
+	return (k ^ 1u) < rank ? k ^ 1u : k;
+}
+
+TN_INLINE float column_value(const struct columns *c, size_t k, size_t l, size_t rank)
+{
+	if (c->rows == ROWS_PAIRED) {
+		uint32_t both = tn_f32_bits(c->a[k / 2 * c->stride + l]);
+		return tn_f32_from_bits(k % 2 ? both & 0xFFFF0000u : both << 16);
+	}
+	return c->a[(c->rows == ROWS_SWAPPED ? swapped(k, rank) : k) * c->stride + l];
+}
+
+static inline uint16_t in_double(const struct settled_row *row, const struct columns *c, size_t l, float w)
 {
 	const struct tn_add_product *p = row->panel->p;
 	double sum = 0;
 	for (size_t k = 0; k < p->rank; k++)
-		sum += (double)row->b[k] * (double)p->a[k * p->cols + row->panel->first + j];
+		sum += (double)row->b[k] * (double)column_value(c, k, l, p->rank);
 	return narrow((float)((double)w + p->scale * sum), p->dtype);
 }
 
-/* Looks at the results of columns j + l of the panel for every bit l of `which`: sum before and out after rounding, w the source.
+/* Looks at the results in columns l for every bit l of `which`: sum before and out after rounding, w the source.
  * Returns 1 when one of them is not finite. */
-__attribute__((noinline, unused)) static int settle(const struct settled_row *row, size_t j, uint64_t which, const uint16_t *w,
-						    const float *sum, uint16_t *out)
+__attribute__((noinline, unused)) static int settle(const struct settled_row *row, const struct columns *c, uint64_t which,
+						    const uint16_t *w, const float *sum, uint16_t *out)
 {
 	tn_dtype dtype = row->panel->p->dtype;
 	uint16_t top = half_infinity(dtype);
 	int bad = 0;
 	for (; which; which &= which - 1) {
 		size_t l = (size_t)__builtin_ctzll(which);
-		uint16_t magnitude = out[l] & 0x7FFFu;
-		if (magnitude >= row->limit && magnitude < top)
-			continue;
 		uint16_t low = narrow(sum[l] - row->error, dtype), high = narrow(sum[l] + row->error, dtype);
-		if (magnitude >= top)
+		if ((out[l] & 0x7FFFu) >= top)
 			out[l] = narrow(sum[l], dtype);
 		else
-			out[l] = low == high ? low : in_double(row, j + l, widen(w[l], dtype));
+			out[l] = low == high ? low : in_double(row, c, l, widen(w[l], dtype));
 		bad |= (out[l] & 0x7FFFu) >= top;
 	}
 	return bad;

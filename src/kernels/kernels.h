@@ -181,13 +181,22 @@ struct tn_add_product {
 	enum tn_factor_width width; /* of both factors: a promise; tn_delta_width finds it */
 };
 
-/* Columns that are worked on at once, and rows: what the scratch holds. */
-enum { TN_PANEL_COLS = 512, TN_PANEL_ROWS = 96 };
+/* Columns that share a limit below which elements are looked at again. */
+enum { TN_PANEL_COLS = 512, TN_PACKED_FLOATS = 1 << 16, TN_MOST_TILE_ROWS = 8 };
+
+/* Columns of A that are packed at once: as many as half of a usual second cache holds. */
+static inline size_t tn_add_product_packed_cols(size_t rank, size_t cols)
+{
+	size_t panels = TN_PACKED_FLOATS / TN_PANEL_COLS / (rank ? rank : 1), all = cols / TN_PANEL_COLS + 1;
+	panels = panels ? panels : 1;
+	return (panels < all ? panels : all) * TN_PANEL_COLS;
+}
 
 /* Scratch of add_product in bytes, aligned to 64. */
 static inline size_t tn_add_product_scratch(size_t rank, size_t cols)
 {
-	return ((rank + 1) * (TN_PANEL_COLS + TN_PANEL_ROWS) + TN_PANEL_ROWS + cols / TN_PANEL_COLS + 1) * sizeof(float);
+	size_t packed = tn_add_product_packed_cols(rank, cols);
+	return ((rank + 1) * (packed + TN_MOST_TILE_ROWS) + packed / TN_PANEL_COLS) * sizeof(float);
 }
 
 /* ---- the table ------------------------------------------------------------------------------------------- */

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_COLS = 1100, MOST_ROWS = 61, MOST_RANK = 70 };
+enum { MOST_COLS = 1100, MOST_ROWS = 512, MOST_RANK = 128 };
 
 static int failures;
 static uint64_t seed = 5;
@@ -42,6 +42,8 @@ static void make_factors(const struct tn_add_product *p, enum style style)
 		factor_a[i] = in_width(uniform() * size, p->width);
 	for (size_t i = 0; i < p->rows * p->rank; i++)
 		factor_b[i] = style == ZERO_ROWS && i / p->rank % 2 ? 0 : in_width(uniform() * size, p->width);
+	if (style == NOT_NUMBERS && p->width == TN_FACTORS_WIDE)
+		factor_a[p->cols / 2] = tn_f32_from_bits(0x7FFFFFFF);
 }
 
 static double true_sum(const struct tn_add_product *p, size_t i, size_t j)
@@ -164,6 +166,13 @@ static void check_all(void)
 							    .width = (enum tn_factor_width)(form / 2) };
 				check_case(&p, (enum style)(number / 7 % STYLES), number);
 			}
+	/* so much that it is written past the caches, where lines are whole; ranks whose columns are packed in parts */
+	for (int form = 0; form < 12; form++, number++) {
+		struct tn_add_product p = { .a = factor_a, .b = factor_b, .rank = form / 6 ? 128 : 16, .cols = form / 3 % 2 ? 1099 : 1088,
+					    .rows = 509, .scale = form % 3 ? 2 : 0.7, .dtype = form % 2 ? TN_F16 : TN_BF16,
+					    .width = (enum tn_factor_width)(form % 3) };
+		check_case(&p, form % 4 ? USUAL : CANCELLED, 0);
+	}
 }
 
 int main(int argc, char **argv)

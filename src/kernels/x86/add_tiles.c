@@ -1,17 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* add_product in tiles of 6 rows: a panel of A is packed once, stays in the nearest cache, and every load of it serves six rows.
- * The same bits as the portable one: multiplications and additions are fused only where the products are exact, and vdpbf16ps adds
- * the odd product first and then the even one, each rounded. */
+/* add_product in tiles of 4 rows: A is packed once, and every load of it serves four rows. Few sums at a time leave the CPU
+ * room to begin with the next tile while it rounds and stores the last one; with 24 of them it did one after the other.
+ * The same bits as the portable one: multiplications and additions are fused only where the products are exact, and
+ * vdpbf16ps adds the odd product first and then the even one, each rounded. */
 #include "kernels/add_product.h"
 #include "kernels/x86/override.h"
 
-enum { TILE_ROWS = 6, AHEAD = 24 }; /* rows of the source that are asked for into the second cache */
+enum {
+	TILE_ROWS = 4,
+	AHEAD = 4,             /* rows of the source that are asked for into the second cache */
+	STREAM_FROM = 1 << 20  /* bytes that are written past the caches */
+};
 
 /* ---- vectors --------------------------------------------------------------------------------------------- */
 
 /* A `pair` is the 16-bit form of two vectors. */
 #if defined(__AVX512F__)
-enum { LANES = 16, VECTORS = 4 };
+enum { LANES = 16, VECTORS = 2 };
 typedef __m512 vec;
 typedef __m512i pair;
 #define ZERO() _mm512_setzero_ps()
@@ -19,6 +24,7 @@ typedef __m512i pair;
 #define LOAD(p) _mm512_loadu_ps(p)
 #define STORE(p, v) _mm512_storeu_ps(p, v)
 #define ADD(a, b) _mm512_add_ps(a, b)
+#define SUB(a, b) _mm512_sub_ps(a, b)
 #define MUL(a, b) _mm512_mul_ps(a, b)
 #define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define LOAD_HALVES(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
@@ -54,12 +60,24 @@ TN_INLINE pair narrow_pair(vec low, vec high, tn_dtype dtype)
 #endif
 }
 
-/* A bit for each number that is not at least `limit` and below `limit` + `width`. */
-TN_INLINE uint64_t outside(pair h, pair limit, pair width)
+TN_INLINE pair doubled_less(pair h, pair less)
 {
-	pair over = _mm512_sub_epi16(_mm512_and_si512(h, SPREAD_HALF(0x7FFF)), limit);
-	return _mm512_cmpge_epu16_mask(over, width);
+	return _mm512_sub_epi16(_mm512_add_epi16(h, h), less);
 }
+
+/* A bit for each number of h, doubled and less `less`, that is at least `least`, but for those where low and high are the same
+ * and h is neither zero nor, with half of `infinite` and more, not finite. */
+TN_INLINE uint64_t undecided(pair h, pair less, pair least, pair low, pair high, unsigned infinite)
+{
+	__mmask32 from = _mm512_cmpge_epu16_mask(doubled_less(h, less), least);
+	__mmask32 usual = _mm512_cmplt_epu16_mask(doubled_less(h, SPREAD_HALF(1)), SPREAD_HALF(infinite - 1));
+	return from & ~_mm512_mask_cmpeq_epi16_mask(usual, low, high);
+}
+
+#define LOAD_PAIR(p) _mm512_loadu_si512(p)
+#define LARGER_HALVES(a, b) _mm512_max_epu16(a, b)
+#define ANY_FROM(h, least) (_mm512_cmpge_epu16_mask(h, least) != 0)
+#define STREAM_PAIR(p, v) _mm512_stream_si512((void *)(p), v)
 #else
 enum { LANES = 8, VECTORS = 2 };
 typedef __m256 vec;
@@ -69,6 +87,7 @@ typedef __m256i pair;
 #define LOAD(p) _mm256_loadu_ps(p)
 #define STORE(p, v) _mm256_storeu_ps(p, v)
 #define ADD(a, b) _mm256_add_ps(a, b)
+#define SUB(a, b) _mm256_sub_ps(a, b)
 #define MUL(a, b) _mm256_mul_ps(a, b)
 #define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define LOAD_HALVES(p) _mm_loadu_si128((const __m128i *)(const void *)(p))
@@ -97,84 +116,124 @@ TN_INLINE pair narrow_pair(vec low, vec high, tn_dtype dtype)
 	return _mm256_permute4x64_epi64(_mm256_packus_epi32(narrow_bf16(low), narrow_bf16(high)), 0xD8);
 }
 
-/* A bit for each number that is not at least `limit` and below `limit` + `width`, or all bits: settle() looks itself. */
-TN_INLINE uint64_t outside(pair h, pair limit, pair width)
+TN_INLINE pair doubled_less(pair h, pair less)
 {
-	pair over = _mm256_sub_epi16(_mm256_and_si256(h, SPREAD_HALF(0x7FFF)), limit);
-	pair beyond = _mm256_subs_epu16(over, _mm256_sub_epi16(width, SPREAD_HALF(1)));
-	return _mm256_testz_si256(beyond, beyond) ? 0 : 0xFFFF;
+	return _mm256_sub_epi16(_mm256_add_epi16(h, h), less);
 }
+
+TN_INLINE pair from(pair h, pair least)
+{
+	return _mm256_cmpeq_epi16(_mm256_max_epu16(h, least), h);
+}
+
+TN_INLINE int any_from(pair h, pair least)
+{
+	pair beyond = from(h, least);
+	return !_mm256_testz_si256(beyond, beyond);
+}
+
+/* A bit for each number of h, doubled and less `less`, that is at least `least`, but for those where low and high are the same
+ * and h is neither zero nor, with half of `infinite` and more, not finite. */
+TN_INLINE uint64_t undecided(pair h, pair less, pair least, pair low, pair high, unsigned infinite)
+{
+	pair beyond = from(doubled_less(h, less), least), unusual = from(doubled_less(h, SPREAD_HALF(1)), SPREAD_HALF(infinite - 1));
+	pair equal = _mm256_andnot_si256(unusual, _mm256_cmpeq_epi16(low, high));
+	return _pext_u32((uint32_t)_mm256_movemask_epi8(_mm256_andnot_si256(equal, beyond)), 0x55555555u);
+}
+
+#define LOAD_PAIR(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
+
+#define LARGER_HALVES(a, b) _mm256_max_epu16(a, b)
+#define ANY_FROM(h, least) any_from(h, least)
+#define STREAM_PAIR(p, v) STORE_PAIR(p, v) /* half a line: slower past the caches */
 #endif
 
 enum { TILE_COLS = LANES * VECTORS };
 
 /* ---- packing --------------------------------------------------------------------------------------------- */
 
-/* Products in the order of their sum. */
-TN_INLINE size_t order(size_t k, size_t rank)
+/* Columns of A as tiles [TILE_COLS] under each other, zeros behind its last column. */
+static void pack_floats(float *dst, const struct tn_add_product *p, size_t first, size_t cols)
 {
-	return (k ^ 1u) < rank ? k ^ 1u : k;
-}
-
-/* A panel of A as tiles [TILE_COLS] under each other, zeros behind its last column. */
-static void pack_floats(float *dst, const struct panel *panel)
-{
-	const struct tn_add_product *p = panel->p;
-	for (size_t j = 0; j < panel->cols; j += TILE_COLS) {
-		size_t n = panel->cols - j < TILE_COLS ? panel->cols - j : TILE_COLS;
+	for (size_t j = 0; j < cols; j += TILE_COLS) {
+		size_t n = cols - j < TILE_COLS ? cols - j : TILE_COLS;
 		for (size_t k = 0; k < p->rank; k++, dst += TILE_COLS) {
-			memcpy(dst, p->a + order(k, p->rank) * p->cols + panel->first + j, n * sizeof *dst);
-			memset(dst + n, 0, (TILE_COLS - n) * sizeof *dst);
+			memcpy(dst, p->a + swapped(k, p->rank) * p->cols + first + j, n * sizeof *dst);
+			for (size_t l = n; l < TILE_COLS; l++)
+				dst[l] = 0;
 		}
 	}
 }
 
 #if defined(__AVX512BF16__)
 /* The same as pairs of BF16: k in the low half, k + 1 in the high one. */
-static void pack_pairs(float *dst, const struct panel *panel)
+static void pack_pairs(float *dst, const struct tn_add_product *p, size_t first, size_t cols)
 {
-	const struct tn_add_product *p = panel->p;
-	for (size_t j = 0; j < panel->cols; j += TILE_COLS) {
-		size_t n = panel->cols - j < TILE_COLS ? panel->cols - j : TILE_COLS;
+	for (size_t j = 0; j < cols; j += TILE_COLS) {
+		size_t n = cols - j < TILE_COLS ? cols - j : TILE_COLS;
 		for (size_t k = 0; k < p->rank; k += 2, dst += TILE_COLS) {
-			const float *low = p->a + k * p->cols + panel->first + j, *high = k + 1 < p->rank ? low + p->cols : NULL;
+			const float *low = p->a + k * p->cols + first + j, *high = k + 1 < p->rank ? low + p->cols : NULL;
 			for (size_t l = 0; l < n && high; l++)
 				dst[l] = tn_f32_from_bits(tn_f32_bits(low[l]) >> 16 | (tn_f32_bits(high[l]) & 0xFFFF0000u));
 			for (size_t l = 0; l < n && !high; l++)
 				dst[l] = tn_f32_from_bits(tn_f32_bits(low[l]) >> 16);
-			memset(dst + n, 0, (TILE_COLS - n) * sizeof *dst);
+			for (size_t l = n; l < TILE_COLS; l++)
+				dst[l] = 0;
 		}
 	}
 }
 #endif
 
-/* Rows of B in the form that the tiles multiply by; bf16: pairs. */
+/* `rows` rows of B beside each other, as the tiles multiply by them; bf16: pairs. */
 static void pack_rows(float *dst, const float *b, size_t rows, size_t rank, float scale, int pairs)
 {
-	for (size_t i = 0; i < rows; i++, b += rank)
-		for (size_t k = 0; k < rank; k += pairs ? 2 : 1) {
-			float high = k + 1 < rank ? scale * b[k + 1] : 0;
-			uint32_t both = tn_f32_bits(scale * b[k]) >> 16 | (tn_f32_bits(high) & 0xFFFF0000u);
-			*dst++ = pairs ? tn_f32_from_bits(both) : scale * b[order(k, rank)];
+	for (size_t k = 0; k < rank; k += pairs ? 2 : 1)
+		for (size_t i = 0; i < rows; i++) {
+			const float *row = b + i * rank;
+			float high = k + 1 < rank ? scale * row[k + 1] : 0;
+			uint32_t both = tn_f32_bits(scale * row[k]) >> 16 | (tn_f32_bits(high) & 0xFFFF0000u);
+			*dst++ = pairs ? tn_f32_from_bits(both) : scale * row[swapped(k, rank)];
 		}
 }
 
 /* ---- tiles ----------------------------------------------------------------------------------------------- */
 
-/* Rows of a panel. */
-struct band {
-	const struct panel *panel;
-	size_t count;                      /* of rows */
-	const float *a, *b;                /* packed */
-	const float *rows;                 /* of B as they are */
-	size_t steps;                      /* packed rows of a tile: rank, or its pairs */
-	const float *lengths;              /* of the rows of B, see settle_row */
+enum how { ROUND_BOTH, FUSED, PAIRS };
+
+/* A call, and its scratch. */
+struct work {
+	const struct tn_add_product *p;
 	unsigned char *dst;
 	const unsigned char *src;
 	size_t dst_stride, src_stride;
+	enum how how;
+	int scaled;                        /* sums are multiplied by the scale, where B is not */
+	int stream;                        /* past the caches */
+	size_t steps;                      /* packed rows of a tile: rank, or its pairs */
+	size_t first, cols;                /* columns that are packed */
+	float *a, *b, *lengths, *longest;  /* packed columns of A and rows of B, and what settle_row needs */
 };
 
-enum how { ROUND_BOTH, FUSED, PAIRS };
+/* What is the same for all tiles in the same rows of a panel. */
+struct rows {
+	size_t first, count;
+	const float *b;                    /* packed */
+	const float *lengths;              /* see settle_row */
+	struct panel panel;
+	struct settled_row row[TILE_ROWS]; /* within the panel */
+	vec scale;
+	pair limit, width;                 /* of the row with the highest limit, doubled */
+};
+
+/* Columns of some rows, wherever they are. */
+struct tile {
+	unsigned char *dst;
+	const unsigned char *src;
+	size_t dst_stride, src_stride;
+	const unsigned char *next;         /* what will be read in a while */
+	size_t n;                          /* columns */
+	int stream;
+};
 
 TN_INLINE vec multiply_add(vec a, vec b, vec sum, enum how how)
 {
@@ -185,158 +244,212 @@ TN_INLINE vec multiply_add(vec a, vec b, vec sum, enum how how)
 	return how == ROUND_BOTH ? ADD(sum, MUL(b, a)) : FMA(b, a, sum);
 }
 
-/* What is the same for all rows of a tile. */
-struct finish {
-	vec scale;
-	pair limit, width;                 /* of the row with the highest limit */
-	const char *next;                  /* what will be read in a while */
-	size_t j, n;                       /* n is TILE_COLS but for the last tile of a row */
-	int scaled;
-};
-
-/* A row of a tile: sums, and what they round to. */
+/* Sums of a tile, what they round to, and bits for what settle() has to look at. */
 struct outcome {
-	vec sum[VECTORS];
-	pair half[VECTORS / 2];
+	float sum[TILE_ROWS][TILE_COLS];
+	uint16_t half[TILE_ROWS][TILE_COLS];
+	uint64_t which[TILE_ROWS];
 };
 
-static __attribute__((noinline)) int finish_slowly(const struct band *band, size_t i, const struct finish *f,
-						   const struct outcome *o, uint64_t which)
+static __attribute__((noinline)) int finish_slowly(const struct rows *rows, const struct tile *t,
+						   const struct columns *columns, struct outcome *o)
 {
-	const struct tn_add_product *p = band->panel->p;
-	const struct settled_row row = settle_row(band->panel, band->rows + i * p->rank, band->lengths[i]);
-	unsigned char *dst = band->dst + i * band->dst_stride + 2 * f->j;
-	float sums[TILE_COLS];
-	uint16_t w[TILE_COLS], halves[TILE_COLS];
-	memcpy(w, band->src + i * band->src_stride + 2 * f->j, 2 * f->n);
-	for (int v = 0; v < VECTORS; v++)
-		STORE(sums + v * LANES, o->sum[v]);
-	for (int v = 0; v < VECTORS / 2; v++)
-		STORE_PAIR(halves + v * 2 * LANES, o->half[v]);
-	which &= ~(uint64_t)0 >> (64 - f->n);
-	int bad = settle(&row, f->j, which, w, sums, halves);
-	memcpy(dst, halves, f->n * sizeof *halves);
+	int bad = 0;
+	for (size_t r = 0; r < rows->count; r++) {
+		unsigned char *dst = t->dst + r * t->dst_stride;
+		uint64_t which = o->which[r] & unsettled(&rows->row[r], o->half[r], t->n);
+		if (which) {
+			uint16_t source[TILE_COLS];
+			memcpy(source, t->src + r * t->src_stride, 2 * t->n);
+			bad |= settle(&rows->row[r], columns, which, source, o->sum[r], o->half[r]);
+		}
+		if (t->stream)
+			STREAM_PAIR(dst, LOAD_PAIR(o->half[r]));
+		else if (t->n == TILE_COLS)
+			STORE_PAIR(dst, LOAD_PAIR(o->half[r]));
+		else
+			memcpy(dst, o->half[r], 2 * t->n);
+	}
 	return bad;
 }
 
-/* Adds to the columns of a row, and settles what has to be. */
-TN_INLINE int finish_row(const struct band *band, size_t i, const struct finish *f, const vec sum[VECTORS], int whole)
+/* The results in a row of a tile that settle() has to look at, and some of rows whose limit is lower; not those, nearly all, that
+ * would stay as they are: where two numbers round to the same, all between them do. Zero may be what became of a subnormal
+ * number or of a NaN. */
+TN_INLINE uint64_t undecided_in_row(const struct rows *rows, int r, const vec sum[VECTORS], pair out, tn_dtype dtype)
 {
-	tn_dtype dtype = band->panel->p->dtype;
-	const unsigned char *src = band->src + i * band->src_stride + 2 * f->j;
-	uint16_t last[TILE_COLS];
-	const void *from = src;
-	vec result[VECTORS];
-	pair out[VECTORS / 2];
-	uint64_t which = 0;
-	if (!whole) {
-		memset(last, 0, sizeof last);
-		from = memcpy(last, src, 2 * f->n);
-	}
+	vec error = SPREAD(rows->row[r].error);
+	pair low = narrow_pair(SUB(sum[0], error), SUB(sum[1], error), dtype);
+	pair high = narrow_pair(ADD(sum[0], error), ADD(sum[1], error), dtype);
+	return undecided(out, rows->limit, rows->width, low, high, 2u * half_infinity(dtype));
+}
+
+/* Rounds the sums and stores them, or has them looked at again. */
+TN_INLINE int finish(const struct rows *rows, const struct tile t, vec sum[TILE_ROWS][VECTORS], const float *a,
+		     const int count, enum how how, tn_dtype dtype, int scaled)
+{
+	pair out[TILE_ROWS], worst = SPREAD_HALF(0);
 	TN_UNROLL(4)
-	for (int v = 0; v < VECTORS; v++) {
-		vec w = widen_halves(LOAD_HALVES((const uint16_t *)from + v * LANES), dtype);
-		result[v] = ADD(w, f->scaled ? MUL(f->scale, sum[v]) : sum[v]);
-	}
-	TN_UNROLL(2)
-	for (int v = 0; v < VECTORS / 2; v++) {
-		out[v] = narrow_pair(result[2 * v], result[2 * v + 1], dtype);
-		which |= outside(out[v], f->limit, f->width) << (2 * LANES * v);
-	}
-	if (__builtin_expect(which != 0 || !whole, 0)) {
-		struct outcome o;
+	for (int r = 0; r < count; r++) {
+		TN_UNROLL(2)
 		for (int v = 0; v < VECTORS; v++) {
-			o.sum[v] = result[v];
-			o.half[v / 2] = out[v / 2];
+			vec w = widen_halves(LOAD_HALVES(t.src + (size_t)r * t.src_stride + 2 * v * LANES), dtype);
+			sum[r][v] = ADD(w, scaled ? MUL(rows->scale, sum[r][v]) : sum[r][v]);
 		}
-		return finish_slowly(band, i, f, &o, which);
+		out[r] = narrow_pair(sum[r][0], sum[r][1], dtype);
+		worst = LARGER_HALVES(worst, doubled_less(out[r], rows->limit));
 	}
-	unsigned char *dst = band->dst + i * band->dst_stride + 2 * f->j;
-	TN_UNROLL(2)
-	for (int v = 0; v < VECTORS / 2; v++)
-		STORE_PAIR(dst + v * LANES * 4, out[v]);
+	uint64_t which[TILE_ROWS], any = 0;
+	if (__builtin_expect(ANY_FROM(worst, rows->width), 0)) {
+		TN_UNROLL(4)
+		for (int r = 0; r < count; r++)
+			any |= which[r] = undecided_in_row(rows, r, sum[r], out[r], dtype);
+	}
+	if (__builtin_expect(any != 0, 0)) {
+		struct outcome o;
+		for (int r = 0; r < count; r++) {
+			o.which[r] = which[r];
+			for (int v = 0; v < VECTORS; v++)
+				STORE(o.sum[r] + v * LANES, sum[r][v]);
+			STORE_PAIR(o.half[r], out[r]);
+		}
+		struct tile where = t;
+		const struct columns columns = { a, TILE_COLS, how == PAIRS ? ROWS_PAIRED : ROWS_SWAPPED };
+		return finish_slowly(rows, &where, &columns, &o);
+	}
+	if (t.stream) {
+		TN_UNROLL(4)
+		for (int r = 0; r < count; r++)
+			STREAM_PAIR(t.dst + (size_t)r * t.dst_stride, out[r]);
+	} else {
+		TN_UNROLL(4)
+		for (int r = 0; r < count; r++)
+			STORE_PAIR(t.dst + (size_t)r * t.dst_stride, out[r]);
+	}
 	return 0;
 }
 
-TN_INLINE struct finish finish_for(const struct band *band, size_t i, size_t rows, int scaled)
+TN_INLINE void sum_tile(vec sum[TILE_ROWS][VECTORS], const struct rows *rows, const struct tile t, size_t steps,
+			const float *a, const int count, enum how how)
 {
-	const struct tn_add_product *p = band->panel->p;
-	float longest = 0;
-	for (size_t r = 0; r < rows; r++)
-		longest = band->lengths[i + r] > longest ? band->lengths[i + r] : longest;
-	uint16_t limit = settle_row(band->panel, NULL, longest).limit;
-	const char *next = (const char *)band->src + (i + AHEAD) * band->src_stride;
-	if (i + AHEAD >= band->count) /* the same rows, one panel further */
-		next += 2 * TN_PANEL_COLS - band->count * band->src_stride;
-	return (struct finish){ SPREAD((float)p->scale), SPREAD_HALF(limit), SPREAD_HALF(half_infinity(p->dtype) - limit), next, 0, 0,
-				scaled };
-}
-
-/* `rows` rows from row i on of the band. */
-TN_INLINE int tile(const struct band *band, size_t i, const struct finish *f, const int rows, enum how how)
-{
-	const float *b = band->b + i * band->steps, *a = band->a + f->j / TILE_COLS * band->steps * TILE_COLS;
-	vec sum[TILE_ROWS][VECTORS];
-	TN_UNROLL(6)
-	for (int r = 0; r < rows; r++) {
-		const char *next = f->next + (size_t)r * band->src_stride + 2 * f->j;
-		_mm_prefetch(next, _MM_HINT_T1);
-		if (TILE_COLS > 32)
-			_mm_prefetch(next + 64, _MM_HINT_T1);
-		TN_UNROLL(4)
+	const float *b = rows->b;
+	TN_UNROLL(4)
+	for (int r = 0; r < count; r++) {
+		_mm_prefetch((const char *)t.next + (size_t)r * t.src_stride, _MM_HINT_T1);
+		TN_UNROLL(2)
 		for (int v = 0; v < VECTORS; v++)
 			sum[r][v] = ZERO();
 	}
-	for (size_t k = 0; k < band->steps; k++, a += TILE_COLS) {
+	for (size_t k = 0; k < steps; k++, a += TILE_COLS, b += count) {
 		vec x[VECTORS];
-		TN_UNROLL(4)
+		TN_UNROLL(2)
 		for (int v = 0; v < VECTORS; v++)
 			x[v] = LOAD(a + v * LANES);
-		TN_UNROLL(6)
-		for (int r = 0; r < rows; r++) {
-			vec y = SPREAD(b[(size_t)r * band->steps + k]);
-			TN_UNROLL(4)
+		TN_UNROLL(4)
+		for (int r = 0; r < count; r++) {
+			vec y = SPREAD(b[r]);
+			TN_UNROLL(2)
 			for (int v = 0; v < VECTORS; v++)
 				sum[r][v] = multiply_add(x[v], y, sum[r][v], how);
 		}
 	}
-	int bad = 0;
-	TN_UNROLL(6)
-	for (int r = 0; r < rows; r++)
-		bad |= finish_row(band, i + (size_t)r, f, sum[r], f->n == TILE_COLS);
-	return bad;
 }
 
-TN_INLINE int add_rows_as(const struct band *band, size_t i, const int rows, enum how how, int scaled)
+TN_INLINE void set_panel(const struct work *w, struct rows *rows, size_t first)
 {
-	struct finish f = finish_for(band, i, (size_t)rows, scaled);
+	unsigned limit = 0;
+	rows->panel = (struct panel){ w->p, first, panel_cols(w->p, first), w->longest[(first - w->first) / TN_PANEL_COLS] };
+	for (size_t r = 0; r < rows->count; r++) {
+		rows->row[r] = settle_row(&rows->panel, w->p->b + (rows->first + r) * w->p->rank, rows->lengths[r]);
+		limit = rows->row[r].limit > limit ? rows->row[r].limit : limit;
+	}
+	rows->limit = SPREAD_HALF(2 * limit);
+	rows->width = SPREAD_HALF(2 * (half_infinity(w->p->dtype) - limit));
+}
+
+TN_INLINE struct tile next_tile(struct tile t)
+{
+	t.dst += 2 * TILE_COLS;
+	t.src += 2 * TILE_COLS;
+	t.next += 2 * TILE_COLS;
+	return t;
+}
+
+/* The whole tiles of a panel. */
+TN_INLINE int add_whole_tiles(const struct rows *rows, struct tile t, size_t steps, const float *a, const int count,
+			      enum how how, tn_dtype dtype, int scaled)
+{
 	int bad = 0;
-	for (f.j = 0; f.j < band->panel->cols; f.j += TILE_COLS) {
-		f.n = band->panel->cols - f.j < TILE_COLS ? band->panel->cols - f.j : TILE_COLS;
-		bad |= tile(band, i, &f, rows, how);
+	for (size_t left = rows->panel.cols / TILE_COLS; left; left--) {
+		vec sum[TILE_ROWS][VECTORS];
+		sum_tile(sum, rows, t, steps, a, count, how);
+		bad |= finish(rows, t, sum, a, count, how, dtype, scaled);
+		t = next_tile(t);
+		a += steps * TILE_COLS;
 	}
 	return bad;
 }
 
-TN_INLINE int add_band_as(const struct band *band, size_t rows, enum how how, int scaled)
+/* The last columns, which are no whole tile, in a copy that is one. */
+TN_INLINE int add_last_tile(const struct rows *rows, struct tile t, size_t steps, const float *a, const int count, enum how how,
+			    tn_dtype dtype, int scaled)
 {
-	size_t i = 0;
-	int bad = 0;
-	for (; i + TILE_ROWS <= rows; i += TILE_ROWS)
-		bad |= add_rows_as(band, i, TILE_ROWS, how, scaled);
-	for (; i < rows; i++)
-		bad |= add_rows_as(band, i, 1, how, scaled);
+	uint16_t copy[TILE_ROWS][TILE_COLS] = { { 0 } };
+	vec sum[TILE_ROWS][VECTORS];
+	struct tile whole = { (unsigned char *)copy, (unsigned char *)copy, sizeof *copy, sizeof *copy, t.src, t.n, 0 };
+	for (int r = 0; r < count; r++)
+		memcpy(copy[r], t.src + (size_t)r * t.src_stride, 2 * t.n);
+	sum_tile(sum, rows, whole, steps, a, count, how);
+	int bad = finish(rows, whole, sum, a, count, how, dtype, scaled);
+	for (int r = 0; r < count; r++)
+		memcpy(t.dst + (size_t)r * t.dst_stride, copy[r], 2 * t.n);
 	return bad;
 }
 
-static int add_band(const struct band *band, size_t rows, enum how how, int scaled)
+TN_INLINE int add_rows_as(const struct work *w, struct rows *rows, const int count, enum how how, tn_dtype dtype, int scaled)
 {
-	switch (how) {
+	const float *a = w->a;
+	int bad = 0;
+	rows->scale = SPREAD((float)w->p->scale);
+	for (size_t first = w->first; first < w->first + w->cols; first += TN_PANEL_COLS) {
+		set_panel(w, rows, first);
+		const size_t left = rows->panel.cols % TILE_COLS, whole = rows->panel.cols - left;
+		struct tile t = { w->dst + rows->first * w->dst_stride + 2 * first, w->src + rows->first * w->src_stride + 2 * first,
+				  w->dst_stride, w->src_stride, NULL, TILE_COLS, w->stream };
+		t.next = t.src + AHEAD * t.src_stride;
+		if (whole)
+			bad |= add_whole_tiles(rows, t, w->steps, a, count, how, dtype, scaled);
+		a += w->steps * whole;
+		t.dst += 2 * whole;
+		t.src += 2 * whole;
+		t.n = left;
+		if (left)
+			bad |= add_last_tile(rows, t, w->steps, a, count, how, dtype, scaled);
+	}
+	return bad;
+}
+
+TN_INLINE int add_rows_of(const struct work *w, struct rows *rows, enum how how, tn_dtype dtype, int scaled)
+{
+	return rows->count == TILE_ROWS ? add_rows_as(w, rows, TILE_ROWS, how, dtype, scaled) :
+					  add_rows_as(w, rows, 1, how, dtype, scaled);
+}
+
+TN_INLINE int add_rows_how(const struct work *w, struct rows *rows, enum how how)
+{
+	if (w->p->dtype == TN_BF16)
+		return w->scaled ? add_rows_of(w, rows, how, TN_BF16, 1) : add_rows_of(w, rows, how, TN_BF16, 0);
+	return w->scaled ? add_rows_of(w, rows, how, TN_F16, 1) : add_rows_of(w, rows, how, TN_F16, 0);
+}
+
+static int add_rows(const struct work *w, struct rows *rows)
+{
+	switch (w->how) {
 #if defined(__AVX512BF16__)
-	case PAIRS: return scaled ? add_band_as(band, rows, PAIRS, 1) : add_band_as(band, rows, PAIRS, 0);
+	case PAIRS: return add_rows_how(w, rows, PAIRS);
 #endif
-	case ROUND_BOTH: return scaled ? add_band_as(band, rows, ROUND_BOTH, 1) : add_band_as(band, rows, ROUND_BOTH, 0);
-	default: return scaled ? add_band_as(band, rows, FUSED, 1) : add_band_as(band, rows, FUSED, 0);
+	case ROUND_BOTH: return add_rows_how(w, rows, ROUND_BOTH);
+	default: return add_rows_how(w, rows, FUSED);
 	}
 }
 
@@ -356,48 +469,32 @@ static enum how how_for(const struct tn_add_product *p)
 	return p->width == TN_FACTORS_WIDE ? ROUND_BOTH : FUSED;
 }
 
-/* The scratch of a call. */
-struct work {
-	const struct tn_add_product *p;
-	enum how how;
-	int scaled;
-	size_t steps;
-	float *a, *b, *lengths, *longest;     /* a packed panel, packed rows, and what settle_row needs */
-};
-
-static struct work plan(const struct tn_add_product *p, float *scratch)
+/* Packs columns from w->first on. */
+static void pack_columns(struct work *w)
 {
-	enum how how = how_for(p);
-	struct work w = { p, how, !moves_into_b(p->scale), how == PAIRS ? (p->rank + 1) / 2 : p->rank, scratch, NULL, NULL, NULL };
-	w.b = w.a + w.steps * TN_PANEL_COLS;
-	w.lengths = w.b + w.steps * TN_PANEL_ROWS;
-	w.longest = w.lengths + TN_PANEL_ROWS;
-	for (size_t first = 0; first < p->cols; first += TN_PANEL_COLS)
-		w.longest[first / TN_PANEL_COLS] = panel_longest(p, first);
-	return w;
+	for (size_t first = w->first; first < w->first + w->cols; first += TN_PANEL_COLS)
+		w->longest[(first - w->first) / TN_PANEL_COLS] = panel_longest(w->p, first);
+#if defined(__AVX512BF16__)
+	if (w->how == PAIRS) {
+		pack_pairs(w->a, w->p, w->first, w->cols);
+		return;
+	}
+#endif
+	pack_floats(w->a, w->p, w->first, w->cols);
 }
 
-/* Panels inside, so that the rows stay near while all of their columns are gone through. */
-static int add_rows(const struct work *w, unsigned char *dst, size_t dst_stride, const unsigned char *src, size_t src_stride,
-		    size_t first_row, size_t rows)
+/* All rows of the packed columns, TILE_ROWS at a time. */
+static int add_columns(const struct work *w)
 {
 	const struct tn_add_product *p = w->p;
-	const float *b = p->b + first_row * p->rank;
 	int bad = 0;
-	pack_rows(w->b, b, rows, p->rank, w->scaled ? 1.0f : (float)p->scale, w->how == PAIRS);
-	for (size_t i = 0; i < rows; i++)
-		w->lengths[i] = row_length(p, b + i * p->rank);
-	for (size_t first = 0; first < p->cols; first += TN_PANEL_COLS) {
-		const struct panel panel = { p, first, panel_cols(p, first), w->longest[first / TN_PANEL_COLS] };
-		struct band band = { &panel, rows, w->a, w->b, b, w->steps, w->lengths, dst + 2 * first, src + 2 * first, dst_stride,
-				     src_stride };
-#if defined(__AVX512BF16__)
-		if (w->how == PAIRS)
-			pack_pairs(w->a, &panel);
-		else
-#endif
-			pack_floats(w->a, &panel);
-		bad |= add_band(&band, rows, w->how, w->scaled);
+	for (size_t i = 0, n; i < p->rows; i += n) {
+		n = p->rows - i < TILE_ROWS ? 1 : TILE_ROWS;
+		pack_rows(w->b, p->b + i * p->rank, n, p->rank, w->scaled ? 1.0f : (float)p->scale, w->how == PAIRS);
+		for (size_t r = 0; r < n; r++)
+			w->lengths[r] = row_length(p, p->b + (i + r) * p->rank);
+		struct rows rows = { .first = i, .count = n, .b = w->b, .lengths = w->lengths };
+		bad |= add_rows(w, &rows);
 	}
 	return bad;
 }
@@ -405,10 +502,21 @@ static int add_rows(const struct work *w, unsigned char *dst, size_t dst_stride,
 int TN_ISA_NAME(tn_x86_add_product)(void *dst, size_t dst_stride, const void *src, size_t src_stride,
 				    const struct tn_add_product *p, void *scratch)
 {
-	struct work w = plan(p, scratch);
+	struct work w = { .p = p, .dst = dst, .src = src, .dst_stride = dst_stride, .src_stride = src_stride, .how = how_for(p),
+			  .scaled = !moves_into_b(p->scale), .a = scratch };
+	size_t wide = tn_add_product_packed_cols(p->rank, p->cols);
 	int bad = 0;
-	for (size_t i = 0; i < p->rows; i += TN_PANEL_ROWS)
-		bad |= add_rows(&w, (unsigned char *)dst + i * dst_stride, dst_stride, (const unsigned char *)src + i * src_stride,
-				src_stride, i, p->rows - i < TN_PANEL_ROWS ? p->rows - i : TN_PANEL_ROWS);
+	w.steps = w.how == PAIRS ? (p->rank + 1) / 2 : p->rank;
+	w.b = w.a + w.steps * wide;
+	w.lengths = w.b + w.steps * TILE_ROWS;
+	w.longest = w.lengths + TILE_ROWS;
+	w.stream = dst != src && p->rows * p->cols * 2 >= STREAM_FROM && ((uintptr_t)dst | dst_stride) % sizeof(pair) == 0;
+	for (w.first = 0; w.first < p->cols; w.first += wide) {
+		w.cols = p->cols - w.first < wide ? p->cols - w.first : wide;
+		pack_columns(&w);
+		bad |= add_columns(&w);
+	}
+	if (w.stream)
+		_mm_sfence();
 	return bad;
 }
