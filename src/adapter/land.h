@@ -142,11 +142,11 @@ tn_status tn_joint_add_landing(struct tn_joint *joint, size_t target, size_t slo
 tn_status tn_joint_edit_config(struct tn_joint *joint, const char *key, int is_flag, uint64_t value,
 			       struct tn_error *err);
 
-/* Landings on the same rows become one landing of stacked factors, or the error says why they cannot. */
 /* The module of another library whose codes that tensor holds; NULL: it is of none. */
 struct tn_foreign *tn_joint_foreign_of(const struct tn_joint *joint, const struct tn_tensor *tensor);
 /* The name of a module's weight, or of a parameter that is one itself. */
 tn_status tn_joint_name_weight(char *name, size_t room, const struct tn_adapter_entry *entry, struct tn_error *err);
+/* Landings on the same rows become one landing of stacked factors, or the error says why they cannot. */
 tn_status tn_joint_stack(struct tn_joint *joint, struct tn_error *err);
 tn_status tn_joint_index(struct tn_joint *joint, struct tn_error *err);
 tn_status tn_joint_replicate(struct tn_joint *joint, struct tn_error *err);
