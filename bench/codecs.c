@@ -6,6 +6,7 @@
  * own CPU time. */
 #include "kernels/kernels.h"
 #include "linear/delta.h"
+#include "rounds.h"
 
 #include "isa_enabled.h" /* made by the build: the lines of isa.def that fit the target */
 
@@ -50,9 +51,7 @@ static const struct {
 /* Of this thread alone: what others do with the CPU in between is not counted. */
 static double now(void)
 {
-	struct timespec t;
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+	return clock_seconds(CLOCK_THREAD_CPUTIME_ID);
 }
 
 /* ---- samples --------------------------------------------------------------------------------------------- */
@@ -131,12 +130,6 @@ static double sample(struct bench *b, row_fn fn)
 	return (double)done / seconds;
 }
 
-static int compare(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-	return (x > y) - (x < y);
-}
-
 static const double gb_of_row = COLS * sizeof(float) * 1e-9;
 
 /* Alternates the two and prints the median rate and the median, least and greatest ratio. */
@@ -149,10 +142,8 @@ static void print_against_copy(struct bench *b, row_fn fn)
 		rate[i] = sample(b, fn);
 		ratio[i] = rate[i] / copied;
 	}
-	qsort(rate, SAMPLES, sizeof *rate, compare);
-	qsort(ratio, SAMPLES, sizeof *ratio, compare);
-	printf(" | %6.2f GB/s %5.2f (%.2f-%.2f)", rate[SAMPLES / 2] * gb_of_row, ratio[SAMPLES / 2], ratio[0],
-	       ratio[SAMPLES - 1]);
+	const double middle = median(ratio, SAMPLES);
+	printf(" | %6.2f GB/s %5.2f (%.2f-%.2f)", median(rate, SAMPLES) * gb_of_row, middle, ratio[0], ratio[SAMPLES - 1]);
 	fflush(stdout);
 }
 
@@ -203,10 +194,9 @@ static void bench_fuse(struct bench *b, const char *name, row_fn fn)
 		rate[i] = sample(b, fn) * 2 * RANK * COLS;
 		share[i] = rate[i] / limit;
 	}
-	qsort(rate, SAMPLES, sizeof *rate, compare);
-	qsort(share, SAMPLES, sizeof *share, compare);
+	const double middle = median(share, SAMPLES);
 	printf("%-8s %-19s | %6.1f GFLOP/s %5.2f (%.2f-%.2f) of multiply and add", b->kernels->isa, name,
-	       rate[SAMPLES / 2] * 1e-9, share[SAMPLES / 2], share[0], share[SAMPLES - 1]);
+	       median(rate, SAMPLES) * 1e-9, middle, share[0], share[SAMPLES - 1]);
 	print_against_copy(b, fn);
 	putchar('\n');
 }

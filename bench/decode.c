@@ -7,6 +7,7 @@
  * decode ... --serve 1 MODEL: answers lines of input, "0" with the tokens a second of a reply and "128" with those of a prompt of
  * 128 tokens, so that a peer can take turns. */
 #include "base/pool.h"
+#include "rounds.h"
 #include "tenon/checkpoint.h"
 #include "tenon/model.h"
 
@@ -17,7 +18,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { MOST_ROUNDS = 101, PIECES = 256, BEGIN = 16, CHECKED = 8 };
+enum { PIECES = 256, BEGIN = 16, CHECKED = 8 };
 
 static struct {
 	unsigned threads;
@@ -52,9 +53,7 @@ static void check(tn_status status, const struct tn_error *err)
  * it is. */
 static double now(void)
 {
-	struct timespec t;
-	clock_gettime(args.threads > 1 || args.serve ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+	return clock_seconds(args.threads > 1 || args.serve ? CLOCK_MONOTONIC : CLOCK_THREAD_CPUTIME_ID);
 }
 
 /* ---- the model ------------------------------------------------------------------------------------------- */
@@ -227,44 +226,38 @@ static double error_of(struct engine *e)
 	return sqrt(error / size);
 }
 
-static int compare(const void *a, const void *b)
+/* What turns are taken with. */
+struct turn {
+	struct engine *e;
+	struct memory *m;
+};
+
+static double one_reply(void *turn)
 {
-	double x = *(const double *)a, y = *(const double *)b;
-	return (x > y) - (x < y);
+	return reply(((struct turn *)turn)->e);
 }
 
-static double middle(double *values, size_t n)
+static double one_read(void *turn)
 {
-	qsort(values, n, sizeof *values, compare);
-	return values[n / 2];
+	struct turn *t = turn;
+	return limit(t->e, t->m);
 }
 
 static void measure_reply(struct engine *e)
 {
-	double ratio[MOST_ROUNDS], time[MOST_ROUNDS], limit_time[MOST_ROUNDS], error = error_of(e);
+	const double error = error_of(e);
 	struct memory m = { .data = NULL };
-	size_t n = 0;
+	struct turn turn = { e, &m };
+	struct rounds r;
 	make_memory(&m, bytes_of_token(e));
-	reply(e);
-	double before = limit(e, &m);
-	for (size_t tried = 0; n < args.rounds && tried < 4 * args.rounds; tried++) {
-		double seconds = reply(e), after = limit(e, &m), least = before < after ? before : after;
-		int steady = fabs(before - after) <= 0.1 * least;
-		before = after;
-		if (!steady)
-			continue;
-		time[n] = seconds;
-		limit_time[n] = least;
-		ratio[n++] = least / seconds;
-	}
-	if (n < args.rounds / 2 + 1) {
-		printf("| reply | busy: %zu of %zu rounds were steady |\n", n, args.rounds);
+	if (!take_rounds(&r, args.rounds, one_reply, one_read, &turn)) {
+		printf("| reply | busy: %zu of %zu rounds were steady |\n", r.count, args.rounds);
 		return;
 	}
-	const double r = middle(ratio, n), seconds = middle(time, n), least = middle(limit_time, n);
+	const double middle = median(r.ratio, r.count), seconds = median(r.time, r.count), least = median(r.limit_time, r.count);
 	printf("| reply, %s%s | %u | %.1f tokens/s | %.1f | %.2f (%.2f - %.2f) of reading %.0f MB at %.1f GB/s | error %.1e | %s |\n",
-	       args.activations, args.adapter ? ", adapter" : "", args.threads, 1 / seconds, 1 / least, r, ratio[0], ratio[n - 1],
-	       (double)m.bytes * 1e-6, (double)m.bytes / least * 1e-9, error, tn_context_isa(e->ctx));
+	       args.activations, args.adapter ? ", adapter" : "", args.threads, 1 / seconds, 1 / least, middle, r.ratio[0],
+	       r.ratio[r.count - 1], (double)m.bytes * 1e-6, (double)m.bytes / least * 1e-9, error, tn_context_isa(e->ctx));
 	fflush(stdout);
 }
 
@@ -274,7 +267,7 @@ static void measure_prompt(struct engine *e, size_t count)
 	prompt(e, count);
 	for (int i = 0; i < 3; i++)
 		time[i] = prompt(e, count);
-	const double seconds = middle(time, 3);
+	const double seconds = median(time, 3);
 	printf("| prompt of %zu, %s%s | %u | %.1f tokens/s (%.1f - %.1f) |\n", count, args.activations,
 	       args.adapter ? ", adapter" : "", args.threads, 1 / seconds, 1 / time[2], 1 / time[0]);
 	fflush(stdout);

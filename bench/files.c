@@ -9,6 +9,7 @@
  * against a sum in double. FOLDER is one of make_model; without, one of 1000 MB is made.
  *
  * TENON and TOOLS: the command, and the folder of make_model. BENCH_DIR: where to write, twice the model. */
+#include "rounds.h"
 #include "tenon/checkpoint.h"
 
 #include <fcntl.h>
@@ -25,7 +26,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CHUNK = 4 << 20, STREAMS = 2, MOST_ROUNDS = 99, LARGE_PAGE = 2 << 20, RANK = 16, SAMPLED_ROWS = 5 };
+enum { CHUNK = 4 << 20, STREAMS = 2, LARGE_PAGE = 2 << 20, RANK = 16, SAMPLED_ROWS = 5 };
 enum job { LIMIT, COPY, OURS, JOBS };
 
 static struct {
@@ -46,9 +47,7 @@ static void die(const char *what)
 
 static double now(void)
 {
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+	return clock_seconds(CLOCK_MONOTONIC);
 }
 
 /* ---- states of the page cache ---------------------------------------------------------------------------- */
@@ -302,16 +301,10 @@ static void check(void)
 
 /* ---- rows ------------------------------------------------------------------------------------------------ */
 
-static int compare(const void *x, const void *y)
-{
-	double p = *(const double *)x, q = *(const double *)y;
-	return (p > q) - (p < q);
-}
-
 static void print_spread(const char *what, double *values)
 {
-	qsort(values, (size_t)b.rounds, sizeof *values, compare);
-	printf("  %s %.2f (%.2f - %.2f)", what, values[b.rounds / 2], values[0], values[b.rounds - 1]);
+	const double middle = median(values, (size_t)b.rounds);
+	printf("  %s %.2f (%.2f - %.2f)", what, middle, values[0], values[b.rounds - 1]);
 }
 
 static void row(const char *name, int is_cold)

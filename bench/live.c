@@ -3,6 +3,7 @@
  * with an adapter for every row, and what swaps do to the steps of another thread.
  *
  *   live FOLDER [PART...]     a place for 16 GB of holes and 84 MB of adapter; parts: attach, many, rows, swaps, large-swaps */
+#include "rounds.h"
 #include "tenon/tenon.h"
 
 #include <fcntl.h>
@@ -39,21 +40,13 @@ static void must(int holds)
 
 static double seconds(void)
 {
-	struct timespec now;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
-static int compare(const void *a, const void *b)
-{
-	const double *x = a, *y = b;
-	return (*x > *y) - (*x < *y);
+	return clock_seconds(CLOCK_MONOTONIC);
 }
 
 static void report(const char *what, double *runs, int n, double unit, const char *name)
 {
-	qsort(runs, (size_t)n, sizeof *runs, compare);
-	printf("%-44s %9.3f %s (%.3f - %.3f)\n", what, runs[n / 2] * unit, name, runs[0] * unit, runs[n - 1] * unit);
+	const double middle = median(runs, (size_t)n);
+	printf("%-44s %9.3f %s (%.3f - %.3f)\n", what, middle * unit, name, runs[0] * unit, runs[n - 1] * unit);
 }
 
 /* ---- files ----------------------------------------------------------------------------------------------- */

@@ -4,6 +4,7 @@
  * portable. Exit status 1 when a path is slower by more than its own spread, and than a twentieth: where the linker puts a loop
  * can make that much. NAME: the jobs whose names hold it. */
 #include "kernels/kernels.h"
+#include "rounds.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -11,7 +12,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { COLS = 2048, ROWS = 32, MOST_M = 64, MOST_RANK = 64, MOST_ROUNDS = 101, SCRATCH = 1 << 20, KEYS = 256, WIDTH = 128 };
+enum { COLS = 2048, ROWS = 32, MOST_M = 64, MOST_RANK = 64, SCRATCH = 1 << 20, KEYS = 256, WIDTH = 128 };
 static const double turn_seconds = 0.0005;
 
 struct job {
@@ -33,9 +34,7 @@ static struct {
 
 static double now(void)
 {
-	struct timespec t;
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+	return clock_seconds(CLOCK_THREAD_CPUTIME_ID);
 }
 
 static void *memory(size_t bytes)
@@ -321,12 +320,6 @@ static double turn(const struct tn_kernels *k, const struct job *job, size_t tim
 	return (now() - begun) / (double)times;
 }
 
-static int compare(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-	return (x > y) - (x < y);
-}
-
 /* 1 when the path is slower than portable. */
 static int compare_path(const struct tn_kernels *k, const struct job *job, size_t rounds)
 {
@@ -337,10 +330,9 @@ static int compare_path(const struct tn_kernels *k, const struct job *job, size_
 		slow = turn(portable, job, slow_times);
 		ratio[i] = slow / turn(k, job, fast_times);
 	}
-	qsort(ratio, rounds, sizeof *ratio, compare);
-	double median = ratio[rounds / 2], least = ratio[0], greatest = ratio[rounds - 1];
-	int is_slower = median + (greatest - least) < 1 && median < 0.95;
-	printf(" %.2f (%.2f - %.2f)%s |", median, least, greatest, is_slower ? " SLOWER" : "");
+	double middle = median(ratio, rounds), least = ratio[0], greatest = ratio[rounds - 1];
+	int is_slower = middle + (greatest - least) < 1 && middle < 0.95;
+	printf(" %.2f (%.2f - %.2f)%s |", middle, least, greatest, is_slower ? " SLOWER" : "");
 	return is_slower;
 }
 

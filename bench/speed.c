@@ -4,6 +4,7 @@
  * before it and the one after it agree within a tenth; the median of the ratios is printed, with the least and the greatest.
  *
  * speed --serve ROW [--threads N]: answers each line of input with the seconds of one round, so that a peer can take turns. */
+#include "rounds.h"
 #include "speed.h"
 
 #include "base/half.h"
@@ -39,9 +40,7 @@ static clockid_t clock_used = CLOCK_THREAD_CPUTIME_ID;
 
 static double now(void)
 {
-	struct timespec t;
-	clock_gettime(clock_used, &t);
-	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+	return clock_seconds(clock_used);
 }
 
 void *bench_memory(size_t bytes)
@@ -368,43 +367,29 @@ static void make(struct bench *b)
 	b->scratch = bench_memory(b->threads * SCRATCH);
 }
 
-static int compare(const void *a, const void *b)
+static double one_turn(void *bench)
 {
-	double x = *(const double *)a, y = *(const double *)b;
-	return (x > y) - (x < y);
+	return bench_ours(bench);
 }
 
-static double middle(double *values, size_t n)
+static double one_limit(void *bench)
 {
-	qsort(values, n, sizeof *values, compare);
-	return values[n / 2];
+	return limit(bench);
 }
 
 static void measure(struct bench *b, size_t wanted)
 {
 	static const char *const limits[] = { "memcpy", "read", "write", "dots in registers", "the same without", "one adapter" };
-	double ratio[MOST_ROUNDS], time[MOST_ROUNDS], limit_time[MOST_ROUNDS], error = bench_check(b);
-	size_t n = 0;
-	bench_ours(b);
-	double before = limit(b);
-	for (size_t tried = 0; n < wanted && tried < 4 * wanted; tried++) {
-		double seconds = bench_ours(b), after = limit(b), least = before < after ? before : after;
-		int steady = fabs(before - after) <= 0.1 * least;
-		before = after;
-		if (!steady)
-			continue;
-		time[n] = seconds;
-		limit_time[n] = least;
-		ratio[n++] = least / seconds;
-	}
-	if (n < wanted / 2 + 1) {
-		printf("| %s | %u | busy: %zu of %zu rounds were steady | | | | |\n", b->row->name, b->threads, n, wanted);
+	const double error = bench_check(b);
+	struct rounds r;
+	if (!take_rounds(&r, wanted, one_turn, one_limit, b)) {
+		printf("| %s | %u | busy: %zu of %zu rounds were steady | | | | |\n", b->row->name, b->threads, r.count, wanted);
 		return;
 	}
-	double r = middle(ratio, n);
+	const double middle = median(r.ratio, r.count);
 	printf("| %s | %u | %.3f ms | %.3f ms | %.2f (%.2f - %.2f) of %s | %.1e %s | %s |\n", b->row->name, b->threads,
-	       middle(time, n) * 1e3, middle(limit_time, n) * 1e3, r, ratio[0], ratio[n - 1], limits[b->row->limit], error,
-	       error <= b->row->most ? "ok" : "WRONG", b->k->isa);
+	       median(r.time, r.count) * 1e3, median(r.limit_time, r.count) * 1e3, middle, r.ratio[0], r.ratio[r.count - 1],
+	       limits[b->row->limit], error, error <= b->row->most ? "ok" : "WRONG", b->k->isa);
 	fflush(stdout);
 }
 
