@@ -28,19 +28,24 @@ static void make_base(struct tt *t, const char *folder)
 }
 
 struct opened {
+	tn_context *ctx;
 	tn_checkpoint *base;
 	tn_adapter *adapter;
 	tn_fuse *fuse;
 };
 
-static void open_job(struct tt *t, struct opened *o, const char *base)
+static void open_job(struct tt *t, struct opened *o, const char *base, unsigned threads)
 {
 	struct tn_fuse_options options = TN_FUSE_OPTIONS_INIT;
+	struct tn_options surroundings = TN_OPTIONS_INIT;
+	surroundings.allocator = tt_heap_allocator(&t->heap);
+	surroundings.threads = threads;
+	tt_ok(t, tn_context_create(&surroundings, &o->ctx, &t->err));
 	options.weight = 0.25;
 	options.rounding = TN_ROUNDING_DITHER; /* to choose one would read the whole base first */
-	tt_ok(t, tn_checkpoint_open(t->ctx, base, &o->base, &t->err));
-	tt_ok(t, tn_adapter_open(t->ctx, FUSE_EXAMPLES "/adapters/whisper", &o->adapter, &t->err));
-	tt_ok(t, tn_fuse_plan(t->ctx, o->base, o->adapter, &options, &o->fuse, &t->err));
+	tt_ok(t, tn_checkpoint_open(o->ctx, base, &o->base, &t->err));
+	tt_ok(t, tn_adapter_open(o->ctx, FUSE_EXAMPLES "/adapters/whisper", &o->adapter, &t->err));
+	tt_ok(t, tn_fuse_plan(o->ctx, o->base, o->adapter, &options, &o->fuse, &t->err));
 }
 
 static void close_job(struct opened *o)
@@ -48,6 +53,7 @@ static void close_job(struct opened *o)
 	tn_fuse_free(o->fuse);
 	tn_adapter_close(o->adapter);
 	tn_checkpoint_close(o->base);
+	tn_context_destroy(o->ctx);
 }
 
 static size_t survivals(const tn_fuse *fuse, struct tn_survival out[MOST])
@@ -127,20 +133,20 @@ static void numbers_outlive_a_failure(void **state)
 	snprintf(whole, sizeof whole, "%s/whole", t->folder);
 	snprintf(out, sizeof out, "%s/out", t->folder);
 	make_base(t, base);
-	open_job(t, &job, base);
+	open_job(t, &job, base, 2);
 	tt_ok(t, tn_fuse_run(job.fuse, whole, 0, &t->err));
 	size_t n = survivals(job.fuse, wanted);
 	assert_int_equal(n, 42);
 	close_job(&job);
 
-	open_job(t, &job, base);
+	open_job(t, &job, base, 1); /* block by block: the shards before the cut one are finished when it fails */
 	cut_last(&cut, job.base, base);
 	assert_int_equal(tn_fuse_run(job.fuse, out, TN_SAVE_RESUME, &t->err), TN_E_IO);
 	mend(&cut);
 	close_job(&job);
 	assert_true(has_sums(t));
 
-	open_job(t, &job, base);
+	open_job(t, &job, base, 2);
 	tt_ok(t, tn_fuse_run(job.fuse, out, TN_SAVE_RESUME, &t->err));
 	assert_int_equal(survivals(job.fuse, found), n);
 	for (size_t i = 0; i < n; i++) {
