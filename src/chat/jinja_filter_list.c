@@ -87,24 +87,26 @@ static tn_status filter_default(struct tn_j *j, const struct tn_jargs *args, str
 	return tn_jv_is_given(v[1]) ? TN_OK : tn_j_text(j, "", out);
 }
 
-static tn_status filter_first(struct tn_j *j, const struct tn_jargs *args, struct tn_jv *out)
+/* The item that comes first in that order; `hint` is what an undefined one says of itself. */
+static tn_status first_in(struct tn_j *j, const char *name, const struct tn_jargs *args,
+			  tn_status (*iterate)(struct tn_j *j, struct tn_jv v, struct tn_jiter **out), const char *hint, struct tn_jv *out)
 {
 	struct tn_jiter *it;
 	struct tn_jv v;
-	TN_TRY(only(j, "first", args, &v));
-	TN_TRY(tn_j_iterate(j, v, &it));
+	TN_TRY(only(j, name, args, &v));
+	TN_TRY(iterate(j, v, &it));
 	TN_TRY(tn_j_next(j, it, out));
-	return tn_jv_is_given(*out) ? TN_OK : tn_j_undefined_hint(j, "No first item, sequence was empty.", out);
+	return tn_jv_is_given(*out) ? TN_OK : tn_j_undefined_hint(j, hint, out);
+}
+
+static tn_status filter_first(struct tn_j *j, const struct tn_jargs *args, struct tn_jv *out)
+{
+	return first_in(j, "first", args, tn_j_iterate, "No first item, sequence was empty.", out);
 }
 
 static tn_status filter_last(struct tn_j *j, const struct tn_jargs *args, struct tn_jv *out)
 {
-	struct tn_jiter *it;
-	struct tn_jv v;
-	TN_TRY(only(j, "last", args, &v));
-	TN_TRY(tn_j_iterate_back(j, v, &it));
-	TN_TRY(tn_j_next(j, it, out));
-	return tn_jv_is_given(*out) ? TN_OK : tn_j_undefined_hint(j, "No last item, sequence was empty.", out);
+	return first_in(j, "last", args, tn_j_iterate_back, "No last item, sequence was empty.", out);
 }
 
 static tn_status filter_attr(struct tn_j *j, const struct tn_jargs *args, struct tn_jv *out)

@@ -69,16 +69,21 @@ static tn_status apply_filters(struct tn_j *j, const struct tn_jnode *filter, st
 	return tn_j_filter(j, filter->name, &args, value);
 }
 
-static tn_status run_set_block(struct tn_j *j, const struct tn_jnode *node, struct tn_jscope *scope, enum tn_jflow *flow)
+/* What the body of a block prints, through filters; its scope is the filters' too. */
+static tn_status filtered_body(struct tn_j *j, const struct tn_jnode *node, const struct tn_jnode *filters, struct tn_jscope *scope,
+			       struct tn_jv *text, enum tn_jflow *flow)
 {
 	struct tn_jscope *inner;
-	struct tn_jv text;
 	TN_TRY(tn_j_scope(j, scope, &inner));
-	TN_TRY(tn_j_capture(j, node->body, inner, &text, flow));
-	if (*flow != TN_JF_ON)
-		return TN_OK;
-	TN_TRY(apply_filters(j, node->b, inner, &text));
-	return tn_j_assign(j, node->a, scope, text);
+	TN_TRY(tn_j_capture(j, node->body, inner, text, flow));
+	return *flow == TN_JF_ON ? apply_filters(j, filters, inner, text) : TN_OK;
+}
+
+static tn_status run_set_block(struct tn_j *j, const struct tn_jnode *node, struct tn_jscope *scope, enum tn_jflow *flow)
+{
+	struct tn_jv text;
+	TN_TRY(filtered_body(j, node, node->b, scope, &text, flow));
+	return *flow == TN_JF_ON ? tn_j_assign(j, node->a, scope, text) : TN_OK;
 }
 
 /* What a block prints must be a text: Jinja2 joins it with the rest as it is. */
@@ -91,14 +96,9 @@ static tn_status print_text(struct tn_j *j, struct tn_jv text)
 
 static tn_status run_filter_block(struct tn_j *j, const struct tn_jnode *node, struct tn_jscope *scope, enum tn_jflow *flow)
 {
-	struct tn_jscope *inner;
 	struct tn_jv text;
-	TN_TRY(tn_j_scope(j, scope, &inner));
-	TN_TRY(tn_j_capture(j, node->body, inner, &text, flow));
-	if (*flow != TN_JF_ON)
-		return TN_OK;
-	TN_TRY(apply_filters(j, node->a, inner, &text));
-	return print_text(j, text);
+	TN_TRY(filtered_body(j, node, node->a, scope, &text, flow));
+	return *flow == TN_JF_ON ? print_text(j, text) : TN_OK;
 }
 
 /* ---- spans of the assistant ------------------------------------------------------------------------------- */

@@ -7,6 +7,7 @@
  *
  * E2M1 codes are looked up as 2 w + 12, which is not negative: scale / 2, and a bias of -6 scale. */
 #include "kernels/arm/override_arm.h"
+#include "kernels/vector/codes4_kind.h"
 
 /* Rows that are multiplied at once: they share the loads of x. */
 enum { ROWS = 4 };
@@ -14,24 +15,10 @@ enum { ROWS = 4 };
 /* Codes whose products a lane of 32 bits can take: 64 / 4 codes of at most 15 times n, or half as many of at most 24. */
 enum { MOST_CODES = 64 };
 
-enum scale_kind { SCALE_F32, SCALE_F16, SCALE_BF16, SCALE_E8M0, SCALE_E4M3 };
-
-static enum scale_kind kind_of(const struct tn_format *f)
-{
-	if (f->codec == TN_CODEC_affine)
-		return f->dtype == TN_F32 ? SCALE_F32 : f->dtype == TN_F16 ? SCALE_F16 : SCALE_BF16;
-	return f->codec == TN_CODEC_mxfp4 ? SCALE_E8M0 : SCALE_E4M3;
-}
-
 /* A step: codes that are loaded at once, two to a byte. A group is a number of them. */
 TN_INLINE size_t step_of(enum scale_kind kind)
 {
 	return kind == SCALE_E4M3 ? 16 : 32;
-}
-
-static unsigned planes_of(const struct tn_product *p)
-{
-	return p->precision == TN_PRECISION_EXACT ? 3 : p->precision == TN_PRECISION_16 ? 2 : 1;
 }
 
 int TN_ISA_NAME(tn_arm_planes_take)(const struct tn_product *p)
@@ -235,33 +222,7 @@ TN_INLINE void multiply(float *y, const struct rows *rows, const struct vector *
 		y[r] = vaddvq_f32(sum[r]) + biases[r];
 }
 
-TN_INLINE void multiply_as(float *y, const struct rows *rows, const struct vector *x, int n, unsigned planes,
-			   const enum scale_kind kind)
-{
-	if (planes == 3 && n == ROWS)
-		multiply(y, rows, x, ROWS, 3, kind);
-	else if (planes == 3)
-		multiply(y, rows, x, 1, 3, kind);
-	else if (planes == 2 && n == ROWS)
-		multiply(y, rows, x, ROWS, 2, kind);
-	else if (planes == 2)
-		multiply(y, rows, x, 1, 2, kind);
-	else if (n == ROWS)
-		multiply(y, rows, x, ROWS, 1, kind);
-	else
-		multiply(y, rows, x, 1, 1, kind);
-}
-
-static void multiply_rows(float *y, const struct rows *rows, const struct vector *x, int n, unsigned planes, enum scale_kind kind)
-{
-	switch (kind) {
-	case SCALE_F32: multiply_as(y, rows, x, n, planes, SCALE_F32); break;
-	case SCALE_F16: multiply_as(y, rows, x, n, planes, SCALE_F16); break;
-	case SCALE_BF16: multiply_as(y, rows, x, n, planes, SCALE_BF16); break;
-	case SCALE_E8M0: multiply_as(y, rows, x, n, planes, SCALE_E8M0); break;
-	default: multiply_as(y, rows, x, n, planes, SCALE_E4M3); break;
-	}
-}
+TN_DEFINE_MULTIPLY_ROWS
 
 static struct vector vector_at(const struct tn_product *p, const unsigned char *planes)
 {
@@ -273,7 +234,7 @@ static struct vector vector_at(const struct tn_product *p, const unsigned char *
 		.sums = scales + p->cols / f->group,
 		.group = f->group,
 		.groups = p->cols / f->group,
-		.factor = f->has_global_scale ? f->global_scale / 2688.0f : 1.0f,
+		.factor = scale_factor(f),
 	};
 }
 

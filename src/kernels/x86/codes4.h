@@ -3,6 +3,7 @@
 #define TN_CODES4_H
 
 #include "kernels/x86/product_x86.h"
+#include "kernels/vector/codes4_kind.h"
 
 /* ---- vectors --------------------------------------------------------------------------------------------- */
 
@@ -57,8 +58,6 @@ TN_INLINE float sum_of(floats v)
 enum { STEP_BYTES = 4 * LANES, STEP_CODES = 8 * LANES };
 
 /* ---- scales ---------------------------------------------------------------------------------------------- */
-
-enum scale_kind { SCALE_F32, SCALE_F16, SCALE_BF16, SCALE_E8M0, SCALE_E4M3 };
 
 TN_INLINE size_t scale_bytes(enum scale_kind kind)
 {
@@ -119,25 +118,7 @@ TN_INLINE floats load_scales(const unsigned char *scales, size_t g, size_t group
 #endif
 }
 
-TN_INLINE enum scale_kind kind_of(const struct tn_format *f)
-{
-	if (f->codec == TN_CODEC_affine)
-		return f->dtype == TN_F32 ? SCALE_F32 : f->dtype == TN_F16 ? SCALE_F16 : SCALE_BF16;
-	return f->codec == TN_CODEC_mxfp4 ? SCALE_E8M0 : SCALE_E4M3;
-}
-
-/* Of all scales of a matrix. */
-TN_INLINE float scale_factor(const struct tn_format *f)
-{
-	return f->has_global_scale ? f->global_scale / 2688.0f : 1.0f;
-}
-
 /* ---- activations in planes ------------------------------------------------------------------------------- */
-
-TN_INLINE unsigned planes_of(const struct tn_product *p)
-{
-	return p->precision == TN_PRECISION_EXACT ? 3 : p->precision == TN_PRECISION_16 ? 2 : 1;
-}
 
 TN_INLINE size_t steps_of(const struct tn_product *p)
 {

@@ -209,34 +209,7 @@ TN_INLINE void multiply(float *y, const struct rows *rows, const struct vector *
 		y[r] = SUM(ADD(sum.codes[r], sum.biases[r]));
 }
 
-TN_INLINE void multiply_as(float *y, const struct rows *rows, const struct vector *x, int n, unsigned planes,
-			   const enum scale_kind kind)
-{
-	if (planes == 3 && n == ROWS)
-		multiply(y, rows, x, ROWS, 3, kind);
-	else if (planes == 3)
-		multiply(y, rows, x, 1, 3, kind);
-	else if (planes == 2 && n == ROWS)
-		multiply(y, rows, x, ROWS, 2, kind);
-	else if (planes == 2)
-		multiply(y, rows, x, 1, 2, kind);
-	else if (n == ROWS)
-		multiply(y, rows, x, ROWS, 1, kind);
-	else
-		multiply(y, rows, x, 1, 1, kind);
-}
-
-static void multiply_rows(float *y, const struct rows *rows, const struct vector *x, int n, unsigned planes,
-			  enum scale_kind kind)
-{
-	switch (kind) {
-	case SCALE_F32: multiply_as(y, rows, x, n, planes, SCALE_F32); break;
-	case SCALE_F16: multiply_as(y, rows, x, n, planes, SCALE_F16); break;
-	case SCALE_BF16: multiply_as(y, rows, x, n, planes, SCALE_BF16); break;
-	case SCALE_E8M0: multiply_as(y, rows, x, n, planes, SCALE_E8M0); break;
-	default: multiply_as(y, rows, x, n, planes, SCALE_E4M3); break;
-	}
-}
+TN_DEFINE_MULTIPLY_ROWS
 
 static struct vector vector_at(const struct tn_product *p, const unsigned char *planes, const struct tn_rows *w,
 			       const int32_t (*orders)[LANES])

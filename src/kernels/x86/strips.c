@@ -8,62 +8,55 @@
 
 /* ---- rows become lanes ----------------------------------------------------------------------------------- */
 
-/* v[i] gets lane i of every v. */
 #if defined(__AVX512F__)
+#define LOW_32(a, b) _mm512_unpacklo_epi32(a, b)
+#define HIGH_32(a, b) _mm512_unpackhi_epi32(a, b)
+#define LOW_64(a, b) _mm512_unpacklo_epi64(a, b)
+#define HIGH_64(a, b) _mm512_unpackhi_epi64(a, b)
+#define AS_INTS(v) _mm512_castps_si512(v)
+#define STORE_INTS(p, v) _mm512_storeu_si512(p, v)
+#define STORE_FLOATS(p, v) _mm512_storeu_ps(p, v)
+#else
+#define LOW_32(a, b) _mm256_unpacklo_epi32(a, b)
+#define HIGH_32(a, b) _mm256_unpackhi_epi32(a, b)
+#define LOW_64(a, b) _mm256_unpacklo_epi64(a, b)
+#define HIGH_64(a, b) _mm256_unpackhi_epi64(a, b)
+#define AS_INTS(v) _mm256_castps_si256(v)
+#define STORE_INTS(p, v) _mm256_storeu_si256((__m256i *)(void *)(p), v)
+#define STORE_FLOATS(p, v) _mm256_storeu_ps(p, v)
+#endif
+
+/* v[i] gets lane i of every v: first among neighbours of four, within 128 bits, then between these. */
 TN_INLINE void turn(ints v[LANES])
 {
 	ints a[LANES], b[LANES];
 	TN_UNROLL(8)
 	for (int i = 0; i < LANES; i += 2) {
-		a[i] = _mm512_unpacklo_epi32(v[i], v[i + 1]);
-		a[i + 1] = _mm512_unpackhi_epi32(v[i], v[i + 1]);
+		a[i] = LOW_32(v[i], v[i + 1]);
+		a[i + 1] = HIGH_32(v[i], v[i + 1]);
 	}
 	TN_UNROLL(4)
 	for (int i = 0; i < LANES; i += 4) {
-		b[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
-		b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
-		b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
-		b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
+		b[i] = LOW_64(a[i], a[i + 2]);
+		b[i + 1] = HIGH_64(a[i], a[i + 2]);
+		b[i + 2] = LOW_64(a[i + 1], a[i + 3]);
+		b[i + 3] = HIGH_64(a[i + 1], a[i + 3]);
 	}
 	TN_UNROLL(4)
 	for (int i = 0; i < 4; i++) {
+#if defined(__AVX512F__)
 		ints low = _mm512_shuffle_i32x4(b[i], b[i + 4], 0x44), high = _mm512_shuffle_i32x4(b[i], b[i + 4], 0xEE);
 		ints low2 = _mm512_shuffle_i32x4(b[i + 8], b[i + 12], 0x44), high2 = _mm512_shuffle_i32x4(b[i + 8], b[i + 12], 0xEE);
 		v[i] = _mm512_shuffle_i32x4(low, low2, 0x88);
 		v[i + 4] = _mm512_shuffle_i32x4(low, low2, 0xDD);
 		v[i + 8] = _mm512_shuffle_i32x4(high, high2, 0x88);
 		v[i + 12] = _mm512_shuffle_i32x4(high, high2, 0xDD);
-	}
-}
-#define AS_INTS(v) _mm512_castps_si512(v)
-#define STORE_INTS(p, v) _mm512_storeu_si512(p, v)
-#define STORE_FLOATS(p, v) _mm512_storeu_ps(p, v)
 #else
-TN_INLINE void turn(ints v[LANES])
-{
-	ints a[LANES], b[LANES];
-	TN_UNROLL(4)
-	for (int i = 0; i < LANES; i += 2) {
-		a[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);
-		a[i + 1] = _mm256_unpackhi_epi32(v[i], v[i + 1]);
-	}
-	TN_UNROLL(2)
-	for (int i = 0; i < LANES; i += 4) {
-		b[i] = _mm256_unpacklo_epi64(a[i], a[i + 2]);
-		b[i + 1] = _mm256_unpackhi_epi64(a[i], a[i + 2]);
-		b[i + 2] = _mm256_unpacklo_epi64(a[i + 1], a[i + 3]);
-		b[i + 3] = _mm256_unpackhi_epi64(a[i + 1], a[i + 3]);
-	}
-	TN_UNROLL(4)
-	for (int i = 0; i < 4; i++) {
 		v[i] = _mm256_permute2x128_si256(b[i], b[i + 4], 0x20);
 		v[i + 4] = _mm256_permute2x128_si256(b[i], b[i + 4], 0x31);
+#endif
 	}
 }
-#define AS_INTS(v) _mm256_castps_si256(v)
-#define STORE_INTS(p, v) _mm256_storeu_si256((__m256i *)(void *)(p), v)
-#define STORE_FLOATS(p, v) _mm256_storeu_ps(p, v)
-#endif
 
 /* Rows of W from row `first` on, `rows` of them; those behind the last stand for it again. */
 struct source {
