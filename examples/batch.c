@@ -60,7 +60,8 @@ int main(int argc, char **argv)
 			length += (double)y[i * out + k] * (double)y[i * out + k];
 			error = fmax(error, fabs((double)(y[i * out + k] - alone[k])));
 		}
-		printf("%s: |y| = %.5f, alone %s\n", i ? argv[i + 1] : "base", sqrt(length), error < 1e-5 ? "the same" : "different");
+		printf("%s: |y| = %.5f, alone %s\n", i ? argv[i + 1] : "base", sqrt(length),
+		       error < 1e-5 ? "the same" : "different");
 	}
 	free(scratch);
 	free(alone);

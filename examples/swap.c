@@ -71,7 +71,8 @@ int main(int argc, char **argv)
 	for (int i = 3; i < argc; i++) {
 		tn_adapter *adapter; /* stays open while it is attached, here to the end */
 		must(tn_adapter_open(ctx, argv[i], &adapter, &err));
-		must(i > 3 ? tn_live_swap(live, argv[i - 1], argv[i], adapter, 1, &err) : tn_live_attach(live, argv[i], adapter, 1, &err));
+		must(i > 3 ? tn_live_swap(live, argv[i - 1], argv[i], adapter, 1, &err)
+			   : tn_live_attach(live, argv[i], adapter, 1, &err));
 		answer(argv[i], &ids);
 	}
 	return 0; /* the system takes everything back */

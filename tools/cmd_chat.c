@@ -257,7 +257,8 @@ static int talk(struct speaker *s)
 	const int terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
 	int go_on = begin(&d);
 	if (!speaker_has_template(s))
-		fprintf(stderr, "tenon %s: warning: the model has no chat template; each message is sent alone, without the turns before it\n",
+		fprintf(stderr, "tenon %s: warning: the model has no chat template; each message is sent alone, without the "
+			"turns before it\n",
 			command.verb);
 	while (go_on) {
 		cli_listen();

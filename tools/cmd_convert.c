@@ -43,8 +43,8 @@ static int check(void)
 {
 	struct tn_quantization *q = &args.request.quantization.q;
 	if (upload_repo)
-		return cli_usage(&command, "tenon does not upload; convert first, then run: huggingface-cli upload %s %s", upload_repo,
-				 args.save_path);
+		return cli_usage(&command, "tenon does not upload; convert first, then run: huggingface-cli upload %s %s",
+				 upload_repo, args.save_path);
 	if (!args.model)
 		return cli_usage(&command, "--hf-path is missing");
 	if (!recoding_number(bits, &q->bits) || !recoding_number(group_size, &q->group_size))
@@ -90,7 +90,8 @@ int cmd_convert(int argc, char **argv)
 		return EXIT_FAILED;
 	args.command = &command;
 	args.options_without_quantize = !quantize && !args.request.requantize &&
-					(args.request.quantization.recipe || bits || group_size || args.request.quantization.q.mode);
+					(args.request.quantization.recipe || bits || group_size ||
+					 args.request.quantization.q.mode);
 	args.request.quantize = quantize;
 	args.request.to_mlx = to && strcmp(to, "mlx") == 0;
 	args.request.to_nf4 = to && strcmp(to, "bnb-nf4") == 0;

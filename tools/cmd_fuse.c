@@ -164,11 +164,13 @@ static void print_totals(const tn_fuse *fuse)
 	if (!t.weights)
 		return;
 	if (!cli.quiet)
-		printf("%zu quantized weights changed: %zu by dither, %zu to nearest, %zu promoted; least kept %.1f%% (%s)\n", t.weights,
-		       t.dithered, t.nearest, t.promoted, 100 * t.least, t.least_name);
+		printf("%zu quantized weights changed: %zu by dither, %zu to nearest, %zu promoted; least kept %.1f%% (%s)\n",
+		       t.weights, t.dithered, t.nearest, t.promoted, 100 * t.least, t.least_name);
 	if (t.lost)
-		fprintf(stderr, "tenon: warning: %zu of %zu weights lost most of the adapter: of '%s' %.0f%% is left, because the step of "
-			"its grid is %.1f times the delta. %s\n", t.lost, t.weights, t.least_name, 100 * t.least, t.worst_rho,
+		fprintf(stderr,
+			"tenon: warning: %zu of %zu weights lost most of the adapter: of '%s' %.0f%% is left, because "
+			"the step of its grid is %.1f times the delta. %s\n",
+			t.lost, t.weights, t.least_name, 100 * t.least, t.worst_rho,
 			t.nearest ? "Use --rounding dither, --promote-bits 8 or --dequantize"
 				  : "Use --promote-bits 8 or --dequantize");
 }
@@ -242,8 +244,8 @@ static int fuse(tn_context *ctx)
 	status = settle(ctx);
 	if (status >= 0)
 		return status;
-	if ((args.consume ? tn_checkpoint_open_consumed : tn_checkpoint_open)(ctx, args.model, &base, &err) != TN_OK || !open_dense(ctx, &dense, &err) ||
-	    joining_open(ctx, &args.adapters, &joining, &args.fuse, &err) != TN_OK ||
+	if ((args.consume ? tn_checkpoint_open_consumed : tn_checkpoint_open)(ctx, args.model, &base, &err) != TN_OK ||
+	    !open_dense(ctx, &dense, &err) || joining_open(ctx, &args.adapters, &joining, &args.fuse, &err) != TN_OK ||
 	    tn_fuse_plan(ctx, base, joining.adapters[0], &args.fuse, &plan, &err) != TN_OK)
 		status = cli_fail(command.verb, &err);
 	else
@@ -287,8 +289,10 @@ int cmd_fuse(int argc, char **argv)
 		return cli_usage(&command, "tenon does not upload; fuse first, then run: huggingface-cli upload %s %s",
 				 args.upload_repo, args.save_path ? args.save_path : "OUT");
 	if (args.export_gguf || args.gguf_path)
-		return cli_usage(&command, "tenon writes no GGUF; fuse first, with --dequantize where the base is quantized, then run "
-				 "llama.cpp's: convert_hf_to_gguf.py %s --outfile %s", args.save_path ? args.save_path : "OUT",
+		return cli_usage(&command,
+				 "tenon writes no GGUF; fuse first, with --dequantize where the base is quantized, "
+				 "then run llama.cpp's: convert_hf_to_gguf.py %s --outfile %s",
+				 args.save_path ? args.save_path : "OUT",
 				 args.gguf_path ? args.gguf_path : "ggml-model-f16.gguf");
 	if (!args.model)
 		return cli_usage(&command, "--model is missing");

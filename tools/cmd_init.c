@@ -149,7 +149,8 @@ static void print_account(const char *key, const struct tn_account *a, const cha
 		printf("null");
 	else
 		printf("%" PRId64, a->layer);
-	printf(", \"modules\": %zu, \"trainable\": %" PRIu64 ", \"adapted\": %" PRIu64 ", \"bytes\": %" PRIu64 ", \"ratio\": %.6g}%s\n",
+	printf(", \"modules\": %zu, \"trainable\": %" PRIu64 ", \"adapted\": %" PRIu64 ", \"bytes\": %" PRIu64
+	       ", \"ratio\": %.6g}%s\n",
 	       a->modules, a->trainable, a->adapted, a->bytes, a->ratio, end);
 }
 

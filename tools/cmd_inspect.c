@@ -8,7 +8,8 @@
 static const char *base_path;
 
 static const struct cli_option options[] = {
-	{ CLI_TEXT, "--model", "BASE", "of an adapter: also what it adds to BASE, and the hash of the tensors it changes", &base_path },
+	{ CLI_TEXT, "--model", "BASE", "of an adapter: also what it adds to BASE, and the hash of the tensors it changes",
+	  &base_path },
 	{ CLI_FLAG, NULL, NULL, NULL, NULL },
 };
 
@@ -101,7 +102,8 @@ static int print_adapter(const tn_adapter *a)
 		uint64_t elements = m->parameters, all = tn_adapter_parameters(a);
 		snprintf(detail, sizeof detail, "%-9s rank %-4" PRIu64 " scale %-8g", tn_module_kind_name(m->kind), m->rank,
 			 m->scale);
-		if (!groups_add(&groups, m->path, detail, elements, all ? (uint64_t)((double)bytes * (double)elements / (double)all) : 0)) {
+		if (!groups_add(&groups, m->path, detail, elements,
+				all ? (uint64_t)((double)bytes * (double)elements / (double)all) : 0)) {
 			groups_free(&groups);
 			return 0;
 		}
@@ -153,8 +155,8 @@ static void print_account(const char *name, const struct tn_account *a)
 /* 1 when the second stands behind the first and says the same. */
 static int is_alike(const struct tn_account *a, const struct tn_account *b)
 {
-	return a->layer != TN_OUTSIDE_LAYERS && b->layer == a->layer + 1 && a->modules == b->modules && a->trainable == b->trainable &&
-	       a->adapted == b->adapted;
+	return a->layer != TN_OUTSIDE_LAYERS && b->layer == a->layer + 1 && a->modules == b->modules &&
+	       a->trainable == b->trainable && a->adapted == b->adapted;
 }
 
 /* What the adapter adds, layer by layer. */

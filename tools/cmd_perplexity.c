@@ -21,8 +21,8 @@ static const struct cli_command command = {
 	.verb = "perplexity",
 	.usage = "--model DIR [--adapter-path ADAPTER[:WEIGHT]]... FILE [options]",
 	.about = "How well a model foretells the text of FILE: the exponential of the mean loss of a token. The text is cut into\n"
-		 "sequences that do not overlap; the first token of each is given. To see what a fuse, a quantization or an adapter\n"
-		 "did, compare two models on one text.",
+		 "sequences that do not overlap; the first token of each is given. To see what a fuse, a quantization or an "
+		 "adapter\ndid, compare two models on one text.",
 	.options = options,
 	.positional_min = 1,
 	.positional_max = 1,
@@ -64,8 +64,10 @@ static tn_status check_ids(const struct speaker *s, const uint32_t *ids, size_t 
 {
 	for (size_t i = 0; i < count; i++)
 		if (ids[i] >= s->info.vocabulary)
-			return cli_error(err, TN_E_MISMATCH, cli.positional[0], "the tokenizer gives token %" PRIu32 ", and the model has "
-					 "%" PRIu64 "; they do not belong together", ids[i], s->info.vocabulary);
+			return cli_error(err, TN_E_MISMATCH, cli.positional[0],
+					 "the tokenizer gives token %" PRIu32 ", and the model has "
+					 "%" PRIu64 "; they do not belong together",
+					 ids[i], s->info.vocabulary);
 	return TN_OK;
 }
 

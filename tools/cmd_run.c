@@ -68,8 +68,8 @@ static tn_status take_text(struct speaker *s, const struct cli_content *prompt, 
 	if (args.raw)
 		return tn_tokenizer_encode(s->tokenizer, prompt->text, prompt->bytes, TN_ADD_SPECIAL, tokens, err);
 	if (strlen(prompt->text) != prompt->bytes)
-		return cli_error(err, TN_E_ARG, "standard input", "byte %zu of the prompt is a NUL, which no message may hold; take it "
-				 "out, or use --raw", strlen(prompt->text));
+		return cli_error(err, TN_E_ARG, "standard input", "byte %zu of the prompt is a NUL, which no message may hold; "
+				 "take it out, or use --raw", strlen(prompt->text));
 	return speaker_render(s, args.system ? messages : messages + 1, args.system ? 2 : 1, tokens, err);
 }
 

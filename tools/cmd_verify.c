@@ -78,8 +78,8 @@ static void print_report(const tn_verify *v)
 		printf("%zu dequantized, ", dequantized);
 	printf("%zu identical, %zu wrong\n", n.of[TN_VERDICT_IDENTICAL], n.bad);
 	if (n.of[TN_VERDICT_LOST])
-		printf("%zu weights lost most of the adapter: their grid is too coarse for it. Fuse with tenon fuse --rounding dither, "
-		       "--promote-bits 8 or --dequantize\n", n.of[TN_VERDICT_LOST]);
+		printf("%zu weights lost most of the adapter: their grid is too coarse for it. Fuse with tenon fuse --rounding "
+		       "dither, --promote-bits 8 or --dequantize\n", n.of[TN_VERDICT_LOST]);
 }
 
 static int verify(tn_context *ctx)
@@ -127,7 +127,8 @@ static void print_receipt_report(const tn_verify *v)
 			printf("%-13s %s\n", tn_verdict_name(t->verdict), cli_safe(t->name));
 	}
 	if (!cli.quiet)
-		printf("%s: %zu tensors, files and inputs are as the receipt has them, %zu are not\n", bad ? "NOT OK" : "ok", same, bad);
+		printf("%s: %zu tensors, files and inputs are as the receipt has them, %zu are not\n", bad ? "NOT OK" : "ok",
+		       same, bad);
 }
 
 static int verify_receipt(tn_context *ctx)

@@ -93,7 +93,8 @@ static void warn(const struct recoding *c, const tn_recode *r)
 	for (size_t i = 0; c->request.quantize && quantized && i < tn_recode_count(r); i++) {
 		const struct tn_recoded *t = tn_recode_at(r, i);
 		if (t->why_not)
-			fprintf(stderr, "tenon: warning: '%s' stays %s: %s\n", cli_safe(t->tensor->name), t->to, cli_safe(t->why_not));
+			fprintf(stderr, "tenon: warning: '%s' stays %s: %s\n", cli_safe(t->tensor->name), t->to,
+				cli_safe(t->why_not));
 	}
 }
 
@@ -124,12 +125,12 @@ static int has_work(const struct recoding *c, const tn_recode *r, struct tn_erro
 	snprintf(err->where, sizeof err->where, "%s", c->model);
 	if (c->request.quantize)
 		snprintf(err->msg, sizeof err->msg,
-			 "'%.120s' has nothing to quantize: no layer is dense with a width that the group size divides; a model that "
-			 "is quantized already goes through tenon dequantize first",
+			 "'%.120s' has nothing to quantize: no layer is dense with a width that the group size divides; a model "
+			 "that is quantized already goes through tenon dequantize first",
 			 c->model);
 	else
-		snprintf(err->msg, sizeof err->msg, "'%.120s' has nothing to dequantize: its config.json names no quantization of MLX",
-			 c->model);
+		snprintf(err->msg, sizeof err->msg,
+			 "'%.120s' has nothing to dequantize: its config.json names no quantization of MLX", c->model);
 	return 0;
 }
 
@@ -142,7 +143,8 @@ static int run_plan(const struct recoding *c, const tn_recode *r, const tn_check
 	if (!has_work(c, r, &err) || !receipt_begin(&receipt, c->receipt, c->force, &err))
 		return cli_fail(c->command->verb, &err);
 	int done = c->dry_run || tn_recode_run(r, c->save_path, cli_save_flags(c->force, c->resume), &err) == TN_OK;
-	done = done && (!c->receipt || tn_recode_plan_json(r, receipt_write, &receipt, &err) == TN_OK) && receipt_end(&receipt, &err);
+	done = done && (!c->receipt || tn_recode_plan_json(r, receipt_write, &receipt, &err) == TN_OK) &&
+	       receipt_end(&receipt, &err);
 	receipt_abort(&receipt);
 	if (!done)
 		return cli_fail(c->command->verb, &err);

@@ -56,7 +56,8 @@ struct tn_chat_request {
 	const char *variables_json;   /* an object: further names for the template; they win over special tokens */
 	size_t variables_bytes;
 	const char *template_name;    /* NULL: "tool_use" where there is one and tools are given, else "default" */
-	const char *now;              /* local time for strftime_now, "2026-11-21T18:30:00[.123456]"; NULL: the template may not ask */
+	const char *now;              /* local time for strftime_now, "2026-11-21T18:30:00[.123456]"; NULL: the template may not
+	                               * ask */
 	int add_generation_prompt;
 	int continue_final_message;   /* leave the last message open: what its template would put behind it is cut off */
 };
@@ -74,8 +75,8 @@ struct tn_chat_text {
 
 /* Renders. May be called by many threads at once on one tn_chat.
  * Errors: TN_E_MISMATCH: the template refused the messages (raise_exception: err->msg is its text, err->where
- * "raise_exception"), or does not fit them (with the line, and what Python would have said). TN_E_NOTFOUND: no template, none of that name.
- * TN_E_FORMAT: JSON that is not. TN_E_UNSUPPORTED: a part of Jinja that is not here. TN_E_LIMIT. */
+ * "raise_exception"), or does not fit them (with the line, and what Python would have said). TN_E_NOTFOUND: no template, none
+ * of that name. TN_E_FORMAT: JSON that is not. TN_E_UNSUPPORTED: a part of Jinja that is not here. TN_E_LIMIT. */
 TN_API tn_status tn_chat_render(const tn_chat *chat, const struct tn_chat_request *request, struct tn_chat_text *out,
 				struct tn_error *err);
 TN_API void tn_chat_text_release(const tn_chat *chat, struct tn_chat_text *text);

@@ -36,8 +36,8 @@ struct tn_recode_request {
 	int requantize;                    /* such modules, and with quantize all modules of other libraries, are decoded and
 	                                    * quantized as `quantization` says */
 	int to_nf4;                        /* dequantize, and then every linear but heads and routers becomes nf4 in blocks of 64 in
-	                                    * the layout of bitsandbytes, byte for byte as 0.50.2 encodes on a CPU. TN_E_UNSUPPORTED:
-	                                    * the base has experts, or is a GPT-2 */
+	                                    * the layout of bitsandbytes, byte for byte as 0.50.2 encodes on a CPU.
+	                                    * TN_E_UNSUPPORTED: the base has experts, or is a GPT-2 */
 	int mlx_folder;                    /* what mlx_lm.convert writes around the weights: eos_token_id taken from
 	                                    * generation_config.json, a README.md of front matter */
 };

@@ -23,11 +23,11 @@ enum tn_save_flags {
 	TN_SAVE_FORCE = 1,  /* replace the folder that stands there, if everything in it belongs to a model folder */
 	TN_SAVE_RESUME = 2, /* take up an interrupted run of the same job on the same inputs: shards that it has finished are not
 	                     * written again. A run with this flag that fails leaves what it has finished for the next one */
-	TN_SAVE_CONSUME = 4, /* tn_fuse_run alone: use the base up. One shard of the result is written at a time; when it is durable,
-	                      * the shards of the base that nothing else is made from are cut to their headers, so that the disk
-	                      * holds one model and a shard. From the first cut on the finished shards are the only copy: whatever
-	                      * happens they stay, beside a text file in the base that says so, until a run with TN_SAVE_RESUME ends
-	                      * the job. Open the base with tn_checkpoint_open_consumed. Not with TN_SAVE_FORCE */
+	TN_SAVE_CONSUME = 4, /* tn_fuse_run alone: use the base up. One shard of the result is written at a time; when it is
+	                      * durable, the shards of the base that nothing else is made from are cut to their headers, so that
+	                      * the disk holds one model and a shard. From the first cut on the finished shards are the only
+	                      * copy: whatever happens they stay, beside a text file in the base that says so, until a run with
+	                      * TN_SAVE_RESUME ends the job. Open the base with tn_checkpoint_open_consumed. Not with TN_SAVE_FORCE */
 	TN_SAVE_IDENTIFY = 8 /* with TN_SAVE_CONSUME: hash what is changed of the base before, for tn_fuse_receipt */
 };
 

@@ -14,7 +14,7 @@ struct tn_context {
 	tn_progress_fn progress;
 	void *progress_user;
 	unsigned threads;              /* resolved: at least 1 */
-	unsigned spare_threads;        /* for work that waits for files, beside those that compute; 0 where one thread was asked for */
+	unsigned spare_threads;        /* for work that waits for files, beside those that compute; 0 where one was asked for */
 	uint64_t memory_budget_bytes;  /* resolved: at least 1 */
 	struct tn_pool *pool;
 	const struct tn_kernels *kernels;

@@ -13,16 +13,16 @@ tn_status tn_map_open(const struct tn_file *file, const char *where, struct tn_m
 	if (fstat(file->fd, &st) != 0)
 		return tn_fail_sys(err, errno, where, "could not examine '%s'", where);
 	if ((uint64_t)st.st_size != file->bytes)
-		return tn_fail(err, TN_E_IO, where, "'%s' has %llu bytes, and had %llu when it was opened: another program changed it; "
-			       "open it again", where, (unsigned long long)st.st_size, (unsigned long long)file->bytes);
+		return tn_fail(err, TN_E_IO, where, "'%s' has %llu bytes, and had %llu when it was opened: another program "
+			       "changed it; open it again", where, (unsigned long long)st.st_size, (unsigned long long)file->bytes);
 	if (file->bytes > SIZE_MAX / 2)
 		return tn_fail(err, TN_E_LIMIT, where, "'%s' has %llu bytes, which cannot be addressed here", where,
 			       (unsigned long long)file->bytes);
 	void *bytes = mmap(NULL, (size_t)file->bytes, PROT_READ, MAP_PRIVATE, file->fd, 0);
 	if (bytes == MAP_FAILED)
 		return tn_fail_sys(err, errno, where, "could not map '%s'", where);
-	/* A hint: pages that are not in memory yet are read as large ones, where the file system can. Weights that are read again and
-	 * again cost a fifth more time in small ones. */
+	/* A hint: pages that are not in memory yet are read as large ones, where the file system can. Weights that are read again
+	 * and again cost a fifth more time in small ones. */
 	madvise(bytes, (size_t)file->bytes, MADV_HUGEPAGE);
 	*out = (struct tn_map){ bytes, (size_t)file->bytes };
 	return TN_OK;

@@ -112,7 +112,8 @@ static tn_status add_template_files(tn_chat *chat, struct tn_error *err)
 
 static tn_status bad_template(tn_chat *chat, const char *where)
 {
-	return tn_fail(chat->j.err, TN_E_FORMAT, where, "'chat_template' is neither a text nor a list of objects with name and template");
+	return tn_fail(chat->j.err, TN_E_FORMAT, where,
+		       "'chat_template' is neither a text nor a list of objects with name and template");
 }
 
 /* The key chat_template of a configuration: a text, or a list of { name, template }. */
@@ -167,7 +168,8 @@ static tn_status add_tokens(tn_chat *chat, const struct tn_jdict *config)
 		struct tn_jv v = config->entries[i].value;
 		if (key->bytes > 6 && memcmp(key->text + key->bytes - 6, "_token", 6) == 0)
 			TN_TRY(add_token(chat, config->entries[i].key, v));
-		else if (v.kind == TN_J_DICT && (tn_js_is(key, "extra_special_tokens") || tn_js_is(key, "model_specific_special_tokens")))
+		else if (v.kind == TN_J_DICT &&
+			 (tn_js_is(key, "extra_special_tokens") || tn_js_is(key, "model_specific_special_tokens")))
 			TN_TRY(add_all(chat, v.as.dict));
 	}
 	return TN_OK;

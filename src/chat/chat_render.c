@@ -20,8 +20,8 @@ static tn_status choose(const tn_chat *chat, const char *name, int tools, const 
 			chosen = t;
 	}
 	if (!chat->count)
-		return tn_fail(err, TN_E_NOTFOUND, chat->folder, "the model has no chat template: '%.120s' lacks chat_template.jinja, and "
-			       "tokenizer_config.json lacks chat_template", chat->folder);
+		return tn_fail(err, TN_E_NOTFOUND, chat->folder, "the model has no chat template: '%.120s' lacks "
+			       "chat_template.jinja, and tokenizer_config.json lacks chat_template", chat->folder);
 	if (!chosen)
 		return tn_fail(err, TN_E_NOTFOUND, chat->folder, "the model has no chat template named '%.60s'; it has '%.60s'%s",
 			       name ? name : "default", chat->templates[0].name, chat->count > 1 ? " and others" : "");
@@ -193,7 +193,8 @@ static tn_status cut_at_mark(struct tn_j *j, const struct tn_jstr *text, const s
 	struct tn_jv stripped;
 	const char *found = NULL, *next = page->text;
 	TN_TRY(tn_js_strip(j, text, NULL, 1, 1, &stripped));
-	for (size_t left; left = page->bytes - (size_t)(next - page->text), (next = memmem(next, left, tag.text, tag.bytes - 1)); next++)
+	for (size_t left;
+	     left = page->bytes - (size_t)(next - page->text), (next = memmem(next, left, tag.text, tag.bytes - 1)); next++)
 		found = next;
 	if (!found || !memmem(page->text, page->bytes, stripped.as.str->text, stripped.as.str->bytes))
 		return cannot_continue(j, "it does not appear in the chat as it is; the template changes or drops it");

@@ -287,7 +287,8 @@ static tn_status json_indent(struct tn_j *j, struct tn_jv v, const struct tn_jst
 static tn_status filter_tojson(struct tn_j *j, const struct tn_jargs *args, struct tn_jv *out)
 {
 	static const char *const names[] = { "x", "ensure_ascii", "indent", "separators", "sort_keys", NULL };
-	static const struct tn_jstr comma = { .text = ",", .bytes = 1, .chars = 1 }, blank = { .text = ", ", .bytes = 2, .chars = 2 },
+	static const struct tn_jstr comma = { .text = ",", .bytes = 1, .chars = 1 },
+				    blank = { .text = ", ", .bytes = 2, .chars = 2 },
 				    colon = { .text = ": ", .bytes = 2, .chars = 2 };
 	struct tn_jv v[5];
 	struct tn_jdumps style = { .key_separator = &colon };

@@ -89,7 +89,8 @@ static tn_status filter_default(struct tn_j *j, const struct tn_jargs *args, str
 
 /* The item that comes first in that order; `hint` is what an undefined one says of itself. */
 static tn_status first_in(struct tn_j *j, const char *name, const struct tn_jargs *args,
-			  tn_status (*iterate)(struct tn_j *j, struct tn_jv v, struct tn_jiter **out), const char *hint, struct tn_jv *out)
+			  tn_status (*iterate)(struct tn_j *j, struct tn_jv v, struct tn_jiter **out), const char *hint,
+			  struct tn_jv *out)
 {
 	struct tn_jiter *it;
 	struct tn_jv v;

@@ -148,13 +148,15 @@ tn_status tn_j_format_value(struct tn_j *j, struct tn_jbuffer *b, struct tn_jv v
 		return format_string(j, b, v.as.str, spec);
 	if (v.kind == TN_J_BIG && (!type || type == 'd')) {
 		int negative = v.as.str->text[0] == '-';
-		return put_field(j, b, negative ? "-" : "", v.as.str->text + negative, v.as.str->bytes - (size_t)negative, spec, '>');
+		return put_field(j, b, negative ? "-" : "", v.as.str->text + negative, v.as.str->bytes - (size_t)negative, spec,
+				 '>');
 	}
 	if (tn_jv_is_number(v) && (real || (v.kind == TN_J_FLOAT && (!type || type == 'n'))))
 		return format_real(j, b, tn_j_to_double(v), spec);
 	if (tn_jv_is_whole(v) && (whole || !type))
 		return format_int(j, b, v.as.integer, spec);
-	return tn_j_fail(j, TN_E_MISMATCH, "Unknown format code '%c' for object of type '%s'", type ? type : 's', tn_j_type_name(v));
+	return tn_j_fail(j, TN_E_MISMATCH, "Unknown format code '%c' for object of type '%s'", type ? type : 's',
+			 tn_j_type_name(v));
 }
 
 /* ---- str.format ------------------------------------------------------------------------------------------- */
@@ -225,7 +227,8 @@ static tn_status first_of_field(struct tn_j *j, struct formatting *f, const char
 		if (f->automatic && f->numbered)
 			return tn_j_fail(j, TN_E_MISMATCH, "a format has both fields with numbers and fields without");
 		if ((uint64_t)at >= f->args->count)
-			return tn_j_fail(j, TN_E_MISMATCH, "Replacement index %" PRId64 " out of range for positional args tuple", at);
+			return tn_j_fail(j, TN_E_MISMATCH,
+					 "Replacement index %" PRId64 " out of range for positional args tuple", at);
 		*out = f->args->items[at];
 		return TN_OK;
 	}

@@ -47,7 +47,8 @@ static tn_status make_dict(struct tn_j *j, const struct tn_jargs *args, struct t
 	if (args->count == 1) {
 		struct tn_jv from = args->items[0];
 		struct tn_jview view = { TN_J_ITEMS, from.kind == TN_J_DICT ? from.as.dict : NULL };
-		TN_TRY(tn_j_to_list(j, from.kind == TN_J_DICT ? (struct tn_jv){ .kind = TN_J_VIEW, .as.view = &view } : from, &items));
+		TN_TRY(tn_j_to_list(j, from.kind == TN_J_DICT ? (struct tn_jv){ .kind = TN_J_VIEW, .as.view = &view } : from,
+				    &items));
 		for (size_t i = 0; i < items->count; i++) {
 			TN_TRY(tn_j_to_list(j, items->items[i], &pair));
 			if (pair->count != 2)
@@ -77,8 +78,8 @@ static tn_status call_namespace(struct tn_j *j, struct tn_jv self, const struct 
 	for (size_t i = 0; i < dict->count; i++)
 		if (tn_jv_is_string(dict->entries[i].key) && dict->entries[i].key.as.str->bytes &&
 		    dict->entries[i].key.as.str->text[0] == '_')
-			return tn_j_fail(j, TN_E_FORMAT, "Chat templates cannot store underscore-prefixed attributes on a namespace. "
-					 "Please rename the attribute.");
+			return tn_j_fail(j, TN_E_FORMAT, "Chat templates cannot store underscore-prefixed attributes on a "
+					 "namespace. Please rename the attribute.");
 	*out = (struct tn_jv){ .kind = TN_J_NAMESPACE, .as.dict = dict };
 	return TN_OK;
 }

@@ -67,7 +67,8 @@ static tn_status quote(struct tn_j *j, struct tn_jbuffer *b, struct tn_jv v, int
 	for (size_t i = 0; i < v.as.str->bytes; i++) {
 		unsigned char c = (unsigned char)v.as.str->text[i];
 		char form[4];
-		int plain = (c >= '0' && c <= '9') || (unsigned)((c | 32) - 'a') < 26u || (c && strchr(query ? "_.-~" : "_.-~/", c));
+		int plain = (c >= '0' && c <= '9') || (unsigned)((c | 32) - 'a') < 26u ||
+			    (c && strchr(query ? "_.-~" : "_.-~/", c));
 		snprintf(form, sizeof form, plain ? "%c" : "%%%02X", c);
 		TN_TRY(tn_jb_puts(j, b, query && c == ' ' ? "+" : form));
 	}

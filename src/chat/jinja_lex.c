@@ -165,7 +165,8 @@ static tn_status take_comment(struct tn_jlexer *l)
 static tn_status take_text(struct tn_jlexer *l)
 {
 	size_t pos = l->pos;
-	while (pos < l->bytes && !(l->text[pos] == '{' && pos + 1 < l->bytes && strchr("{%#", l->text[pos + 1]) && l->text[pos + 1]))
+	while (pos < l->bytes &&
+	       !(l->text[pos] == '{' && pos + 1 < l->bytes && strchr("{%#", l->text[pos + 1]) && l->text[pos + 1]))
 		pos++;
 	if (pos == l->bytes)
 		return add_data(l, pos, '+', 0);
@@ -320,7 +321,8 @@ static tn_status take_operator(struct tn_jlexer *l)
 	for (size_t i = 0; i < sizeof doubles / sizeof *doubles; i++)
 		n = stands_at(l, l->pos, doubles[i]) ? 2 : n;
 	if (n == 1 && (!c || !strchr("+-/*%~[](){}><=.:|,;", c)))
-		return tn_j_fail(l->j, TN_E_FORMAT, c > ' ' && c < 0x7F ? "unexpected character '%c'" : "unexpected character 0x%02X", c);
+		return tn_j_fail(l->j, TN_E_FORMAT,
+				 c > ' ' && c < 0x7F ? "unexpected character '%c'" : "unexpected character 0x%02X", c);
 	TN_TRY(take_bracket(l, c));
 	TN_TRY(add(l, TN_JT_OPERATOR, &token));
 	memcpy(token->op, l->text + l->pos, n);

@@ -52,7 +52,8 @@ static tn_status take_escape(struct tn_j *j, const char **p, const char *end, ch
 	char c = **p;
 	const char *found = c ? strchr(letters, c) : NULL;
 	if (c == 'N')
-		return tn_j_fail(j, TN_E_UNSUPPORTED, "a string names a character with \\N; write it as it is, or as \\u with its number");
+		return tn_j_fail(j, TN_E_UNSUPPORTED,
+				 "a string names a character with \\N; write it as it is, or as \\u with its number");
 	if (c >= '0' && c <= '7') {
 		take_octal(p, end, to);
 		return TN_OK;

@@ -4,7 +4,8 @@
 #include <math.h>
 #include <string.h>
 
-static const char *const op_text[] = { "+", "-", "*", "/", "//", "%", "** or pow()", "==", "!=", "<", "<=", ">", ">=", "in", "not in" };
+static const char *const op_text[] = { "+",  "-", "*",	"/", "//", "%",	 "** or pow()", "==",
+				       "!=", "<", "<=", ">", ">=", "in", "not in" };
 
 static tn_status unsupported(struct tn_j *j, enum tn_jop op, struct tn_jv a, struct tn_jv b)
 {

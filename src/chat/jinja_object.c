@@ -2,7 +2,8 @@
 /* Methods of dict and list. Those that would change it are there without a function: the sandbox keeps them away. */
 #include "chat/jinja_call.h"
 
-static tn_status make_view(struct tn_j *j, struct tn_jv self, const struct tn_jargs *args, enum tn_jview_kind what, struct tn_jv *out)
+static tn_status make_view(struct tn_j *j, struct tn_jv self, const struct tn_jargs *args, enum tn_jview_kind what,
+			   struct tn_jv *out)
 {
 	struct tn_jview *view = NULL;
 	if (args->count || args->named_count)

@@ -160,7 +160,8 @@ static tn_status parse_until(struct tn_jparser *p, const char *const *ends, stru
 	}
 	tn_j_leave(p->j);
 	if (ends)
-		return tn_j_fail(p->j, TN_E_FORMAT, "the template ends where {%% %s %%} was expected, for line %d", ends[0], opened);
+		return tn_j_fail(p->j, TN_E_FORMAT, "the template ends where {%% %s %%} was expected, for line %d", ends[0],
+				 opened);
 	*out = first;
 	return TN_OK;
 }
@@ -294,8 +295,8 @@ static tn_status parse_macro_body(struct tn_jparser *p, struct tn_jmacro *macro,
 	p->macro_count--;
 	for (size_t i = 0; i < macro->count; i++) {
 		if (macro->uses_caller && macro->parameters[i] == p->program->caller && i < macro->count - macro->default_count)
-			return tn_j_fail(p->j, TN_E_FORMAT, "a macro that calls its caller must not have 'caller' as a parameter without "
-					 "a default");
+			return tn_j_fail(p->j, TN_E_FORMAT, "a macro that calls its caller must not have 'caller' as a "
+					 "parameter without a default");
 		macro->uses_caller &= macro->parameters[i] != p->program->caller;
 		macro->uses_kwargs &= macro->parameters[i] != p->program->kwargs;
 		macro->uses_varargs &= macro->parameters[i] != p->program->varargs;

@@ -267,13 +267,15 @@ static tn_status bind_special(struct tn_j *j, const struct tn_jmacro *macro, con
 	struct tn_jv caller = named_argument(args, j->program->caller);
 	TN_TRY(tn_jd_new(j, &rest));
 	for (size_t i = 0; i < args->named_count; i++)
-		if (!has_parameter(macro, args->names[i]) && !(macro->uses_caller && tn_js_same(args->names[i], j->program->caller)))
+		if (!has_parameter(macro, args->names[i]) &&
+		    !(macro->uses_caller && tn_js_same(args->names[i], j->program->caller)))
 			TN_TRY(tn_jd_set(j, rest, tn_jv_str(args->names[i]), args->named[i]));
 	if (rest->count && !macro->uses_kwargs)
 		return tn_j_fail(j, TN_E_MISMATCH, "macro '%.60s' takes no keyword argument '%.60s'", macro->name->text,
 				 rest->entries[0].key.as.str->text);
 	if (args->count > macro->count && !macro->uses_varargs)
-		return tn_j_fail(j, TN_E_MISMATCH, "macro '%.60s' takes not more than %zu argument(s)", macro->name->text, macro->count);
+		return tn_j_fail(j, TN_E_MISMATCH, "macro '%.60s' takes not more than %zu argument(s)", macro->name->text,
+				 macro->count);
 	if (macro->uses_caller && !tn_jv_is_given(caller))
 		TN_TRY(tn_j_undefined_hint(j, "No caller defined", &caller));
 	if (macro->uses_caller)
@@ -288,7 +290,8 @@ static tn_status bind_special(struct tn_j *j, const struct tn_jmacro *macro, con
 	return tn_j_bind(j, scope, j->program->varargs, tn_jv_tuple(more));
 }
 
-static tn_status bind_parameters(struct tn_j *j, const struct tn_jmacro *macro, const struct tn_jargs *args, struct tn_jscope *scope)
+static tn_status bind_parameters(struct tn_j *j, const struct tn_jmacro *macro, const struct tn_jargs *args,
+				 struct tn_jscope *scope)
 {
 	size_t first_default = macro->count - macro->default_count;
 	for (size_t i = 0; i < macro->count; i++) {
@@ -393,7 +396,8 @@ static tn_status run_statement(struct tn_j *j, const struct tn_jnode *node, stru
 	case TN_JN_BREAK: *flow = TN_JF_BREAK; return TN_OK;
 	case TN_JN_CONTINUE: *flow = TN_JF_CONTINUE; return TN_OK;
 	default:
-		return tn_j_fail(j, TN_E_UNSUPPORTED, "'%.20s' needs other templates, and a chat template stands alone", node->name->text);
+		return tn_j_fail(j, TN_E_UNSUPPORTED, "'%.20s' needs other templates, and a chat template stands alone",
+				 node->name->text);
 	}
 }
 

@@ -133,7 +133,8 @@ tn_status tn_j_want_int(struct tn_j *j, const char *function, struct tn_jv v, in
 		return TN_OK;
 	}
 	if (!tn_jv_is_whole(v))
-		return tn_j_fail(j, TN_E_MISMATCH, "%s(): '%s' object cannot be interpreted as an integer", function, tn_j_type_name(v));
+		return tn_j_fail(j, TN_E_MISMATCH, "%s(): '%s' object cannot be interpreted as an integer", function,
+				 tn_j_type_name(v));
 	*out = v.as.integer;
 	return TN_OK;
 }

@@ -177,7 +177,8 @@ static tn_status call_endswith(struct tn_j *j, struct tn_jv self, const struct t
 /* ---- replacing -------------------------------------------------------------------------------------------- */
 
 /* An empty text stands before every character and at the end. */
-static tn_status replace_empty(struct tn_j *j, const struct tn_jstr *s, const struct tn_jstr *to, int64_t most, struct tn_jbuffer *b)
+static tn_status replace_empty(struct tn_j *j, const struct tn_jstr *s, const struct tn_jstr *to, int64_t most,
+			       struct tn_jbuffer *b)
 {
 	const char *p = s->text, *end = p + s->bytes;
 	for (int64_t done = 0;; done++) {

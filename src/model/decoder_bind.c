@@ -59,7 +59,8 @@ static tn_status bind_path(struct binder *b, const char *path, uint64_t out, uin
 {
 	*module = tn_live_module(b->d->live, path);
 	if (*module == TN_LIVE_NONE)
-		return tn_fail(err, TN_E_MISMATCH, path, "the checkpoint has no module '%.200s', and config.json asks for it", path);
+		return tn_fail(err, TN_E_MISMATCH, path, "the checkpoint has no module '%.200s', and config.json asks for it",
+			       path);
 	TN_TRY(check_shape(b->d, path, *module, out, in, bias, 0, err));
 	return remember(b->d, *module, err);
 }
@@ -88,7 +89,8 @@ static tn_status bind_tensor(struct binder *b, const char *path, const char *par
 	snprintf(name, sizeof name, "%s.%s", path, part);
 	*tensor = tn_live_tensor(b->d->live, name);
 	if (*tensor == TN_LIVE_NONE)
-		return tn_fail(err, TN_E_MISMATCH, name, "the checkpoint has no tensor '%.200s', and config.json asks for it", name);
+		return tn_fail(err, TN_E_MISMATCH, name, "the checkpoint has no tensor '%.200s', and config.json asks for it",
+			       name);
 	tn_snapshot *snapshot = tn_live_snapshot(b->d->live);
 	const float *data = tn_snapshot_tensor(snapshot, *tensor, TN_LIVE_DEFAULT, &n);
 	tn_snapshot_release(snapshot);
@@ -292,8 +294,8 @@ static tn_status bind_head(struct binder *b, struct tn_error *err)
 	char name[NAME_BYTES];
 	snprintf(name, sizeof name, "%s.weight", b->head);
 	if (!c->tied && !tn_checkpoint_find(b->base, name))
-		return tn_fail(err, TN_E_MISMATCH, name, "the checkpoint has no tensor '%.200s', and config.json does not tie the head",
-			       name);
+		return tn_fail(err, TN_E_MISMATCH, name,
+			       "the checkpoint has no tensor '%.200s', and config.json does not tie the head", name);
 	if (tn_live_module(b->d->live, b->head) != TN_LIVE_NONE)
 		return bind_path(b, b->head, c->vocabulary, c->hidden, ANY_BIAS, &b->d->head, err);
 	b->d->head = b->d->embedding;

@@ -203,7 +203,8 @@ static tn_status read_scales(const struct tn_fields *f, struct tn_decoder_config
 	c->embedding_scale = c->residual_scale = c->logit_divisor = 1;
 	TN_TRY(read_float(f, "rms_norm_eps", 1e-6, &c->epsilon, err));
 	if (c->epsilon < 0)
-		return tn_fail(err, TN_E_FORMAT, f->where, "'%s' is %g, which takes roots of negative numbers; 0 or more was expected",
+		return tn_fail(err, TN_E_FORMAT, f->where,
+			       "'%s' is %g, which takes roots of negative numbers; 0 or more was expected",
 			       traits & TN_CONV1D ? "layer_norm_epsilon" : "rms_norm_eps", (double)c->epsilon);
 	if (traits & TN_EMBEDDING_SCALED)
 		c->embedding_scale = (float)sqrt((double)c->hidden);
@@ -270,7 +271,8 @@ static tn_status read_layer_rules(const struct tn_fields *f, const struct tn_dec
 	TN_TRY(tn_field_bool(f, "scale_attn_weights", 1, &r->scale_scores, err));
 	TN_TRY(tn_field_bool(f, "scale_attn_by_inverse_layer_idx", 0, &r->scale_by_layer, err));
 	if (!isfinite((float)r->multiplier))
-		return tn_fail(err, TN_E_FORMAT, f->where, "'attention_multiplier' is %g, more than a float32 holds", r->multiplier);
+		return tn_fail(err, TN_E_FORMAT, f->where, "'attention_multiplier' is %g, more than a float32 holds",
+			       r->multiplier);
 	if (r->pattern == 0 || r->sparse_step == 0 || r->interval == 0 || !(r->scalar > 0))
 		return tn_fail(err, TN_E_FORMAT, f->where, "a pattern of layers, or 'query_pre_attn_scalar', is 0");
 	r->types = json_object_get(f->json, "layer_types");

@@ -219,7 +219,8 @@ static void tell_unlisted(const tn_checkpoint *c, const struct tn_names *files, 
 		while (k < c->shard_count && strcmp(c->shard_names[k], name) != 0)
 			k++;
 		if (k == c->shard_count)
-			tn_logf(c->ctx, TN_LOG_WARNING, "'%s/%s' is not in '%s', and counts for nothing", c->path, name, index_name);
+			tn_logf(c->ctx, TN_LOG_WARNING, "'%s/%s' is not in '%s', and counts for nothing", c->path, name,
+				index_name);
 	}
 }
 
@@ -257,7 +258,8 @@ static tn_status check_consumed(tn_checkpoint *c, int may_be_consumed, struct tn
 	if (!consumed.is_marked || (may_be_consumed && !consumed.is_complete))
 		return TN_OK;
 	if (consumed.is_complete)
-		return tn_fail(err, TN_E_NOTFOUND, c->path, "'%.200s' was used up by tenon fuse --consume-input; the model is '%.200s'",
+		return tn_fail(err, TN_E_NOTFOUND, c->path,
+			       "'%.200s' was used up by tenon fuse --consume-input; the model is '%.200s'",
 			       c->path, consumed.output);
 	return tn_fail(err, TN_E_FORMAT, c->path, "'%.200s' is being used up by tenon fuse --consume-input, which was interrupted; "
 		       "finish that with the same command and --resume: it writes '%.200s'", c->path, consumed.output);

@@ -61,9 +61,9 @@ static tn_status write_durably(const char *path, const char *text, size_t n, str
 
 tn_status tn_consumed_mark(const char *folder, const char *output, int is_complete, struct tn_error *err)
 {
-	static const char advice[] = "Its files are cut to their headers one by one, once their weights are safe in a hidden folder beside "
-				     "the folder to be.\nDo not remove that: it holds the only copy. Go on with the same tenon fuse "
-				     "--consume-input and --resume.\n";
+	static const char advice[] = "Its files are cut to their headers one by one, once their weights are safe in a hidden "
+				     "folder beside the folder to be.\nDo not remove that: it holds the only copy. Go on with "
+				     "the same tenon fuse --consume-input and --resume.\n";
 	char path[TN_PATH_BYTES], part[TN_PATH_BYTES], text[TN_PATH_BYTES + 512];
 	int n = snprintf(text, sizeof text, "%s%s\n%s", is_complete ? complete : going_on, output, is_complete ? "" : advice);
 	TN_TRY(tn_path_join(path, folder, TN_CONSUMED_NAME, err));
@@ -115,14 +115,14 @@ tn_status tn_consume_check(const tn_checkpoint *c, struct tn_error *err)
 		char path[TN_PATH_BYTES];
 		struct stat st;
 		if (!is_plain_name(c->shard_names[i]))
-			return tn_fail(err, TN_E_UNSUPPORTED, c->path, "'%s' holds '%s', whose name is not UTF-8 on one line, as an index "
-				       "needs it; rename the file", c->path, c->shard_names[i]);
+			return tn_fail(err, TN_E_UNSUPPORTED, c->path, "'%s' holds '%s', whose name is not UTF-8 on one line, "
+				       "as an index needs it; rename the file", c->path, c->shard_names[i]);
 		TN_TRY(tn_path_join(path, c->path, c->shard_names[i], err));
 		if (lstat(path, &st) != 0)
 			return tn_fail_sys(err, errno, path, "could not examine '%s'", path);
 		if (!S_ISREG(st.st_mode) || st.st_nlink != 1)
-			return tn_fail(err, TN_E_UNSUPPORTED, path, "'%s' is a link, so its room would not become free, and others may need "
-				       "the file; fuse without --consume-input, or copy the model first", path);
+			return tn_fail(err, TN_E_UNSUPPORTED, path, "'%s' is a link, so its room would not become free, and "
+				       "others may need the file; fuse without --consume-input, or copy the model first", path);
 		if (access(path, W_OK) != 0)
 			return tn_fail_sys(err, errno, path, "'%s' cannot be written to, so it cannot be cut", path);
 	}

@@ -27,7 +27,8 @@ tn_status tn_consumed_unmark(const char *folder, struct tn_error *err);
 /* Only one run at a time uses a folder up: TN_E_EXISTS when there is another, else it lasts until *fd is closed. */
 tn_status tn_consume_lock(const char *folder, int *fd, struct tn_error *err);
 
-/* TN_E_UNSUPPORTED when the shards cannot be used up: links, which stand for files of somebody else's; names that no index holds. */
+/* TN_E_UNSUPPORTED when the shards cannot be used up: links, which stand for files of somebody else's; names that no index
+ * holds. */
 tn_status tn_consume_check(const tn_checkpoint *checkpoint, struct tn_error *err);
 
 /* Cuts a shard to its header, durably. A shard that is cut already stays so. */

@@ -18,8 +18,8 @@ struct scan {
 
 static tn_status fail_cut(const struct scan *s, struct tn_error *err)
 {
-	return tn_fail_at(err, TN_E_FORMAT, s->where, s->pos, "the header of '%s' ends in the middle, or is longer than any adapter's",
-			  s->where);
+	return tn_fail_at(err, TN_E_FORMAT, s->where, s->pos,
+			  "the header of '%s' ends in the middle, or is longer than any adapter's", s->where);
 }
 
 static tn_status take_u64(struct scan *s, size_t n, uint64_t *out, struct tn_error *err)
@@ -176,7 +176,8 @@ static tn_status place_tensors(const struct scan *s, tn_safetensors *file, uint6
 	for (size_t i = 0; i < h->count; i++) {
 		struct tn_tensor *t = &h->tensors[i];
 		if (tn_add_u64(t->offset, data, &t->offset) || tn_add_u64(t->offset, t->bytes, &end) || end > file->bytes)
-			return tn_fail(err, TN_E_FORMAT, t->name, "'%.100s' reaches past the end of '%s': it is cut short; get it again",
+			return tn_fail(err, TN_E_FORMAT, t->name,
+				       "'%.100s' reaches past the end of '%s': it is cut short; get it again",
 				       t->name, s->where);
 		h->by_name[i] = t;
 	}
@@ -200,12 +201,14 @@ static tn_status parse(struct scan *s, tn_safetensors *file, struct tn_gguf_info
 	TN_TRY(take_u64(s, 8, &tensors, err));
 	TN_TRY(take_u64(s, 8, &settings, err));
 	if (version < 2 || version > 3 || tensors > MOST_TENSORS)
-		return tn_fail(err, TN_E_UNSUPPORTED, s->where, "'%s' has the version %llu and %llu tensors; version 2 or 3 was expected",
+		return tn_fail(err, TN_E_UNSUPPORTED, s->where,
+			       "'%s' has the version %llu and %llu tensors; version 2 or 3 was expected",
 			       s->where, (unsigned long long)version, (unsigned long long)tensors);
 	for (uint64_t i = 0; i < settings; i++)
 		TN_TRY(take_setting(s, info, &alignment, err));
 	if (alignment == 0 || alignment > 1 << 20 || (alignment & (alignment - 1)))
-		return tn_fail(err, TN_E_FORMAT, s->where, "general.alignment of '%s' is %llu", s->where, (unsigned long long)alignment);
+		return tn_fail(err, TN_E_FORMAT, s->where, "general.alignment of '%s' is %llu", s->where,
+			       (unsigned long long)alignment);
 	if (tensors > (s->length - s->pos) / LEAST_TENSOR) /* before memory is taken for them */
 		return fail_cut(s, err);
 	TN_TRY(tn_arena_array(&file->arena, (size_t)tensors, sizeof *h->tensors, &h->tensors, err));

@@ -71,8 +71,8 @@ tn_status tn_journal_is_protected(tn_context *ctx, const char *path, int *is_pro
 
 static tn_status fail_protected(const char *path, struct tn_error *err)
 {
-	return tn_fail(err, TN_E_EXISTS, path, "'%s' speaks of files beside it that are the only copy of what tenon fuse --consume-input "
-		       "has used up; go on with that command and --resume, with the same inputs and options", path);
+	return tn_fail(err, TN_E_EXISTS, path, "'%s' speaks of files beside it that are the only copy of what tenon fuse "
+		       "--consume-input has used up; go on with that command and --resume, with the same inputs and options", path);
 }
 
 /* The earlier journal, if it is of this plan; else nothing is kept. */

@@ -203,7 +203,8 @@ tn_status tn_safetensors_read_on(const tn_safetensors *file, const struct tn_ten
 {
 	uint64_t begin, end;
 	if (tn_add_u64(tensor->offset, offset, &begin) || tn_add_u64(begin, n, &end) || end > file->bytes)
-		return tn_fail(err, TN_E_ARG, tensor->name, "%zu bytes from byte %llu of '%.100s' were asked for, and the file ends before",
+		return tn_fail(err, TN_E_ARG, tensor->name,
+			       "%zu bytes from byte %llu of '%.100s' were asked for, and the file ends before",
 			       n, (unsigned long long)offset, tensor->name);
 	return read_bytes(file, dst, n, begin, err);
 }

@@ -95,11 +95,12 @@ static tn_status check_replaceable(tn_context *ctx, const char *path, int force,
 		status = check_entry(path, names.items[i], force, &is_right, err);
 	tn_names_release(&names);
 	if (status == TN_OK && !is_right && force == TN_REPLACE_ADAPTER)
-		return tn_fail(err, TN_E_EXISTS, path, "'%s' holds no adapter; only adapters are replaced, so choose another folder", path);
+		return tn_fail(err, TN_E_EXISTS, path,
+			       "'%s' holds no adapter; only adapters are replaced, so choose another folder", path);
 	if (status == TN_OK && !is_right)
 		status = tn_fail(err, TN_E_EXISTS, path,
-				 "'%s' holds no model: neither config.json nor *.safetensors; --force replaces models only, so choose "
-				 "another folder",
+				 "'%s' holds no model: neither config.json nor *.safetensors; --force replaces models only, so "
+				 "choose another folder",
 				 path);
 	return status;
 }
@@ -225,8 +226,8 @@ static tn_status make_folder(tn_context *ctx, struct tn_staging *s, struct tn_er
 	int is_protected;
 	TN_TRY(tn_journal_is_protected(ctx, s->journal_path, &is_protected, err));
 	if (is_protected)
-		return tn_fail(err, TN_E_EXISTS, s->folder, "'%s' holds the only copy of what tenon fuse --consume-input has used up; go on with "
-			       "that command and --resume", s->folder);
+		return tn_fail(err, TN_E_EXISTS, s->folder, "'%s' holds the only copy of what tenon fuse --consume-input has "
+			       "used up; go on with that command and --resume", s->folder);
 	tn_logf(ctx, TN_LOG_INFO, "clearing '%s', which an interrupted run left", s->folder);
 	unlink(s->journal_path); /* first: it must never speak of another folder's files */
 	TN_TRY(tn_folder_sync(s->parent, err));

@@ -22,7 +22,8 @@ tn_status tn_staging_begin(tn_context *ctx, const char *path, int force, struct 
 
 /* The same for a run that can be taken up again, known by its plan_id [TN_PLAN_ID_BYTES]: files that are noted with
  * tn_staging_note outlast an interruption, and when the next run of the same plan begins with `resume`, they are still
- * there (tn_staging_has). Everything else that was left is cleared away. The journal stands beside the hidden folder, as `<parent>/.<name>.tenon-journal`. */
+ * there (tn_staging_has). Everything else that was left is cleared away. The journal stands beside the hidden folder, as
+ * `<parent>/.<name>.tenon-journal`. */
 tn_status tn_staging_begin_plan(tn_context *ctx, const char *path, int force, const unsigned char *plan_id,
 				int resume, struct tn_staging **out, struct tn_error *err);
 /* 1 when an earlier run noted the file and it is in the folder. */

@@ -248,8 +248,8 @@ static tn_status from_replace(struct step_io *io, const struct tn_decode_step *s
 		TN_TRY(tn_pattern_find(&step->pattern, token, n, matches, err));
 		for (size_t k = 0; k < matches->count; k++) {
 			if (io->to->text.length > io->most)
-				return tn_fail(err, TN_E_LIMIT, "decoder", "the decoder of the tokenizer makes more than %zu bytes of one text, "
-					       "which none that is meant to be used does", io->most);
+				return tn_fail(err, TN_E_LIMIT, "decoder", "the decoder of the tokenizer makes more than %zu "
+					       "bytes of one text, which none that is meant to be used does", io->most);
 			TN_TRY(add(&io->to->text, token + at, matches->items[k].begin - at, err));
 			TN_TRY(add(&io->to->text, step->text, step->bytes, err));
 			at = matches->items[k].end;

@@ -28,8 +28,8 @@ static tn_status check_growth(const struct step_io *io, size_t more, struct tn_e
 {
 	if (io->to->text.length <= io->most && more <= io->most - io->to->text.length)
 		return TN_OK;
-	return tn_fail(err, TN_E_LIMIT, "normalizer", "the normalizer of the tokenizer makes more than %zu bytes of one text, which none "
-		       "that is meant to be used does", io->most);
+	return tn_fail(err, TN_E_LIMIT, "normalizer", "the normalizer of the tokenizer makes more than %zu bytes of one text, "
+		       "which none that is meant to be used does", io->most);
 }
 
 static tn_status add(struct step_io *io, const char *text, size_t n, struct tn_error *err)

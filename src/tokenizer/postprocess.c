@@ -49,14 +49,16 @@ tn_status tn_postprocess_plain(struct tn_arena *arena, struct tn_postprocess *ou
 
 static tn_status bad_template(const char *where, struct tn_error *err)
 {
-	return tn_fail(err, TN_E_FORMAT, where, "the TemplateProcessing of '%s' is damaged: 'single' and 'pair' must be lists of "
-		       "{\"Sequence\": {\"id\": \"A\" or \"B\"}} and {\"SpecialToken\": {\"id\": a key of 'special_tokens'}}", where);
+	return tn_fail(err, TN_E_FORMAT, where,
+		       "the TemplateProcessing of '%s' is damaged: 'single' and 'pair' must be lists of "
+		       "{\"Sequence\": {\"id\": \"A\" or \"B\"}} and {\"SpecialToken\": {\"id\": a key of 'special_tokens'}}",
+		       where);
 }
 
 static tn_status too_many(const char *where, const char *what, size_t count, int most, struct tn_error *err)
 {
-	return tn_fail(err, TN_E_LIMIT, where, "the TemplateProcessing of '%s' has %zu %s; at most %d are taken", where, count, what,
-		       most);
+	return tn_fail(err, TN_E_LIMIT, where, "the TemplateProcessing of '%s' has %zu %s; at most %d are taken", where, count,
+		       what, most);
 }
 
 static tn_status read_ids(struct tn_arena *arena, const json_t *list, struct tn_frame_part *part, const char *where,

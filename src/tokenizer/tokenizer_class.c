@@ -98,8 +98,8 @@ static tn_status build_gpt2(struct tn_tokenizer *t, const struct tn_tokenizer_fi
 
 static tn_status build_qwen2(struct tn_tokenizer *t, const struct tn_tokenizer_files *files, struct tn_error *err)
 {
-	static const char words[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|"
-				    "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+	static const char words[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}|"
+				    " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 	struct tn_pre_step split = { .kind = TN_PRE_SPLIT, .cut = TN_CUT_ISOLATED };
 	set_bpe(t, 0, 0);
 	TN_TRY(tn_normalizer_add(&t->normalizer, &(struct tn_normal_step){ .kind = TN_NORMAL_NFC }, err));

@@ -281,8 +281,8 @@ static tn_status read_settings(struct tn_tokenizer *t, const json_t *json, const
 {
 	struct tn_token_model *model = &t->model;
 	if (json_number_value(json_object_get(json, "dropout")) != 0.0)
-		return tn_fail(err, TN_E_UNSUPPORTED, where, "'%s' sets 'dropout' of BPE: merges left out by chance, which tenon does "
-			       "not do; set it to null", where);
+		return tn_fail(err, TN_E_UNSUPPORTED, where, "'%s' sets 'dropout' of BPE: merges left out by chance, which "
+			       "tenon does not do; set it to null", where);
 	TN_TRY(tn_token_maybe_text(&t->arena, json, "unk_token", "the model", where, &model->unk, &model->unk_bytes, err));
 	TN_TRY(tn_token_maybe_text(&t->arena, json, "continuing_subword_prefix", "the model", where, &model->prefix,
 				   &model->prefix_bytes, err));

@@ -160,7 +160,8 @@ static tn_status convert_block(void *arg, uint64_t task, unsigned worker, struct
 	return TN_OK;
 }
 
-tn_status tn_row_block_convert(tn_context *ctx, const struct tn_row_block *dst, const struct tn_row_block *src, struct tn_error *err)
+tn_status tn_row_block_convert(tn_context *ctx, const struct tn_row_block *dst, const struct tn_row_block *src,
+			       struct tn_error *err)
 {
 	size_t workers = tn_pool_workers(ctx);
 	struct conversion c = { .kernels = ctx->kernels, .dst = dst, .src = src };

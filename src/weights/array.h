@@ -29,6 +29,7 @@ struct tn_row_block {
 void tn_row_block_init(struct tn_row_block *rows, const struct tn_format *format, uint64_t count, size_t cols);
 
 /* Every row of `src` decoded and encoded into the same row of `dst`, on the workers of the context. */
-tn_status tn_row_block_convert(tn_context *ctx, const struct tn_row_block *dst, const struct tn_row_block *src, struct tn_error *err);
+tn_status tn_row_block_convert(tn_context *ctx, const struct tn_row_block *dst, const struct tn_row_block *src,
+			       struct tn_error *err);
 
 #endif

@@ -76,7 +76,8 @@ static uint32_t code_at(const unsigned char *row, uint64_t column)
 tn_status tn_unpack_awq_weights(tn_context *ctx, const struct tn_array *qweight, struct tn_array *out, struct tn_error *err)
 {
 	if (qweight->rank != 2)
-		return tn_fail(err, TN_E_FORMAT, "qweight", "unpack_awq_weights: qweight has rank %u; 2 was expected", qweight->rank);
+		return tn_fail(err, TN_E_FORMAT, "qweight", "unpack_awq_weights: qweight has rank %u; 2 was expected",
+			       qweight->rank);
 	if (!is_word(qweight->dtype))
 		return tn_fail(err, TN_E_FORMAT, "qweight", "unpack_awq_weights: qweight is %s; U32 or I32 was expected",
 			       tn_dtype_name(qweight->dtype));
@@ -117,7 +118,8 @@ tn_status tn_awq_model_dtype(const tn_weight_map *map, tn_dtype *out, struct tn_
 			continue;
 		const struct tn_tensor *scales = sibling(map, name, ".scales", NULL);
 		if (!scales)
-			return tn_fail(err, TN_E_NOTFOUND, name, "transform_awq_weights: '%.120s' has no `.scales` beside it", name);
+			return tn_fail(err, TN_E_NOTFOUND, name, "transform_awq_weights: '%.120s' has no `.scales` beside it",
+				       name);
 		halves |= scales->dtype == TN_F16;
 		brains |= scales->dtype == TN_BF16;
 		if (!any || tn_awq_precision_rank(scales->dtype) > tn_awq_precision_rank(best))
@@ -135,8 +137,10 @@ tn_status tn_awq_model_dtype(const tn_weight_map *map, tn_dtype *out, struct tn_
 static tn_status check_config(const struct tn_awq_config *c, struct tn_error *err)
 {
 	if (c->version[0] && strcmp(c->version, "gemm") != 0)
-		return tn_fail(err, TN_E_UNSUPPORTED, "version", "transform_awq_weights: `version` is '%s'; only gemm is converted here, "
-			       "whole checkpoints of the others by `tenon dequantize` and `tenon convert`", c->version);
+		return tn_fail(err, TN_E_UNSUPPORTED, "version",
+			       "transform_awq_weights: `version` is '%s'; only gemm is "
+			       "converted here, whole checkpoints of the others by `tenon dequantize` and `tenon convert`",
+			       c->version);
 	if (c->bits != 4)
 		return tn_fail(err, TN_E_ARG, "bits", "transform_awq_weights: `bits` is %lld; 4 was expected", (long long)c->bits);
 	if (c->group_size > INT32_MAX)
@@ -150,16 +154,16 @@ static tn_status check_scales_dtypes(const tn_weight_map *map, struct tn_error *
 	for (size_t i = 0; i < tn_weight_map_count(map); i++) {
 		const struct tn_tensor *t = tn_weight_map_at(map, i, NULL);
 		if (tn_ends_with(t->name, ".g_idx"))
-			return tn_fail(err, TN_E_FORMAT, t->name, "transform_awq_weights: '%.120s' is a g_idx, group numbers of GPTQ, which "
-				       "MLX has no place for; dequantize the checkpoint", t->name);
+			return tn_fail(err, TN_E_FORMAT, t->name, "transform_awq_weights: '%.120s' is a g_idx, group numbers of "
+				       "GPTQ, which MLX has no place for; dequantize the checkpoint", t->name);
 	}
 	for (size_t i = 0; i < tn_weight_map_count(map); i++) {
 		const struct tn_tensor *t = tn_weight_map_at(map, i, NULL), *scales;
 		if (!tn_ends_with(t->name, ".qweight") || !(scales = sibling(map, t->name, ".scales", NULL)))
 			continue;
 		if (tn_awq_precision_rank(scales->dtype) == 0)
-			return tn_fail(err, TN_E_FORMAT, scales->name, "transform_awq_weights: '%.120s' is %s; F16, BF16, F32 or F64 was "
-				       "expected", scales->name, tn_dtype_name(scales->dtype));
+			return tn_fail(err, TN_E_FORMAT, scales->name, "transform_awq_weights: '%.120s' is %s; F16, BF16, F32 "
+				       "or F64 was expected", scales->name, tn_dtype_name(scales->dtype));
 	}
 	return TN_OK;
 }
@@ -185,8 +189,8 @@ static tn_status refuse_stale(const tn_weight_map *map, const char *qweight, str
 	for (int i = 0; i < 2; i++) {
 		const struct tn_tensor *stale = sibling(map, qweight, suffixes[i], NULL);
 		if (stale)
-			return tn_fail(err, TN_E_FORMAT, stale->name, "transform_awq_weights: '%.100s' stands beside '%.100s' and would be "
-				       "overwritten; remove the one that is left over", stale->name, qweight);
+			return tn_fail(err, TN_E_FORMAT, stale->name, "transform_awq_weights: '%.100s' stands beside '%.100s' "
+				       "and would be overwritten; remove the one that is left over", stale->name, qweight);
 	}
 	return TN_OK;
 }
@@ -202,8 +206,10 @@ static tn_status judge(const tn_weight_map *map, const struct tn_tensor *q, cons
 		return tn_fail(err, TN_E_ARG, "group_size", "transform_awq_weights: `group_size` is %lld, which must be above 0",
 			       (long long)c->group_size);
 	if (q->shape[0] % (uint64_t)c->group_size != 0 || q->shape[0] % PER_WORD != 0)
-		return tn_fail(err, TN_E_FORMAT, q->name, "transform_awq_weights: '%.120s' has %llu inputs, which must be a multiple of "
-			       "the group size %lld and of 8", q->name, (unsigned long long)q->shape[0], (long long)c->group_size);
+		return tn_fail(err, TN_E_FORMAT, q->name,
+			       "transform_awq_weights: '%.120s' has %llu inputs, which must be a "
+			       "multiple of the group size %lld and of 8",
+			       q->name, (unsigned long long)q->shape[0], (long long)c->group_size);
 	uint64_t groups = q->shape[0] / (uint64_t)c->group_size, shape[2] = { groups, q->shape[1] * PER_WORD };
 	TN_TRY(expect(scales, 0, shape, err));
 	return zeros ? expect(zeros, 1, (uint64_t[]){ groups, q->shape[1] }, err) : TN_OK;

@@ -34,7 +34,8 @@ static tn_status read_shape(const json_t *root, const char *where, struct state 
 	for (size_t i = 0; i < rank; i++) {
 		json_int_t size = json_integer_value(json_array_get(shape, i));
 		if (size < 1)
-			return tn_fail(err, TN_E_FORMAT, where, "`shape` in '%.120s' has a size that is no whole number above 0", where);
+			return tn_fail(err, TN_E_FORMAT, where,
+				       "`shape` in '%.120s' has a size that is no whole number above 0", where);
 		out->shape[i] = (uint64_t)size;
 	}
 	out->rank = (uint32_t)rank;
@@ -47,8 +48,8 @@ static tn_status read_block(const json_t *root, const char *key, const char *whe
 	const json_t *value = json_object_get(root, key);
 	json_int_t n = json_integer_value(value);
 	if (n < 32 || n > 4096 || (n & (n - 1)) != 0)
-		return tn_fail(err, TN_E_FORMAT, where, "`%s` in '%.120s' is %lld; a power of two from 32 to 4096 was expected", key,
-			       where, (long long)n);
+		return tn_fail(err, TN_E_FORMAT, where, "`%s` in '%.120s' is %lld; a power of two from 32 to 4096 was expected",
+			       key, where, (long long)n);
 	*out = (uint64_t)n;
 	return TN_OK;
 }
@@ -202,8 +203,8 @@ tn_status tn_find_quant_state(struct tn_finder *finder, const struct tn_tensor *
 	name[n < sizeof name ? n : 0] = '\0';
 	const struct tn_tensor *weight = tn_checkpoint_find(finder->checkpoint, name);
 	if (!weight)
-		return tn_fail(err, TN_E_NOTFOUND, t->name, "'%.120s' describes '%.120s', which is missing; get the whole checkpoint",
-			       t->name, name);
+		return tn_fail(err, TN_E_NOTFOUND, t->name,
+			       "'%.120s' describes '%.120s', which is missing; get the whole checkpoint", t->name, name);
 	return find_4bit(finder, weight, t, is_nf4, err);
 }
 
@@ -236,8 +237,8 @@ tn_status tn_find_scb(struct tn_finder *finder, const struct tn_tensor *t, struc
 	memcpy(name + n, ".weight", sizeof ".weight");
 	const struct tn_tensor *weight = tn_checkpoint_find(finder->checkpoint, name);
 	if (!weight)
-		return tn_fail(err, TN_E_NOTFOUND, t->name, "'%.120s' stands there without '%.120s'; get the whole checkpoint", t->name,
-			       name);
+		return tn_fail(err, TN_E_NOTFOUND, t->name, "'%.120s' stands there without '%.120s'; get the whole checkpoint",
+			       t->name, name);
 	TN_TRY(tn_module_begin(finder, weight, ".weight", ".weight", "int8", 1u << TN_METHOD_BNB, &m, err));
 	TN_TRY(tn_expect_dtype(weight, TN_BIT(TN_I8), "I8", err));
 	TN_TRY(tn_module_shape(&m, weight->rank, weight->shape, err));

@@ -152,8 +152,8 @@ static tn_status read_auto_round(const json_t *q, struct tn_foreign_config *c, s
 	int at = packing ? listed(packing, packings, 6) : 0;
 	int64_t act_bits = 16;
 	if (at < 0)
-		return tn_fail(err, TN_E_UNSUPPORTED, "packing_format", "`packing_format` is '%.60s'; of AutoRound auto_round:auto_gptq, "
-			       "auto_round:gptqmodel, auto_round and auto_round:auto_awq are read", packing);
+		return tn_fail(err, TN_E_UNSUPPORTED, "packing_format", "`packing_format` is '%.60s'; of AutoRound "
+			       "auto_round:auto_gptq, auto_round:gptqmodel, auto_round and auto_round:auto_awq are read", packing);
 	if (type && strcmp(type, "int") != 0)
 		return tn_fail(err, TN_E_UNSUPPORTED, "data_type", "`data_type` is '%.40s'; of AutoRound int is read", type);
 	TN_TRY(number(q, "act_bits", "act_bits", &act_bits, err));
@@ -290,8 +290,10 @@ static tn_status read_block(struct tn_arena *arena, const json_t *q, const char 
 	case TN_METHOD_BNB: case TN_METHOD_MXFP4: return TN_OK;
 	default: break;
 	}
-	return tn_fail(err, TN_E_UNSUPPORTED, "quant_method", "`quant_method` is '%.40s' in %s; awq, gptq, bitsandbytes, "
-		       "compressed-tensors, fp8, fbgemm_fp8, modelopt, mxfp4 and auto-round are read", name ? name : "not given", file);
+	return tn_fail(err, TN_E_UNSUPPORTED, "quant_method",
+		       "`quant_method` is '%.40s' in %s; awq, gptq, bitsandbytes, "
+		       "compressed-tensors, fp8, fbgemm_fp8, modelopt, mxfp4 and auto-round are read",
+		       name ? name : "not given", file);
 }
 
 /* Files beside config.json, of writers that put it there. */

@@ -96,7 +96,8 @@ tn_status tn_module_begin(struct tn_finder *finder, const struct tn_tensor *code
 	struct tn_module m = { .finder = finder };
 	enum tn_foreign_method method = finder->config.method;
 	if (method != TN_METHOD_NONE && !(methods & 1u << method))
-		return tn_fail(err, TN_E_MISMATCH, codes->name, "'%.120s' is of a module of %s, and %s says %s; one of them is wrong",
+		return tn_fail(err, TN_E_MISMATCH, codes->name,
+			       "'%.120s' is of a module of %s, and %s says %s; one of them is wrong",
 			       codes->name, scheme, finder->config.file, tn_foreign_method_name(method));
 	if (codes->elements == 0)
 		return tn_fail(err, TN_E_FORMAT, codes->name, "'%.120s' has no values", codes->name);
@@ -110,8 +111,8 @@ tn_status tn_module_begin(struct tn_finder *finder, const struct tn_tensor *code
 	m.f->dtype = TN_BF16;
 	const struct tn_tensor *taken = tn_checkpoint_find(finder->checkpoint, m.f->weight.name);
 	if (taken && taken != codes)
-		return tn_fail(err, TN_E_FORMAT, taken->name, "'%.120s' stands beside '%.120s', which holds the same weight packed; "
-			       "remove the one that is left over", taken->name, codes->name);
+		return tn_fail(err, TN_E_FORMAT, taken->name, "'%.120s' stands beside '%.120s', which holds the same weight "
+			       "packed; remove the one that is left over", taken->name, codes->name);
 	*out = m;
 	return TN_OK;
 }

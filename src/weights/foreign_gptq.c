@@ -19,9 +19,10 @@ static tn_status set_groups(struct tn_module *m, uint64_t groups, int exact, str
 	f->groups = groups;
 	f->group = size > 0 ? (uint64_t)size : size < 0 ? f->cols : groups ? f->cols / groups : 0;
 	if (f->group == 0 || tn_ceil_div(f->cols, f->group) != groups || (exact && f->cols % f->group != 0))
-		return tn_fail(err, TN_E_MISMATCH, "group_size", "'%.120s' has %llu groups of scales for %llu columns, which does not "
-			       "agree with `group_size` %lld", m->layer, (unsigned long long)groups, (unsigned long long)f->cols,
-			       (long long)c->group_size);
+		return tn_fail(err, TN_E_MISMATCH, "group_size",
+			       "'%.120s' has %llu groups of scales for %llu columns, which "
+			       "does not agree with `group_size` %lld",
+			       m->layer, (unsigned long long)groups, (unsigned long long)f->cols, (long long)c->group_size);
 	return TN_OK;
 }
 
@@ -30,7 +31,8 @@ static tn_status begin(struct tn_finder *finder, const struct tn_tensor *qweight
 {
 	TN_TRY(tn_module_begin(finder, qweight, ".qweight", ".weight", scheme, 1u << TN_METHOD_AWQ | 1u << TN_METHOD_GPTQ, m, err));
 	if (qweight->rank != 2)
-		return tn_fail(err, TN_E_FORMAT, qweight->name, "'%.120s' has rank %u; 2 was expected", qweight->name, qweight->rank);
+		return tn_fail(err, TN_E_FORMAT, qweight->name, "'%.120s' has rank %u; 2 was expected", qweight->name,
+			       qweight->rank);
 	TN_TRY(tn_module_need(m, ".scales", scales, err));
 	TN_TRY(tn_expect_dtype(*scales, TN_FLOATS, "F16, BF16 or F32", err));
 	if ((*scales)->rank != 2)
@@ -97,8 +99,8 @@ static tn_status gemv_groups(struct tn_module *m, uint64_t *width, struct tn_err
 	uint64_t group = size > 0 ? (uint64_t)size : m->f->cols;
 	*width = gemv_width(m->f->cols, group);
 	if (*width == 0 || m->f->cols % group != 0)
-		return tn_fail(err, TN_E_MISMATCH, "group_size", "'%.120s' has %llu columns and `group_size` %lld; this layout of AWQ "
-			       "has 32, 64, or a multiple from 128 on that divides the columns", m->layer,
+		return tn_fail(err, TN_E_MISMATCH, "group_size", "'%.120s' has %llu columns and `group_size` %lld; this layout "
+			       "of AWQ has 32, 64, or a multiple from 128 on that divides the columns", m->layer,
 			       (unsigned long long)m->f->cols, (long long)size);
 	return set_groups(m, m->f->cols / group, 1, err);
 }
@@ -214,11 +216,13 @@ static tn_status gptq_bits(struct tn_module *m, const struct tn_tensor *zeros, u
 	if (c->format == TN_GPTQ_P || c->any_width)
 		known = *bits >= 2 && *bits <= 8;
 	if (!known)
-		return tn_fail(err, TN_E_FORMAT, zeros->name, "'%.120s' has %llu words for %llu outputs; 2, 3, 4 or 8 bits for each "
-			       "were expected (gptq_p and AutoRound: 2 to 8)", zeros->name, (unsigned long long)words, (unsigned long long)rows);
+		return tn_fail(err, TN_E_FORMAT, zeros->name,
+			       "'%.120s' has %llu words for %llu outputs; 2, 3, 4 or 8 bits for "
+			       "each were expected (gptq_p and AutoRound: 2 to 8)",
+			       zeros->name, (unsigned long long)words, (unsigned long long)rows);
 	if (c->bits && !c->dynamic && (int64_t)*bits != c->bits)
-		return tn_fail(err, TN_E_MISMATCH, "bits", "'%.120s' has %llu bits for each output, and `bits` is %lld", zeros->name,
-			       (unsigned long long)*bits, (long long)c->bits);
+		return tn_fail(err, TN_E_MISMATCH, "bits", "'%.120s' has %llu bits for each output, and `bits` is %lld",
+			       zeros->name, (unsigned long long)*bits, (long long)c->bits);
 	return TN_OK;
 }
 
@@ -231,8 +235,8 @@ static tn_status gptq_shape(struct tn_module *m, const struct tn_tensor *q, cons
 	if (q->shape[1] != rows)
 		return tn_expect_shape(q, 2, q->shape[0], rows, err);
 	if (q->shape[0] * 32 % bits != 0 || (straddles && (q->shape[0] % bits != 0 || rows % 32 != 0)))
-		return tn_fail(err, TN_E_FORMAT, q->name, "'%.120s' has %llu words in a column, which is no whole number of inputs at "
-			       "%llu bits", q->name, (unsigned long long)q->shape[0], (unsigned long long)bits);
+		return tn_fail(err, TN_E_FORMAT, q->name, "'%.120s' has %llu words in a column, which is no whole number of "
+			       "inputs at %llu bits", q->name, (unsigned long long)q->shape[0], (unsigned long long)bits);
 	TN_TRY(tn_module_shape(m, 2, (uint64_t[]){ rows, q->shape[0] * 32 / bits }, err));
 	m->f->bits = (uint8_t)bits;
 	TN_TRY(tn_expect_shape(zeros, 2, scales->shape[0], rows * bits / 32, err));

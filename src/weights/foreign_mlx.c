@@ -80,9 +80,10 @@ tn_status tn_foreign_read_mlx(const struct tn_kernels *kernels, const struct tn_
 		kernels->pack_codes(rows[r].part[TN_PART_WEIGHT], codes, cols, f->bits);
 		if (!rows[r].part[TN_PART_BIASES])
 			store_powers(scales, groups, rows[r].part[TN_PART_SCALES]);
-		else if (!store_affine(f, format, scales, zeros, rows[r].part[TN_PART_SCALES], rows[r].part[TN_PART_BIASES]) && exact)
-			return tn_fail(err, TN_E_UNSUPPORTED, f->weight.name, "'%.120s' has a scale whose bias %s does not hold exactly; "
-				       "ask for --dtype float32", f->weight.name, tn_dtype_name(format->dtype));
+		else if (!store_affine(f, format, scales, zeros, rows[r].part[TN_PART_SCALES], rows[r].part[TN_PART_BIASES]) &&
+			 exact)
+			return tn_fail(err, TN_E_UNSUPPORTED, f->weight.name, "'%.120s' has a scale whose bias %s does not hold "
+				       "exactly; ask for --dtype float32", f->weight.name, tn_dtype_name(format->dtype));
 	}
 	return TN_OK;
 }

@@ -10,7 +10,10 @@
 #include <math.h>
 #include <string.h>
 
-enum { F8 = TN_BIT(TN_F8_E4M3) | TN_BIT(TN_F8_E5M2) | TN_BIT(TN_F8_E4M3FNUZ) | TN_BIT(TN_F8_E5M2FNUZ), POWERS = TN_BIT(TN_U8) | TN_BIT(TN_F8_E8M0) };
+enum {
+	F8 = TN_BIT(TN_F8_E4M3) | TN_BIT(TN_F8_E5M2) | TN_BIT(TN_F8_E4M3FNUZ) | TN_BIT(TN_F8_E5M2FNUZ),
+	POWERS = TN_BIT(TN_U8) | TN_BIT(TN_F8_E8M0)
+};
 
 static const struct tn_tensor *find_named(const struct tn_finder *finder, const char *name, size_t n, const char *suffix)
 {
@@ -76,8 +79,8 @@ static tn_status find_nvfp4(struct tn_module *m, const struct tn_tensor *codes, 
 	TN_TRY(read_scalar(m, ".weight_global_scale", err));
 	m->f->global = TN_GLOBAL_OVER;
 	if (!(m->f->global_scale > 0) || isinf(m->f->global_scale))
-		return tn_fail(err, TN_E_FORMAT, m->layer, "'%.120s.weight_global_scale' is %g; a finite number above 0 was expected, "
-			       "because scales are divided by it", m->layer, (double)m->f->global_scale);
+		return tn_fail(err, TN_E_FORMAT, m->layer, "'%.120s.weight_global_scale' is %g; a finite number above 0 was "
+			       "expected, because scales are divided by it", m->layer, (double)m->f->global_scale);
 	TN_TRY(tn_module_scales(m, scales, 1, 16, err));
 	return tn_module_end(m, err);
 }
@@ -226,8 +229,8 @@ static tn_status for_group(struct tn_module *m, const struct tn_tensor *codes, c
 			return status;
 		*m->f = saved;
 	}
-	return tn_fail(err, TN_E_NOTFOUND, codes->name, "'%.120s' is of compressed-tensors, and no `config_groups` say its bits and "
-		       "strategy; get the config.json of this checkpoint", codes->name);
+	return tn_fail(err, TN_E_NOTFOUND, codes->name, "'%.120s' is of compressed-tensors, and no `config_groups` say its bits "
+		       "and strategy; get the config.json of this checkpoint", codes->name);
 }
 
 static tn_status find_int(struct tn_module *m, const struct tn_tensor *codes, const struct tn_tensor *scales,
@@ -411,7 +414,8 @@ tn_status tn_find_blocks(struct tn_finder *finder, const struct tn_tensor *t, st
 	TN_TRY(tn_module_need(&m, scales_suffix, &scales, err));
 	TN_TRY(tn_expect_dtype(scales, POWERS, "U8", err));
 	if (t->rank > 4 || last_size(t) != 16)
-		return tn_fail(err, TN_E_FORMAT, t->name, "'%.120s' has blocks of %llu bytes; [experts, out, in / 32, 16] was expected",
+		return tn_fail(err, TN_E_FORMAT, t->name,
+			       "'%.120s' has blocks of %llu bytes; [experts, out, in / 32, 16] was expected",
 			       t->name, (unsigned long long)last_size(t));
 	if (scales->rank != t->rank - 1 || memcmp(scales->shape, t->shape, scales->rank * sizeof *t->shape) != 0)
 		return tn_fail(err, TN_E_FORMAT, scales->name, "'%.120s' does not have one scale for each block of '%.120s'",
