@@ -31,43 +31,17 @@ tn_status tn_attached_buffer(struct tn_attached *a, size_t bytes, const char *wh
 
 tn_status tn_attached_factors(struct tn_attached *a, uint64_t bytes, void **out, struct tn_error *err)
 {
-	struct tn_live *live = a->live;
-	if (bytes > SIZE_MAX / 2)
-		return tn_fail_nomem(err, "factors", SIZE_MAX);
-	pthread_mutex_lock(&live->publish);
-	if (live->spare.bytes >= bytes && live->spare.bytes / 2 <= bytes) {
-		a->factors = live->spare;
-		live->spare = (struct tn_buffer){ 0 };
-	}
-	pthread_mutex_unlock(&live->publish);
-	if (!a->factors.data) {
-		TN_TRY(tn_buffer_alloc(live->ctx, (size_t)bytes, "factors", &a->factors, err));
-		tn_buffer_use_large_pages(&a->factors);
-	}
+	TN_TRY(tn_factor_memory_take(&a->live->store, bytes, !a->live->current->count, &a->factors, err));
 	a->bytes += a->factors.bytes;
 	*out = a->factors.data;
 	return TN_OK;
-}
-
-/* The larger one stays as the spare while adapters are swapped. */
-static void release_factors(struct tn_attached *a)
-{
-	struct tn_live *live = a->live;
-	pthread_mutex_lock(&live->publish);
-	if (live->keeps_spare && a->factors.bytes > live->spare.bytes) {
-		struct tn_buffer kept = a->factors;
-		a->factors = live->spare;
-		live->spare = kept;
-	}
-	pthread_mutex_unlock(&live->publish);
-	tn_buffer_release(live->ctx, &a->factors);
 }
 
 void tn_attached_release(struct tn_attached *a)
 {
 	if (!a || atomic_fetch_sub_explicit(&a->references, 1, memory_order_acq_rel) != 1)
 		return;
-	release_factors(a);
+	tn_factor_memory_give(&a->live->store, &a->factors);
 	for (size_t i = 0; i < a->buffer_count; i++)
 		tn_buffer_release(a->arena.ctx, &a->buffers[i]);
 	struct tn_arena arena = a->arena;

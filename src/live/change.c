@@ -137,7 +137,7 @@ tn_status tn_live_swap(tn_live *live, const char *old_name, const char *name, co
 	struct draft d;
 	size_t at;
 	pthread_mutex_lock(&live->change);
-	tn_live_keep_spare(live, 1);
+	tn_factor_store_keep(&live->store, 1);
 	tn_status status = begin(live, &d, err);
 	if (status == TN_OK) {
 		status = find_or_fail(&d, old_name, &at, err);

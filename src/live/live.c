@@ -337,6 +337,7 @@ tn_status tn_live_open(const tn_checkpoint *base, const struct tn_live_options *
 	live->embedding = live->head = TN_LIVE_NONE;
 	pthread_mutex_init(&live->change, NULL);
 	pthread_mutex_init(&live->publish, NULL);
+	tn_factor_store_init(&live->store, live->ctx);
 	tn_status status = fill(live, err);
 	if (status != TN_OK) {
 		tn_live_close(live);
@@ -360,6 +361,7 @@ void tn_live_close(tn_live *live)
 		tn_joint_close_base(live->joint);
 		tn_arena_release(&live->joint_arena);
 	}
+	tn_factor_store_release(&live->store);
 	pthread_mutex_destroy(&live->change);
 	pthread_mutex_destroy(&live->publish);
 	struct tn_arena arena = live->arena;

@@ -5,6 +5,7 @@
 #include "base/arena.h"
 #include "base/map.h"
 #include "linear/linear.h"
+#include "live/factor_memory.h"
 #include "tenon/live.h"
 #include "weights/foreign.h"
 #include "weights/matrix.h"
@@ -57,7 +58,7 @@ struct tn_attached {
 	struct tn_own_tensor *tensors; /* in the order of tensors */
 	size_t tensor_count;
 	struct tn_live *live;
-	struct tn_buffer factors;      /* those that stand as in the file */
+	struct tn_factor_memory factors; /* those that stand as in the file */
 	struct tn_buffer *buffers;     /* other factors, gains, replacements */
 	size_t buffer_count, buffer_room;
 	uint64_t bytes;                /* of buffers and lists */
@@ -109,11 +110,9 @@ struct tn_live {
 	size_t tensor_count;
 	size_t embedding, head;        /* modules of one matrix, where the two are tied; else TN_LIVE_NONE */
 	pthread_mutex_t change;        /* held by whoever attaches, detaches, enables or swaps */
-	pthread_mutex_t publish;       /* guards `current` and `spare` for the moment of taking or replacing them */
+	pthread_mutex_t publish;       /* guards `current` for the moment of taking or replacing it */
 	struct tn_snapshot *current;
-	struct tn_buffer spare;        /* factors of an adapter that was swapped out, for the next: memory that was written
-	                                * before is written in a fraction of the time */
-	int keeps_spare;               /* adapters are being swapped */
+	struct tn_factor_store store;
 	struct tn_joint *joint;        /* on which no adapter has landed; made for the first, with `change` held */
 	struct tn_arena joint_arena;
 	struct tn_snapshot *_Atomic retired; /* released by all, not yet freed: that is not for a thread that computes */
@@ -152,8 +151,6 @@ tn_status tn_snapshot_make(struct tn_live *live, const struct tn_snapshot_entry 
 void tn_live_publish(struct tn_live *live, struct tn_snapshot *snapshot);
 /* Frees the adapters and snapshots that only released snapshots still held. */
 void tn_live_free_retired(struct tn_live *live);
-/* Whether memory of factors is kept for the next adapter; 0 frees what was kept. */
-void tn_live_keep_spare(struct tn_live *live, int keep);
 /* What a set does: adapter is an index, TN_LIVE_DEFAULT or TN_LIVE_BASE. NULL: nothing. */
 const struct tn_edits *tn_snapshot_edits(const struct tn_snapshot *snapshot, size_t module, size_t adapter);
 

@@ -234,22 +234,9 @@ void tn_live_free_retired(struct tn_live *live)
 	}
 }
 
-void tn_live_keep_spare(struct tn_live *live, int keep)
-{
-	struct tn_buffer spare = { 0 };
-	pthread_mutex_lock(&live->publish);
-	live->keeps_spare = keep;
-	if (!keep) {
-		spare = live->spare;
-		live->spare = (struct tn_buffer){ 0 };
-	}
-	pthread_mutex_unlock(&live->publish);
-	tn_buffer_release(live->ctx, &spare);
-}
-
 void tn_live_collect(tn_live *live)
 {
-	tn_live_keep_spare(live, 0);
+	tn_factor_store_keep(&live->store, 0);
 	tn_live_free_retired(live);
 }
 
