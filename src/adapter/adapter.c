@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/text.h"
 #include "store/gguf.h"
+#include "store/safetensors.h"
 
 #include <string.h>
 
@@ -85,12 +86,12 @@ static tn_status open_weights(tn_adapter *adapter, struct tn_error *err)
 		if (status == TN_E_NOTFOUND)
 			continue;
 		TN_TRY(status);
-		uint64_t bytes = file.bytes;
-		tn_file_close(&file);
-		if (bytes > ADAPTER_CAP)
+		if (file.bytes > ADAPTER_CAP) {
+			tn_file_close(&file);
 			return tn_fail(err, TN_E_LIMIT, path, "'%s' has %llu bytes; no adapter has more than %llu", path,
-				       (unsigned long long)bytes, (unsigned long long)ADAPTER_CAP);
-		TN_TRY(tn_safetensors_open(adapter->ctx, path, &adapter->file, err));
+				       (unsigned long long)file.bytes, (unsigned long long)ADAPTER_CAP);
+		}
+		TN_TRY(tn_safetensors_open_file(adapter->ctx, &file, path, &adapter->file, err));
 		return i == 0 ? note_unread(adapter, names[!first], err) : TN_OK;
 	}
 	return fail_no_weights(adapter, names[first], err);

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/sort.h"
 #include "base/text.h"
+#include "store/safetensors.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -469,7 +470,7 @@ static tn_status collect(tn_adapter *adapter, struct part *parts, struct tn_erro
 	size_t count = tn_safetensors_count(adapter->file), n = 0;
 	for (size_t i = 0; i < count; i++) {
 		struct part *p = &parts[n];
-		p->tensor = tn_safetensors_at(adapter->file, i);
+		p->tensor = adapter->file->header.by_name[i]; /* nearly the order of modules */
 		TN_TRY(tn_key_parse(&adapter->arena, &adapter->config, p->tensor->name, &p->key, err));
 		if (p->key.role == TN_KEY_IDLE)
 			tn_logf(adapter->ctx, TN_LOG_INFO, "'%s' has no effect on the weights", p->tensor->name);

@@ -20,7 +20,7 @@ static tn_status check_peft(const struct tn_joint *j, const struct tn_adapter_en
 	int selected;
 	if (e->of_parameter || e->is_attention_output || c->target.kind == TN_RULE_ABSENT || c->target.kind == TN_RULE_ALL_LINEAR)
 		return TN_OK;
-	TN_TRY(tn_select_peft(c, e->module.path, tn_path_is_head(e->module.path), &selected, err));
+	TN_TRY(tn_select_peft(c, e->module.path, 0, &selected, err));
 	/* ensure_weight_tying adapts the partner of a tied module as well */
 	if (selected || (c->tie_on_purpose && (tn_path_is_head(e->module.path) || tn_path_is_embedding(e->module.path))))
 		return TN_OK;
@@ -110,7 +110,7 @@ static tn_status is_wanted(const struct tn_joint *j, const struct tn_target *t, 
 	}
 	if (c->target.kind == TN_RULE_ABSENT || (c->target.kind == TN_RULE_ALL_LINEAR && tn_path_is_embedding(path)))
 		return TN_OK;
-	return tn_select_peft(c, path, tn_path_is_head(path), wanted, err);
+	return tn_select_peft(c, path, c->target.kind == TN_RULE_ALL_LINEAR && tn_path_is_head(path), wanted, err);
 }
 
 static tn_status fail_without_factors(const char *path, struct tn_error *err)
@@ -204,8 +204,7 @@ tn_status tn_joint_check_complete(const struct tn_joint *j, struct tn_error *err
 		const struct tn_target *t = &j->targets[i];
 		char path[LONGEST_NAME];
 		int wanted;
-		if (has_factors[i] || !t->base || t->base->rank != 2 || !tn_ends_with(t->name, ".weight") ||
-		    strstr(t->name, ".experts.") || !rename_module(&fronts, t->name, path))
+		if (has_factors[i] || !t->is_layer || !rename_module(&fronts, t->name, path))
 			continue;
 		TN_TRY(is_wanted(j, t, path, &wanted, err));
 		if (!wanted)

@@ -178,7 +178,7 @@ static tn_status read_layer_patterns(const struct tn_config_reader *r, struct tn
 {
 	struct tn_name_rule names;
 	TN_TRY(tn_config_names(r, r->root, "layers_pattern", 0, &names, err));
-	size_t given = names.count == 1 && !*names.names[0] ? 0 : names.count, n = given ? given : 1;
+	size_t given = names.count == 1 && !*names.names[0] ? 0 : names.count, n = given ? given : out->has_layers ? 1 : 0;
 	if (given && !out->has_layers)
 		return tn_fail(err, TN_E_FORMAT, r->where, "'layers_pattern' is set in '%s' without 'layers_to_transform'", r->where);
 	if ((given || out->has_layers) && (out->target.kind == TN_RULE_REGEX))

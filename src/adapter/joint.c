@@ -91,8 +91,18 @@ static int compare_targets(const void *a, const void *b)
 	return strcmp(((const struct pair_of_target *)a)->name, ((const struct pair_of_target *)b)->name);
 }
 
-/* Targets into the order of names, landings behind them. */
-static tn_status sort_joint(struct tn_joint *j, struct tn_error *err)
+/* What was target `i` is target moved[i]. */
+static void move_targets(struct tn_joint *j, const size_t *moved)
+{
+	j->embedding = j->embedding == TN_NO_TARGET ? TN_NO_TARGET : moved[j->embedding];
+	j->head = j->head == TN_NO_TARGET ? TN_NO_TARGET : moved[j->head];
+	for (size_t i = 0; i < j->slot_count; i++)
+		j->slots[i].target = moved[j->slots[i].target];
+	for (size_t i = 0; i < j->landing_count; i++)
+		j->landings[i].target = moved[j->landings[i].target];
+}
+
+static tn_status sort_targets(struct tn_joint *j, struct tn_error *err)
 {
 	struct pair_of_target *order;
 	size_t *moved;
@@ -102,7 +112,7 @@ static tn_status sort_joint(struct tn_joint *j, struct tn_error *err)
 	TN_TRY(tn_arena_array(j->arena, j->target_count, sizeof *targets, &targets, err));
 	for (size_t i = 0; i < j->target_count; i++)
 		order[i] = (struct pair_of_target){ j->targets[i].name, i };
-	tn_sort(order, j->target_count, sizeof *order, compare_targets);
+	qsort(order, j->target_count, sizeof *order, compare_targets);
 	for (size_t i = 0; i < j->target_count; i++) {
 		targets[i] = j->targets[order[i].at];
 		moved[order[i].at] = i;
@@ -111,17 +121,23 @@ static tn_status sort_joint(struct tn_joint *j, struct tn_error *err)
 				       targets[i].name);
 	}
 	j->targets = targets;
-	j->embedding = j->embedding == TN_NO_TARGET ? TN_NO_TARGET : moved[j->embedding];
-	j->head = j->head == TN_NO_TARGET ? TN_NO_TARGET : moved[j->head];
-	for (size_t i = 0; i < j->slot_count; i++)
-		j->slots[i].target = moved[j->slots[i].target];
-	for (size_t i = 0; i < j->landing_count; i++)
-		j->landings[i].target = moved[j->landings[i].target];
+	move_targets(j, moved);
+	return TN_OK;
+}
+
+/* Targets into the order of names, in which a checkpoint lists them, landings behind them. */
+static tn_status sort_joint(struct tn_joint *j, struct tn_error *err)
+{
+	int order = -1;
+	for (size_t i = 1; i < j->target_count && order < 0; i++)
+		order = strcmp(j->targets[i - 1].name, j->targets[i].name);
+	if (order >= 0)
+		TN_TRY(sort_targets(j, err));
 	tn_sort(j->landings, j->landing_count, sizeof *j->landings, compare_landings);
 	TN_TRY(tn_joint_stack(j, err));
 	for (size_t i = j->landing_count; i-- > 0;) {
-		targets[j->landings[i].target].first_landing = i;
-		targets[j->landings[i].target].landing_count++;
+		j->targets[j->landings[i].target].first_landing = i;
+		j->targets[j->landings[i].target].landing_count++;
 	}
 	return TN_OK;
 }

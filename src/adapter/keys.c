@@ -17,32 +17,32 @@ struct parts {
 	size_t count;
 };
 
-static int is_part(const struct parts *p, size_t i, const char *text)
+static inline int is_text(const struct parts *p, size_t i, const char *text, size_t bytes)
 {
-	return i < p->count && *text == *p->at[i] && strlen(text) == p->bytes[i] && memcmp(text, p->at[i], p->bytes[i]) == 0;
+	return i < p->count && p->bytes[i] == bytes && memcmp(text, p->at[i], bytes) == 0;
 }
+#define is_part(p, i, literal) is_text(p, i, literal, sizeof(literal) - 1)
 
 static void remove_part(struct parts *p, size_t i)
 {
 	p->count--;
-	for (; i < p->count; i++) {
-		p->at[i] = p->at[i + 1];
-		p->bytes[i] = p->bytes[i + 1];
-	}
+	memmove(p->at + i, p->at + i + 1, (p->count - i) * sizeof *p->at);
+	memmove(p->bytes + i, p->bytes + i + 1, (p->count - i) * sizeof *p->bytes);
 }
 
 static tn_status split(const char *name, struct parts *p, struct tn_error *err)
 {
+	const char *at = name;
 	p->count = 0;
-	for (const char *at = name;; at++) {
-		if (p->count == MOST_PARTS)
+	for (const char *dot; (dot = strchr(at, '.')) != NULL; at = dot + 1) {
+		if (p->count == MOST_PARTS - 1)
 			return tn_fail(err, TN_E_LIMIT, name, "the name '%.80s...' has more than %d parts", name, (int)MOST_PARTS);
 		p->at[p->count] = at;
-		p->bytes[p->count] = strcspn(at, ".");
-		at += p->bytes[p->count++];
-		if (!*at)
-			return TN_OK;
+		p->bytes[p->count++] = (size_t)(dot - at);
 	}
+	p->at[p->count] = at;
+	p->bytes[p->count++] = strlen(at);
+	return TN_OK;
 }
 
 static tn_status join(struct tn_arena *arena, const struct parts *p, const char **out, struct tn_error *err)
@@ -63,21 +63,23 @@ static tn_status join(struct tn_arena *arena, const struct parts *p, const char 
 
 /* ---- PEFT ------------------------------------------------------------------------------------------------ */
 
+#define ROLE(name, role) { name, sizeof name - 1, role }
 static const struct {
 	const char *name;
+	size_t bytes;
 	tn_key_role role;
 } peft_roles[] = {
-	{ "lora_A", TN_KEY_A },
-	{ "lora_B", TN_KEY_B },
-	{ "lora_embedding_A", TN_KEY_EMBEDDING_A },
-	{ "lora_embedding_B", TN_KEY_EMBEDDING_B },
-	{ "lora_magnitude_vector", TN_KEY_MAGNITUDE },
-	{ "lora_diag", TN_KEY_DIAGONAL },
-	{ "lora_E", TN_KEY_DIAGONAL },
-	{ "lora_velora_embed", TN_KEY_IDLE },
-	{ "lora_monteclora_sampler", TN_KEY_IDLE },
-	{ "trainable_tokens_delta", TN_KEY_TOKENS },
-	{ "original_module", TN_KEY_IDLE },
+	ROLE("lora_A", TN_KEY_A),
+	ROLE("lora_B", TN_KEY_B),
+	ROLE("lora_embedding_A", TN_KEY_EMBEDDING_A),
+	ROLE("lora_embedding_B", TN_KEY_EMBEDDING_B),
+	ROLE("lora_magnitude_vector", TN_KEY_MAGNITUDE),
+	ROLE("lora_diag", TN_KEY_DIAGONAL),
+	ROLE("lora_E", TN_KEY_DIAGONAL),
+	ROLE("lora_velora_embed", TN_KEY_IDLE),
+	ROLE("lora_monteclora_sampler", TN_KEY_IDLE),
+	ROLE("trainable_tokens_delta", TN_KEY_TOKENS),
+	ROLE("original_module", TN_KEY_IDLE),
 };
 
 static void strip_wrappers(struct parts *p)
@@ -117,7 +119,7 @@ static int find_role(const struct parts *p, size_t *at, tn_key_role *role)
 		for (size_t j = 0; j < sizeof peft_roles / sizeof *peft_roles; j++) {
 			*role = peft_roles[j].role;
 			*at = i;
-			if (is_part(p, i, peft_roles[j].name) && tail_fits(p, i, role))
+			if (is_text(p, i, peft_roles[j].name, peft_roles[j].bytes) && tail_fits(p, i, role))
 				return 1;
 		}
 	return 0;

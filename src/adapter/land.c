@@ -76,6 +76,7 @@ tn_status tn_joint_add_target(struct tn_joint *j, const char *name, const struct
 	struct tn_target target = { .name = name, .base = base };
 	if (base)
 		TN_TRY(find_matrix_of(j, &target, err));
+	target.is_layer = base && base->rank == 2 && tn_ends_with(name, ".weight") && !strstr(name, ".experts.");
 	j->targets[j->target_count] = target;
 	*out = j->target_count++;
 	return TN_OK;

@@ -10,10 +10,15 @@
 
 /* ---- names ----------------------------------------------------------------------------------------------- */
 
+static int has_ending(const char *path, size_t n, const char *name)
+{
+	size_t m = strlen(name);
+	return n >= m && memcmp(path + n - m, name, m) == 0 && (n == m || path[n - m - 1] == '.');
+}
+
 int tn_path_has_ending(const char *path, const char *name)
 {
-	size_t n = strlen(path), m = strlen(name);
-	return n >= m && memcmp(path + n - m, name, m) == 0 && (n == m || path[n - m - 1] == '.');
+	return has_ending(path, strlen(path), name);
 }
 
 const char *tn_path_last(const char *path)
@@ -25,7 +30,7 @@ const char *tn_path_last(const char *path)
 static int is_one_of(const char *name, size_t n, const char *const *list)
 {
 	for (; *list; list++)
-		if (strlen(*list) == n && memcmp(*list, name, n) == 0)
+		if (strncmp(*list, name, n) == 0 && !(*list)[n])
 			return 1;
 	return 0;
 }
@@ -86,8 +91,9 @@ static tn_status rule_matches(const struct tn_name_rule *rule, const char *path,
 	*matched = 0;
 	if (rule->kind == TN_RULE_REGEX)
 		return tn_regex_full(rule->regex, path, matched, err);
+	size_t n = rule->count ? strlen(path) : 0;
 	for (size_t i = 0; i < rule->count && !*matched; i++)
-		*matched = tn_path_has_ending(path, rule->names[i]);
+		*matched = has_ending(path, n, rule->names[i]);
 	return TN_OK;
 }
 
@@ -135,8 +141,8 @@ tn_status tn_select_peft(const struct tn_adapter_config *c, const char *path, in
 	default:
 		break;
 	}
-	for (size_t i = 0; i < c->target.count && !*selected; i++)
-		*selected = strcmp(path, c->target.names[i]) == 0;
+	for (size_t i = 0; i < c->target.count && c->has_layers && !*selected; i++)
+		*selected = strcmp(path, c->target.names[i]) == 0; /* in full: whatever its layer */
 	if (*selected)
 		return TN_OK;
 	TN_TRY(rule_matches(&c->target, path, selected, err));

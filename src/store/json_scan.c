@@ -23,22 +23,6 @@ tn_status tn_json_fail(const struct tn_json_scan *scan, size_t at, struct tn_err
 			  scan->where, (unsigned long long)(scan->file_pos + at), detail);
 }
 
-void tn_json_skip_space(struct tn_json_scan *scan)
-{
-	while (scan->pos < scan->length) {
-		char c = scan->text[scan->pos];
-		if (c != ' ' && c != '\t' && c != '\n' && c != '\r')
-			break;
-		scan->pos++;
-	}
-}
-
-char tn_json_peek(struct tn_json_scan *scan)
-{
-	tn_json_skip_space(scan);
-	return scan->pos < scan->length ? scan->text[scan->pos] : '\0';
-}
-
 /* What stands at the position, for a message. */
 static tn_status unexpected(const struct tn_json_scan *scan, const char *expected, struct tn_error *err)
 {
@@ -228,11 +212,9 @@ tn_status tn_json_decode(const struct tn_json_scan *scan, const struct tn_json_s
 	return TN_OK;
 }
 
-int tn_json_equals(const struct tn_json_scan *scan, const struct tn_json_string *string, const char *text)
+int tn_json_equals_escaped(const struct tn_json_scan *scan, const struct tn_json_string *string, const char *text)
 {
 	size_t n = strlen(text);
-	if (!string->escaped)
-		return string->length == n && memcmp(scan->text + string->begin, text, n) == 0;
 	const char *p = scan->text + string->begin, *end = p + string->length;
 	size_t done = 0;
 	while (p < end) {
@@ -259,15 +241,16 @@ tn_status tn_json_take_u64(struct tn_json_scan *scan, uint64_t *out, struct tn_e
 	if (c < '0' || c > '9')
 		return unexpected(scan, expected, err);
 	uint64_t value = 0;
-	while (scan->pos < scan->length && scan->text[scan->pos] >= '0' && scan->text[scan->pos] <= '9') {
-		uint64_t digit = (uint64_t)(scan->text[scan->pos] - '0');
+	size_t end = at;
+	for (; end < scan->length && scan->text[end] >= '0' && scan->text[end] <= '9'; end++) {
+		uint64_t digit = (uint64_t)(scan->text[end] - '0');
 		if (__builtin_mul_overflow(value, 10u, &value) || __builtin_add_overflow(value, digit, &value))
 			return tn_json_fail(scan, at, err, "a number is larger than 2^64-1");
-		scan->pos++;
 	}
-	if (c == '0' && scan->pos - at > 1)
+	scan->pos = end;
+	if (c == '0' && end - at > 1)
 		return tn_json_fail(scan, at, err, "a number begins with 0");
-	c = scan->pos < scan->length ? scan->text[scan->pos] : '\0';
+	c = end < scan->length ? scan->text[end] : '\0';
 	if (c == '.' || c == 'e' || c == 'E')
 		return unexpected(scan, expected, err);
 	*out = value;

@@ -12,6 +12,8 @@
 #include "base/arena.h"
 #include "tenon/base.h"
 
+#include <string.h>
+
 struct tn_json_scan {
 	tn_context *ctx;        /* NULL: no heap is used, and the keys of skipped objects are not compared */
 	const char *text;       /* checked to be UTF-8 by the caller */
@@ -26,9 +28,21 @@ struct tn_json_string {
 	int escaped;
 };
 
-void tn_json_skip_space(struct tn_json_scan *scan);
+static inline void tn_json_skip_space(struct tn_json_scan *scan)
+{
+	size_t at = scan->pos;
+	while (at < scan->length && (scan->text[at] == ' ' || scan->text[at] == '\t' || scan->text[at] == '\n' || scan->text[at] == '\r'))
+		at++;
+	scan->pos = at;
+}
+
 /* The next byte that is not white space, '\0' at the end. */
-char tn_json_peek(struct tn_json_scan *scan);
+static inline char tn_json_peek(struct tn_json_scan *scan)
+{
+	tn_json_skip_space(scan);
+	return scan->pos < scan->length ? scan->text[scan->pos] : '\0';
+}
+
 /* Takes `c`, or says what stands there and that `expected` was expected. */
 tn_status tn_json_take(struct tn_json_scan *scan, char c, const char *expected, struct tn_error *err);
 /* After an element: 1 in *more when a comma was taken, 0 when `close` was. */
@@ -50,7 +64,13 @@ tn_status tn_json_decode(const struct tn_json_scan *scan, const struct tn_json_s
 tn_status tn_json_decode_any(const struct tn_json_scan *scan, const struct tn_json_string *string, struct tn_arena *arena,
 			     const char **out, size_t *length, struct tn_error *err);
 /* 1 when the decoded string equals `text`. */
-int tn_json_equals(const struct tn_json_scan *scan, const struct tn_json_string *string, const char *text);
+int tn_json_equals_escaped(const struct tn_json_scan *scan, const struct tn_json_string *string, const char *text);
+static inline int tn_json_equals(const struct tn_json_scan *scan, const struct tn_json_string *string, const char *text)
+{
+	if (string->escaped)
+		return tn_json_equals_escaped(scan, string, text);
+	return string->length == strlen(text) && memcmp(scan->text + string->begin, text, string->length) == 0;
+}
 
 /* An error at the scan's position. */
 tn_status tn_json_fail(const struct tn_json_scan *scan, size_t at, struct tn_error *err, const char *fmt, ...)

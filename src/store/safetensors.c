@@ -110,7 +110,13 @@ tn_status tn_safetensors_open(tn_context *ctx, const char *path, tn_safetensors 
 {
 	struct tn_file file;
 	TN_TRY(tn_file_open(path, &file, err));
-	return open_file(ctx, &file, NULL, file.bytes, path, 0, out, err);
+	return tn_safetensors_open_file(ctx, &file, path, out, err);
+}
+
+tn_status tn_safetensors_open_file(tn_context *ctx, struct tn_file *file, const char *path, tn_safetensors **out,
+				   struct tn_error *err)
+{
+	return open_file(ctx, file, NULL, file->bytes, path, 0, out, err);
 }
 
 tn_status tn_safetensors_open_cut(tn_context *ctx, const char *path, tn_safetensors **out, struct tn_error *err)

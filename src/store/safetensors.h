@@ -16,6 +16,9 @@ struct tn_safetensors {
 	struct tn_st_header header;
 };
 
+/* As tn_safetensors_open, of a file that is open already: it is the result's then, and closed when this fails. */
+tn_status tn_safetensors_open_file(tn_context *ctx, struct tn_file *file, const char *path, tn_safetensors **out,
+				   struct tn_error *err);
 /* As tn_safetensors_open; a file that ends with its header, because its data were used up, is opened too. */
 tn_status tn_safetensors_open_cut(tn_context *ctx, const char *path, tn_safetensors **out, struct tn_error *err);
 /* Bytes of the length word and the header. */
