@@ -14,16 +14,19 @@ struct table {
 enum { LOOKED_UP = 32 };
 
 #if defined(__AVX512BW__)
-/* The upper halves of 32 lanes, or F16. */
+/* 32 numbers in order, none of them NaN; as BF16 none is subnormal either, which the instruction takes for 0. */
 TN_INLINE ints narrow_two(floats first, floats second, tn_dtype dtype)
 {
-	const ints odd = _mm512_add_epi16(_mm512_slli_epi16(ascending_halves(), 1), _mm512_set1_epi16(1));
-	first = plain_nan(first, dtype);
-	second = plain_nan(second, dtype);
 	if (dtype == TN_F16)
 		return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtps_ph(first, _MM_FROUND_TO_NEAREST_INT)),
 					  _mm512_cvtps_ph(second, _MM_FROUND_TO_NEAREST_INT), 1);
-	return _mm512_permutex2var_epi16(to_bf16(first), odd, to_bf16(second));
+#if defined(__AVX512BF16__)
+	return (ints)_mm512_cvtne2ps_pbh(second, first);
+#else
+	const ints even = _mm512_slli_epi16(ascending_halves(), 1), one = _mm512_set1_epi16(1);
+	ints upper = _mm512_permutex2var_epi16(AS_INTS(first), _mm512_add_epi16(even, one), AS_INTS(second));
+	return round_upper(upper, _mm512_permutex2var_epi16(AS_INTS(first), even, AS_INTS(second)));
+#endif
 }
 
 TN_INLINE void look_up(unsigned char *dst, struct table t, ints codes, const int bits, int far)
@@ -49,20 +52,11 @@ TN_INLINE ints next_codes(const unsigned char *src, size_t left, const int bits)
 	return _mm512_or_si512(low, _mm512_sllv_epi16(next, _mm512_sub_epi16(_mm512_set1_epi16(16), shift)));
 }
 #else
-/* 16 numbers in order. */
-TN_INLINE ints narrow_two(floats first, floats second, tn_dtype dtype)
-{
-	first = plain_nan(first, dtype);
-	second = plain_nan(second, dtype);
-	ints a = dtype == TN_F16 ? to_f16(first) : _mm256_srli_epi32(to_bf16(first), 16);
-	ints b = dtype == TN_F16 ? to_f16(second) : _mm256_srli_epi32(to_bf16(second), 16);
-	return _mm256_permute4x64_epi64(_mm256_packus_epi32(a, b), 0xD8);
-}
-
 TN_INLINE struct table split_table(ints numbers)
 {
-	ints low = _mm256_and_si256(numbers, _mm256_set1_epi16(0xFF)), high = _mm256_srli_epi16(numbers, 8);
-	ints both = _mm256_packus_epi16(low, high);
+	const ints apart = _mm256_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15, 0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11,
+					    13, 15);
+	ints both = _mm256_shuffle_epi8(numbers, apart);
 	return (struct table){ _mm256_permute4x64_epi64(both, 0x88), _mm256_permute4x64_epi64(both, 0xDD) };
 }
 
@@ -92,7 +86,63 @@ TN_INLINE ints next_codes(const unsigned char *src, size_t left, const int bits)
 }
 #endif
 
+#define BYTES(row, part_name) ((const unsigned char *)(row)->part[TN_PART_##part_name])
+
+/* What is not finite, or too small: the plain way. */
+static void decode_rest(unsigned char *dst, const struct tn_row *in, const struct tn_recoding *how, size_t n)
+{
+	float values[128];
+	struct tn_row_out out = { { dst } };
+	TN_ISA_NAME(tn_plain_codec)(how->from->codec)->decode(values, in, how->from, n);
+	TN_ISA_NAME(tn_plain_codec)(TN_CODEC_dense)->encode(&out, values, how->to, n);
+}
+
 /* ---- affine ----------------------------------------------------------------------------------------------- */
+
+/* Groups that are looked at at once. */
+struct grids {
+	float scale[FLOATS], bias[FLOATS];
+	unsigned odd;              /* a bit for each group in which numbers may be infinite, NaN, or subnormal as BF16 */
+};
+
+TN_INLINE floats load_floats(const unsigned char *src, size_t first, size_t count, tn_dtype dtype)
+{
+	const size_t size = dtype == TN_F32 ? 4 : 2;
+	unsigned char some[FLOATS * sizeof(float)] = { 0 };
+	src += first * size;
+	if (count < FLOATS) {
+		memcpy(some, src, count * size);
+		src = some;
+	}
+	if (dtype == TN_F32)
+		return V(loadu_ps)((const float *)(const void *)src);
+#if defined(__AVX512BW__)
+	__m256i h = _mm256_loadu_si256((const __m256i *)(const void *)src);
+	return dtype == TN_F16 ? _mm512_cvtph_ps(h) : AS_FLOATS(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+#else
+	__m128i h = _mm_loadu_si128((const __m128i *)(const void *)src);
+	return dtype == TN_F16 ? _mm256_cvtph_ps(h) : AS_FLOATS(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+#endif
+}
+
+/* All that is made of numbers of these sizes is 0 or a multiple of 2^-123, and far from overflowing. */
+TN_INLINE unsigned lanes_of_other_sizes(floats x)
+{
+	floats size = V(andnot_ps)(V(set1_ps)(-0.0f), x);
+	unsigned beyond = LANES_UNLESS(size, _CMP_GE_OQ, V(set1_ps)(0x1p-100f)) | LANES_UNLESS(size, _CMP_LE_OQ, V(set1_ps)(0x1p100f));
+	return beyond & LANES_UNLESS(size, _CMP_EQ_OQ, V(setzero_ps)());
+}
+
+TN_INLINE struct grids grids_of(const struct tn_row *row, size_t first, size_t count, tn_dtype dtype)
+{
+	struct grids grids;
+	floats scale = load_floats(row->part[TN_PART_SCALES], first, count, dtype);
+	floats bias = load_floats(row->part[TN_PART_BIASES], first, count, dtype);
+	V(storeu_ps)(grids.scale, scale);
+	V(storeu_ps)(grids.bias, bias);
+	grids.odd = lanes_of_other_sizes(scale) | lanes_of_other_sizes(bias);
+	return grids;
+}
 
 /* How the values of a group are computed. */
 struct meaning {
@@ -101,48 +151,53 @@ struct meaning {
 	int like_mlx;
 };
 
+/* The product of 8 and 11 bits is exact, so that fusing it with the sum changes nothing; for F32 it is how values are defined. */
 TN_INLINE floats value_of(floats codes, struct meaning m)
 {
 	if (m.like_mlx)
 		return round_floats(V(add_ps)(round_floats(V(mul_ps)(codes, m.scale), m.dtype), m.bias), m.dtype);
-	if (m.dtype == TN_F32)
-		return V(fmadd_ps)(codes, m.scale, m.bias);
-	return V(add_ps)(V(mul_ps)(codes, m.scale), m.bias);
+	return V(fmadd_ps)(codes, m.scale, m.bias);
 }
 
-/* Codes from `first` on, again and again where there are fewer than lanes: what stands above a code is part of the index. */
-TN_INLINE floats codes_from(int first, const int bits)
+/* Every `step`th code from `first` on, again and again where there are fewer than lanes: what stands above a code is part of the
+ * index. */
+TN_INLINE floats codes_from(int first, const int step, const int bits)
 {
-	ints code = V(cvtps_epi32)(ascending_floats());
+	ints code = V(cvtps_epi32)(V(mul_ps)(ascending_floats(), V(set1_ps)((float)step)));
 	return V(cvtepi32_ps)(VI(and)(V(add_epi32)(code, V(set1_epi32)(first)), V(set1_epi32)((1 << bits) - 1)));
 }
 
 TN_INLINE struct table affine_table(struct meaning m, const int bits, tn_dtype to)
 {
-	floats first = value_of(codes_from(0, bits), m);
 #if defined(__AVX512BW__)
 	struct table t;
-	t.a = t.b = narrow_two(first, bits < 5 ? first : value_of(codes_from(16, bits), m), to);
+	floats first = value_of(codes_from(0, 1, bits), m);
+	t.a = t.b = narrow_two(first, bits < 5 ? first : value_of(codes_from(16, 1, bits), m), to);
 	if (bits == 6)
-		t.b = narrow_two(value_of(codes_from(32, bits), m), value_of(codes_from(48, bits), m), to);
+		t.b = narrow_two(value_of(codes_from(32, 1, bits), m), value_of(codes_from(48, 1, bits), m), to);
 	return t;
 #else
-	return split_table(narrow_two(first, value_of(codes_from(8, bits), m), to));
+	return split_table(narrow_pairs(value_of(codes_from(0, 2, bits), m), value_of(codes_from(1, 2, bits), m), to));
 #endif
 }
 
-/* Pairs of codes in lanes of 32 bits: 8 bits of each. */
-TN_INLINE ints next_pairs(const unsigned char *src, size_t left, const int bits)
+/* The next HALVES values of codes that are too wide for a table. */
+TN_INLINE ints next_values(const unsigned char *src, size_t left, struct meaning m, const int bits, tn_dtype to)
 {
 #if defined(__AVX512BW__)
+	const __m128i *codes = (const __m128i *)(const void *)src;
 	(void)left;
 	(void)bits;
-	return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)src));
+	return narrow_two(value_of(V(cvtepi32_ps)(_mm512_cvtepu8_epi32(_mm_loadu_si128(codes))), m),
+			  value_of(V(cvtepi32_ps)(_mm512_cvtepu8_epi32(_mm_loadu_si128(codes + 1))), m), to);
 #else
-	if (bits == 8)
-		return _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)src));
+	__m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)src);
 	size_t step = (size_t)bits;
-	return _mm256_cvtepu16_epi32(_mm_unpacklo_epi64(unpack_8(src, left, bits), unpack_8(src + step, left - step, bits)));
+	if (bits != 8)
+		bytes = _mm_unpacklo_epi64(unpack_8(src, left, bits), unpack_8(src + step, left - step, bits));
+	ints pairs = _mm256_cvtepu16_epi32(bytes);
+	return narrow_pairs(value_of(V(cvtepi32_ps)(VI(and)(pairs, V(set1_epi32)(0xFF))), m),
+			    value_of(V(cvtepi32_ps)(V(srli_epi32)(pairs, 8)), m), to);
 #endif
 }
 
@@ -153,10 +208,7 @@ TN_INLINE void decode_group(unsigned char *dst, const unsigned char *src, size_t
 	if (is_wide) {
 		for (size_t i = 0; i < group; i += HALVES) {
 			size_t at = i / 8 * (size_t)bits;
-			ints pairs = next_pairs(src + at, left - at, bits);
-			floats low = V(cvtepi32_ps)(VI(and)(pairs, V(set1_epi32)(0xFF)));
-			floats high = V(cvtepi32_ps)(V(srli_epi32)(pairs, 8));
-			store_ints(dst + 2 * i, narrow_pairs(value_of(low, m), value_of(high, m), to), far);
+			store_ints(dst + 2 * i, next_values(src + at, left - at, m, bits, to), far);
 		}
 		return;
 	}
@@ -167,137 +219,237 @@ TN_INLINE void decode_group(unsigned char *dst, const unsigned char *src, size_t
 	}
 }
 
-TN_INLINE void decode_affine(unsigned char *dst, const struct tn_row *row, const struct tn_recoding *how, const int bits, tn_dtype from,
-			     tn_dtype to, int far)
+static void decode_odd_affine(unsigned char *dst, const struct tn_row *row, const struct tn_recoding *how)
 {
-	const unsigned char *src = row->part[TN_PART_WEIGHT];
-	const size_t group = how->from->group, bytes = group / 8 * (size_t)bits;
-	size_t left = how->cols / 8 * (size_t)bits;
-	for (size_t g = 0; g < how->cols / group; g++, dst += 2 * group, src += bytes, left -= bytes) {
-		float scale = load_as(row->part[TN_PART_SCALES], g, from), bias = load_as(row->part[TN_PART_BIASES], g, from);
-		decode_group(dst, src, left, (struct meaning){ V(set1_ps)(scale), V(set1_ps)(bias), from, how->from->like_mlx },
-			     group, bits, to, far);
+	const struct tn_format *f = how->from;
+	const size_t group = f->group, groups = how->cols / group, size = f->dtype == TN_F32 ? 4 : 2;
+	for (size_t first = 0; first < groups; first += FLOATS) {
+		unsigned odd = grids_of(row, first, groups - first < FLOATS ? groups - first : FLOATS, f->dtype).odd;
+		for (size_t g = first; odd; g++, odd >>= 1)
+			if (odd & 1)
+				decode_rest(dst + 2 * g * group, &(struct tn_row){ { BYTES(row, WEIGHT) + g * group / 8 * f->bits,
+					    BYTES(row, SCALES) + g * size, BYTES(row, BIASES) + g * size } }, how, group);
 	}
+}
+
+/* All groups as if none were odd, for calls in a loop cost it its constants. Returns 1 when some are. */
+TN_INLINE int decode_affine(unsigned char *dst, const struct tn_row *row, const struct tn_recoding *how, const int bits, tn_dtype from,
+			    tn_dtype to, int far)
+{
+	const unsigned char *src = BYTES(row, WEIGHT);
+	const size_t group = how->from->group, groups = how->cols / group, bytes = group / 8 * (size_t)bits;
+	size_t left = groups * bytes;
+	unsigned odd = 0;
+	for (size_t first = 0; first < groups; first += FLOATS) {
+		size_t count = groups - first < FLOATS ? groups - first : FLOATS;
+		struct grids grids = grids_of(row, first, count, from);
+		odd |= grids.odd;
+		for (size_t g = 0; g < count; g++, dst += 2 * group, src += bytes, left -= bytes) {
+			struct meaning m = { V(set1_ps)(grids.scale[g]), V(set1_ps)(grids.bias[g]), from, how->from->like_mlx };
+			decode_group(dst, src, left, m, group, bits, to, far);
+		}
+	}
+	return odd != 0;
 }
 
 TN_INLINE void decode_affine_to(unsigned char *dst, const struct tn_row *row, const struct tn_recoding *how, const int bits, int far)
 {
 	tn_dtype from = how->from->dtype, to = how->to->dtype;
+	int odd;
 	if (from == TN_BF16 && to == TN_BF16 && far)
-		decode_affine(dst, row, how, bits, TN_BF16, TN_BF16, 1);
+		odd = decode_affine(dst, row, how, bits, TN_BF16, TN_BF16, 1);
 	else if (from == TN_BF16 && to == TN_BF16)
-		decode_affine(dst, row, how, bits, TN_BF16, TN_BF16, 0);
+		odd = decode_affine(dst, row, how, bits, TN_BF16, TN_BF16, 0);
 	else if (from == TN_F16 && to == TN_F16)
-		decode_affine(dst, row, how, bits, TN_F16, TN_F16, far);
+		odd = decode_affine(dst, row, how, bits, TN_F16, TN_F16, far);
 	else
-		decode_affine(dst, row, how, bits, from, to, far);
+		odd = decode_affine(dst, row, how, bits, from, to, far);
+	if (odd)
+		decode_odd_affine(dst, row, how);
 }
 
 /* ---- E2M1 ------------------------------------------------------------------------------------------------- */
 
-/* Every product with a scale that is a power of two, or E4M3, is a BF16 number, so its bits are the upper half of the float32. */
-static const float e2m1_values[16] = { 0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6 };
+/* Every product with a scale that is a power of two, or E4M3, is a BF16 number. Those with two scales a and 3/2 a, by their bits,
+ * in the order of codes; `as` says what of them. */
+#define HALF_NUMBERS(as, sign, a, b) \
+	as((sign) + (a) - 128), as((sign) + (a)), as((sign) + (b)), as((sign) + (a) + 128), as((sign) + (b) + 128), \
+		as((sign) + (a) + 256), as((sign) + (b) + 256)
+#define NUMBERS(as, a, b) as(0), HALF_NUMBERS(as, 0, a, b), as(0x8000), HALF_NUMBERS(as, 0x8000, a, b)
+#define IN_WHOLE(number) (uint16_t)(number)
+#define LOWER(number) (unsigned char)((number) & 0xFF)
+#define UPPER(number) (unsigned char)((number) >> 8)
 
 #if defined(__AVX512BW__)
-/* The 32 codes of one scale, or 16 of each of two. */
-TN_INLINE void decode_e2m1_32(unsigned char *dst, const unsigned char *src, float first, float second, const int scales, int far)
-{
-	const floats values = V(loadu_ps)(e2m1_values);
-	const ints odd = _mm512_add_epi16(_mm512_slli_epi16(ascending_halves(), 1), _mm512_set1_epi16(1));
-	const ints upper = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(16), 1);
-	floats a = V(mul_ps)(values, V(set1_ps)(first)), b = scales == 1 ? a : V(mul_ps)(values, V(set1_ps)(second));
-	ints codes = next_codes(src, 16, 4);
-	if (scales == 2) /* (codes & 15) | upper */
-		codes = _mm512_ternarylogic_epi32(codes, _mm512_set1_epi16(15), upper, 0xEA);
-	store_ints(dst, _mm512_permutexvar_epi16(codes, _mm512_permutex2var_epi16(AS_INTS(a), odd, AS_INTS(b))), far);
-}
+typedef uint16_t numbers_of_scale[16];
+#define BY_SCALE(a, b) { NUMBERS(IN_WHOLE, a, b) }
+#define NO_NUMBERS { 0, 0, 0, 0, 0, 0, 0, 0, 0x8000, 0x8000, 0x8000, 0x8000, 0x8000, 0x8000, 0x8000, 0x8000 }
 #else
-TN_INLINE struct table e2m1_table(float scale)
+typedef unsigned char numbers_of_scale[32]; /* the lower bytes, and then the upper ones */
+#define BY_SCALE(a, b) { NUMBERS(LOWER, a, b), NUMBERS(UPPER, a, b) }
+#define NO_NUMBERS { [24] = 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80 }
+#endif
+
+/* Eight scales E4M3 of one exponent, which is 2^(power - 127); those of the exponent 0 are subnormal. */
+#define EIGHT_SCALES(power) \
+	BY_SCALE(128 * (power), 128 * (power) + 64), BY_SCALE(128 * (power) + 16, 128 * (power) + 88), \
+		BY_SCALE(128 * (power) + 32, 128 * (power) + 112), BY_SCALE(128 * (power) + 48, 128 * (power) + 132), \
+		BY_SCALE(128 * (power) + 64, 128 * (power) + 144), BY_SCALE(128 * (power) + 80, 128 * (power) + 156), \
+		BY_SCALE(128 * (power) + 96, 128 * (power) + 168), BY_SCALE(128 * (power) + 112, 128 * (power) + 180)
+
+static const numbers_of_scale numbers_of_e4m3[128] = {
+	NO_NUMBERS,
+	BY_SCALE(0x3B00, 0x3B40), BY_SCALE(0x3B80, 0x3BC0), BY_SCALE(0x3BC0, 0x3C10), BY_SCALE(0x3C00, 0x3C40),
+	BY_SCALE(0x3C20, 0x3C70), BY_SCALE(0x3C40, 0x3C90), BY_SCALE(0x3C60, 0x3CA8),
+	EIGHT_SCALES(121), EIGHT_SCALES(122), EIGHT_SCALES(123), EIGHT_SCALES(124), EIGHT_SCALES(125), EIGHT_SCALES(126),
+	EIGHT_SCALES(127), EIGHT_SCALES(128), EIGHT_SCALES(129), EIGHT_SCALES(130), EIGHT_SCALES(131), EIGHT_SCALES(132),
+	EIGHT_SCALES(133), EIGHT_SCALES(134), EIGHT_SCALES(135)
+};
+
+/* Scales E8M0 with an even and an odd exponent; half of the others' distance in exponents is added to the upper bytes. */
+#define NEAR_ONE 126
+static const numbers_of_scale numbers_of_e8m0[2] = { BY_SCALE(128 * 126, 128 * 126 + 64), BY_SCALE(128 * 127, 128 * 127 + 64) };
+
+#if defined(__AVX512BW__)
+TN_INLINE ints load_numbers(const numbers_of_scale *first, const numbers_of_scale *second)
 {
-	ints a = AS_INTS(V(mul_ps)(V(loadu_ps)(e2m1_values), V(set1_ps)(scale)));
-	ints b = VI(xor)(a, V(set1_epi32)((int)0x80000000u));
-	ints numbers = _mm256_packus_epi32(_mm256_srli_epi32(a, 16), _mm256_srli_epi32(b, 16));
-	return split_table(_mm256_permute4x64_epi64(numbers, 0xD8));
+	ints a = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)first));
+	return _mm512_inserti64x4(a, _mm256_loadu_si256((const __m256i *)(const void *)second), 1);
 }
 
-TN_INLINE void decode_e2m1_32(unsigned char *dst, const unsigned char *src, float first, float second, const int scales, int far)
+/* 16 codes with each of two scales. */
+TN_INLINE void decode_nvfp4_32(unsigned char *dst, const unsigned char *src, const unsigned char scale[2], int far)
+{
+	const ints upper = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(16), 1);
+	/* (codes & 15) | upper */
+	ints codes = _mm512_ternarylogic_epi32(next_codes(src, 16, 4), _mm512_set1_epi16(15), upper, 0xEA);
+	store_ints(dst, _mm512_permutexvar_epi16(codes, load_numbers(&numbers_of_e4m3[scale[0]], &numbers_of_e4m3[scale[1]])), far);
+}
+
+TN_INLINE void decode_mxfp4_32(unsigned char *dst, const unsigned char *src, unsigned char scale, int far)
+{
+	const numbers_of_scale *numbers = &numbers_of_e8m0[(scale - NEAR_ONE) & 1];
+	ints t = load_numbers(numbers, numbers), power = _mm512_set1_epi16((short)(((scale - NEAR_ONE) >> 1) * 256));
+	t = _mm512_mask_add_epi16(t, 0xFEFEFEFE, t, power);
+	store_ints(dst, _mm512_permutexvar_epi16(next_codes(src, 16, 4), t), far);
+}
+#else
+TN_INLINE struct table load_numbers(const numbers_of_scale *numbers)
+{
+	const __m128i *at = (const __m128i *)(const void *)numbers;
+	return (struct table){ _mm256_broadcastsi128_si256(_mm_loadu_si128(at)), _mm256_broadcastsi128_si256(_mm_loadu_si128(at + 1)) };
+}
+
+TN_INLINE void decode_nvfp4_32(unsigned char *dst, const unsigned char *src, const unsigned char scale[2], int far)
 {
 	ints codes = next_codes(src, 16, 4);
-	struct table t = e2m1_table(first);
-	if (scales == 1) {
-		look_up(dst, t, codes, 4, far);
-		return;
-	}
-	struct table u = e2m1_table(second);
+	struct table t = load_numbers(&numbers_of_e4m3[scale[0]]), u = load_numbers(&numbers_of_e4m3[scale[1]]);
 	/* codes 0 to 15 are the lower quarters of the halves */
 	store_ints(dst, _mm256_unpacklo_epi8(_mm256_shuffle_epi8(t.a, codes), _mm256_shuffle_epi8(t.b, codes)), far);
 	store_ints(dst + 32, _mm256_unpackhi_epi8(_mm256_shuffle_epi8(u.a, codes), _mm256_shuffle_epi8(u.b, codes)), far);
 }
+
+TN_INLINE void decode_mxfp4_32(unsigned char *dst, const unsigned char *src, unsigned char scale, int far)
+{
+	const ints not_zero = _mm256_set1_epi64x((long long)0xFFFFFFFFFFFFFF00u);
+	struct table t = load_numbers(&numbers_of_e8m0[(scale - NEAR_ONE) & 1]);
+	ints power = _mm256_set1_epi8((char)((scale - NEAR_ONE) >> 1));
+	t.b = _mm256_add_epi8(t.b, _mm256_and_si256(power, not_zero));
+	look_up(dst, t, next_codes(src, 16, 4), 4, far);
+}
 #endif
-
-TN_INLINE float element_scale(unsigned char byte, const int scales)
-{
-	return scales == 1 ? e8m0_decode(byte) : e4m3_value(byte);
-}
-
-/* What is not finite, and half a pair of groups: the plain way. */
-static void decode_rest(unsigned char *dst, const unsigned char *src, const unsigned char *scale, const struct tn_recoding *how, size_t n)
-{
-	float values[32];
-	struct tn_row in = { { src, scale } };
-	struct tn_row_out out = { { dst } };
-	TN_ISA_NAME(tn_plain_codec)(how->from->codec)->decode(values, &in, how->from, n);
-	TN_ISA_NAME(tn_plain_codec)(TN_CODEC_dense)->encode(&out, values, how->to, n);
-}
-
-TN_INLINE void decode_e2m1(unsigned char *dst, const struct tn_row *row, const struct tn_recoding *how, const int scales, int far)
-{
-	const unsigned char *src = row->part[TN_PART_WEIGHT], *scale = row->part[TN_PART_SCALES];
-	size_t n = how->cols / 32;
-	for (size_t i = 0; i < n; i++, dst += 64, src += 16, scale += scales) {
-		if (scales == 1 ? *scale == 0xFF : (scale[0] & 0x7F) == 0x7F || (scale[1] & 0x7F) == 0x7F)
-			decode_rest(dst, src, scale, how, 32);
-		else
-			decode_e2m1_32(dst, src, element_scale(scale[0], scales), scales == 2 ? element_scale(scale[1], 2) : 0, scales,
-				       far);
-	}
-	if (how->cols % 32)
-		decode_rest(dst, src, scale, how, 16);
-}
 
 /* ---- E4M3 ------------------------------------------------------------------------------------------------- */
 
-TN_INLINE ints bytes_as_halves(const unsigned char *src)
+/* 1 when among 32 bytes there are subnormal numbers, zeros or NaN. */
+TN_INLINE int has_odd_e4m3(const unsigned char *src)
+{
+	__m256i bytes = _mm256_loadu_si256((const __m256i *)(const void *)src), exponent = _mm256_set1_epi8(0x78);
+	__m256i nan = _mm256_cmpeq_epi8(_mm256_or_si256(bytes, _mm256_set1_epi8((char)0x80)), _mm256_set1_epi8((char)0xFF));
+	__m256i small = _mm256_cmpeq_epi8(_mm256_and_si256(bytes, exponent), _mm256_setzero_si256());
+	return _mm256_movemask_epi8(_mm256_or_si256(nan, small)) != 0;
+}
+
+/* Numbers of either sign, in lanes of 16 bits. */
+TN_INLINE ints load_signed(const unsigned char *src)
 {
 #if defined(__AVX512BW__)
-	return _mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)src));
+	return _mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)src));
 #else
-	return _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)(const void *)src));
+	return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)src));
 #endif
 }
 
-/* A group whose numbers are neither subnormal nor infinite as BF16: `exponent` is that of the scale. */
-TN_INLINE void decode_e4m3_group(unsigned char *dst, const unsigned char *src, int exponent, int far)
+/* Zeros and subnormal numbers have a table, NaN a number of its own. */
+TN_INLINE ints odd_e4m3(ints bytes, ints moved)
 {
-	const ints moved = V(set1_epi16)((short)(exponent * 128)), zero = VI(setzero)();
-	for (int i = 0; i < 32; i += HALVES) {
-		ints bytes = bytes_as_halves(src + i), m = VI(and)(bytes, V(set1_epi16)(0x7F));
-		ints sign = V(slli_epi16)(VI(xor)(bytes, m), 8);
-		ints number = where_greater(m, zero, V(add_epi16)(bf16_of_e4m3(m), moved), zero);
-		number = VI(or)(number, sign);
-		number = where_greater(m, V(set1_epi16)(0x7E), V(set1_epi16)(0x7FC0), number);
-		store_ints(dst + 2 * i, number, far);
-	}
+	ints m = VI(and)(bytes, V(set1_epi16)(0x7F)), sign = VI(and)(bytes, V(set1_epi16)((short)0x8000)), zero = VI(setzero)();
+	ints number = where_greater(m, zero, V(add_epi16)(bf16_of_e4m3(m), moved), zero);
+	return where_greater(m, V(set1_epi16)(0x7E), V(set1_epi16)(0x7FC0), VI(or)(number, sign));
 }
 
-TN_INLINE void decode_e4m3(unsigned char *dst, const struct tn_row *row, const struct tn_recoding *how, int far)
+/* The 32 numbers of one scale, which `moved` adds to their exponents; none is subnormal or infinite as BF16. */
+TN_INLINE void decode_mxfp8_32(unsigned char *dst, const unsigned char *src, unsigned char scale, int far)
 {
-	const unsigned char *src = row->part[TN_PART_WEIGHT], *scale = row->part[TN_PART_SCALES];
-	for (size_t g = 0; g < how->cols / 32; g++, dst += 64, src += 32)
-		if (scale[g] >= 16 && scale[g] < 240)
-			decode_e4m3_group(dst, src, scale[g] - 127, far);
+	const ints kept = V(set1_epi16)((short)0x87F0), normal = V(set1_epi16)(120 * 128);
+	const ints moved = V(set1_epi16)((short)((scale - 127) * 128)), all = V(add_epi16)(moved, normal);
+	if (has_odd_e4m3(src)) {
+		for (int i = 0; i < 32; i += HALVES)
+			store_ints(dst + 2 * i, odd_e4m3(load_signed(src + i), moved), far);
+		return;
+	}
+	for (int i = 0; i < 32; i += HALVES)
+		store_ints(dst + 2 * i, V(add_epi16)(VI(and)(V(slli_epi16)(load_signed(src + i), 4), kept), all), far);
+}
+
+/* ---- rows of floats --------------------------------------------------------------------------------------- */
+
+/* Scales with which some numbers are not finite, or smaller than BF16 has them without loss of bits, and negative ones. */
+TN_INLINE int is_odd_scale(unsigned char scale, const enum tn_codec_id codec)
+{
+	if (codec == TN_CODEC_nvfp4)
+		return scale >= 0x7F;
+	return codec == TN_CODEC_mxfp4 ? scale < 2 || scale >= 252 : scale < 16 || scale >= 240;
+}
+
+static void decode_odd_floats(unsigned char *dst, const struct tn_row *row, const struct tn_recoding *how)
+{
+	const enum tn_codec_id codec = how->from->codec;
+	const size_t group = codec == TN_CODEC_nvfp4 ? 16 : 32, bytes = codec == TN_CODEC_mxfp8 ? group : group / 2;
+	const size_t pairs = how->cols / 32 * 32;
+	for (size_t g = 0; g < how->cols / group; g++)
+		if (is_odd_scale(BYTES(row, SCALES)[g], codec) || g * group >= pairs)
+			decode_rest(dst + 2 * g * group, &(struct tn_row){ { BYTES(row, WEIGHT) + g * bytes, BYTES(row, SCALES) + g } },
+				    how, group);
+}
+
+/* Whole 32 numbers. Returns 1 when some have an odd scale. */
+TN_INLINE int decode_floats(unsigned char *dst, const struct tn_row *row, size_t cols, const enum tn_codec_id codec, int far)
+{
+	const unsigned char *src = BYTES(row, WEIGHT), *scale = BYTES(row, SCALES);
+	int odd = 0;
+	for (size_t i = 0; i < cols / 32; i++) {
+		if (codec == TN_CODEC_nvfp4) {
+			unsigned char both[2] = { scale[2 * i] & 0x7F, scale[2 * i + 1] & 0x7F };
+			odd |= is_odd_scale(scale[2 * i], codec) | is_odd_scale(scale[2 * i + 1], codec);
+			decode_nvfp4_32(dst + 64 * i, src + 16 * i, both, far);
+			continue;
+		}
+		odd |= is_odd_scale(scale[i], codec);
+		if (codec == TN_CODEC_mxfp4)
+			decode_mxfp4_32(dst + 64 * i, src + 16 * i, scale[i], far);
 		else
-			decode_rest(dst, src, scale + g, how, 32);
+			decode_mxfp8_32(dst + 64 * i, src + 32 * i, scale[i], far);
+	}
+	return odd;
+}
+
+TN_INLINE void decode_floats_to(unsigned char *dst, const struct tn_row *row, const struct tn_recoding *how, const enum tn_codec_id codec,
+				int far)
+{
+	int odd = far ? decode_floats(dst, row, how->cols, codec, 1) : decode_floats(dst, row, how->cols, codec, 0);
+	if (odd || how->cols % 32)
+		decode_odd_floats(dst, row, how);
 }
 
 /* ---- rows ------------------------------------------------------------------------------------------------- */
@@ -326,10 +478,10 @@ void TN_ISA_NAME(tn_x86_decode_halves)(unsigned char *dst, const struct tn_row *
 	case 8: decode_affine_to(dst, row, how, 8, far); break;
 	default:
 		if (how->from->codec == TN_CODEC_mxfp8)
-			decode_e4m3(dst, row, how, far);
+			decode_floats_to(dst, row, how, TN_CODEC_mxfp8, far);
 		else if (how->from->codec == TN_CODEC_mxfp4)
-			decode_e2m1(dst, row, how, 1, far);
+			decode_floats_to(dst, row, how, TN_CODEC_mxfp4, far);
 		else
-			decode_e2m1(dst, row, how, 2, far);
+			decode_floats_to(dst, row, how, TN_CODEC_nvfp4, far);
 	}
 }

@@ -65,15 +65,13 @@ TN_INLINE void range_of(const unsigned char *src, size_t group, uint16_t *lo, ui
 	*hi = greatest_half(most);
 }
 
-/* yes in the lanes where a predicate b holds, else no. A bit for each lane where it does not hold. */
+/* yes in the lanes where a predicate b holds, else no. */
 #if defined(__AVX512BW__)
 #define CHOOSE(no, yes, a, b, predicate) _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, predicate), no, yes)
-#define LANES_UNLESS(a, predicate, b) ((unsigned)(uint16_t)~_mm512_cmp_ps_mask(a, b, predicate))
 #define ROUND_EVEN(x) _mm512_roundscale_ps(x, _MM_FROUND_CUR_DIRECTION)
 #define WIDEN(p) _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
 #else
 #define CHOOSE(no, yes, a, b, predicate) _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, predicate))
-#define LANES_UNLESS(a, predicate, b) ((unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a, b, predicate)) ^ 0xFFu)
 #define ROUND_EVEN(x) _mm256_round_ps(x, _MM_FROUND_CUR_DIRECTION)
 #define WIDEN(p) _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 #endif

@@ -59,20 +59,33 @@ TN_INLINE ints to_f16(floats x)
 #endif
 }
 
-/* The upper halves of `high` over the upper halves of `low`. */
-TN_INLINE ints upper_halves(ints low, ints high)
+/* The upper halves of floats rounded to BF16, by the carry out of the lower halves. None is NaN. */
+TN_INLINE ints round_upper(ints upper, ints lower)
 {
-	return VI(or)(V(srli_epi32)(low, 16), VI(and)(high, V(set1_epi32)((int)0xFFFF0000u)));
+	ints half = VI(or)(VI(and)(upper, V(set1_epi16)(1)), V(set1_epi16)(0x7FFE));
+	return V(add_epi16)(upper, V(srli_epi16)(V(avg_epu16)(lower, half), 15));
 }
 
-/* Rounded to the dtype: even elements in `low`, odd ones in `high`. */
+/* Even elements in `low`, odd ones in `high`. */
+TN_INLINE ints bf16_pairs(floats low, floats high)
+{
+	ints a = AS_INTS(low), b = AS_INTS(high);
+#if defined(__AVX512BW__)
+	ints upper = _mm512_mask_blend_epi16(0xAAAAAAAA, _mm512_srli_epi32(a, 16), b);
+	ints lower = _mm512_mask_blend_epi16(0xAAAAAAAA, a, _mm512_slli_epi32(b, 16));
+#else
+	ints upper = _mm256_blend_epi16(_mm256_srli_epi32(a, 16), b, 0xAA);
+	ints lower = _mm256_blend_epi16(a, _mm256_slli_epi32(b, 16), 0xAA);
+#endif
+	return round_upper(upper, lower);
+}
+
+/* Rounded to the dtype: even elements in `low`, odd ones in `high`, none of them NaN. */
 TN_INLINE ints narrow_pairs(floats low, floats high, tn_dtype dtype)
 {
-	low = plain_nan(low, dtype);
-	high = plain_nan(high, dtype);
 	if (dtype == TN_F16)
 		return VI(or)(to_f16(low), V(slli_epi32)(to_f16(high), 16));
-	return upper_halves(to_bf16(low), to_bf16(high));
+	return bf16_pairs(low, high);
 }
 
 /* Rounded to the dtype and back. */
@@ -117,6 +130,13 @@ TN_INLINE ints load_ints(const void *p)
 {
 	return VI(loadu)((const ints *)p);
 }
+
+/* A bit for each lane where a predicate b does not hold. */
+#if defined(__AVX512BW__)
+#define LANES_UNLESS(a, predicate, b) ((unsigned)(uint16_t)~_mm512_cmp_ps_mask(a, b, predicate))
+#else
+#define LANES_UNLESS(a, predicate, b) ((unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a, b, predicate)) ^ 0xFFu)
+#endif
 
 /* Past the caches where that is asked for, which needs alignment to the vector. */
 TN_INLINE void store_ints(void *p, ints v, int far)
