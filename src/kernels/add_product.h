@@ -8,6 +8,7 @@
 #ifndef TN_ADD_PRODUCT_H
 #define TN_ADD_PRODUCT_H
 
+#include "kernels/isa_build.h"
 #include "kernels/quant.h"
 
 /* A panel of columns, and the length of the longest. */
@@ -166,5 +167,9 @@ __attribute__((noinline, unused)) static int settle(const struct settled_row *ro
 	}
 	return bad;
 }
+
+/* By vectors (vector/add_tiles.c). */
+int TN_ISA_NAME(tn_vector_add_product)(void *dst, size_t dst_stride, const void *src, size_t src_stride,
+				       const struct tn_add_product *p, void *scratch);
 
 #endif

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/add_product.h"
 #include "kernels/arm/override_arm.h"
 #include "kernels/vector/dots.h"
 
@@ -22,6 +23,7 @@ static void override_codecs(struct tn_kernels *k)
 void TN_ISA_NAME(tn_kernels_override)(struct tn_kernels *k)
 {
 	override_codecs(k);
+	k->add_product = TN_ISA_NAME(tn_vector_add_product);
 	k->product_bytes = TN_ISA_NAME(tn_arm_product_bytes);
 	k->product_prepare = TN_ISA_NAME(tn_arm_product_prepare);
 	k->product_scratch_bytes = TN_ISA_NAME(tn_arm_product_scratch);

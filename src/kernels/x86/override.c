@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "kernels/add_product.h"
 #include "kernels/x86/codec_x86.h"
 #include "kernels/x86/product_x86.h"
 
@@ -35,7 +36,7 @@ void TN_ISA_NAME(tn_kernels_override)(struct tn_kernels *k)
 {
 	override_codecs(k);
 	k->recode_rows = TN_ISA_NAME(tn_x86_recode_rows);
-	k->add_product = TN_ISA_NAME(tn_x86_add_product);
+	k->add_product = TN_ISA_NAME(tn_vector_add_product);
 	k->product_bytes = TN_ISA_NAME(tn_x86_product_bytes);
 	k->product_prepare = TN_ISA_NAME(tn_x86_product_prepare);
 	k->product_scratch_bytes = TN_ISA_NAME(tn_x86_product_scratch);

@@ -7,9 +7,6 @@
 
 #include <immintrin.h>
 
-int TN_ISA_NAME(tn_x86_add_product)(void *dst, size_t dst_stride, const void *src, size_t src_stride,
-				    const struct tn_add_product *p, void *scratch);
-
 /* decode of any codec (decode.c). */
 void TN_ISA_NAME(tn_x86_decode)(float *dst, const struct tn_row *row, const struct tn_format *format, size_t cols);
 

@@ -4,149 +4,18 @@
  * The same bits as the portable one: multiplications and additions are fused only where the products are exact, and
  * vdpbf16ps adds the odd product first and then the even one, each rounded. */
 #include "kernels/add_product.h"
-#include "kernels/x86/override.h"
+
+#if defined(__x86_64__)
+#include "kernels/x86/tiles_x86.h"
+#else
+#include "kernels/arm/tiles_arm.h"
+#endif
 
 enum {
 	TILE_ROWS = 4,
 	AHEAD = 4,             /* rows of the source that are asked for into the second cache */
 	STREAM_FROM = 1 << 20  /* bytes that are written past the caches */
 };
-
-/* ---- vectors --------------------------------------------------------------------------------------------- */
-
-/* A `pair` is the 16-bit form of two vectors. */
-#if defined(__AVX512F__)
-enum { LANES = 16, VECTORS = 2 };
-typedef __m512 vec;
-typedef __m512i pair;
-#define ZERO() _mm512_setzero_ps()
-#define SPREAD(x) _mm512_set1_ps(x)
-#define LOAD(p) _mm512_loadu_ps(p)
-#define STORE(p, v) _mm512_storeu_ps(p, v)
-#define ADD(a, b) _mm512_add_ps(a, b)
-#define SUB(a, b) _mm512_sub_ps(a, b)
-#define MUL(a, b) _mm512_mul_ps(a, b)
-#define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
-#define LOAD_HALVES(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
-#define STORE_PAIR(p, v) _mm512_storeu_si512(p, v)
-#define SPREAD_HALF(x) _mm512_set1_epi16((short)(x))
-
-TN_INLINE vec widen_halves(__m256i h, tn_dtype dtype)
-{
-	if (dtype == TN_F16)
-		return _mm512_cvtph_ps(h);
-	return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
-}
-
-#if !defined(__AVX512BF16__)
-/* NaN comes out as something that is not finite, or by overflow as zero: settle() looks at either. */
-TN_INLINE __m256i narrow_bf16(vec v)
-{
-	__m512i u = _mm512_castps_si512(v), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-	return _mm512_cvtepi32_epi16(
-		_mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF))), 16));
-}
-#endif
-
-TN_INLINE pair narrow_pair(vec low, vec high, tn_dtype dtype)
-{
-	if (dtype == TN_F16)
-		return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtps_ph(low, _MM_FROUND_TO_NEAREST_INT)),
-					  _mm512_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT), 1);
-#if defined(__AVX512BF16__)
-	return (pair)_mm512_cvtne2ps_pbh(high, low);
-#else
-	return _mm512_inserti64x4(_mm512_castsi256_si512(narrow_bf16(low)), narrow_bf16(high), 1);
-#endif
-}
-
-TN_INLINE pair doubled_less(pair h, pair less)
-{
-	return _mm512_sub_epi16(_mm512_add_epi16(h, h), less);
-}
-
-/* A bit for each number of h, doubled and less `less`, that is at least `least`, but for those where low and high are the same
- * and h is neither zero nor, with half of `infinite` and more, not finite. */
-TN_INLINE uint64_t undecided(pair h, pair less, pair least, pair low, pair high, unsigned infinite)
-{
-	__mmask32 from = _mm512_cmpge_epu16_mask(doubled_less(h, less), least);
-	__mmask32 usual = _mm512_cmplt_epu16_mask(doubled_less(h, SPREAD_HALF(1)), SPREAD_HALF(infinite - 1));
-	return from & ~_mm512_mask_cmpeq_epi16_mask(usual, low, high);
-}
-
-#define LOAD_PAIR(p) _mm512_loadu_si512(p)
-#define LARGER_HALVES(a, b) _mm512_max_epu16(a, b)
-#define ANY_FROM(h, least) (_mm512_cmpge_epu16_mask(h, least) != 0)
-#define STREAM_PAIR(p, v) _mm512_stream_si512((void *)(p), v)
-#else
-enum { LANES = 8, VECTORS = 2 };
-typedef __m256 vec;
-typedef __m256i pair;
-#define ZERO() _mm256_setzero_ps()
-#define SPREAD(x) _mm256_set1_ps(x)
-#define LOAD(p) _mm256_loadu_ps(p)
-#define STORE(p, v) _mm256_storeu_ps(p, v)
-#define ADD(a, b) _mm256_add_ps(a, b)
-#define SUB(a, b) _mm256_sub_ps(a, b)
-#define MUL(a, b) _mm256_mul_ps(a, b)
-#define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
-#define LOAD_HALVES(p) _mm_loadu_si128((const __m128i *)(const void *)(p))
-#define STORE_PAIR(p, v) _mm256_storeu_si256((__m256i *)(void *)(p), v)
-#define SPREAD_HALF(x) _mm256_set1_epi16((short)(x))
-
-TN_INLINE vec widen_halves(__m128i h, tn_dtype dtype)
-{
-	if (dtype == TN_F16)
-		return _mm256_cvtph_ps(h);
-	return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
-}
-
-/* NaN comes out as something that is not finite, or by overflow as zero: settle() looks at either. */
-TN_INLINE __m256i narrow_bf16(vec v)
-{
-	__m256i u = _mm256_castps_si256(v), odd = _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1));
-	return _mm256_srli_epi32(_mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7FFF))), 16);
-}
-
-TN_INLINE pair narrow_pair(vec low, vec high, tn_dtype dtype)
-{
-	if (dtype == TN_F16)
-		return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm256_cvtps_ph(low, _MM_FROUND_TO_NEAREST_INT)),
-					       _mm256_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT), 1);
-	return _mm256_permute4x64_epi64(_mm256_packus_epi32(narrow_bf16(low), narrow_bf16(high)), 0xD8);
-}
-
-TN_INLINE pair doubled_less(pair h, pair less)
-{
-	return _mm256_sub_epi16(_mm256_add_epi16(h, h), less);
-}
-
-TN_INLINE pair from(pair h, pair least)
-{
-	return _mm256_cmpeq_epi16(_mm256_max_epu16(h, least), h);
-}
-
-TN_INLINE int any_from(pair h, pair least)
-{
-	pair beyond = from(h, least);
-	return !_mm256_testz_si256(beyond, beyond);
-}
-
-/* A bit for each number of h, doubled and less `less`, that is at least `least`, but for those where low and high are the same
- * and h is neither zero nor, with half of `infinite` and more, not finite. */
-TN_INLINE uint64_t undecided(pair h, pair less, pair least, pair low, pair high, unsigned infinite)
-{
-	pair beyond = from(doubled_less(h, less), least), unusual = from(doubled_less(h, SPREAD_HALF(1)), SPREAD_HALF(infinite - 1));
-	pair equal = _mm256_andnot_si256(unusual, _mm256_cmpeq_epi16(low, high));
-	return _pext_u32((uint32_t)_mm256_movemask_epi8(_mm256_andnot_si256(equal, beyond)), 0x55555555u);
-}
-
-#define LOAD_PAIR(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
-
-#define LARGER_HALVES(a, b) _mm256_max_epu16(a, b)
-#define ANY_FROM(h, least) any_from(h, least)
-#define STREAM_PAIR(p, v) STORE_PAIR(p, v) /* half a line: slower past the caches */
-#endif
 
 enum { TILE_COLS = LANES * VECTORS };
 
@@ -335,7 +204,7 @@ TN_INLINE void sum_tile(vec sum[TILE_ROWS][VECTORS], const struct rows *rows, co
 	const float *b = rows->b;
 	TN_UNROLL(4)
 	for (int r = 0; r < count; r++) {
-		_mm_prefetch((const char *)t.next + (size_t)r * t.src_stride, _MM_HINT_T1);
+		PREFETCH(t.next + (size_t)r * t.src_stride);
 		TN_UNROLL(2)
 		for (int v = 0; v < VECTORS; v++)
 			sum[r][v] = ZERO();
@@ -499,8 +368,8 @@ static int add_columns(const struct work *w)
 	return bad;
 }
 
-int TN_ISA_NAME(tn_x86_add_product)(void *dst, size_t dst_stride, const void *src, size_t src_stride,
-				    const struct tn_add_product *p, void *scratch)
+int TN_ISA_NAME(tn_vector_add_product)(void *dst, size_t dst_stride, const void *src, size_t src_stride,
+					  const struct tn_add_product *p, void *scratch)
 {
 	struct work w = { .p = p, .dst = dst, .src = src, .dst_stride = dst_stride, .src_stride = src_stride, .how = how_for(p),
 			  .scaled = !moves_into_b(p->scale), .a = scratch };
@@ -517,6 +386,6 @@ int TN_ISA_NAME(tn_x86_add_product)(void *dst, size_t dst_stride, const void *sr
 		bad |= add_columns(&w);
 	}
 	if (w.stream)
-		_mm_sfence();
+		END_STREAM();
 	return bad;
 }
