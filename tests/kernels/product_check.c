@@ -242,7 +242,7 @@ static void check_factor(const struct tn_kernels *k, tn_dtype dtype, size_t rows
 static void check_expand(const struct tn_kernels *k, tn_dtype dtype)
 {
 	static const size_t ranks[] = { 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 160 }, rows[] = { 7, 8, 15, 16, 17, 40 };
-	static const size_t many[] = { 1, 2, 16, 17, 35 };
+	static const size_t many[] = { 1, 2, 4, 6, 16, 17, 35 };
 	for (size_t r = 0; r < sizeof ranks / sizeof *ranks; r++)
 		for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
 			for (size_t m = 0; m < sizeof many / sizeof *many; m++)

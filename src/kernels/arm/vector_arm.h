@@ -38,11 +38,40 @@ TN_INLINE floats load_floats(const unsigned char *p, size_t i, tn_dtype dtype)
 }
 
 /* Even and odd elements of 2 * LANES numbers of BF16. */
-TN_INLINE void load_pairs(floats v[2], const unsigned char *p)
+TN_INLINE void split_pairs(floats v[2], floats pairs)
 {
-	uint32x4_t w = vreinterpretq_u32_u8(vld1q_u8(p));
+	uint32x4_t w = vreinterpretq_u32_f32(pairs);
 	v[0] = vreinterpretq_f32_u32(vshlq_n_u32(w, 16));
 	v[1] = vreinterpretq_f32_u32(vandq_u32(w, vdupq_n_u32(0xFFFF0000u)));
+}
+
+TN_INLINE void load_pairs(floats v[2], const unsigned char *p)
+{
+	split_pairs(v, vreinterpretq_f32_u8(vld1q_u8(p)));
+}
+
+/* Four rows of four elements made columns. */
+TN_INLINE void turn_fours(floats v[4])
+{
+	floats a = vzip1q_f32(v[0], v[1]), b = vzip2q_f32(v[0], v[1]), c = vzip1q_f32(v[2], v[3]), d = vzip2q_f32(v[2], v[3]);
+	v[0] = vcombine_f32(vget_low_f32(a), vget_low_f32(c));
+	v[1] = vcombine_f32(vget_high_f32(a), vget_high_f32(c));
+	v[2] = vcombine_f32(vget_low_f32(b), vget_low_f32(d));
+	v[3] = vcombine_f32(vget_high_f32(b), vget_high_f32(d));
+}
+
+/* Sixteen columns of BF16, of LANES rows that are `stride` bytes apart. */
+TN_INLINE void load_columns(floats v[16], const unsigned char *p, size_t stride)
+{
+	floats pair[8];
+	TN_UNROLL(8)
+	for (size_t i = 0; i < 8; i++)
+		pair[i] = vreinterpretq_f32_u8(vld1q_u8(p + i % 4 * stride + i / 4 * 16));
+	turn_fours(pair);
+	turn_fours(pair + 4);
+	TN_UNROLL(8)
+	for (int i = 0; i < 8; i++)
+		split_pairs(v + 2 * i, pair[i]);
 }
 
 /* `width` vectors, 2 or 4, hold LANES rows of `width` elements, one behind the other: the sum of each row. */

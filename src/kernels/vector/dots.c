@@ -147,18 +147,19 @@ static int multiply_in_place(float *y, const struct tn_product *p, const float *
 
 /* ---- tiles ----------------------------------------------------------------------------------------------- */
 
+/* Sums of a tile, in whole vectors. */
+enum { SUMS = (TN_DOTS_ROWS * TILE_X + LANES - 1) / LANES * LANES };
+
 /* A piece of some rows, decoded: [TN_DOTS_ROWS][PIECE_STRIDE], n columns of it. */
 TN_INLINE void tile(float *y, size_t y_stride, const float *w, const float *x, size_t x_stride, size_t n, const int rows,
 		    const int many, int add)
 {
-	floats sum[TN_DOTS_ROWS][TILE_X];
-	float all[TN_DOTS_ROWS][TILE_X]; /* a sum that a loop of unknown length reads would live in memory */
+	floats sum[SUMS];
+	float all[SUMS]; /* a sum that a loop of unknown length reads would live in memory */
 	size_t j = 0;
-	TN_UNROLL(4)
-	for (int r = 0; r < rows; r++)
-		TN_UNROLL(6)
-		for (int t = 0; t < many; t++)
-			sum[r][t] = ZERO();
+	TN_UNROLL(32)
+	for (int i = 0; i < SUMS; i++)
+		sum[i] = ZERO();
 	for (; j + LANES <= n; j += LANES) {
 		floats a[TN_DOTS_ROWS];
 		TN_UNROLL(4)
@@ -169,32 +170,43 @@ TN_INLINE void tile(float *y, size_t y_stride, const float *w, const float *x, s
 			floats b = LOAD(x + (size_t)t * x_stride + j);
 			TN_UNROLL(4)
 			for (int r = 0; r < rows; r++)
-				sum[r][t] = FMA(a[r], b, sum[r][t]);
+				sum[t * rows + r] = FMA(a[r], b, sum[t * rows + r]);
 		}
 	}
-	TN_UNROLL(4)
-	for (int r = 0; r < rows; r++)
-		TN_UNROLL(6)
-		for (int t = 0; t < many; t++)
-			all[r][t] = SUM(sum[r][t]);
+	TN_UNROLL(6)
+	for (int i = 0; i < many * rows; i += LANES)
+		STORE(all + i, add_rows(sum + i, LANES));
 	for (int t = 0; t < many; t++)
 		for (int r = 0; r < rows; r++) {
 			float rest = 0, *to = y + (size_t)t * y_stride + r;
 			for (size_t i = j; i < n; i++)
 				rest += w[(size_t)r * PIECE_STRIDE + i] * x[(size_t)t * x_stride + i];
-			*to = (add ? *to : 0) + (all[r][t] + rest);
+			*to = (add ? *to : 0) + (all[t * rows + r] + rest);
 		}
 }
 
-/* Decoded rows times all x. */
+/* Decoded rows times all x, in tiles of nearly the same width: a narrow one loads as many rows for fewer products. */
 TN_INLINE void tiles(float *y, size_t y_stride, const float *w, const struct tn_prepared *x, size_t first, size_t n, size_t m,
 		     const int rows, int add)
 {
-	size_t t = 0;
-	for (; t + TILE_X <= m; t += TILE_X)
-		tile(y + t * y_stride, y_stride, w, x->x + t * x->stride + first, x->stride, n, rows, TILE_X, add);
-	for (; t < m; t++)
-		tile(y + t * y_stride, y_stride, w, x->x + t * x->stride + first, x->stride, n, rows, 1, add);
+	size_t left = (m + TILE_X - 1) / TILE_X, many;
+	for (size_t t = 0; t < m; t += many, left--) {
+		float *to = y + t * y_stride;
+		const float *from = x->x + t * x->stride + first;
+		many = (m - t + left - 1) / left;
+		if (many == TILE_X)
+			tile(to, y_stride, w, from, x->stride, n, rows, TILE_X, add);
+		else if (TILE_X > 5 && many == 5)
+			tile(to, y_stride, w, from, x->stride, n, rows, 5, add);
+		else if (TILE_X > 4 && many == 4)
+			tile(to, y_stride, w, from, x->stride, n, rows, 4, add);
+		else if (TILE_X > 3 && many == 3)
+			tile(to, y_stride, w, from, x->stride, n, rows, 3, add);
+		else if (many == 2)
+			tile(to, y_stride, w, from, x->stride, n, rows, 2, add);
+		else
+			tile(to, y_stride, w, from, x->stride, n, rows, 1, add);
+	}
 }
 
 #define CODEC(name) extern const struct tn_codec TN_ISA_NAME(tn_codec_##name);
@@ -219,6 +231,24 @@ static void decode_piece(float *dst, const struct tn_product *p, const struct tn
 	DECODE(dst, &row, p->format, n);
 }
 
+/* Asks for the same piece of the rows behind, or for the next piece of the first ones, while tiles multiply. */
+static void ask_ahead(const struct tn_product *p, const struct tn_rows *w, size_t rows, size_t next, size_t first, size_t n)
+{
+	const struct tn_codec *codec = codecs[p->format->codec];
+	if (next >= rows) {
+		next = 0;
+		first += n;
+		n = p->cols - first < n ? p->cols - first : n;
+	}
+	size_t begin = codec->part_bytes(p->format, TN_PART_WEIGHT, first);
+	size_t end = codec->part_bytes(p->format, TN_PART_WEIGHT, first + n);
+	for (size_t r = next; r < rows && r < next + TN_DOTS_ROWS; r++) {
+		const unsigned char *row = (const unsigned char *)w->first.part[TN_PART_WEIGHT] + r * w->stride[TN_PART_WEIGHT];
+		for (size_t at = begin; at < end; at += 64)
+			PREFETCH(row + at);
+	}
+}
+
 /* Pieces outside, so that those of x stay in a near cache while the rows go by. */
 void TN_ISA_NAME(tn_dots_rows)(float *y, size_t y_stride, const struct tn_product *p, const struct tn_prepared *x,
 			       const struct tn_rows *w, size_t rows, float *scratch)
@@ -231,6 +261,7 @@ void TN_ISA_NAME(tn_dots_rows)(float *y, size_t y_stride, const struct tn_produc
 			count = rows - i >= TN_DOTS_ROWS ? TN_DOTS_ROWS : 1;
 			for (size_t r = 0; r < count; r++)
 				decode_piece(scratch + r * PIECE_STRIDE, p, w, i + r, first, n);
+			ask_ahead(p, w, rows, i + count, first, n);
 			if (count == TN_DOTS_ROWS)
 				tiles(y + i, y_stride, scratch, x, first, n, p->m, TN_DOTS_ROWS, first > 0);
 			else

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Both factors of adapters, by vectors. A right factor has rows as short as its rank, so as many of them as a vector has lanes
  * are worked on at once: products are taken of the elements in the order in which they lie, and one tree adds up what belongs
- * to each row. */
+ * to each row; or, for several x, columns are made of those rows first. */
 #include "kernels/vector/dots.h"
 #include "kernels/vector/vector.h"
 
@@ -148,6 +148,56 @@ static void expand_any(const struct expansion *e)
 		expand_blocks(e, 0, NULL, TN_BF16);
 }
 
+/* For several x: a block of BF16 made columns, in float32, once for all of them. */
+enum { COLUMNS = 16, MOST_COLUMNS = 64, FEWEST_TURNED = 4 };
+
+TN_INLINE void add_columns(const struct expansion *e, size_t row, size_t first, const int many, const float *columns)
+{
+	const float *t = e->t + first * e->t_stride;
+	float *y = e->y + first * e->y_stride + row;
+	floats sum[8];
+	TN_UNROLL(8)
+	for (int k = 0; k < many; k++) {
+		PREFETCH(y + (size_t)k * e->y_stride + 8 * LANES);
+		sum[k] = ZERO();
+	}
+	for (size_t j = 0; j < e->rank; j++) {
+		floats column = LOAD(columns + j * LANES);
+		TN_UNROLL(8)
+		for (int k = 0; k < many; k++)
+			sum[k] = FMA(SPREAD(t[(size_t)k * e->t_stride + j]), column, sum[k]);
+	}
+	TN_UNROLL(8)
+	for (int k = 0; k < many; k++) {
+		float *to = y + (size_t)k * e->y_stride;
+		STORE(to, FMA(SPREAD(e->scale), sum[k], LOAD(to)));
+	}
+}
+
+static void expand_turned(const struct expansion *e)
+{
+	float columns[MOST_COLUMNS * LANES];
+	size_t block = LANES * e->rank * 2, all = e->rows / LANES * block, ahead = all < 8192 ? all : 8192;
+	for (size_t i = 0; i < e->rows; i += LANES) {
+		const unsigned char *b = e->b + i / LANES * block;
+		ask_ahead(b, block, ahead);
+		for (size_t j = 0; j < e->rank; j += COLUMNS) {
+			floats v[COLUMNS];
+			load_columns(v, b + 2 * j, e->rank * 2);
+			TN_UNROLL(16)
+			for (int c = 0; c < COLUMNS; c++)
+				STORE(columns + (j + (size_t)c) * LANES, v[c]);
+		}
+		size_t k = 0;
+		for (; k + 8 <= e->m; k += 8)
+			add_columns(e, i, k, 8, columns);
+		for (; k + 4 <= e->m; k += 4)
+			add_columns(e, i, k, 4, columns);
+		for (; k < e->m; k++)
+			add_columns(e, i, k, 1, columns);
+	}
+}
+
 /* Returns how many rows that were. */
 static size_t expand_whole_blocks(struct expansion *e)
 {
@@ -157,6 +207,10 @@ static size_t expand_whole_blocks(struct expansion *e)
 	if ((!pairs && e->rank % LANES) || !e->rank)
 		return 0;
 	e->rows = rows / LANES * LANES;
+	if (pairs && e->m >= FEWEST_TURNED && e->rank % COLUMNS == 0 && e->rank <= MOST_COLUMNS) {
+		expand_turned(e);
+		return e->rows;
+	}
 	if (!pairs) {
 		expand_any(e);
 		return e->rows;

@@ -37,11 +37,16 @@ TN_INLINE floats load_floats(const unsigned char *p, size_t i, tn_dtype dtype)
 }
 
 /* Even and odd elements of 2 * LANES numbers of BF16. */
-TN_INLINE void load_pairs(floats v[2], const unsigned char *p)
+TN_INLINE void split_pairs(floats v[2], floats pairs)
 {
-	__m512i w = _mm512_loadu_si512(p);
+	__m512i w = _mm512_castps_si512(pairs);
 	v[0] = _mm512_castsi512_ps(_mm512_slli_epi32(w, 16));
 	v[1] = _mm512_castsi512_ps(_mm512_and_si512(w, _mm512_set1_epi32((int)0xFFFF0000)));
+}
+
+TN_INLINE void load_pairs(floats v[2], const unsigned char *p)
+{
+	split_pairs(v, _mm512_loadu_ps(p));
 }
 
 TN_INLINE floats reorder(floats v, const int32_t order[16])
@@ -82,11 +87,16 @@ TN_INLINE floats load_floats(const unsigned char *p, size_t i, tn_dtype dtype)
 	return dtype == TN_F16 ? _mm256_cvtph_ps(h) : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
 }
 
-TN_INLINE void load_pairs(floats v[2], const unsigned char *p)
+TN_INLINE void split_pairs(floats v[2], floats pairs)
 {
-	__m256i w = _mm256_loadu_si256((const __m256i *)(const void *)p);
+	__m256i w = _mm256_castps_si256(pairs);
 	v[0] = _mm256_castsi256_ps(_mm256_slli_epi32(w, 16));
 	v[1] = _mm256_castsi256_ps(_mm256_and_si256(w, _mm256_set1_epi32((int)0xFFFF0000)));
+}
+
+TN_INLINE void load_pairs(floats v[2], const unsigned char *p)
+{
+	split_pairs(v, _mm256_loadu_ps((const float *)(const void *)p));
 }
 
 TN_INLINE floats reorder(floats v, const int32_t order[8])
@@ -94,6 +104,44 @@ TN_INLINE floats reorder(floats v, const int32_t order[8])
 	return _mm256_permutevar8x32_ps(v, _mm256_loadu_si256((const __m256i *)(const void *)order));
 }
 #endif
+
+/* In each 128 bits of four vectors: four rows of four elements made columns. */
+TN_INLINE void turn_fours(floats v[4])
+{
+	floats a = UNPACK_LOW(v[0], v[1]), b = UNPACK_HIGH(v[0], v[1]), c = UNPACK_LOW(v[2], v[3]), d = UNPACK_HIGH(v[2], v[3]);
+	v[0] = SHUFFLE(a, c, 0x44);
+	v[1] = SHUFFLE(a, c, 0xEE);
+	v[2] = SHUFFLE(b, d, 0x44);
+	v[3] = SHUFFLE(b, d, 0xEE);
+}
+
+/* Sixteen columns of BF16, of LANES rows that are `stride` bytes apart. */
+TN_INLINE void load_columns(floats v[16], const unsigned char *p, size_t stride)
+{
+	floats pair[8];
+	TN_UNROLL(8)
+	for (size_t i = 0; i < 8; i++) {
+#if defined(__AVX512F__)
+		const unsigned char *row = p + (i % 4 + i / 4 * 8) * stride;
+		__m512i w = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)row));
+		pair[i] = _mm512_castsi512_ps(_mm512_inserti64x4(w, _mm256_loadu_si256((const __m256i *)(const void *)(row + 4 * stride)), 1));
+#else
+		pair[i] = _mm256_loadu_ps((const float *)(const void *)(p + i * stride));
+#endif
+	}
+	turn_fours(pair);
+	turn_fours(pair + 4);
+	TN_UNROLL(4)
+	for (int i = 0; i < 4; i++) {
+#if defined(__AVX512F__)
+		floats low = _mm512_shuffle_f32x4(pair[i], pair[4 + i], 0x88), high = _mm512_shuffle_f32x4(pair[i], pair[4 + i], 0xDD);
+#else
+		floats low = _mm256_permute2f128_ps(pair[i], pair[4 + i], 0x20), high = _mm256_permute2f128_ps(pair[i], pair[4 + i], 0x31);
+#endif
+		split_pairs(v + 2 * i, low);
+		split_pairs(v + 8 + 2 * i, high);
+	}
+}
 
 /* In each 128 bits: the sums of the four elements there, of four vectors. */
 TN_INLINE floats add_fours(const floats v[4])
