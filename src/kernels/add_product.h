@@ -142,10 +142,14 @@ TN_INLINE float column_value(const struct columns *c, size_t k, size_t l, size_t
 static inline uint16_t in_double(const struct settled_row *row, const struct columns *c, size_t l, float w)
 {
 	const struct tn_add_product *p = row->panel->p;
-	double sum = 0;
-	for (size_t k = 0; k < p->rank; k++)
-		sum += (double)row->b[k] * (double)column_value(c, k, l, p->rank);
-	return narrow((float)((double)w + p->scale * sum), p->dtype);
+	double sum[4] = { 0 };
+	size_t k = 0;
+	for (; k + 4 <= p->rank; k += 4)
+		for (size_t i = 0; i < 4; i++)
+			sum[i] += (double)row->b[k + i] * (double)column_value(c, k + i, l, p->rank);
+	for (size_t i = 0; k < p->rank; k++, i++)
+		sum[i] += (double)row->b[k] * (double)column_value(c, k, l, p->rank);
+	return narrow((float)((double)w + p->scale * ((sum[0] + sum[1]) + (sum[2] + sum[3]))), p->dtype);
 }
 
 /* Looks at the results in columns l for every bit l of `which`: sum before and out after rounding, w the source.

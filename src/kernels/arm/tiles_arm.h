@@ -4,7 +4,7 @@
 
 #include "kernels/arm/override_arm.h"
 
-enum { LANES = 4, VECTORS = 2 };
+enum { LANES = 4, VECTORS = 2, TILE_ROWS = 4 };
 typedef float32x4_t vec;
 typedef uint16x8_t pair;
 /* Rows are read in order, which the hardware sees; whether more asking pays was not measured, nor writing past the caches. */
@@ -19,18 +19,18 @@ typedef uint16x8_t pair;
 #define SUB(a, b) vsubq_f32(a, b)
 #define MUL(a, b) vmulq_f32(a, b)
 #define FMA(a, b, c) vfmaq_f32(c, a, b)
-#define LOAD_HALVES(p) vreinterpret_u16_u8(vld1_u8((const uint8_t *)(const void *)(p)))
 #define LOAD_PAIR(p) vreinterpretq_u16_u8(vld1q_u8((const uint8_t *)(const void *)(p)))
 #define STORE_PAIR(p, v) vst1q_u8((uint8_t *)(void *)(p), vreinterpretq_u8_u16(v))
 #define SPREAD_HALF(x) vdupq_n_u16((uint16_t)(x))
-#define LARGER_HALVES(a, b) vmaxq_u16(a, b)
-#define ANY_FROM(h, least) (vmaxvq_u16(vcgeq_u16(h, least)) != 0)
+#define SMALLER_HALVES(a, b) vreinterpretq_u16_s16(vminq_s16(vreinterpretq_s16_u16(a), vreinterpretq_s16_u16(b)))
+#define MARKS_BELOW(h, least) vmaxvq_u16(vcltq_s16(vreinterpretq_s16_u16(h), vreinterpretq_s16_u16(least)))
 
-TN_INLINE vec widen_halves(uint16x4_t h, tn_dtype dtype)
+TN_INLINE void widen_pair(vec v[VECTORS], const void *p, tn_dtype dtype)
 {
-	if (dtype == TN_F16)
-		return vcvt_f32_f16(vreinterpret_f16_u16(h));
-	return vreinterpretq_f32_u32(vshll_n_u16(h, 16));
+	for (int i = 0; i < VECTORS; i++) {
+		uint16x4_t h = vreinterpret_u16_u8(vld1_u8((const uint8_t *)p + 8 * i));
+		v[i] = dtype == TN_F16 ? vcvt_f32_f16(vreinterpret_f16_u16(h)) : vreinterpretq_f32_u32(vshll_n_u16(h, 16));
+	}
 }
 
 /* NaN comes out as something that is not finite, or by overflow as zero: settle() looks at either. */
@@ -45,6 +45,11 @@ TN_INLINE pair narrow_pair(vec low, vec high, tn_dtype dtype)
 	if (dtype == TN_F16)
 		return vreinterpretq_u16_f16(vcombine_f16(vcvt_f16_f32(low), vcvt_f16_f32(high)));
 	return vcombine_u16(narrow_bf16(low), narrow_bf16(high));
+}
+
+TN_INLINE pair doubled(pair h)
+{
+	return vaddq_u16(h, h);
 }
 
 TN_INLINE pair doubled_less(pair h, pair less)

@@ -1,73 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* add_product in tiles of 4 rows: A is packed once, and every load of it serves four rows. Few sums at a time leave the CPU
- * room to begin with the next tile while it rounds and stores the last one; with 24 of them it did one after the other.
- * The same bits as the portable one: multiplications and additions are fused only where the products are exact, and
- * vdpbf16ps adds the odd product first and then the even one, each rounded. */
-#include "kernels/add_product.h"
-
-#if defined(__x86_64__)
-#include "kernels/x86/tiles_x86.h"
-#else
-#include "kernels/arm/tiles_arm.h"
-#endif
+/* add_product in tiles. The same bits as the portable one: multiplications and additions are fused only where the products are
+ * exact, and vdpbf16ps adds the odd product first and then the even one, each rounded. */
+#include "kernels/vector/tiles.h"
 
 enum {
-	TILE_ROWS = 4,
-	AHEAD = 4,             /* rows of the source that are asked for into the second cache */
-	STREAM_FROM = 1 << 20  /* bytes that are written past the caches */
+	AHEAD = TILE_ROWS,     /* rows of the source that are asked for into the second cache */
+	STREAM_FROM = 1 << 20, /* bytes that are written past the caches */
+	BATCH_COLS = 4096,     /* see struct batch */
+	BATCH = BATCH_COLS / TILE_COLS, TILES_OF_PANEL = TN_PANEL_COLS / TILE_COLS
 };
-
-enum { TILE_COLS = LANES * VECTORS };
-
-/* ---- packing --------------------------------------------------------------------------------------------- */
-
-/* Columns of A as tiles [TILE_COLS] under each other, zeros behind its last column. */
-static void pack_floats(float *dst, const struct tn_add_product *p, size_t first, size_t cols)
-{
-	for (size_t j = 0; j < cols; j += TILE_COLS) {
-		size_t n = cols - j < TILE_COLS ? cols - j : TILE_COLS;
-		for (size_t k = 0; k < p->rank; k++, dst += TILE_COLS) {
-			memcpy(dst, p->a + swapped(k, p->rank) * p->cols + first + j, n * sizeof *dst);
-			for (size_t l = n; l < TILE_COLS; l++)
-				dst[l] = 0;
-		}
-	}
-}
-
-#if defined(__AVX512BF16__)
-/* The same as pairs of BF16: k in the low half, k + 1 in the high one. */
-static void pack_pairs(float *dst, const struct tn_add_product *p, size_t first, size_t cols)
-{
-	for (size_t j = 0; j < cols; j += TILE_COLS) {
-		size_t n = cols - j < TILE_COLS ? cols - j : TILE_COLS;
-		for (size_t k = 0; k < p->rank; k += 2, dst += TILE_COLS) {
-			const float *low = p->a + k * p->cols + first + j, *high = k + 1 < p->rank ? low + p->cols : NULL;
-			for (size_t l = 0; l < n && high; l++)
-				dst[l] = tn_f32_from_bits(tn_f32_bits(low[l]) >> 16 | (tn_f32_bits(high[l]) & 0xFFFF0000u));
-			for (size_t l = 0; l < n && !high; l++)
-				dst[l] = tn_f32_from_bits(tn_f32_bits(low[l]) >> 16);
-			for (size_t l = n; l < TILE_COLS; l++)
-				dst[l] = 0;
-		}
-	}
-}
-#endif
-
-/* `rows` rows of B beside each other, as the tiles multiply by them; bf16: pairs. */
-static void pack_rows(float *dst, const float *b, size_t rows, size_t rank, float scale, int pairs)
-{
-	for (size_t k = 0; k < rank; k += pairs ? 2 : 1)
-		for (size_t i = 0; i < rows; i++) {
-			const float *row = b + i * rank;
-			float high = k + 1 < rank ? scale * row[k + 1] : 0;
-			uint32_t both = tn_f32_bits(scale * row[k]) >> 16 | (tn_f32_bits(high) & 0xFFFF0000u);
-			*dst++ = pairs ? tn_f32_from_bits(both) : scale * row[swapped(k, rank)];
-		}
-}
-
-/* ---- tiles ----------------------------------------------------------------------------------------------- */
-
-enum how { ROUND_BOTH, FUSED, PAIRS };
 
 /* A call, and its scratch. */
 struct work {
@@ -83,243 +24,270 @@ struct work {
 	float *a, *b, *lengths, *longest;  /* packed columns of A and rows of B, and what settle_row needs */
 };
 
-/* What is the same for all tiles in the same rows of a panel. */
+/* Tiles of some rows, from tile number `first` of the packed columns on. */
 struct rows {
-	size_t first, count;
-	const float *b;                    /* packed */
-	const float *lengths;              /* see settle_row */
-	struct panel panel;
-	struct settled_row row[TILE_ROWS]; /* within the panel */
-	vec scale;
-	pair limit, width;                 /* of the row with the highest limit, doubled */
-};
-
-/* Columns of some rows, wherever they are. */
-struct tile {
+	size_t row, count;                 /* of B */
+	size_t first;
 	unsigned char *dst;
-	const unsigned char *src;
+	const unsigned char *src;          /* dst, or rows that are not written */
 	size_t dst_stride, src_stride;
-	const unsigned char *next;         /* what will be read in a while */
-	size_t n;                          /* columns */
-	int stream;
 };
 
-TN_INLINE vec multiply_add(vec a, vec b, vec sum, enum how how)
-{
-#if defined(__AVX512BF16__)
-	if (how == PAIRS)
-		return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_castps_si512(b), (__m512bh)_mm512_castps_si512(a));
-#endif
-	return how == ROUND_BOTH ? ADD(sum, MUL(b, a)) : FMA(b, a, sum);
-}
-
-/* Sums of a tile, what they round to, and bits for what settle() has to look at. */
-struct outcome {
-	float sum[TILE_ROWS][TILE_COLS];
-	uint16_t half[TILE_ROWS][TILE_COLS];
-	uint64_t which[TILE_ROWS];
+/* Tiles beside each other. Which results are to be looked at again is asked for all of them at once: a CPU that expects no such
+ * tile, and finds one, throws away what it has begun of those behind. */
+struct batch {
+	size_t first;                      /* number of the first tile */
+	pair least[BATCH_COLS / TN_PANEL_COLS + 1]; /* of each panel, the first one first; see least_of */
+	uint32_t marks[BATCH];             /* not 0: a result is below */
+	/* what is gone by then: the source, or, where that stays and results are past the caches, those */
+	uint16_t rows[BATCH][TILE_ROWS][TILE_COLS];
 };
 
-static __attribute__((noinline)) int finish_slowly(const struct rows *rows, const struct tile *t,
-						   const struct columns *columns, struct outcome *o)
+TN_INLINE struct panel panel_of(const struct work *w, size_t tile)
 {
-	int bad = 0;
-	for (size_t r = 0; r < rows->count; r++) {
-		unsigned char *dst = t->dst + r * t->dst_stride;
-		uint64_t which = o->which[r] & unsettled(&rows->row[r], o->half[r], t->n);
-		if (which) {
-			uint16_t source[TILE_COLS];
-			memcpy(source, t->src + r * t->src_stride, 2 * t->n);
-			bad |= settle(&rows->row[r], columns, which, source, o->sum[r], o->half[r]);
-		}
-		if (t->stream)
-			STREAM_PAIR(dst, LOAD_PAIR(o->half[r]));
-		else if (t->n == TILE_COLS)
-			STORE_PAIR(dst, LOAD_PAIR(o->half[r]));
-		else
-			memcpy(dst, o->half[r], 2 * t->n);
-	}
-	return bad;
+	size_t panel = tile / TILES_OF_PANEL, first = w->first + panel * TN_PANEL_COLS;
+	return (struct panel){ w->p, first, panel_cols(w->p, first), w->longest[panel] };
 }
 
-/* The results in a row of a tile that settle() has to look at, and some of rows whose limit is lower; not those, nearly all, that
- * would stay as they are: where two numbers round to the same, all between them do. Zero may be what became of a subnormal
- * number or of a NaN. */
-TN_INLINE uint64_t undecided_in_row(const struct rows *rows, int r, const vec sum[VECTORS], pair out, tn_dtype dtype)
+/* Of the row with the highest limit. As signed numbers doubled results are below when they are small, not finite, or at least 2. */
+TN_INLINE pair least_of(const struct panel *panel, const struct work *w, size_t rows)
 {
-	vec error = SPREAD(rows->row[r].error);
+	float length = 0;
+	for (size_t r = 0; r < rows; r++)
+		length = w->lengths[r] > length ? w->lengths[r] : length;
+	unsigned limit = settle_row(panel, NULL, length).limit;
+	return SPREAD_HALF(limit < 0x4000 ? 2 * limit : 0x7FFF);
+}
+
+/* A row of a tile that is looked at again. */
+struct again {
+	struct settled_row row;
+	const float *a, *b;                /* packed */
+	const void *source;
+	unsigned char *dst;
+};
+
+/* `sum` as before. Where the two ends of the error round to the same, so does all between them, and nearly every result is done
+ * with. Zero may be what became of a subnormal number or of a NaN. */
+TN_INLINE int look_at_row(const struct work *w, const struct again *again, vec sum[VECTORS], enum how how)
+{
+	const tn_dtype dtype = w->p->dtype;
+	const unsigned infinite = half_infinity(dtype), limit = again->row.limit;
+	vec error = SPREAD(again->row.error);
+	add_source(sum, again->source, SPREAD((float)w->p->scale), dtype, w->scaled);
+	pair out = narrow_pair(sum[0], sum[1], dtype);
 	pair low = narrow_pair(SUB(sum[0], error), SUB(sum[1], error), dtype);
 	pair high = narrow_pair(ADD(sum[0], error), ADD(sum[1], error), dtype);
-	return undecided(out, rows->limit, rows->width, low, high, 2u * half_infinity(dtype));
+	uint64_t which = undecided(out, SPREAD_HALF(2 * limit), SPREAD_HALF(2 * (infinite - limit)), low, high, 2 * infinite);
+	if (!which)
+		return 0;
+	float sums[TILE_COLS];
+	uint16_t halves[TILE_COLS], source[TILE_COLS];
+	const struct columns columns = { again->a, TILE_COLS, how == PAIRS ? ROWS_PAIRED : ROWS_SWAPPED };
+	for (int v = 0; v < VECTORS; v++)
+		STORE(sums + v * LANES, sum[v]);
+	STORE_PAIR(halves, out);
+	memcpy(source, again->source, sizeof source);
+	int bad = settle(&again->row, &columns, which, source, sums, halves);
+	memcpy(again->dst, halves, sizeof halves);
+	return bad;
 }
 
-/* Rounds the sums and stores them, or has them looked at again. */
-TN_INLINE int finish(const struct rows *rows, const struct tile t, vec sum[TILE_ROWS][VECTORS], const float *a,
-		     const int count, enum how how, tn_dtype dtype, int scaled)
+/* The sums of two rows of tiles once more: those of one would wait for each other. */
+TN_INLINE int look_at_two(const struct work *w, const struct again again[2], size_t stride, enum how how)
 {
-	pair out[TILE_ROWS], worst = SPREAD_HALF(0);
-	TN_UNROLL(4)
-	for (int r = 0; r < count; r++) {
+	const float *a[2] = { again[0].a, again[1].a }, *b[2] = { again[0].b, again[1].b };
+	vec sum[2][VECTORS] = { { ZERO(), ZERO() }, { ZERO(), ZERO() } };
+	for (size_t k = 0; k < w->steps; k++) {
 		TN_UNROLL(2)
-		for (int v = 0; v < VECTORS; v++) {
-			vec w = widen_halves(LOAD_HALVES(t.src + (size_t)r * t.src_stride + 2 * v * LANES), dtype);
-			sum[r][v] = ADD(w, scaled ? MUL(rows->scale, sum[r][v]) : sum[r][v]);
-		}
-		out[r] = narrow_pair(sum[r][0], sum[r][1], dtype);
-		worst = LARGER_HALVES(worst, doubled_less(out[r], rows->limit));
-	}
-	uint64_t which[TILE_ROWS], any = 0;
-	if (__builtin_expect(ANY_FROM(worst, rows->width), 0)) {
-		TN_UNROLL(4)
-		for (int r = 0; r < count; r++)
-			any |= which[r] = undecided_in_row(rows, r, sum[r], out[r], dtype);
-	}
-	if (__builtin_expect(any != 0, 0)) {
-		struct outcome o;
-		for (int r = 0; r < count; r++) {
-			o.which[r] = which[r];
-			for (int v = 0; v < VECTORS; v++)
-				STORE(o.sum[r] + v * LANES, sum[r][v]);
-			STORE_PAIR(o.half[r], out[r]);
-		}
-		struct tile where = t;
-		const struct columns columns = { a, TILE_COLS, how == PAIRS ? ROWS_PAIRED : ROWS_SWAPPED };
-		return finish_slowly(rows, &where, &columns, &o);
-	}
-	if (t.stream) {
-		TN_UNROLL(4)
-		for (int r = 0; r < count; r++)
-			STREAM_PAIR(t.dst + (size_t)r * t.dst_stride, out[r]);
-	} else {
-		TN_UNROLL(4)
-		for (int r = 0; r < count; r++)
-			STORE_PAIR(t.dst + (size_t)r * t.dst_stride, out[r]);
-	}
-	return 0;
-}
-
-TN_INLINE void sum_tile(vec sum[TILE_ROWS][VECTORS], const struct rows *rows, const struct tile t, size_t steps,
-			const float *a, const int count, enum how how)
-{
-	const float *b = rows->b;
-	TN_UNROLL(4)
-	for (int r = 0; r < count; r++) {
-		PREFETCH(t.next + (size_t)r * t.src_stride);
-		TN_UNROLL(2)
-		for (int v = 0; v < VECTORS; v++)
-			sum[r][v] = ZERO();
-	}
-	for (size_t k = 0; k < steps; k++, a += TILE_COLS, b += count) {
-		vec x[VECTORS];
-		TN_UNROLL(2)
-		for (int v = 0; v < VECTORS; v++)
-			x[v] = LOAD(a + v * LANES);
-		TN_UNROLL(4)
-		for (int r = 0; r < count; r++) {
-			vec y = SPREAD(b[r]);
+		for (int i = 0; i < 2; i++) {
 			TN_UNROLL(2)
 			for (int v = 0; v < VECTORS; v++)
-				sum[r][v] = multiply_add(x[v], y, sum[r][v], how);
+				sum[i][v] = multiply_add(LOAD(a[i] + v * LANES), b[i], sum[i][v], how);
+			a[i] += TILE_COLS;
+			b[i] += stride;
 		}
 	}
+	return look_at_row(w, &again[0], sum[0], how) | look_at_row(w, &again[1], sum[1], how);
 }
 
-TN_INLINE void set_panel(const struct work *w, struct rows *rows, size_t first)
+/* The rows of marked tiles that marked them, as tile * TILE_ROWS + row; without branches, which nobody could foresee. */
+static size_t list_rows(const struct rows *rows, const struct batch *batch, size_t tiles, uint32_t *list)
 {
-	unsigned limit = 0;
-	rows->panel = (struct panel){ w->p, first, panel_cols(w->p, first), w->longest[(first - w->first) / TN_PANEL_COLS] };
-	for (size_t r = 0; r < rows->count; r++) {
-		rows->row[r] = settle_row(&rows->panel, w->p->b + (rows->first + r) * w->p->rank, rows->lengths[r]);
-		limit = rows->row[r].limit > limit ? rows->row[r].limit : limit;
+	uint32_t marked[BATCH];
+	size_t n = 0, count = 0;
+	for (size_t i = 0; i < tiles; i++) {
+		marked[n] = (uint32_t)i;
+		n += batch->marks[i] != 0;
 	}
-	rows->limit = SPREAD_HALF(2 * limit);
-	rows->width = SPREAD_HALF(2 * (half_infinity(w->p->dtype) - limit));
+	for (size_t m = 0; m < n; m++) {
+		size_t i = marked[m], tile = batch->first + i;
+		pair least = batch->least[tile / TILES_OF_PANEL - batch->first / TILES_OF_PANEL];
+		for (size_t r = 0; r < rows->count; r++) {
+			const void *out = rows->dst + r * rows->dst_stride + 2 * TILE_COLS * (tile - rows->first);
+			list[count] = (uint32_t)(i * TILE_ROWS + r);
+			count += MARKS_BELOW(doubled(LOAD_PAIR(rows->src != rows->dst ? batch->rows[i][r] : out)), least) != 0;
+		}
+	}
+	return count;
 }
 
-TN_INLINE struct tile next_tile(struct tile t)
+/* What list_rows() found: tile and row. */
+TN_INLINE struct again again_at(const struct work *w, const struct rows *rows, const struct batch *batch, uint32_t found,
+				struct panel *panel)
 {
-	t.dst += 2 * TILE_COLS;
-	t.src += 2 * TILE_COLS;
-	t.next += 2 * TILE_COLS;
-	return t;
+	size_t i = found / TILE_ROWS, r = found % TILE_ROWS, tile = batch->first + i, at = 2 * TILE_COLS * (tile - rows->first);
+	*panel = panel_of(w, tile);
+	const void *kept = batch->rows[i][r], *src = rows->src + r * rows->src_stride + at;
+	return (struct again){ settle_row(panel, w->p->b + (rows->row + r) * w->p->rank, w->lengths[r]),
+			       w->a + tile * w->steps * TILE_COLS, w->b + r, rows->src != rows->dst ? src : kept,
+			       rows->dst + r * rows->dst_stride + at };
 }
 
-/* The whole tiles of a panel. */
-TN_INLINE int add_whole_tiles(const struct rows *rows, struct tile t, size_t steps, const float *a, const int count,
-			      enum how how, tn_dtype dtype, int scaled)
+TN_INLINE int look_at_rows(const struct work *w, const struct rows *rows, const struct batch *batch, const uint32_t *list, size_t n,
+			   enum how how)
 {
+	struct panel panel[2];
 	int bad = 0;
-	for (size_t left = rows->panel.cols / TILE_COLS; left; left--) {
+	for (size_t i = 0; i < n; i += 2) {
+		size_t next = i + 1 < n ? i + 1 : i;
+		const struct again again[2] = { again_at(w, rows, batch, list[i], panel), again_at(w, rows, batch, list[next], panel + 1) };
+		bad |= look_at_two(w, again, rows->count, how);
+	}
+	return bad;
+}
+
+static __attribute__((noinline)) int look_again(const struct work *w, const struct rows *rows, const struct batch *batch, size_t tiles)
+{
+	uint32_t list[BATCH * TILE_ROWS];
+	size_t n = list_rows(rows, batch, tiles, list);
+	switch (w->how) {
+#if defined(__AVX512BF16__)
+	case PAIRS: return look_at_rows(w, rows, batch, list, n, PAIRS);
+#endif
+	case ROUND_BOTH: return look_at_rows(w, rows, batch, list, n, ROUND_BOTH);
+	default: return look_at_rows(w, rows, batch, list, n, FUSED);
+	}
+}
+
+/* At most BATCH tiles of rows, from number `first` on; stream: into others, past the caches, else in place. */
+TN_INLINE void add_batch(const struct work *w, const struct rows *rows, struct batch *batch, size_t tiles, const int count,
+			 enum how how, tn_dtype dtype, int scaled, int stream)
+{
+	const size_t src_stride = rows->src_stride, dst_stride = stream ? rows->dst_stride : src_stride, steps = w->steps;
+	const size_t begin = batch->first, offset = 2 * TILE_COLS * (begin - rows->first);
+	const unsigned char *src = rows->src + offset;
+	unsigned char *dst = rows->dst + offset;
+	const float *a = w->a + begin * steps * TILE_COLS, *b = w->b;
+	const vec scale = SPREAD(w->scaled ? (float)w->p->scale : 1.0f);
+	pair least = SPREAD_HALF(0);
+	for (size_t i = 0; i < tiles; i++) {
+		if (i == 0 || (begin + i) % TILES_OF_PANEL == 0) {
+			const struct panel panel = panel_of(w, begin + i);
+			least = least_of(&panel, w, (size_t)count);
+			batch->least[(begin + i) / TILES_OF_PANEL - begin / TILES_OF_PANEL] = least;
+		}
 		vec sum[TILE_ROWS][VECTORS];
-		sum_tile(sum, rows, t, steps, a, count, how);
-		bad |= finish(rows, t, sum, a, count, how, dtype, scaled);
-		t = next_tile(t);
-		a += steps * TILE_COLS;
+		pair out[TILE_ROWS], lowest = SPREAD_HALF(0x7FFF);
+		TN_UNROLL(8)
+		for (int r = 0; r < count; r++)
+			PREFETCH(src + (size_t)(AHEAD + r) * src_stride);
+		a = sum_tile(sum, b, (size_t)count, a, steps, count, how);
+		TN_UNROLL(8)
+		for (int r = 0; r < count; r++) {
+			add_source(sum[r], src + (size_t)r * src_stride, scale, dtype, scaled);
+			out[r] = narrow_pair(sum[r][0], sum[r][1], dtype);
+			lowest = SMALLER_HALVES(lowest, doubled(out[r]));
+			STORE_PAIR(batch->rows[i][r], stream ? out[r] : LOAD_PAIR(src + (size_t)r * src_stride));
+		}
+		TN_UNROLL(8)
+		for (int r = 0; r < count; r++) {
+			if (stream)
+				STREAM_PAIR(dst + (size_t)r * dst_stride, out[r]);
+			else
+				STORE_PAIR(dst + (size_t)r * dst_stride, out[r]);
+		}
+		batch->marks[i] = MARKS_BELOW(lowest, least);
+		src += 2 * TILE_COLS;
+		dst += 2 * TILE_COLS;
 	}
-	return bad;
 }
 
-/* The last columns, which are no whole tile, in a copy that is one. */
-TN_INLINE int add_last_tile(const struct rows *rows, struct tile t, size_t steps, const float *a, const int count, enum how how,
-			    tn_dtype dtype, int scaled)
+TN_INLINE int add_tiles(const struct work *w, const struct rows *rows, size_t tiles, const int count, enum how how, tn_dtype dtype,
+			int scaled, int stream)
 {
-	uint16_t copy[TILE_ROWS][TILE_COLS] = { { 0 } };
-	vec sum[TILE_ROWS][VECTORS];
-	struct tile whole = { (unsigned char *)copy, (unsigned char *)copy, sizeof *copy, sizeof *copy, t.src, t.n, 0 };
-	for (int r = 0; r < count; r++)
-		memcpy(copy[r], t.src + (size_t)r * t.src_stride, 2 * t.n);
-	sum_tile(sum, rows, whole, steps, a, count, how);
-	int bad = finish(rows, whole, sum, a, count, how, dtype, scaled);
-	for (int r = 0; r < count; r++)
-		memcpy(t.dst + (size_t)r * t.dst_stride, copy[r], 2 * t.n);
-	return bad;
-}
-
-TN_INLINE int add_rows_as(const struct work *w, struct rows *rows, const int count, enum how how, tn_dtype dtype, int scaled)
-{
-	const float *a = w->a;
+	struct batch batch;
 	int bad = 0;
-	rows->scale = SPREAD((float)w->p->scale);
-	for (size_t first = w->first; first < w->first + w->cols; first += TN_PANEL_COLS) {
-		set_panel(w, rows, first);
-		const size_t left = rows->panel.cols % TILE_COLS, whole = rows->panel.cols - left;
-		struct tile t = { w->dst + rows->first * w->dst_stride + 2 * first, w->src + rows->first * w->src_stride + 2 * first,
-				  w->dst_stride, w->src_stride, NULL, TILE_COLS, w->stream };
-		t.next = t.src + AHEAD * t.src_stride;
-		if (whole)
-			bad |= add_whole_tiles(rows, t, w->steps, a, count, how, dtype, scaled);
-		a += w->steps * whole;
-		t.dst += 2 * whole;
-		t.src += 2 * whole;
-		t.n = left;
-		if (left)
-			bad |= add_last_tile(rows, t, w->steps, a, count, how, dtype, scaled);
+	for (size_t done = 0, n; done < tiles; done += n) {
+		n = tiles - done < BATCH ? tiles - done : BATCH;
+		batch.first = rows->first + done;
+		add_batch(w, rows, &batch, n, count, how, dtype, scaled, stream);
+		bad |= look_again(w, rows, &batch, n);
 	}
 	return bad;
 }
 
-TN_INLINE int add_rows_of(const struct work *w, struct rows *rows, enum how how, tn_dtype dtype, int scaled)
+/* Rows into others, past the caches or not, by way of `copy` where a tile is not whole. */
+TN_INLINE int add_tiles_as(const struct work *w, const struct rows *rows, size_t tiles, enum how how, tn_dtype dtype)
 {
-	return rows->count == TILE_ROWS ? add_rows_as(w, rows, TILE_ROWS, how, dtype, scaled) :
-					  add_rows_as(w, rows, 1, how, dtype, scaled);
+	if (rows->count == 1)
+		return add_tiles(w, rows, tiles, 1, how, dtype, 1, 0);
+	if (rows->src != rows->dst)
+		return w->scaled ? add_tiles(w, rows, tiles, TILE_ROWS, how, dtype, 1, 1) :
+				   add_tiles(w, rows, tiles, TILE_ROWS, how, dtype, 0, 1);
+	return w->scaled ? add_tiles(w, rows, tiles, TILE_ROWS, how, dtype, 1, 0) :
+			   add_tiles(w, rows, tiles, TILE_ROWS, how, dtype, 0, 0);
 }
 
-TN_INLINE int add_rows_how(const struct work *w, struct rows *rows, enum how how)
+TN_INLINE int add_tiles_how(const struct work *w, const struct rows *rows, size_t tiles, enum how how)
 {
-	if (w->p->dtype == TN_BF16)
-		return w->scaled ? add_rows_of(w, rows, how, TN_BF16, 1) : add_rows_of(w, rows, how, TN_BF16, 0);
-	return w->scaled ? add_rows_of(w, rows, how, TN_F16, 1) : add_rows_of(w, rows, how, TN_F16, 0);
+	return w->p->dtype == TN_BF16 ? add_tiles_as(w, rows, tiles, how, TN_BF16) : add_tiles_as(w, rows, tiles, how, TN_F16);
 }
 
-static int add_rows(const struct work *w, struct rows *rows)
+static __attribute__((noinline)) int add_some_tiles(const struct work *w, const struct rows *rows, size_t tiles)
 {
 	switch (w->how) {
 #if defined(__AVX512BF16__)
-	case PAIRS: return add_rows_how(w, rows, PAIRS);
+	case PAIRS: return add_tiles_how(w, rows, tiles, PAIRS);
 #endif
-	case ROUND_BOTH: return add_rows_how(w, rows, ROUND_BOTH);
-	default: return add_rows_how(w, rows, FUSED);
+	case ROUND_BOTH: return add_tiles_how(w, rows, tiles, ROUND_BOTH);
+	default: return add_tiles_how(w, rows, tiles, FUSED);
 	}
+}
+
+/* The last columns, which are no whole tile, in a copy that is one. */
+static int add_last_tile(const struct work *w, struct rows rows, size_t cols)
+{
+	uint16_t copy[TILE_ROWS][TILE_COLS] = { { 0 } };
+	unsigned char *dst = rows.dst;
+	size_t dst_stride = rows.dst_stride;
+	for (size_t r = 0; r < rows.count; r++)
+		memcpy(copy[r], rows.src + r * rows.src_stride, 2 * cols);
+	rows.src = rows.dst = (unsigned char *)copy;
+	rows.src_stride = rows.dst_stride = sizeof *copy;
+	int bad = add_some_tiles(w, &rows, 1);
+	for (size_t r = 0; r < rows.count; r++)
+		memcpy(dst + r * dst_stride, copy[r], 2 * cols);
+	return bad;
+}
+
+/* Rows from `row` on, in place if not past the caches. */
+static int add_rows(const struct work *w, size_t row, size_t count)
+{
+	size_t whole = w->cols / TILE_COLS, left = w->cols % TILE_COLS, offset = 2 * w->first;
+	struct rows rows = { row, count, 0, w->dst + row * w->dst_stride + offset, w->src + row * w->src_stride + offset, w->dst_stride,
+			     w->src_stride };
+	if (rows.src != rows.dst && !(w->stream && count == TILE_ROWS)) {
+		for (size_t r = 0; r < count; r++)
+			memcpy(rows.dst + r * rows.dst_stride, rows.src + r * rows.src_stride, 2 * w->cols);
+		rows.src = rows.dst;
+		rows.src_stride = rows.dst_stride;
+	}
+	int bad = add_some_tiles(w, &rows, whole);
+	rows.first = whole;
+	rows.dst += 2 * TILE_COLS * whole;
+	rows.src += 2 * TILE_COLS * whole;
+	return left ? bad | add_last_tile(w, rows, left) : bad;
 }
 
 /* A power of two of usual size can multiply B in place of the sum: the same bits, but for the subnormal ones. */
@@ -339,7 +307,7 @@ static enum how how_for(const struct tn_add_product *p)
 }
 
 /* Packs columns from w->first on. */
-static void pack_columns(struct work *w)
+static void pack_columns(const struct work *w)
 {
 	for (size_t first = w->first; first < w->first + w->cols; first += TN_PANEL_COLS)
 		w->longest[(first - w->first) / TN_PANEL_COLS] = panel_longest(w->p, first);
@@ -359,11 +327,14 @@ static int add_columns(const struct work *w)
 	int bad = 0;
 	for (size_t i = 0, n; i < p->rows; i += n) {
 		n = p->rows - i < TILE_ROWS ? 1 : TILE_ROWS;
-		pack_rows(w->b, p->b + i * p->rank, n, p->rank, w->scaled ? 1.0f : (float)p->scale, w->how == PAIRS);
+		const float *b = p->b + i * p->rank, scale = w->scaled ? 1.0f : (float)p->scale;
+		if (n == TILE_ROWS)
+			pack_rows(w->b, b, TILE_ROWS, p->rank, scale, w->how == PAIRS);
+		else
+			pack_rows(w->b, b, 1, p->rank, scale, w->how == PAIRS);
 		for (size_t r = 0; r < n; r++)
-			w->lengths[r] = row_length(p, p->b + (i + r) * p->rank);
-		struct rows rows = { .first = i, .count = n, .b = w->b, .lengths = w->lengths };
-		bad |= add_rows(w, &rows);
+			w->lengths[r] = row_length(p, b + r * p->rank);
+		bad |= add_rows(w, i, n);
 	}
 	return bad;
 }

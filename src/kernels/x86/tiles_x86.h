@@ -10,7 +10,7 @@
 #define END_STREAM() _mm_sfence()
 
 #if defined(__AVX512F__)
-enum { LANES = 16, VECTORS = 2 };
+enum { LANES = 16, VECTORS = 2, TILE_ROWS = 4 };
 typedef __m512 vec;
 typedef __m512i pair;
 #define ZERO() _mm512_setzero_ps()
@@ -21,18 +21,31 @@ typedef __m512i pair;
 #define SUB(a, b) _mm512_sub_ps(a, b)
 #define MUL(a, b) _mm512_mul_ps(a, b)
 #define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
-#define LOAD_HALVES(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
+#define UPPER_HALVES(n) 0, n, 0, n + 1, 0, n + 2, 0, n + 3, 0, n + 4, 0, n + 5, 0, n + 6, 0, n + 7
 #define STORE_PAIR(p, v) _mm512_storeu_si512(p, v)
 #define SPREAD_HALF(x) _mm512_set1_epi16((short)(x))
 
-TN_INLINE vec widen_halves(__m256i h, tn_dtype dtype)
+/* BF16: a permutation into the upper halves, zeros in the lower ones, is one operation where to widen and to shift are two. */
+TN_INLINE void widen_pair(vec v[VECTORS], const void *p, tn_dtype dtype)
 {
-	if (dtype == TN_F16)
-		return _mm512_cvtph_ps(h);
-	return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+	static const uint16_t order[64] = { UPPER_HALVES(0), UPPER_HALVES(8), UPPER_HALVES(16), UPPER_HALVES(24) };
+	for (int i = 0; i < VECTORS; i++)
+		if (dtype == TN_F16)
+			v[i] = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p + i));
+		else
+			v[i] = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xAAAAAAAAu, _mm512_loadu_si512(order + 32 * i),
+										  _mm512_loadu_si512(p)));
 }
 
-#if !defined(__AVX512BF16__)
+#if defined(__AVX512BF16__)
+/* sum + a * *b for pairs. Written out, because compilers would load and spread *b first, which is one more operation for all that
+ * a CPU holds at a time. */
+TN_INLINE vec add_pairs(vec sum, vec a, const float *b)
+{
+	__asm__("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(a), "m"(*b));
+	return sum;
+}
+#else
 /* NaN comes out as something that is not finite, or by overflow as zero: settle() looks at either. */
 TN_INLINE __m256i narrow_bf16(vec v)
 {
@@ -54,6 +67,11 @@ TN_INLINE pair narrow_pair(vec low, vec high, tn_dtype dtype)
 #endif
 }
 
+TN_INLINE pair doubled(pair h)
+{
+	return _mm512_add_epi16(h, h);
+}
+
 TN_INLINE pair doubled_less(pair h, pair less)
 {
 	return _mm512_sub_epi16(_mm512_add_epi16(h, h), less);
@@ -71,9 +89,11 @@ TN_INLINE uint64_t undecided(pair h, pair less, pair least, pair low, pair high,
 #define LOAD_PAIR(p) _mm512_loadu_si512(p)
 #define LARGER_HALVES(a, b) _mm512_max_epu16(a, b)
 #define ANY_FROM(h, least) (_mm512_cmpge_epu16_mask(h, least) != 0)
+#define SMALLER_HALVES(a, b) _mm512_min_epi16(a, b)
+#define MARKS_BELOW(h, least) _mm512_cmplt_epi16_mask(h, least)
 #define STREAM_PAIR(p, v) _mm512_stream_si512((void *)(p), v)
 #else
-enum { LANES = 8, VECTORS = 2 };
+enum { LANES = 8, VECTORS = 2, TILE_ROWS = 6 };
 typedef __m256 vec;
 typedef __m256i pair;
 #define ZERO() _mm256_setzero_ps()
@@ -84,15 +104,15 @@ typedef __m256i pair;
 #define SUB(a, b) _mm256_sub_ps(a, b)
 #define MUL(a, b) _mm256_mul_ps(a, b)
 #define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
-#define LOAD_HALVES(p) _mm_loadu_si128((const __m128i *)(const void *)(p))
 #define STORE_PAIR(p, v) _mm256_storeu_si256((__m256i *)(void *)(p), v)
 #define SPREAD_HALF(x) _mm256_set1_epi16((short)(x))
 
-TN_INLINE vec widen_halves(__m128i h, tn_dtype dtype)
+TN_INLINE void widen_pair(vec v[VECTORS], const void *p, tn_dtype dtype)
 {
-	if (dtype == TN_F16)
-		return _mm256_cvtph_ps(h);
-	return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+	for (int i = 0; i < VECTORS; i++) {
+		__m128i h = _mm_loadu_si128((const __m128i *)p + i);
+		v[i] = dtype == TN_F16 ? _mm256_cvtph_ps(h) : _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+	}
 }
 
 /* NaN comes out as something that is not finite, or by overflow as zero: settle() looks at either. */
@@ -110,6 +130,11 @@ TN_INLINE pair narrow_pair(vec low, vec high, tn_dtype dtype)
 	return _mm256_permute4x64_epi64(_mm256_packus_epi32(narrow_bf16(low), narrow_bf16(high)), 0xD8);
 }
 
+TN_INLINE pair doubled(pair h)
+{
+	return _mm256_add_epi16(h, h);
+}
+
 TN_INLINE pair doubled_less(pair h, pair less)
 {
 	return _mm256_sub_epi16(_mm256_add_epi16(h, h), less);
@@ -118,12 +143,6 @@ TN_INLINE pair doubled_less(pair h, pair less)
 TN_INLINE pair from(pair h, pair least)
 {
 	return _mm256_cmpeq_epi16(_mm256_max_epu16(h, least), h);
-}
-
-TN_INLINE int any_from(pair h, pair least)
-{
-	pair beyond = from(h, least);
-	return !_mm256_testz_si256(beyond, beyond);
 }
 
 /* A bit for each number of h, doubled and less `less`, that is at least `least`, but for those where low and high are the same
@@ -137,8 +156,8 @@ TN_INLINE uint64_t undecided(pair h, pair less, pair least, pair low, pair high,
 
 #define LOAD_PAIR(p) _mm256_loadu_si256((const __m256i *)(const void *)(p))
 
-#define LARGER_HALVES(a, b) _mm256_max_epu16(a, b)
-#define ANY_FROM(h, least) any_from(h, least)
+#define SMALLER_HALVES(a, b) _mm256_min_epi16(a, b)
+#define MARKS_BELOW(h, least) (unsigned)_mm256_movemask_epi8(_mm256_cmpgt_epi16(least, h))
 #define STREAM_PAIR(p, v) STORE_PAIR(p, v) /* half a line: slower past the caches */
 #endif
 
