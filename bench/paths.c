@@ -92,7 +92,7 @@ static void step(const struct tn_kernels *k, const struct job *job)
 {
 	for (size_t i = 0; i < ROWS; i++) {
 		struct tn_row from = source(i);
-		k->codec[job->format.codec]->step(data.y + i * COLS, &from, &job->format, COLS);
+		k->codec[job->format.codec]->steps2(&from, &job->format, COLS);
 	}
 }
 
@@ -218,7 +218,7 @@ static void list_formats(void)
 		add((struct job){ .run = encode, .format = *f }, "encode-%s", formats[i].name);
 		if (codec->dither)
 			add((struct job){ .run = dither, .format = *f }, "dither-%s", formats[i].name);
-		if (codec->step)
+		if (codec->steps2)
 			add((struct job){ .run = step, .format = *f }, "step-%s", formats[i].name);
 		list_products(formats[i].name, f);
 	}

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""peers.py [MEGABYTES [RUNS]]: tenon beside mlx-lm and PEFT on the same files, in turns.
+"""peers.py [MEGABYTES [RUNS [GROUP...]]]: tenon beside mlx-lm and PEFT on the same files, in turns. Groups: fuse, fuse4 (a base of
+4 bits that stays one), quantize; all of them.
 
 Run it with a Python that has mlx-lm, or peft and torch; a peer that is not there is skipped with a line that says so.
 Whole processes are timed, imports included, because that is what a person waits for; of the outputs only tenon's is on
@@ -53,6 +54,10 @@ def peers():
     if peft:
         jobs.append(("fuse", "peft merge", [sys.executable, "-c", PEFT_MERGE]))
     if mlx:
+        four = ["fuse", "--model", "model/four", "--save-path", "out", "--adapter-path"]
+        for rounding in ("nearest", "auto"):
+            jobs.append(("fuse4", f"tenon fuse {rounding}", [TENON, *four, "model/adapter", "-q", "--rounding", rounding]))
+        jobs.append(("fuse4", "mlx_lm fuse 4-bit", [*python, *four, "model/adapter-mlx"]))
         convert = ["convert", "--hf-path", "model/base", "--mlx-path", "out", "-q"]
         jobs.append(("quantize", "tenon convert -q", [TENON, *convert, "--quiet"]))
         jobs.append(("quantize", "mlx_lm convert -q", [*python, *convert]))
@@ -63,6 +68,7 @@ def make_model(megabytes):
     subprocess.run([TOOLS / "make_model", "model", str(megabytes)], check=True)
     for name in ("tokenizer.json", "tokenizer_config.json"):  # mlx_lm loads and saves one with the model
         shutil.copy(HERE / "examples/base" / name, "model/base")
+    subprocess.run([TENON, "convert", "--hf-path", "model/base", "--mlx-path", "model/four", "-q", "--quiet"], check=True)
 
 
 def timed(command):
@@ -78,10 +84,10 @@ def timed(command):
     return seconds, cpu, resident / 1e3, anonymous / 1e3
 
 
-def verify(job):
+def verify(group, job):
     """A peer that did other work is no peer."""
-    adapter = {"mlx_lm fuse": "adapter-mlx"}.get(job, "adapter")
-    done = subprocess.run([TENON, "verify", "model/base", f"model/{adapter}", "out"], capture_output=True, text=True)
+    adapter, base = "adapter-mlx" if job.startswith("mlx_lm") else "adapter", "four" if group == "fuse4" else "base"
+    done = subprocess.run([TENON, "verify", f"model/{base}", f"model/{adapter}", "out"], capture_output=True, text=True)
     return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr.strip()
 
 
@@ -100,8 +106,8 @@ def report(jobs, found):
 
 
 def main():
-    megabytes, runs = (int(v) for v in (sys.argv[1:] + ["500", "5"][len(sys.argv) - 1:]))
-    jobs = peers()
+    megabytes, runs = (int(v) for v in (sys.argv[1:3] + ["500", "5"][len(sys.argv[1:3]):]))
+    jobs = [job for job in peers() if job[0] in sys.argv[3:] or not sys.argv[3:]]
     if not jobs:
         print("no peer here: nothing was measured")
         return
@@ -114,8 +120,8 @@ def main():
                 measured = timed(command)
                 if turn > 0:
                     found[name].append(measured)
-                elif group == "fuse":
-                    print(f"{name}: verify says {verify(name)}")
+                elif group != "quantize":
+                    print(f"{name}: verify says {verify(group, name)}")
         report(jobs, found)
         os.chdir(HERE)
 

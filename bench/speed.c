@@ -367,8 +367,6 @@ static void make(struct bench *b)
 		b->a[i] = tn_f32_from_bf16(b->factor_a[i]);
 	for (size_t i = 0; i < rank * OUT; i++)
 		b->b[i] = tn_f32_from_bf16(b->factor_b[i]);
-	b->basis = bench_memory(rank * rank * sizeof *b->basis);
-	tn_basis_make(b->k, b->a, rank, row->cols, b->basis);
 	b->x = bench_memory(m * row->cols * 4);
 	b->y = bench_memory(m * OUT * 4);
 	b->t = bench_memory(m * (row->kind == ADAPTERS ? MOST_RANK : rank) * 4);
@@ -376,6 +374,8 @@ static void make(struct bench *b)
 		b->x[i] = p.x_dtype == TN_BF16 ? tn_f32_from_bf16(tn_bf16_from_f32(some())) : some();
 	b->prepared = bench_memory(b->k->product_bytes(&p));
 	b->scratch = bench_memory(b->threads * SCRATCH);
+	if (row->kind == FUSE_PACKED_NEAREST || row->kind == FUSE_PACKED_DITHER)
+		bench_load_packed(b);
 }
 
 static double one_turn(void *bench)

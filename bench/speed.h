@@ -20,7 +20,7 @@ struct bench {
 	unsigned char *part[MATRICES][TN_PART_COUNT];
 	uint16_t *dense[MATRICES], *factor_a, *factor_b;  /* BF16: matrices, or what is quantized; adapters */
 	float *a, *b, *x, *y, *t;
-	double *basis;                     /* of the directions that the factor reads */
+	struct tn_loaded loaded;           /* the adapter as a fuse of packed rows has it */
 	void *prepared;
 	unsigned char *scratch;            /* SCRATCH for each worker */
 	int lora;                          /* with the adapter, or with all of them */
@@ -39,6 +39,7 @@ double bench_ours(struct bench *b);
 double bench_check(struct bench *b);
 
 /* A delta on a packed matrix: rows from first on, as tenon fuse writes them. */
+void bench_load_packed(struct bench *b);
 void bench_fuse_packed(const struct bench *b, const struct tn_kernels *k, size_t first, size_t count, unsigned char *const *to,
 		       void *scratch);
 

@@ -4,12 +4,12 @@ set(kernels_dir ${CMAKE_SOURCE_DIR}/src/kernels)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${kernels_dir}/isa.def ${kernels_dir}/codecs.def)
 
 set(kernel_sources)
-foreach(name portable attend product unpack repack add_product)
+foreach(name portable attend change_rows product unpack repack add_product)
   list(APPEND kernel_sources ${kernels_dir}/${name}.c)
 endforeach()
 set(overrides_x86_64 vector/add_tiles vector/dots vector/factor_products)
-foreach(name override affine_x86 decode decode_halves e2m1_x86 encode_e2m1_halves encode_halves planes
-        product_x86 recode_x86 strips strips_bf16)
+foreach(name override affine_x86 change_x86 decode decode_halves e2m1_x86 encode_e2m1_halves encode_halves
+        lowrank_x86 planes product_x86 recode_x86 strips strips_bf16)
   list(APPEND overrides_x86_64 x86/${name})
 endforeach()
 set(overrides_aarch64 vector/add_tiles vector/dots vector/factor_products)

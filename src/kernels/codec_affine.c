@@ -245,11 +245,14 @@ static void dither(void *codes, const struct tn_row *row, const float *d, const 
 	}
 }
 
-static void step(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols)
+static double steps2(const struct tn_row *row, const struct tn_format *f, size_t cols)
 {
-	for (size_t g = 0; g < cols / f->group; g++)
-		for (int i = 0; i < f->group; i++)
-			dst[g * f->group + (size_t)i] = fabsf(load_as(row->part[TN_PART_SCALES], g, f->dtype));
+	double sum = 0;
+	for (size_t g = 0; g < cols / f->group; g++) {
+		double scale = (double)load_as(row->part[TN_PART_SCALES], g, f->dtype);
+		sum += scale * scale;
+	}
+	return sum * f->group;
 }
 
 static size_t part_bytes(const struct tn_format *f, unsigned part, size_t cols)
@@ -263,7 +266,7 @@ const struct tn_codec TN_ISA_NAME(tn_codec_affine) = {
 	.decode = decode,
 	.encode = encode,
 	.dither = dither,
-	.step = step,
+	.steps2 = steps2,
 	.part_bytes = part_bytes,
 	.bits = { 4, 1, 2, 3, 5, 6, 8 },
 	.groups = { 64, 32, 128 },

@@ -142,17 +142,21 @@ static void encode(const struct tn_row_out *row, const float *src, const struct 
 	}
 }
 
-static void step(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols)
+static double steps2(const struct tn_row *row, const struct tn_format *f, size_t cols)
 {
 	struct tn_grid grid = grid_of_row(f, row->part[TN_PART_SCALES], row->part[TN_PART_BIASES]);
 	const uint8_t *src = row->part[TN_PART_WEIGHT];
 	float scale[CHUNK];
+	double sum = 0;
 	for (size_t i = 0; i < cols; i += CHUNK) {
 		size_t n = cols - i < CHUNK ? cols - i : CHUNK;
 		spread_scales(scale, &grid, i, n, 0);
-		for (size_t k = 0; k < n; k++)
-			dst[i + k] = fabsf(scale[k]) * (grid.is_even ? 1 : grid.levels->gap[src[i + k]]);
+		for (size_t k = 0; k < n; k++) {
+			double step = (double)(scale[k] * (grid.is_even ? 1 : grid.levels->gap[src[i + k]]));
+			sum += step * step;
+		}
 	}
+	return sum;
 }
 
 static size_t part_bytes(const struct tn_format *f, unsigned part, size_t cols)
@@ -168,6 +172,6 @@ const struct tn_codec TN_ISA_NAME(tn_codec_grid) = {
 	.encode = encode,
 	.dither = dither,
 	.nearest = nearest,
-	.step = step,
+	.steps2 = steps2,
 	.part_bytes = part_bytes,
 };

@@ -97,12 +97,16 @@ static void dither(void *codes, const struct tn_row *row, const float *d, const 
 	}
 }
 
-static void step(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols)
+static double steps2(const struct tn_row *row, const struct tn_format *f, size_t cols)
 {
 	const unsigned char *src = row->part[TN_PART_WEIGHT], *scales = row->part[TN_PART_SCALES];
+	double sum = 0;
 	(void)f;
-	for (size_t i = 0; i < cols; i++)
-		dst[i] = e4m3_step(src[i]) * e8m0_decode(scales[i / GROUP]);
+	for (size_t i = 0; i < cols; i++) {
+		double step = (double)(e4m3_step(src[i]) * e8m0_decode(scales[i / GROUP]));
+		sum += step * step;
+	}
+	return sum;
 }
 
 static size_t part_bytes(const struct tn_format *f, unsigned part, size_t cols)
@@ -117,7 +121,7 @@ const struct tn_codec TN_ISA_NAME(tn_codec_mxfp8) = {
 	.decode = decode,
 	.encode = encode,
 	.dither = dither,
-	.step = step,
+	.steps2 = steps2,
 	.part_bytes = part_bytes,
 	.bits = { 8 },
 	.groups = { GROUP },

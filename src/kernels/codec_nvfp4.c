@@ -123,9 +123,9 @@ static void dither(void *codes, const struct tn_row *row, const float *d, const 
 	e2m1_dither_row(codes, row, d, f, cols, GROUP, row_scale, row_seed(seed, row_number), counts);
 }
 
-static void step(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols)
+static double steps2(const struct tn_row *row, const struct tn_format *f, size_t cols)
 {
-	e2m1_step_row(dst, row, f, cols, GROUP, row_scale);
+	return e2m1_steps2(row, f, cols, GROUP, row_scale);
 }
 
 static size_t part_bytes(const struct tn_format *f, unsigned part, size_t cols)
@@ -140,7 +140,7 @@ const struct tn_codec TN_ISA_NAME(tn_codec_nvfp4) = {
 	.decode = decode,
 	.encode = encode,
 	.dither = dither,
-	.step = step,
+	.steps2 = steps2,
 	.part_bytes = part_bytes,
 	.bits = { 4 },
 	.groups = { GROUP },

@@ -62,11 +62,11 @@ TN_INLINE unsigned e2m1_dither(unsigned code, float delta, float u, int *clamped
 	return e2m1_decode(chosen) == e2m1_decode(code) ? code : chosen; /* -0 stays -0 */
 }
 
-/* The wider of the two distances to the neighbours of a code, in units of the scale. */
-TN_INLINE float e2m1_step(unsigned code)
+/* The wider of the two distances to the neighbours of a code, in units of half the scale, squared. */
+TN_INLINE unsigned e2m1_step2(unsigned code)
 {
 	unsigned magnitude = code & 7u;
-	return magnitude < 4 ? 0.5f : magnitude < 6 ? 1.0f : 2.0f;
+	return magnitude < 4 ? 1 : magnitude < 6 ? 4 : 16;
 }
 
 /* E4M3 bytes in the order of their values, -448 to 448, without -0 and NaN. */
@@ -130,12 +130,18 @@ TN_INLINE void e2m1_dither_row(unsigned char *dst, const struct tn_row *row, con
 	}
 }
 
-TN_INLINE void e2m1_step_row(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols, int group,
-			     tn_scale_of scale_of)
+TN_INLINE double e2m1_steps2(const struct tn_row *row, const struct tn_format *f, size_t cols, int group, tn_scale_of scale_of)
 {
 	const unsigned char *src = row->part[TN_PART_WEIGHT], *scales = row->part[TN_PART_SCALES];
-	for (size_t i = 0; i < cols; i++)
-		dst[i] = e2m1_step(src[i / 2] >> (i % 2 * 4) & 15u) * scale_of(scales[i / (size_t)group], f);
+	double sum = 0;
+	for (size_t g = 0; g < cols / (size_t)group; g++, src += group / 2) {
+		double scale = (double)scale_of(scales[g], f);
+		unsigned squares = 0;
+		for (int i = 0; i < group / 2; i++)
+			squares += e2m1_step2(src[i]) + e2m1_step2(src[i] >> 4);
+		sum += scale * scale * squares / 4;
+	}
+	return sum;
 }
 
 #endif

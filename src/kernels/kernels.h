@@ -54,13 +54,18 @@ struct tn_dither_counts {
 	uint64_t clamped;    /* codes that should have gone beyond the grid */
 };
 
+struct tn_change_sums;
+
 /* decode: one row, dst [cols]: the exact value, rounded once to float32 (like_mlx: as MLX rounds). Rows are
  * independent, and so are whole groups: with the parts advanced, any run of groups of a row is a row.
  * encode: one row, src [cols], rounded once (codec_*.c say how). NULL where a codec only reads.
  * dither: one row, its codes moved so that the row changes by d [cols] on average (kernels/dither.h); scales and biases are
  * read and stay. u is a hash of (seed, row, column), so the result depends on nothing else. NULL where there are no codes.
  * nearest: the same without chance: each code to the value next to it plus d. NULL where `encode` fits scales anew.
- * step: dst[cols], the distance between the two grid values around each value: how much a code can move it. NULL likewise.
+ * steps2: the sum of the squares of the distances between the two grid values around each value: how much a code can move it.
+ * NULL likewise.
+ * change_sums: the kernel of that name for two rows of one format, by the bytes that they are. 0, or NULL: it has to be done with
+ * values.
  * part_bytes: bytes of one row in that part; 0 when the codec has no such part. cols is a multiple of the group. */
 struct tn_codec {
 	const char *name;          /* of quantized codecs: the "mode" of MLX */
@@ -70,7 +75,9 @@ struct tn_codec {
 		       uint64_t seed, uint64_t row, struct tn_dither_counts *counts);
 	void (*nearest)(void *codes, const struct tn_row *src, const float *d, const struct tn_format *format, size_t cols,
 			struct tn_dither_counts *counts);
-	void (*step)(float *dst, const struct tn_row *src, const struct tn_format *format, size_t cols);
+	double (*steps2)(const struct tn_row *src, const struct tn_format *format, size_t cols);
+	int (*change_sums)(struct tn_change_sums *sums, uint16_t *halves, const struct tn_row *before, const struct tn_row *after,
+			   const struct tn_format *format, const float *wanted, size_t cols);
 	size_t (*part_bytes)(const struct tn_format *format, unsigned part, size_t cols);
 	/* For the quantized ones; the rest is 0 for dense. The first of each list is the default, 0 ends it. */
 	uint8_t bits[8];
@@ -199,6 +206,25 @@ static inline size_t tn_add_product_scratch(size_t rank, size_t cols)
 	return ((rank + 1) * (packed + TN_MOST_TILE_ROWS) + packed / TN_PANEL_COLS) * sizeof(float);
 }
 
+/* ---- products that stay apart, and what became of them ---------------------------------------------------- */
+
+enum { TN_ROWS_AT_ONCE = 4, TN_DIRECTION_COLS = 32, TN_CHANGE_RUN = 1024 };
+
+/* A right factor, for many rows. */
+struct tn_lowrank {
+	const float *a;      /* [rank, cols] */
+	const void *packed;  /* by lowrank_pack */
+	float least;         /* the smallest magnitude in it that is not 0; 0: not known */
+	size_t rank, cols;
+	enum tn_factor_width width; /* of A: a promise */
+};
+
+/* What was wanted of a row, squared; what it is off by, squared; and both multiplied. Of float32 values in 32 lanes, lane j % 32,
+ * every operation rounded; after each TN_CHANGE_RUN columns lanes half of 32, 16, 8, 4, 2 apart are added, and that in double. */
+struct tn_change_sums {
+	double wanted2, error2, both;
+};
+
 /* ---- the table ------------------------------------------------------------------------------------------- */
 
 enum { TN_KEY_BLOCK = 16 };
@@ -207,8 +233,16 @@ enum { TN_KEY_BLOCK = 16 };
  * lowrank_f64: the same in double, for results that are rounded to float32.
  * dot_f32: sum of a[i] * b[i] in 16 lanes, lane i % 16, added pairwise at the end.
  * axpy_f32: y[i] += a * x[i].
- * change_squares: change = after - before, all [n]; sums += the squares of step, wanted, and change - wanted: in double, in 8
- * lanes, lane i % 8, added in order at the end.
+ * lowrank_bytes: of A as lowrank_rows wants it, aligned to 64; 0: as it is. lowrank_pack makes it, and returns its `least`.
+ * lowrank_rows: up to TN_ROWS_AT_ONCE rows of lowrank_f32, with the same bits; b [rows, rank] -> dst [rows, cols], stride in
+ *   elements. Scratch: rows * rank floats.
+ * round_sums: dst = w + d in the dtype, F16 or BF16, all [n]: d rounded to the dtype `product`, then to that of dst, and so the
+ *   sum.
+ * change_sums: sums of one row; change is after - before, all [n]. halves [n, up to a multiple of TN_DIRECTION_COLS] gets it in
+ *   BF16, subnormal numbers as 0, zeros behind.
+ * project_rows: dst[i][k] = sum over j of direction k [j] * halves i [j]: up to TN_ROWS_AT_ONCE rows of what change_sums made, at
+ *   `stride` elements, and what tn_directions_make made. In 16 lanes, lane j % TN_DIRECTION_COLS / 2, each adding the odd column
+ *   before the even one, rounded; then lanes half of 16, 8, 4, 2 apart.
  * scores_f32: scores[i] = scale * sum over j, ascending, of q[j] * key i [j]; keys lie in blocks of TN_KEY_BLOCK, [block][width]
  * [TN_KEY_BLOCK], and the last block is there as a whole, whatever the numbers in it are.
  * mix_f32: y [width] = sum over i, ascending, of shares[i] * row i of values [count, width].

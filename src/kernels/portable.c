@@ -75,38 +75,53 @@ static void axpy_f32(float *y, float a, const float *x, size_t n)
 		y[i] += a * x[i];
 }
 
-enum { SQUARE_LANES = 8 };
+/* of change_rows.c */
+void TN_ISA_NAME(tn_change_sums)(struct tn_change_sums *sums, uint16_t *halves, const float *before, const float *after,
+				 const float *wanted, size_t n);
+void TN_ISA_NAME(tn_round_sums)(uint16_t *dst, const float *w, const float *d, tn_dtype product, tn_dtype dtype, size_t n);
+void TN_ISA_NAME(tn_project_rows)(float *dst, const uint16_t *directions, size_t rank, size_t cols, const uint16_t *halves,
+				  size_t stride, size_t rows);
 
-TN_INLINE void add_squares(double sum[3][SQUARE_LANES], float *change, const float *before, const float *after, const float *wanted,
-			   const float *step, size_t n)
+static void change_sums(struct tn_change_sums *sums, uint16_t *halves, const float *before, const float *after,
+			const float *wanted, size_t n)
 {
-	for (size_t l = 0; l < n; l++) {
-		double s = (double)step[l], d = (double)wanted[l];
-		change[l] = after[l] - before[l];
-		double e = (double)change[l] - d;
-		sum[0][l] += s * s;
-		sum[1][l] += d * d;
-		sum[2][l] += e * e;
-	}
+	TN_ISA_NAME(tn_change_sums)(sums, halves, before, after, wanted, n);
 }
 
-static void change_squares(double sums[3], float *change, const float *before, const float *after, const float *wanted,
-			   const float *step, size_t n)
+static void project_rows(float *dst, const uint16_t *directions, size_t rank, size_t cols, const uint16_t *halves, size_t stride,
+			 size_t rows)
 {
-	double sum[3][SQUARE_LANES] = { { 0 } };
-	size_t i = 0;
-	for (; i + SQUARE_LANES <= n; i += SQUARE_LANES) {
-		float part[SQUARE_LANES]; /* which overlaps none of the others */
-		add_squares(sum, part, before + i, after + i, wanted + i, step + i, SQUARE_LANES);
-		memcpy(change + i, part, sizeof part);
-	}
-	add_squares(sum, change + i, before + i, after + i, wanted + i, step + i, n - i);
-	for (int k = 0; k < 3; k++) {
-		double whole = 0;
-		for (int l = 0; l < SQUARE_LANES; l++)
-			whole += sum[k][l];
-		sums[k] += whole;
-	}
+	TN_ISA_NAME(tn_project_rows)(dst, directions, rank, cols, halves, stride, rows);
+}
+
+static void round_sums(uint16_t *dst, const float *w, const float *d, tn_dtype product, tn_dtype dtype, size_t n)
+{
+	TN_ISA_NAME(tn_round_sums)(dst, w, d, product, dtype, n);
+}
+
+static size_t lowrank_bytes(enum tn_factor_width width, size_t rank, size_t cols)
+{
+	(void)width;
+	(void)rank;
+	(void)cols;
+	return 0;
+}
+
+static float lowrank_pack(void *packed, const float *a, enum tn_factor_width width, size_t rank, size_t cols)
+{
+	(void)packed;
+	(void)a;
+	(void)width;
+	(void)rank;
+	(void)cols;
+	return 0;
+}
+
+static void lowrank_rows(float *dst, size_t dst_stride, const struct tn_lowrank *p, const float *b, size_t rows, void *scratch)
+{
+	(void)scratch;
+	for (size_t i = 0; i < rows; i++)
+		lowrank_f32(dst + i * dst_stride, p->a, b + i * p->rank, p->rank, p->cols);
 }
 
 static void scores_f32(float *scores, const float *q, const float *keys, size_t count, size_t width, float scale)

@@ -6,7 +6,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { LANES = 64, ROUNDED = 512 };
+enum { LANES = 64 };
 
 /* Where W and the delta cancel to less than this share of the delta, the error of the float32 sum would be seen in the
  * last place of a 16-bit result. */
@@ -98,42 +98,6 @@ void tn_delta_product_f32(const struct tn_kernels *k, const struct tn_delta *del
 	for (size_t i = 0; i < delta->rank; i++)
 		b[i] = (float)(delta->scale * (double)delta->b[row * delta->rank + i]);
 	k->lowrank_f32(d, factor_a(delta, row), b, delta->rank, delta->cols);
-}
-
-/* By the codec of the dtype: a call for many values, in vectors. */
-void tn_delta_round_row(const struct tn_kernels *k, float *row, size_t cols, tn_dtype dtype)
-{
-	const struct tn_codec *dense = k->codec[TN_CODEC_dense];
-	const struct tn_format format = { .codec = TN_CODEC_dense, .dtype = dtype };
-	uint16_t halves[ROUNDED];
-	for (size_t j = 0; dtype != TN_F32 && j < cols; j += ROUNDED) {
-		size_t n = cols - j < ROUNDED ? cols - j : ROUNDED;
-		dense->encode(&(struct tn_row_out){ { halves } }, row + j, &format, n);
-		dense->decode(row + j, &(struct tn_row){ { halves } }, &format, n);
-	}
-}
-
-static float round_to(float x, tn_dtype dtype)
-{
-	if (dtype == TN_BF16)
-		return tn_f32_from_bf16(tn_bf16_from_f32(x));
-	return dtype == TN_F16 ? tn_f32_from_f16(tn_f16_from_f32(x)) : x;
-}
-
-void tn_delta_product_like_mlx(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, const float *plain,
-			       float *d, void *scratch)
-{
-	float *b = scratch, scale = round_to((float)delta->scale, delta->left);
-	int same = 1;
-	for (size_t i = 0; i < delta->rank; i++) {
-		b[i] = round_to(scale * delta->b[row * delta->rank + i], delta->left);
-		same &= b[i] == (float)(delta->scale * (double)delta->b[row * delta->rank + i]);
-	}
-	if (same)
-		memcpy(d, plain, delta->cols * sizeof *d);
-	else
-		k->lowrank_f32(d, factor_a(delta, row), b, delta->rank, delta->cols);
-	tn_delta_round_row(k, d, delta->cols, delta->product);
 }
 
 void tn_delta_edit_f32(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, float *w, void *scratch)

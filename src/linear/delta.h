@@ -57,14 +57,6 @@ int tn_delta_add_rows(const struct tn_kernels *k, const struct tn_delta *delta, 
 /* Row `row` of scale * B A alone: d [cols], sums in float32. */
 void tn_delta_product_f32(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, float *d, void *scratch);
 
-/* The same with the roundings of mlx_lm.fuse 0.32.2: the scale and scale * B in the dtype of B, the product in that of the
- * factors. `plain` is the row of tn_delta_product_f32: where those of the scale change nothing it is taken. */
-void tn_delta_product_like_mlx(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, const float *plain,
-			       float *d, void *scratch);
-
-/* Values of a row, each rounded to the dtype: BF16, F16 or F32. */
-void tn_delta_round_row(const struct tn_kernels *k, float *row, size_t cols, tn_dtype dtype);
-
 /* The factor of a finished row v = W - removed + scale * B A with a row magnitude. */
 double tn_delta_row_gain(const struct tn_delta *delta, size_t row, const double *v);
 

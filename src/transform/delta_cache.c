@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "transform/survival.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -13,7 +14,7 @@ struct cached {
 	int loaded;
 	uint64_t takes_left;
 	struct tn_loaded contents;
-	struct tn_buffer memory, prepared, basis;
+	struct tn_buffer memory, prepared, basis;  /* basis: what tn_loaded has beside the delta */
 };
 
 struct tn_delta_cache {
@@ -139,18 +140,44 @@ static int wants_basis(const struct tn_joint *joint, const struct tn_slot *slot)
 	return joint->targets[slot->target].matrix && slot->kind == TN_SLOT_DELTA;
 }
 
+/* Of one group, in bytes: the basis, A packed, the directions; and what making these takes. */
+struct basis_bytes {
+	size_t basis, packed, directions, work;
+};
+
+static struct basis_bytes basis_bytes(const struct tn_kernels *k, enum tn_factor_width width, size_t rank, size_t cols)
+{
+	return (struct basis_bytes){ tn_align_up(rank * rank * sizeof(double), 64), k->lowrank_bytes(width, rank, cols),
+				     tn_align_up(tn_directions_bytes(rank, cols), 64), rank * TN_DIRECTION_COLS * sizeof(float) };
+}
+
 static tn_status load_basis(const struct tn_joint *joint, const struct tn_slot *from, struct cached *slot,
 			    struct tn_error *err)
 {
+	const struct tn_kernels *k = joint->ctx->kernels;
 	const struct tn_delta *d = &slot->contents.delta;
-	size_t groups = d->rows / d->group_rows, n = d->rank * d->rank;
+	size_t groups = d->rows / d->group_rows;
+	struct basis_bytes bytes = basis_bytes(k, d->width, d->rank, d->cols);
 	if (!wants_basis(joint, from))
 		return TN_OK;
-	TN_TRY(tn_buffer_alloc(joint->ctx, groups * n * sizeof(double), "factors", &slot->basis, err));
-	double *basis = slot->basis.data;
-	for (size_t g = 0; g < groups; g++)
-		tn_basis_make(joint->ctx->kernels, d->a + g * d->rank * d->cols, d->rank, d->cols, basis + g * n);
-	slot->contents.basis = basis;
+	TN_TRY(tn_buffer_alloc(joint->ctx, groups * (bytes.basis + bytes.packed + bytes.directions) + bytes.work, "factors",
+			       &slot->basis, err));
+	unsigned char *packed = slot->basis.data, *directions = packed + groups * bytes.packed;
+	unsigned char *basis = directions + groups * bytes.directions, *work = basis + groups * bytes.basis;
+	slot->contents.least = INFINITY;
+	for (size_t g = 0; g < groups; g++) {
+		const float *a = d->a + g * d->rank * d->cols;
+		double *l = (double *)(void *)basis + g * d->rank * d->rank;
+		tn_basis_make(k, a, d->rank, d->cols, l);
+		tn_directions_make(a, d->rank, d->cols, l, (float *)(void *)work,
+				   (uint16_t *)(void *)(directions + g * bytes.directions));
+		slot->contents.least = fminf(slot->contents.least, k->lowrank_pack(packed + g * bytes.packed, a, d->width, d->rank, d->cols));
+	}
+	slot->contents.basis = (double *)(void *)basis;
+	slot->contents.directions = (uint16_t *)(void *)directions;
+	slot->contents.directions_bytes = bytes.directions;
+	slot->contents.packed = packed;
+	slot->contents.packed_bytes = bytes.packed;
 	return TN_OK;
 }
 
@@ -220,8 +247,10 @@ uint64_t tn_delta_cache_bytes(const struct tn_joint *joint, const struct tn_slot
 		return slot->entry->values->elements * 3 * sizeof(float);
 	if (slot->stacked)
 		bytes += stack_bytes(joint, slot);
-	if (wants_basis(joint, slot))
-		bytes += slot->entry->groups * slot->rank * slot->rank * sizeof(double);
+	if (wants_basis(joint, slot)) {
+		struct basis_bytes b = basis_bytes(joint->ctx->kernels, TN_FACTORS_WIDE, (size_t)slot->rank, (size_t)slot->cols);
+		bytes += slot->entry->groups * (b.basis + b.packed + b.directions) + b.work;
+	}
 	if (slot->kind == TN_SLOT_BIAS || slot->stacked)
 		return bytes + (slot->stacked ? 0 : factor_bytes(slot));
 	tn_prepare_bytes(joint, slot, &stays, &works);

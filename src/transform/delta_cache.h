@@ -11,7 +11,13 @@ struct tn_delta_cache;
 struct tn_loaded {
 	struct tn_delta delta;   /* TN_SLOT_DELTA, TN_SLOT_BIAS */
 	const float *rows;       /* TN_SLOT_TOKENS */
-	const double *basis;     /* of a delta on a quantized target: [groups, rank, rank], see transform/survival.h */
+	/* Of a delta on a quantized target, see transform/survival.h; else NULL. */
+	const double *basis;          /* [groups, rank, rank] */
+	const uint16_t *directions;   /* [groups][directions_bytes] */
+	size_t directions_bytes;
+	const unsigned char *packed;  /* [groups][packed_bytes]: A for lowrank_rows */
+	size_t packed_bytes;
+	float least;                  /* in all groups */
 };
 
 /* takes[i] is how often slot i will be taken. */

@@ -182,10 +182,9 @@ tn_status tn_edit_form_make(const struct tn_joint *j, const struct tn_target *t,
 	int dense_out = f->out.codec == TN_CODEC_dense;
 	f->apart = !dense_out || packed || source->dtype != f->out.dtype;
 	f->is_measured = packed && !dense_out;
-	size_t rank = (size_t)largest_rank(j, t), by_row = tn_delta_scratch_bytes(rank, f->cols);
+	size_t rank = (size_t)largest_rank(j, t), by_row = tn_edit_delta_bytes(rank, f->cols);
 	size_t bulk = tn_add_product_scratch(rank, f->cols);
-	f->scratch_bytes = (by_row > bulk ? by_row : bulk) + 2 * TN_PARTS_PADDING + 512 +
-			   f->cols * (2 * sizeof(double) + 4 * sizeof(float)) + 3 * rank * sizeof(double);
+	f->scratch_bytes = (by_row > bulk ? by_row : bulk) + 2 * TN_PARTS_PADDING + 512 + tn_edit_row_bytes(f);
 	f->scratch_bytes += f->in.foreign ? tn_matrix_raw_fixed_bytes(&f->in) + 64 : 0;
 	use_dense(t, f);
 	if (dense_out)
@@ -271,16 +270,35 @@ tn_status tn_edit_write(const struct tn_joint *j, const struct tn_edit_form *f, 
 
 /* ---- rows ------------------------------------------------------------------------------------------------ */
 
-struct tn_row_scratch tn_edit_row_scratch(void *scratch, size_t cols)
+/* Rows of what only measured forms have. */
+static size_t rows_at_once(const struct tn_edit_form *f)
+{
+	return f->is_measured ? TN_ROWS_AT_ONCE : 0;
+}
+
+size_t tn_edit_row_bytes(const struct tn_edit_form *f)
+{
+	size_t many = 2 * f->cols * sizeof(float) + tn_survival_stride(f->cols) * sizeof(uint16_t);
+	return tn_align_up(f->cols * 2 * (sizeof(double) + sizeof(float)), 64) + tn_align_up(rows_at_once(f) * many, 64);
+}
+
+size_t tn_edit_delta_bytes(size_t rank, size_t cols)
+{
+	size_t row = tn_delta_scratch_bytes(rank, cols), rows = 2 * TN_ROWS_AT_ONCE * rank * sizeof(float);
+	return row > rows ? row : rows;
+}
+
+struct tn_row_scratch tn_edit_row_scratch(void *scratch, const struct tn_edit_form *f)
 {
 	struct tn_row_scratch s;
 	s.truth = scratch;
-	s.size = s.truth + cols;
-	s.w = (float *)(s.size + cols);
-	s.after = s.w + cols;
-	s.wanted = s.after + cols;
-	s.step = s.wanted + cols;
-	s.delta = (unsigned char *)scratch + tn_align_up(cols * (2 * sizeof(double) + 4 * sizeof(float)), 64);
+	s.size = s.truth + f->cols;
+	s.w = (float *)(s.size + f->cols);
+	s.after = s.w + f->cols;
+	s.wanted = (float *)(void *)((unsigned char *)scratch + tn_align_up(f->cols * 2 * (sizeof(double) + sizeof(float)), 64));
+	s.product = s.wanted + rows_at_once(f) * f->cols;
+	s.halves = (uint16_t *)(s.product + rows_at_once(f) * f->cols);
+	s.delta = (unsigned char *)scratch + tn_edit_row_bytes(f);
 	return s;
 }
 
@@ -299,7 +317,7 @@ static struct walk begin_walk(const struct tn_joint *j, const struct tn_edit_for
 	w.row.form = f;
 	w.row.in = f->in.format;
 	w.row.out = f->out;
-	w.row.s = tn_edit_row_scratch(b->scratch, f->cols);
+	w.row.s = tn_edit_row_scratch(b->scratch, f);
 	return w;
 }
 
@@ -428,8 +446,33 @@ static void edit_bulk(const struct walk *w, const struct tn_landing *landing, st
 	e->sum->not_finite |= tn_delta_add_rows(e->kernels, &e->loaded->delta, &rows, e->s.delta);
 }
 
+/* Rows from `first` on that are written and measured together: of one group of the delta. */
+static size_t count_together(const struct tn_delta *delta, size_t first, uint64_t left)
+{
+	size_t group = delta->group_rows - first % delta->group_rows, n = group < TN_ROWS_AT_ONCE ? group : TN_ROWS_AT_ONCE;
+	return left < n ? (size_t)left : n;
+}
+
+static tn_status requantize_span(struct walk *w, const struct tn_landing *landing, struct span span, struct tn_error *err)
+{
+	struct tn_row_edit rows[TN_ROWS_AT_ONCE];
+	for (uint64_t row = span.begin; row < span.end;) {
+		size_t first = (size_t)(row - landing->target_row + landing->delta_row);
+		size_t n = count_together(&w->row.loaded->delta, first, span.end - row);
+		for (size_t i = 0; i < n; i++, row++) {
+			TN_TRY(go_to(w, row, err));
+			w->row.delta_row = first + i;
+			rows[i] = w->row;
+		}
+		tn_requantize_rows(rows, n);
+	}
+	return TN_OK;
+}
+
 static tn_status edit_span(struct walk *w, const struct tn_landing *landing, struct span span, struct tn_error *err)
 {
+	if (w->row.form->is_measured && !w->row.loaded->rows)
+		return requantize_span(w, landing, span, err);
 	if (is_bulk(&w->row)) {
 		edit_bulk(w, landing, span);
 		return TN_OK;
@@ -437,10 +480,7 @@ static tn_status edit_span(struct walk *w, const struct tn_landing *landing, str
 	for (uint64_t row = span.begin; row < span.end; row++) {
 		TN_TRY(go_to(w, row, err));
 		w->row.delta_row = (size_t)(row - landing->target_row + landing->delta_row);
-		if (w->row.form->is_measured && !w->row.loaded->rows)
-			tn_requantize_row(&w->row);
-		else
-			edit_row(&w->row);
+		edit_row(&w->row);
 	}
 	return TN_OK;
 }

@@ -95,14 +95,19 @@ void tn_edit_count_takes(const struct tn_joint *joint, const struct tn_target *t
 
 /* ---- one row --------------------------------------------------------------------------------------------- */
 
-/* Scratch of one row. */
+/* Scratch of rows. */
 struct tn_row_scratch {
 	double *truth, *size;
-	float *w, *after, *wanted, *step;
+	float *w, *after;
+	float *wanted, *product;       /* rows of a delta, and of what is added of it: [TN_ROWS_AT_ONCE, cols] where it is measured */
+	uint16_t *halves;              /* the same number of rows, at tn_survival_stride */
 	void *delta;
 };
-/* Splits the scratch of a form. */
-struct tn_row_scratch tn_edit_row_scratch(void *scratch, size_t cols);
+/* Splits the scratch of a form, which begins with a run of so many bytes. */
+struct tn_row_scratch tn_edit_row_scratch(void *scratch, const struct tn_edit_form *form);
+size_t tn_edit_row_bytes(const struct tn_edit_form *form);
+/* Behind it, for rows of a delta of that rank. */
+size_t tn_edit_delta_bytes(size_t rank, size_t cols);
 
 /* A row between its source and its result. */
 struct tn_row_edit {
@@ -121,8 +126,9 @@ struct tn_row_edit {
 /* The values that the delta is added to. */
 void tn_edit_source(const struct tn_row_edit *edit, float *dst);
 
-/* Source and result quantized: moves codes, refits or encodes anew, and measures what it did. */
-void tn_requantize_row(const struct tn_row_edit *edit);
+/* Source and result quantized: moves codes, refits or encodes anew, and measures what it did. Up to TN_ROWS_AT_ONCE rows of one
+ * group of the delta, which share their scratch. */
+void tn_requantize_rows(struct tn_row_edit *edits, size_t count);
 /* Scales and biases of the result are those of the source. */
 void tn_requantize_keep_scales(const struct tn_row_edit *edit);
 

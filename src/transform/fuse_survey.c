@@ -75,14 +75,11 @@ static int by_factors(const struct tn_fuse *fuse, const struct tn_target *t)
 static void add_steps(const struct survey *s, const struct tn_edit_form *f, const struct tn_edit_block *b,
 		      struct tn_survival_sums *sum)
 {
-	float *step = b->scratch;
 	for (uint64_t i = 0; i < b->count; i++) {
 		struct tn_row row = { { NULL } };
 		for (unsigned p = 0; p < TN_PART_COUNT; p++)
 			row.part[p] = b->in[p] + i * f->source_bytes[p];
-		s->fuse->ctx->kernels->codec[f->in.format.codec]->step(step, &row, &f->in.format, f->cols);
-		for (size_t c = 0; c < f->cols; c++)
-			sum->step2 += (double)step[c] * (double)step[c];
+		sum->step2 += s->fuse->ctx->kernels->codec[f->in.format.codec]->steps2(&row, &f->in.format, f->cols);
 	}
 }
 

@@ -6,52 +6,125 @@
 #include "kernels/quant.h"
 #include "weights/format.h"
 
-/* The product alone in s.wanted; true when that is all there is to the delta. */
-static int make_wanted(const struct tn_row_edit *e)
+/* ---- deltas ---------------------------------------------------------------------------------------------- */
+
+/* Rows b A of the group of the first edit; b [count, rank] stands in s.delta. */
+static void multiply(const struct tn_row_edit *e, size_t count, float *dst)
 {
-	const struct tn_delta *delta = &e->loaded->delta;
-	const struct tn_row_scratch *s = &e->s;
-	if (tn_delta_is_plain(delta)) {
-		tn_delta_product_f32(e->kernels, delta, e->delta_row, s->wanted, s->delta);
-		return 1;
+	const struct tn_delta *d = &e->loaded->delta;
+	size_t group = e->delta_row / d->group_rows;
+	float *b = e->s.delta;
+	struct tn_lowrank p = { d->a + group * d->rank * d->cols, NULL, e->loaded->least, d->rank, d->cols, d->width };
+	if (e->loaded->packed) {
+		p.packed = e->loaded->packed + group * e->loaded->packed_bytes;
+		e->kernels->lowrank_rows(dst, d->cols, &p, b, count, b + TN_ROWS_AT_ONCE * d->rank);
+		return;
 	}
-	tn_delta_row_f64(e->kernels, delta, e->delta_row, s->w, s->truth, TN_SIZES_NONE, NULL, s->delta);
+	for (size_t i = 0; i < count; i++)
+		e->kernels->lowrank_f32(dst + i * d->cols, p.a, b + i * d->rank, d->rank, d->cols);
+}
+
+/* scale * b of the rows in s.delta; like_mlx: with the roundings of mlx_lm.fuse 0.32.2, which has the scale and scale * B in the
+ * dtype of B. 1 when these change nothing. */
+static int scale_rows(const struct tn_row_edit *e, size_t count, int like_mlx)
+{
+	const struct tn_delta *d = &e->loaded->delta;
+	const float *b = d->b + e->delta_row * d->rank, scale = round_to((float)d->scale, d->left);
+	float *dst = e->s.delta;
+	int same = 1;
+	for (size_t i = 0; i < count * d->rank; i++) {
+		float exact = (float)(d->scale * (double)b[i]), rounded = round_to(scale * b[i], d->left);
+		dst[i] = like_mlx ? rounded : exact;
+		same &= rounded == exact;
+	}
+	return same;
+}
+
+static int same_grid(const struct tn_row_edit *e)
+{
+	return e->in.codec == e->out.codec && e->in.bits == e->out.bits && e->in.group == e->out.group;
+}
+
+/* What mlx_lm.fuse does: the sum as MLX rounds it, on a grid that is fitted anew. */
+static int is_refit(const struct tn_row_edit *e)
+{
+	return !e->form->dense.tensor && same_grid(e) && !e->form->fits_scales && e->form->rounding == TN_ROUNDING_NEAREST &&
+	       !e->kernels->codec[e->in.codec]->nearest;
+}
+
+/* Rows of a plain delta in s.wanted, and where they are asked for those that MLX adds in s.product. */
+static void make_products(struct tn_row_edit *edits, size_t count)
+{
+	const struct tn_row_edit *e = &edits[0];
+	size_t cols = e->form->cols;
+	int same = scale_rows(e, count, 0);
+	multiply(e, count, e->s.wanted);
+	if (!same && is_refit(e)) {
+		scale_rows(e, count, 1);
+		multiply(e, count, e->s.product);
+	}
+	for (size_t i = count; i-- > 0;) {
+		edits[i].s.wanted += i * cols;
+		edits[i].s.product = same ? edits[i].s.wanted : e->s.product + i * cols;
+	}
+}
+
+/* The row of any delta in s.truth, and what it adds in s.wanted. */
+static void make_wanted(const struct tn_row_edit *e)
+{
+	const struct tn_row_scratch *s = &e->s;
+	tn_delta_row_f64(e->kernels, &e->loaded->delta, e->delta_row, s->w, s->truth, TN_SIZES_NONE, NULL, s->delta);
 	for (size_t i = 0; i < e->form->cols; i++)
 		s->wanted[i] = (float)(s->truth[i] - (double)s->w[i]);
-	return 0;
 }
 
 /* ---- nearest --------------------------------------------------------------------------------------------- */
 
-/* The sum as mlx_lm.fuse rounds it, in the dtype that MLX dequantizes to; of deltas that are not plain the exact result,
- * rounded once. */
-static void sum_like_mlx(const struct tn_row_edit *e, int plain, float *dst)
+/* The dtype that MLX dequantizes to. */
+static tn_dtype mlx_dtype(const struct tn_row_edit *e)
 {
-	const struct tn_row_scratch *s = &e->s;
-	struct tn_format in = e->in;
-	const struct tn_codec *codec = e->kernels->codec[in.codec];
-	tn_dtype dtype = codec->byte_scales ? in.has_global_scale ? TN_F32 : TN_BF16 : in.dtype;
-	if (!plain) {
-		for (size_t i = 0; i < e->form->cols; i++)
-			dst[i] = (float)s->truth[i];
-		tn_delta_round_row(e->kernels, dst, e->form->cols, dtype);
-		return;
-	}
-	in.like_mlx = 1;
-	in.dtype = dtype;
-	codec->decode(dst, &e->source, &in, e->form->cols);
-	tn_delta_product_like_mlx(e->kernels, &e->loaded->delta, e->delta_row, s->wanted, s->step, s->delta);
-	tn_delta_round_row(e->kernels, s->step, e->form->cols, dtype);
-	e->kernels->axpy_f32(dst, 1, s->step, e->form->cols);
-	tn_delta_round_row(e->kernels, dst, e->form->cols, dtype);
+	int byte_scales = e->kernels->codec[e->in.codec]->byte_scales;
+	return byte_scales ? e->in.has_global_scale ? TN_F32 : TN_BF16 : e->in.dtype;
 }
 
-static void refit(const struct tn_row_edit *e, int plain)
+/* The sum as mlx_lm.fuse rounds it: to F16 or BF16 in `halves`, which stand in for nothing else yet; F32 in s.after. */
+static void sum_like_mlx(const struct tn_row_edit *e, tn_dtype dtype, uint16_t *halves)
 {
-	sum_like_mlx(e, plain, e->s.after);
-	e->kernels->codec[e->out.codec]->encode(&e->result, e->s.after, &e->out, e->form->cols);
-	e->sum->moved += tn_survival_count_codes(e->source.part[TN_PART_WEIGHT], e->result.part[TN_PART_WEIGHT],
-						 e->form->cols, e->in.bits);
+	const struct tn_row_scratch *s = &e->s;
+	const tn_dtype product = e->loaded->delta.product;
+	struct tn_format in = e->in;
+	in.like_mlx = 1;
+	in.dtype = dtype;
+	e->kernels->codec[in.codec]->decode(s->after, &e->source, &in, e->form->cols);
+	if (dtype != TN_F32) {
+		e->kernels->round_sums(halves, s->after, s->product, product, dtype, e->form->cols);
+		return;
+	}
+	for (size_t i = 0; i < e->form->cols; i++)
+		s->after[i] += round_to(s->product[i], product);
+}
+
+/* Of deltas that are not plain the exact result, rounded once. */
+static void refit(const struct tn_row_edit *e, uint16_t *halves, int plain)
+{
+	const size_t cols = e->form->cols;
+	const tn_dtype dtype = mlx_dtype(e);
+	const struct tn_format dense = { .codec = TN_CODEC_dense, .dtype = dtype };
+	if (plain) {
+		sum_like_mlx(e, dtype, halves);
+	} else {
+		for (size_t i = 0; i < cols; i++)
+			e->s.after[i] = (float)e->s.truth[i];
+		if (dtype != TN_F32)
+			e->kernels->codec[TN_CODEC_dense]->encode(&(struct tn_row_out){ { halves } }, e->s.after, &dense, cols);
+	}
+	if (dtype == TN_F32) {
+		e->kernels->codec[e->out.codec]->encode(&e->result, e->s.after, &e->out, cols);
+	} else {
+		struct tn_recoding how = { &dense, &e->out, 1, cols, 0, e->s.after };
+		e->kernels->recode_rows(&(struct tn_rows_out){ .first = e->result }, &(struct tn_rows){ .first = { { halves } } }, &how);
+	}
+	e->sum->moved += tn_survival_count_codes(e->source.part[TN_PART_WEIGHT], e->result.part[TN_PART_WEIGHT], cols, e->in.bits);
 }
 
 /* ---- dither ---------------------------------------------------------------------------------------------- */
@@ -121,8 +194,8 @@ static void keep_grid(const struct tn_row_edit *e)
 	struct tn_dither_counts counts = { 0, 0 };
 	const float *d = e->s.wanted;
 	if (place_scales(e)) {
-		tn_delta_product_f32(e->kernels, &e->loaded->delta, e->delta_row, e->s.step, e->s.delta);
-		d = e->s.step;
+		tn_delta_product_f32(e->kernels, &e->loaded->delta, e->delta_row, e->s.product, e->s.delta);
+		d = e->s.product;
 	}
 	if (e->form->rounding == TN_ROUNDING_NEAREST)
 		codec->nearest(e->result.part[TN_PART_WEIGHT], &e->source, d, &e->in, e->form->cols, &counts);
@@ -211,11 +284,6 @@ static void refit_grid(const struct tn_row_edit *e, int plain)
 
 /* ---- anew ------------------------------------------------------------------------------------------------ */
 
-static int same_grid(const struct tn_row_edit *e)
-{
-	return e->in.codec == e->out.codec && e->in.bits == e->out.bits && e->in.group == e->out.group;
-}
-
 /* On another grid, or from values that lie on none. */
 static void encode_sum(const struct tn_row_edit *e, int plain)
 {
@@ -242,32 +310,76 @@ static void add_drift(const struct tn_row_edit *e)
 	}
 }
 
-static void measure(const struct tn_row_edit *e, int plain)
+/* Whether a row is written without its values. */
+static int by_codes(const struct tn_row_edit *e, int plain)
 {
-	const struct tn_row_scratch *s = &e->s;
-	struct tn_row result = { { e->result.part[0], e->result.part[1], e->result.part[2] } };
-	struct tn_survival_row row = {
-		e->kernels, &e->loaded->delta, e->loaded->basis, e->delta_row, plain, s->w, s->after, s->wanted, s->step, s->delta,
-	};
-	e->kernels->codec[e->out.codec]->decode(s->after, &result, &e->out, e->form->cols);
-	e->kernels->codec[e->in.codec]->step(s->step, &e->source, &e->in, e->form->cols);
-	tn_survival_add_row(e->sum, &row);
+	return plain && !e->form->dense.tensor && same_grid(e) && !e->form->fits_scales;
 }
 
-void tn_requantize_row(const struct tn_row_edit *e)
+/* `halves` is scratch. */
+static void write_row(const struct tn_row_edit *e, uint16_t *halves, int plain)
 {
-	int has_dense = e->form->dense.tensor != NULL;
-	tn_edit_source(e, e->s.w);
-	if (has_dense)
-		add_drift(e);
-	int plain = make_wanted(e);
-	if (has_dense || !same_grid(e))
+	if (e->form->dense.tensor || !same_grid(e))
 		encode_sum(e, plain);
 	else if (e->form->fits_scales)
 		refit_grid(e, plain);
-	else if (e->form->rounding == TN_ROUNDING_NEAREST && !e->kernels->codec[e->in.codec]->nearest)
-		refit(e, plain);
+	else if (is_refit(e))
+		refit(e, halves, plain);
 	else
 		keep_grid(e);
-	measure(e, plain);
+}
+
+/* By the codes alone, where the codec can. */
+static int sum_codes(const struct tn_row_edit *e, uint16_t *halves, struct tn_change_sums *sums)
+{
+	const struct tn_codec *codec = e->kernels->codec[e->in.codec];
+	struct tn_row result = { { e->result.part[0], e->result.part[1], e->result.part[2] } };
+	return codec->change_sums && e->in.dtype == e->out.dtype &&
+	       codec->change_sums(sums, halves, &e->source, &result, &e->in, e->s.wanted, e->form->cols) && tn_survival_is_usual(sums);
+}
+
+static void requantize_row(const struct tn_row_edit *e, const struct tn_survival_rows *rows, size_t i, int plain)
+{
+	const struct tn_row_scratch *s = &e->s;
+	uint16_t *halves = rows->halves + i * tn_survival_stride(e->form->cols);
+	struct tn_row result = { { e->result.part[0], e->result.part[1], e->result.part[2] } };
+	struct tn_change_sums sums = { 0, 0, 0 };
+	if (!by_codes(e, plain))
+		tn_edit_source(e, s->w);
+	if (e->form->dense.tensor)
+		add_drift(e);
+	if (!plain)
+		make_wanted(e);
+	write_row(e, halves, plain);
+	if (!by_codes(e, plain) || !sum_codes(e, halves, &sums)) {
+		if (by_codes(e, plain))
+			tn_edit_source(e, s->w);
+		e->kernels->codec[e->out.codec]->decode(s->after, &result, &e->out, e->form->cols);
+		tn_survival_sum_row(&sums, rows, i, s->w, s->after, s->wanted);
+	}
+	tn_survival_add_row(e->sum, rows, &sums, e->kernels->codec[e->in.codec]->steps2(&e->source, &e->in, e->form->cols), plain);
+}
+
+void tn_requantize_rows(struct tn_row_edit *edits, size_t count)
+{
+	const struct tn_row_edit *e = &edits[0];
+	const struct tn_loaded *loaded = e->loaded;
+	const struct tn_delta *d = &loaded->delta;
+	struct tn_survival_rows rows = { e->kernels, NULL, d->rank, d->cols, e->s.halves, e->s.delta };
+	if (loaded->directions)
+		rows.directions = loaded->directions + e->delta_row / d->group_rows * loaded->directions_bytes / sizeof(uint16_t);
+	if (!tn_delta_is_plain(d)) {
+		for (size_t i = 0; i < count; i++) {
+			requantize_row(&edits[i], &rows, 0, 0);
+			if (rows.directions)
+				tn_survival_add_both(e->sum, &rows, e->s.wanted);
+		}
+		return;
+	}
+	make_products(edits, count);
+	for (size_t i = 0; i < count; i++) {
+		requantize_row(&edits[i], &rows, i, 1);
+	}
+	if (rows.directions)
+		tn_survival_add_directions(e->sum, &rows, count);
 }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "transform/survival.h"
 
+#include "base/half.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -55,19 +57,6 @@ static void product_coordinates(const struct tn_delta *delta, const double *basi
 	}
 }
 
-/* Coordinates of any row x: L^-1 (A x). */
-static void coordinates(const struct tn_survival_row *r, const double *basis, const float *x, double *dst)
-{
-	const struct tn_delta *d = r->delta;
-	const float *a = d->a + r->row / d->group_rows * d->rank * d->cols;
-	for (size_t i = 0; i < d->rank; i++) {
-		double pivot = basis[i * d->rank + i], sum = (double)r->kernels->dot_f32(a + i * d->cols, x, d->cols);
-		for (size_t j = 0; j < i; j++)
-			sum -= basis[i * d->rank + j] * dst[j];
-		dst[i] = pivot > 0 ? sum / pivot : 0;
-	}
-}
-
 double tn_survival_product2(const struct tn_delta *delta, const double *basis, size_t row, double *scratch)
 {
 	double sum = 0;
@@ -77,56 +66,131 @@ double tn_survival_product2(const struct tn_delta *delta, const double *basis, s
 	return sum;
 }
 
-static void add_directions(struct tn_survival_sums *sum, const struct tn_survival_row *r, const float *change)
+/* Columns of one block, [rank][TN_DIRECTION_COLS]: L^-1 A, by forward substitution. */
+static void make_block(const float *a, size_t rank, size_t cols, size_t n, const double *basis, float *u)
 {
-	size_t rank = r->delta->rank;
-	const double *basis = r->basis + r->row / r->delta->group_rows * rank * rank;
-	double *x = r->scratch, *y = x + rank;
-	coordinates(r, basis, change, x);
-	if (r->product)
-		product_coordinates(r->delta, basis, r->row, y);
-	else
-		coordinates(r, basis, r->wanted, y);
-	for (size_t i = 0; i < rank; i++) {
-		sum->kept += x[i] * y[i];
-		sum->captured2 += x[i] * x[i];
-		sum->wanted2 += y[i] * y[i];
+	for (size_t k = 0; k < rank; k++, u += TN_DIRECTION_COLS) {
+		const double *l = basis + k * rank;
+		for (size_t j = 0; j < TN_DIRECTION_COLS; j++)
+			u[j] = j < n && l[k] > 0 ? a[k * cols + j] : 0;
+		for (size_t i = 0; i < k && l[k] > 0; i++) {
+			const float *before = u - (k - i) * TN_DIRECTION_COLS;
+			for (size_t j = 0; j < TN_DIRECTION_COLS; j++)
+				u[j] -= (float)l[i] * before[j];
+		}
+		for (size_t j = 0; j < TN_DIRECTION_COLS && l[k] > 0; j++)
+			u[j] *= (float)(1 / l[k]);
 	}
 }
 
-void tn_survival_add_row(struct tn_survival_sums *sum, const struct tn_survival_row *r)
+size_t tn_directions_bytes(size_t rank, size_t cols)
 {
-	size_t cols = r->delta->cols;
-	float *change = (float *)(r->scratch + 2 * r->delta->rank);
-	double squares[3] = { 0 };
-	r->kernels->change_squares(squares, change, r->before, r->after, r->wanted, r->step, cols);
-	sum->step2 += squares[0];
-	sum->delta2 += squares[1];
-	sum->error2 += squares[2];
-	sum->codes += cols;
-	sum->not_finite |= !isfinite(squares[2]);
-	if (r->basis)
-		add_directions(sum, r, change);
+	return rank * tn_survival_stride(cols) * sizeof(uint16_t);
 }
 
-/* Nibbles that differ in 16 codes: their bits come together in the lowest of each. */
-static uint64_t count_nibbles(const unsigned char *a, const unsigned char *b)
+void tn_directions_make(const float *a, size_t rank, size_t cols, const double *basis, float *work, uint16_t *dst)
 {
-	uint64_t x, y;
-	memcpy(&x, a, sizeof x);
-	memcpy(&y, b, sizeof y);
-	x ^= y;
-	x |= x >> 2;
-	x = (x | x >> 1) & 0x1111111111111111u;
-	return ((x + (x >> 4)) & 0x0303030303030303u) * 0x0101010101010101u >> 56;
+	for (size_t first = 0; first < cols; first += TN_DIRECTION_COLS, dst += rank * TN_DIRECTION_COLS) {
+		size_t n = cols - first < TN_DIRECTION_COLS ? cols - first : TN_DIRECTION_COLS;
+		make_block(a + first, rank, cols, n, basis, work);
+		for (size_t i = 0; i < rank * TN_DIRECTION_COLS; i++)
+			dst[i] = tn_bf16_from_f32(fabsf(work[i]) < 0x1p-60f ? 0 : work[i]);
+	}
+}
+
+/* Where squares overflow or vanish in float32. */
+static void add_in_double(struct tn_change_sums *sums, const float *before, const float *after, const float *wanted, size_t n)
+{
+	*sums = (struct tn_change_sums){ 0, 0, 0 };
+	for (size_t i = 0; i < n; i++) {
+		double d = (double)wanted[i], e = (double)(after[i] - before[i]) - d;
+		sums->wanted2 += d * d;
+		sums->error2 += e * e;
+		sums->both += e * d;
+	}
+}
+
+static int is_usual(double square)
+{
+	return square > 0x1p-80 && square < 0x1p100;
+}
+
+int tn_survival_is_usual(const struct tn_change_sums *s)
+{
+	return is_usual(s->wanted2) && is_usual(s->error2);
+}
+
+void tn_survival_sum_row(struct tn_change_sums *s, const struct tn_survival_rows *r, size_t i, const float *before, const float *after,
+			 const float *wanted)
+{
+	*s = (struct tn_change_sums){ 0, 0, 0 };
+	r->kernels->change_sums(s, r->halves + i * tn_survival_stride(r->cols), before, after, wanted, r->cols);
+	if (!tn_survival_is_usual(s))
+		add_in_double(s, before, after, wanted, r->cols);
+}
+
+void tn_survival_add_row(struct tn_survival_sums *sum, const struct tn_survival_rows *r, const struct tn_change_sums *s, double steps2,
+			 int is_product)
+{
+	sum->step2 += steps2;
+	sum->delta2 += s->wanted2;
+	sum->error2 += s->error2;
+	sum->codes += r->cols;
+	sum->not_finite |= !isfinite(s->error2);
+	if (!r->directions || !is_product)
+		return;
+	sum->kept += s->both + s->wanted2; /* <R, D>, for D U is D */
+	sum->wanted2 += s->wanted2;
+}
+
+void tn_survival_add_directions(struct tn_survival_sums *sum, const struct tn_survival_rows *r, size_t count)
+{
+	r->kernels->project_rows(r->coordinates, r->directions, r->rank, r->cols, r->halves, tn_survival_stride(r->cols), count);
+	for (size_t i = 0; i < count * r->rank; i++)
+		sum->captured2 += (double)r->coordinates[i] * (double)r->coordinates[i];
+}
+
+void tn_survival_add_both(struct tn_survival_sums *sum, const struct tn_survival_rows *r, const float *wanted)
+{
+	static const struct tn_format bf16 = { .codec = TN_CODEC_dense, .dtype = TN_BF16 };
+	size_t stride = tn_survival_stride(r->cols);
+	uint16_t *halves = r->halves + stride;
+	const float *x = r->coordinates, *y = x + r->rank;
+	r->kernels->codec[TN_CODEC_dense]->encode(&(struct tn_row_out){ { halves } }, wanted, &bf16, r->cols);
+	memset(halves + r->cols, 0, (stride - r->cols) * sizeof *halves);
+	r->kernels->project_rows(r->coordinates, r->directions, r->rank, r->cols, r->halves, stride, 2);
+	for (size_t i = 0; i < r->rank; i++) {
+		sum->kept += (double)x[i] * (double)y[i];
+		sum->captured2 += (double)x[i] * (double)x[i];
+		sum->wanted2 += (double)y[i] * (double)y[i];
+	}
+}
+
+enum { WORDS = 8 };
+
+/* Nibbles that differ in WORDS words: a bit for each, added up in their bytes. */
+static uint64_t count_many(const unsigned char *a, const unsigned char *b)
+{
+	uint64_t x[WORDS], y[WORDS], sum = 0;
+	memcpy(x, a, sizeof x);
+	memcpy(y, b, sizeof y);
+	for (int i = 0; i < WORDS; i++) {
+		x[i] ^= y[i];
+		x[i] |= x[i] >> 2;
+		x[i] = (x[i] | x[i] >> 1) & 0x1111111111111111u;
+	}
+	for (int i = 0; i < WORDS; i++)
+		sum += x[i]; /* at most 8 in each nibble */
+	sum = (sum & 0x0F0F0F0F0F0F0F0Fu) + (sum >> 4 & 0x0F0F0F0F0F0F0F0Fu);
+	return sum * 0x0101010101010101u >> 56;
 }
 
 uint64_t tn_survival_count_codes(const unsigned char *a, const unsigned char *b, size_t codes, unsigned bits)
 {
 	uint64_t count = 0;
 	size_t i = 0;
-	for (; bits == 4 && i + 16 <= codes; i += 16)
-		count += count_nibbles(a + i / 2, b + i / 2);
+	for (; bits == 4 && i + 16 * WORDS <= codes; i += 16 * WORDS)
+		count += count_many(a + i / 2, b + i / 2);
 	for (; i < codes; i++) {
 		size_t at = i * bits;
 		unsigned low = (unsigned)(a[at / 8] ^ b[at / 8]) >> at % 8, width = 8 - (unsigned)(at % 8);

@@ -20,18 +20,39 @@ struct tn_survival_sums {
 };
 void tn_survival_add(struct tn_survival_sums *sum, const struct tn_survival_sums *part);
 
-/* Adds one row: before, after, wanted D and the step of the base's grid, all [cols]. `product` is 1 when D is scale * B A
- * itself. Scratch: 2 * rank doubles and a row of floats. */
-struct tn_survival_row {
+/* U in BF16 for project_rows: [cols / TN_DIRECTION_COLS, rounded up][rank][TN_DIRECTION_COLS]. work: rank *
+ * TN_DIRECTION_COLS floats. */
+size_t tn_directions_bytes(size_t rank, size_t cols);
+void tn_directions_make(const float *a, size_t rank, size_t cols, const double *basis, float *work, uint16_t *directions);
+
+/* Elements from one row of halves to the next. */
+static inline size_t tn_survival_stride(size_t cols)
+{
+	return (cols + TN_DIRECTION_COLS - 1) / TN_DIRECTION_COLS * TN_DIRECTION_COLS;
+}
+
+/* Up to TN_ROWS_AT_ONCE rows whose coordinates are summed together. */
+struct tn_survival_rows {
 	const struct tn_kernels *kernels;
-	const struct tn_delta *delta;
-	const double *basis;                 /* NULL: no directions, the sums with U stay */
-	size_t row;                          /* of the delta */
-	int product;
-	const float *before, *after, *wanted, *step;
-	double *scratch;
+	const uint16_t *directions;          /* NULL: none, the sums with U stay */
+	size_t rank, cols;
+	uint16_t *halves;                    /* a row for each, at tn_survival_stride; at least 2 */
+	float *coordinates;                  /* [TN_ROWS_AT_ONCE * rank], at least 2 * rank */
 };
-void tn_survival_add_row(struct tn_survival_sums *sum, const struct tn_survival_row *row);
+
+/* The sums of row i, whose change is kept in halves: between two rows of values. What they vanish or overflow in is summed in
+ * double; where a codec made them from codes, they have to be usual. */
+void tn_survival_sum_row(struct tn_change_sums *sums, const struct tn_survival_rows *rows, size_t i, const float *before,
+			 const float *after, const float *wanted);
+int tn_survival_is_usual(const struct tn_change_sums *sums);
+/* Adds a row, and the squares of the steps of the grid that it was on. is_product: D is scale * B A itself, so that D U U^T is
+ * D. */
+void tn_survival_add_row(struct tn_survival_sums *sum, const struct tn_survival_rows *rows, const struct tn_change_sums *row,
+			 double steps2, int is_product);
+/* Adds the coordinates of `count` rows that are there, of products. */
+void tn_survival_add_directions(struct tn_survival_sums *sum, const struct tn_survival_rows *rows, size_t count);
+/* Adds the coordinates of row 0 where D is anything. */
+void tn_survival_add_both(struct tn_survival_sums *sum, const struct tn_survival_rows *rows, const float *wanted);
 
 /* |scale * B A|^2 of one row. Scratch: rank doubles. */
 double tn_survival_product2(const struct tn_delta *delta, const double *basis, size_t row, double *scratch);

@@ -77,8 +77,9 @@ struct comparison {
 	unsigned char *merged[TN_PART_COUNT];
 	unsigned char *const *wanted;   /* the base's bytes, or a fuse's, laid out as `merged`; NULL: not comparable */
 	uint64_t next;                  /* the row behind the last one that was compared */
-	float *row, *wanted_delta, *step, *other_step;
-	void *scratch;
+	float *row, *wanted_delta;      /* wanted_delta: or the base's row */
+	uint16_t *halves;               /* of two rows */
+	float *coordinates;
 };
 
 /* Rows that nothing lands on, from the last one that was compared up to `end`. */
@@ -140,19 +141,24 @@ static void measure_row(struct comparison *c, const struct tn_edit_truth *t, con
 	struct tn_row base = { { NULL } };
 	const struct tn_edit_form *f = c->form;
 	const struct tn_delta *delta = &t->loaded->delta;
-	double other2 = 0;
 	for (unsigned p = 0; p < TN_PART_COUNT; p++)
 		base.part[p] = c->block->in[p] + (size_t)(t->unit - c->block->first) * f->source_bytes[p];
 	for (size_t i = 0; i < f->cols; i++)
 		c->wanted_delta[i] = (float)(t->truth[i] - (double)t->source[i]);
-	c->kernels->codec[f->in.format.codec]->step(c->step, &base, &f->in.format, f->cols);
-	c->kernels->codec[format->codec]->step(c->other_step, row, format, f->cols);
-	for (size_t i = 0; i < f->cols; i++)
-		other2 += (double)c->other_step[i] * (double)c->other_step[i];
-	struct tn_survival_row survival = { c->kernels, delta, t->loaded->basis, t->delta_row, tn_delta_is_plain(delta), t->source,
-					    c->row, c->wanted_delta, c->step, c->scratch };
-	tn_survival_add_row(&sums, &survival);
-	c->finding->far_off |= !(sums.error2 <= sums.step2 + other2 + 4 * sums.delta2);
+	struct tn_change_sums change;
+	double steps2 = c->kernels->codec[f->in.format.codec]->steps2(&base, &f->in.format, f->cols);
+	int is_product = tn_delta_is_plain(delta);
+	struct tn_survival_rows rows = { c->kernels, NULL, delta->rank, f->cols, c->halves, c->coordinates };
+	if (t->loaded->directions)
+		rows.directions = t->loaded->directions + t->delta_row / delta->group_rows * t->loaded->directions_bytes / sizeof(uint16_t);
+	tn_survival_sum_row(&change, &rows, 0, t->source, c->row, c->wanted_delta);
+	tn_survival_add_row(&sums, &rows, &change, steps2, is_product);
+	if (rows.directions && is_product)
+		tn_survival_add_directions(&sums, &rows, 1);
+	else if (rows.directions)
+		tn_survival_add_both(&sums, &rows, c->wanted_delta);
+	c->finding->far_off |= !(sums.error2 <= sums.step2 + c->kernels->codec[format->codec]->steps2(row, format, f->cols) +
+						4 * sums.delta2);
 	tn_survival_add(&c->finding->sums, &sums);
 }
 
@@ -191,12 +197,12 @@ static tn_status compare_decoded(struct comparison *c, double *truth, struct tn_
 		for (unsigned p = 0; p < TN_PART_COUNT; p++)
 			base.part[p] = c->block->in[p] + i * f->source_bytes[p];
 		TN_TRY(tn_matrix_format_at(&source, &f->in, c->block->first + i, &in, &end, err));
-		c->kernels->codec[in.codec]->decode(c->step, &base, &in, f->cols);
+		c->kernels->codec[in.codec]->decode(c->wanted_delta, &base, &in, f->cols);
 		TN_TRY(point_at(c, c->block->first + i, &row, &format, err));
 		c->kernels->codec[format.codec]->decode(c->row, &row, &format, f->cols);
 		for (size_t k = 0; k < f->cols; k++)
-			truth[k] = (double)c->step[k];
-		compare_dense(c, c->finding, c->step, truth, NULL);
+			truth[k] = (double)c->wanted_delta[k];
+		compare_dense(c, c->finding, c->wanted_delta, truth, NULL);
 	}
 	return TN_OK;
 }
@@ -238,8 +244,7 @@ static void place_rows(struct comparison *c, unsigned char *at)
 	size_t bytes = tn_align_up(c->form->cols * sizeof(float), 64);
 	c->row = (float *)(void *)at;
 	c->wanted_delta = (float *)(void *)(at + bytes);
-	c->step = (float *)(void *)(at + 2 * bytes);
-	c->other_step = (float *)(void *)(at + 3 * bytes);
+	c->halves = (uint16_t *)(void *)(at + 2 * bytes);
 }
 
 /* Outside the rows that are summed, the bytes have to be the fuse's. */
@@ -264,7 +269,7 @@ static tn_status compare_block(struct comparison *c, const struct tn_fuse_step *
 		if (!c->finding->not_as_fused && !target->landing_count)
 			return TN_OK;
 	}
-	c->scratch = (unsigned char *)b->scratch + tn_align_up(f->cols * (2 * sizeof(double) + 4 * sizeof(float)), 64);
+	c->coordinates = tn_edit_row_scratch(b->scratch, f).delta;
 	TN_TRY(tn_edit_truths(j, target, f, c->run->deltas, b, compare_row, c, err));
 	compare_between(c, target->landing_count ? b->first + b->count : b->first);
 	return TN_OK;

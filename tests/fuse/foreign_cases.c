@@ -25,7 +25,12 @@ static void read_values(struct tt *t, const tn_checkpoint *model, const struct t
 		for (unsigned p = 0; p < TN_PART_COUNT; p++)
 			row.part[p] = parts[p] + i * m->row_bytes[p];
 		codec->decode(out->w + i * m->cols, &row, &m->format, (size_t)m->cols);
-		codec->step(out->step + i * m->cols, &row, &m->format, (size_t)m->cols);
+		double before = 0;
+		for (size_t c = 0; c < m->cols; c++) { /* steps are squared and summed */
+			double sum = codec->steps2(&row, &m->format, c + 1);
+			out->step[i * m->cols + c] = (float)sqrt(sum - before);
+			before = sum;
+		}
 		const struct tn_levels *levels = m->format.grid->levels;
 		memset(parts[TN_PART_WEIGHT] + i * m->cols, levels->code[0], (size_t)m->cols);
 		codec->decode(out->low + i * m->cols, &row, &m->format, (size_t)m->cols);

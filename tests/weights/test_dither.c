@@ -53,6 +53,15 @@ static struct tn_row make_row(const struct tn_kernels *k, const struct tn_format
 	return in;
 }
 
+/* Of the steps in a group, root mean square. */
+static float step_of(const struct tn_codec *codec, const struct tn_format *f, const struct tn_row *row, size_t group)
+{
+	struct tn_row at = { { NULL } };
+	for (unsigned p = 0; p < TN_PART_COUNT; p++)
+		at.part[p] = (const unsigned char *)row->part[p] + group * codec->part_bytes(f, p, f->group);
+	return (float)sqrt(codec->steps2(&at, f, f->group) / f->group);
+}
+
 static void no_delta_moves_nothing(void **state)
 {
 	const struct tn_kernels *k = tn_kernels_for(NULL);
@@ -84,13 +93,12 @@ static void unbiased(void **state)
 		const struct tn_codec *codec = k->codec[f->codec];
 		struct row r;
 		unsigned char codes[COLS];
-		float d[COLS], step[COLS], moved[COLS];
+		float d[COLS], moved[COLS];
 		double sum[COLS] = { 0 }, square[COLS] = { 0 };
 		uint32_t rng = 99;
 		struct tn_row in = make_row(k, f, &r, 11);
-		codec->step(step, &in, f, COLS);
-		for (int j = 0; j < COLS; j++)
-			d[j] = noise(&rng) * 0.4f * step[j];
+		for (size_t j = 0; j < COLS; j++)
+			d[j] = noise(&rng) * 0.4f * step_of(codec, f, &in, j / f->group);
 		for (uint64_t seed = 0; seed < STREAMS; seed++) {
 			struct tn_dither_counts counts = { 0, 0 };
 			struct tn_row out = { { codes, in.part[1], in.part[2] } };

@@ -13,6 +13,10 @@ const struct tn_codec *TN_ISA_NAME(tn_x86_codec)(enum tn_codec_id id);
 void TN_ISA_NAME(tn_x86_encode_affine)(const struct tn_row_out *row, const float *src, const struct tn_format *f, size_t cols);
 void TN_ISA_NAME(tn_x86_dither_affine)(void *codes, const struct tn_row *row, const float *d, const struct tn_format *f,
 				       size_t cols, uint64_t seed, uint64_t row_number, struct tn_dither_counts *counts);
+#if defined(__AVX512F__)
+int TN_ISA_NAME(tn_x86_change_sums_affine)(struct tn_change_sums *sums, uint16_t *halves, const struct tn_row *before,
+					   const struct tn_row *after, const struct tn_format *f, const float *wanted, size_t cols);
+#endif
 void TN_ISA_NAME(tn_x86_encode_e2m1)(const struct tn_row_out *row, const float *src, const struct tn_format *f, size_t cols);
 void TN_ISA_NAME(tn_x86_dither_e2m1)(void *codes, const struct tn_row *row, const float *d, const struct tn_format *f,
 				     size_t cols, uint64_t seed, uint64_t row_number, struct tn_dither_counts *counts);
@@ -35,6 +39,17 @@ TN_INLINE __m128i unpack_8(const unsigned char *src, size_t left, int bits)
 	else
 		memcpy(&stream, src, (size_t)bits);
 	return _mm_cvtsi64_si128((long long)_pdep_u64(stream, byte_mask(bits)));
+}
+
+/* 16 codes as bytes in order. */
+TN_INLINE __m128i unpack_16(const unsigned char *src, size_t left, const int bits)
+{
+	if (bits == 8)
+		return _mm_loadu_si128((const __m128i *)(const void *)src);
+	if (bits != 4)
+		return _mm_unpacklo_epi64(unpack_8(src, left, bits), unpack_8(src + bits, left - (size_t)bits, bits));
+	__m128i v = _mm_loadl_epi64((const __m128i *)(const void *)src), low = _mm_set1_epi8(15);
+	return _mm_unpacklo_epi8(_mm_and_si128(v, low), _mm_and_si128(_mm_srli_epi16(v, 4), low));
 }
 
 /* The same back; what is written beyond the codes is written again with the next ones. */
@@ -70,6 +85,25 @@ TN_INLINE __m256 uniform_8(uint32_t row_hash, size_t first)
 	x = _mm256_xor_si256(x, _mm256_srli_epi32(x, 16));
 	return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_srli_epi32(x, 8)), _mm256_set1_ps(0x1p-24f));
 }
+
+#if defined(__AVX512F__)
+/* 16 codes of 4 bits in the lowest bits of the lanes, whatever is above them; values that are looked up by such. */
+TN_INLINE __m512i spread_nibbles(const unsigned char *src)
+{
+	const __m512i halves = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+	const __m512i shifts = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
+	__m512i codes = _mm512_castsi128_si512(_mm_loadl_epi64((const __m128i *)(const void *)src));
+	return _mm512_srlv_epi32(_mm512_permutexvar_epi32(halves, codes), shifts);
+}
+
+/* What the 16 codes of a group mean. */
+TN_INLINE __m512 values_of_nibbles(float scale, float bias, tn_dtype dtype)
+{
+	const __m512 codes = _mm512_setr_ps(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+	__m512 s = _mm512_set1_ps(scale), b = _mm512_set1_ps(bias);
+	return dtype == TN_F32 ? _mm512_fmadd_ps(codes, s, b) : _mm512_add_ps(_mm512_mul_ps(codes, s), b);
+}
+#endif
 
 /* How many lanes of a mask are set. */
 TN_INLINE uint32_t count_8(__m256 mask)

@@ -22,6 +22,9 @@ static void override_codecs(struct tn_kernels *k)
 	affine.decode = TN_ISA_NAME(tn_x86_decode);
 	affine.encode = TN_ISA_NAME(tn_x86_encode_affine);
 	affine.dither = TN_ISA_NAME(tn_x86_dither_affine);
+#if defined(__AVX512F__)
+	affine.change_sums = TN_ISA_NAME(tn_x86_change_sums_affine);
+#endif
 	mxfp4 = *k->codec[TN_CODEC_mxfp4];
 	nvfp4 = *k->codec[TN_CODEC_nvfp4];
 	mxfp4.decode = nvfp4.decode = TN_ISA_NAME(tn_x86_decode);
@@ -36,6 +39,12 @@ void TN_ISA_NAME(tn_kernels_override)(struct tn_kernels *k)
 {
 	override_codecs(k);
 	k->recode_rows = TN_ISA_NAME(tn_x86_recode_rows);
+	k->lowrank_bytes = TN_ISA_NAME(tn_x86_lowrank_bytes);
+	k->lowrank_pack = TN_ISA_NAME(tn_x86_lowrank_pack);
+	k->lowrank_rows = TN_ISA_NAME(tn_x86_lowrank_rows);
+	k->round_sums = TN_ISA_NAME(tn_x86_round_sums);
+	k->change_sums = TN_ISA_NAME(tn_x86_change_sums);
+	k->project_rows = TN_ISA_NAME(tn_x86_project_rows);
 	k->add_product = TN_ISA_NAME(tn_vector_add_product);
 	k->product_bytes = TN_ISA_NAME(tn_x86_product_bytes);
 	k->product_prepare = TN_ISA_NAME(tn_x86_product_prepare);
