@@ -69,10 +69,12 @@ TN_INLINE void range_of(const unsigned char *src, size_t group, uint16_t *lo, ui
 #if defined(__AVX512BW__)
 #define CHOOSE(no, yes, a, b, predicate) _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, predicate), no, yes)
 #define ROUND_EVEN(x) _mm512_roundscale_ps(x, _MM_FROUND_CUR_DIRECTION)
+#define SPREAD_LONG(x) _mm512_set1_epi64(x)
 #define WIDEN(p) _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)(p)))
 #else
 #define CHOOSE(no, yes, a, b, predicate) _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, predicate))
 #define ROUND_EVEN(x) _mm256_round_ps(x, _MM_FROUND_CUR_DIRECTION)
+#define SPREAD_LONG(x) _mm256_set1_epi64x(x)
 #define WIDEN(p) _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 #endif
 
@@ -119,43 +121,53 @@ TN_INLINE ints codes_of(floats x, floats scale, floats bias, floats inverse, con
 	return V(cvtps_epi32)(V(min_ps)(q, V(set1_ps)((float)((1 << bits) - 1))));
 }
 
-/* Bytes in order as a bit stream. */
-TN_INLINE void pack_bytes(unsigned char *dst, size_t left, __m128i codes, const int bits)
+/* The lower half of each 128 bits, `bits` bytes of it; what is written beyond them is written again. */
+TN_INLINE void store_stream(unsigned char *dst, size_t left, ints v, const int bits)
 {
-	uint64_t low = _pext_u64((uint64_t)_mm_cvtsi128_si64(codes), byte_mask(bits));
-	uint64_t high = _pext_u64((uint64_t)_mm_extract_epi64(codes, 1), byte_mask(bits));
-	size_t step = (size_t)bits;
-	memcpy(dst, &low, left >= 8 ? 8 : step); /* what is written beyond the codes is written again */
-	memcpy(dst + step, &high, left - step >= 8 ? 8 : step);
+	enum { PARTS = HALVES / 8 };
+	uint64_t part[PARTS * 2];
+	const size_t step = (size_t)bits;
+	if (left >= (PARTS - 1) * step + 8) {
+		_mm_storel_epi64((__m128i *)(void *)dst, _mm256_castsi256_si128(lower_half(v)));
+		_mm_storel_epi64((__m128i *)(void *)(dst + step), _mm256_extracti128_si256(lower_half(v), 1));
+#if defined(__AVX512BW__)
+		_mm_storel_epi64((__m128i *)(void *)(dst + 2 * step), _mm512_extracti32x4_epi32(v, 2));
+		_mm_storel_epi64((__m128i *)(void *)(dst + 3 * step), _mm512_extracti32x4_epi32(v, 3));
+#endif
+		return;
+	}
+	store_ints(part, v, 0);
+	for (int i = 0; i < PARTS; i++)
+		memcpy(dst + (size_t)i * step, &part[2 * i], step);
 }
 
-/* HALVES codes: even ones in `low`, odd ones in `high`. */
+/* HALVES codes, even ones in `low`, odd ones in `high`: two, four and then eight of them side by side. */
 TN_INLINE void store_codes(unsigned char *dst, size_t left, ints low, ints high, const int bits)
 {
-	ints pairs = VI(or)(low, V(slli_epi32)(high, bits == 4 ? 4 : 8));
+	ints pairs = VI(or)(low, V(slli_epi32)(high, bits));
 #if defined(__AVX512BW__)
-	if (bits == 4) {
-		_mm_storeu_si128((__m128i *)(void *)dst, _mm512_cvtepi32_epi8(pairs));
-		return;
-	}
-	__m256i bytes = _mm512_cvtepi32_epi16(pairs);
-	if (bits == 8) {
-		_mm256_storeu_si256((__m256i *)(void *)dst, bytes);
-		return;
-	}
-	size_t half = 2 * (size_t)bits;
-	pack_bytes(dst, left, _mm256_castsi256_si128(bytes), bits);
-	pack_bytes(dst + half, left - half, _mm256_extracti128_si256(bytes, 1), bits);
-#else
-	ints words = _mm256_packus_epi32(pairs, pairs);
-	__m128i bytes = _mm256_castsi256_si128(_mm256_permute4x64_epi64(words, 0x08));
 	if (bits == 4)
-		_mm_storel_epi64((__m128i *)(void *)dst, _mm_packus_epi16(bytes, bytes));
-	else if (bits == 8)
-		_mm_storeu_si128((__m128i *)(void *)dst, bytes);
-	else
-		pack_bytes(dst, left, bytes, bits);
+		_mm_storeu_si128((__m128i *)(void *)dst, _mm512_cvtepi32_epi8(pairs));
+	if (bits == 8)
+		_mm256_storeu_si256((__m256i *)(void *)dst, _mm512_cvtepi32_epi16(pairs));
+#else
+	__m128i words = _mm_packus_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+	if (bits == 4)
+		_mm_storel_epi64((__m128i *)(void *)dst, _mm_packus_epi16(words, words));
+	if (bits == 8)
+		_mm_storeu_si128((__m128i *)(void *)dst, words);
 #endif
+	if (bits == 4 || bits == 8)
+		return;
+	ints four = VI(or)(pairs, V(srli_epi64)(pairs, 32 - 2 * bits));
+#if defined(__AVX512BW__)
+	if (bits == 2) {
+		_mm_storel_epi64((__m128i *)(void *)dst, _mm512_cvtepi64_epi8(four));
+		return;
+	}
+#endif
+	four = VI(and)(four, SPREAD_LONG((1 << 4 * bits) - 1));
+	store_stream(dst, left, VI(or)(four, V(slli_epi64)(V(bsrli_epi128)(four, 8), 4 * bits)), bits);
 }
 
 TN_INLINE void encode_group(unsigned char *dst, size_t left, const unsigned char *src, size_t group, const struct grids *grids,
@@ -219,7 +231,7 @@ int TN_ISA_NAME(tn_x86_encodes_halves)(const struct tn_format *from, const struc
 		return 0;
 	if (to->codec == TN_CODEC_affine)
 		return to->bits > 1 && (to->dtype == TN_BF16 || to->dtype == TN_F16);
-	int is_float = to->codec == TN_CODEC_mxfp4 || to->codec == TN_CODEC_nvfp4;
+	int is_float = to->codec == TN_CODEC_mxfp4 || to->codec == TN_CODEC_nvfp4 || to->codec == TN_CODEC_mxfp8;
 	return is_float && to->dtype == TN_BF16 && !to->has_global_scale;
 }
 
@@ -233,6 +245,6 @@ void TN_ISA_NAME(tn_x86_encode_halves)(const struct tn_row_out *row, const unsig
 	case 5: encode_row_as(row, src, how, 5); break;
 	case 6: encode_row_as(row, src, how, 6); break;
 	case 8: encode_row_as(row, src, how, 8); break;
-	default: TN_ISA_NAME(tn_x86_encode_e2m1_halves)(row, src, how);
+	default: TN_ISA_NAME(tn_x86_encode_float_halves)(row, src, how);
 	}
 }

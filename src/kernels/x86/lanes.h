@@ -201,7 +201,7 @@ int TN_ISA_NAME(tn_x86_decodes_halves)(const struct tn_format *from, const struc
 void TN_ISA_NAME(tn_x86_decode_halves)(unsigned char *dst, const struct tn_row *row, const struct tn_recoding *how, int far);
 int TN_ISA_NAME(tn_x86_encodes_halves)(const struct tn_format *from, const struct tn_format *to);
 void TN_ISA_NAME(tn_x86_encode_halves)(const struct tn_row_out *row, const unsigned char *src, const struct tn_recoding *how);
-/* Of BF16 to mxfp4 and nvfp4. */
-void TN_ISA_NAME(tn_x86_encode_e2m1_halves)(const struct tn_row_out *row, const unsigned char *src, const struct tn_recoding *how);
+/* Of BF16 to mxfp4, nvfp4 and mxfp8. */
+void TN_ISA_NAME(tn_x86_encode_float_halves)(const struct tn_row_out *row, const unsigned char *src, const struct tn_recoding *how);
 
 #endif

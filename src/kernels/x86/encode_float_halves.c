@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rows of BF16 to mxfp4 and nvfp4, in whole numbers: the bits of positive floats have their order, so the codes say how many of
- * seven limits the bits of an element reach. codec_mxfp4.c and codec_nvfp4.c say what is computed. */
+/* Rows of BF16 to mxfp4, nvfp4 and mxfp8, in whole numbers: the bits of positive floats have their order, so codes E2M1 say how many
+ * of seven limits the bits of an element reach, and E4M3 are what is left of them. codec_mxfp4.c, codec_nvfp4.c and codec_mxfp8.c
+ * say what is computed. */
 #include "kernels/x86/lanes.h"
 
 /* ---- limits ----------------------------------------------------------------------------------------------- */
@@ -15,7 +16,8 @@ static const uint16_t above_7_4[8] = { 97, 125, 141, 155, 169, 183, 197, 211 };
 
 /* Groups that are looked at at once. */
 struct limits {
-	uint16_t a[HALVES], b[HALVES], c[HALVES], d[HALVES]; /* for 1/4, 3/4, 5/4, 7/4: what is taken off before it counts */
+	uint16_t a[HALVES], b[HALVES], c[HALVES], d[HALVES]; /* for 1/4, 3/4, 5/4, 7/4: what is taken off before it counts.
+	                                                      * mxfp8: 2^-7 and 2^-10 times the scale */
 	uint16_t bytes[HALVES];                              /* the scales as they are stored */
 	uint16_t top[HALVES];                                /* the largest magnitudes */
 };
@@ -82,6 +84,17 @@ TN_INLINE void mxfp4_limits(struct limits *l)
 	store_limits(l, V(slli_epi16)(power, 7), zero);
 }
 
+/* Scales of mxfp8: the power of two that is not below the largest by 448, rounded to BF16. */
+TN_INLINE void mxfp8_limits(struct limits *l)
+{
+	const ints top = load_ints(l->top), zero = VI(setzero)();
+	ints power = V(sub_epi16)(V(srli_epi16)(V(add_epi16)(top, V(set1_epi16)(0x1F)), 7), V(set1_epi16)(8));
+	power = where_greater(top, zero, power, V(set1_epi16)(0x7F));
+	store_ints(l->bytes, power, 0);
+	store_ints(l->a, V(slli_epi16)(V(sub_epi16)(power, V(set1_epi16)(7)), 7), 0);
+	store_ints(l->b, V(slli_epi16)(V(sub_epi16)(power, V(set1_epi16)(10)), 7), 0);
+}
+
 /* ---- codes ------------------------------------------------------------------------------------------------ */
 
 /* One limit for each lane: of group g, or of g and g + 1 in the two halves of 32 lanes. */
@@ -115,10 +128,51 @@ TN_INLINE void encode_lanes(unsigned char *dst, const unsigned char *src, const 
 #endif
 }
 
-/* Groups outside of the range in which all of this holds. */
-TN_INLINE int is_odd(uint16_t top, const size_t group)
+/* 1 when in some lane x > a and b < most. */
+TN_INLINE int any_above_and_below(ints x, ints a, ints b, ints most)
 {
-	return group == 16 ? top > 0x4528 : top >= 0x7F80 || (top < 12 << 7 && top); /* 2688; infinity; 2^-115 */
+#if defined(__AVX512BW__)
+	return _mm512_mask_cmpgt_epi16_mask(_mm512_cmpgt_epi16_mask(x, a), most, b) != 0;
+#else
+	return _mm256_movemask_epi8(_mm256_and_si256(_mm256_cmpgt_epi16(x, a), _mm256_cmpgt_epi16(most, b))) != 0;
+#endif
+}
+
+/* E4M3 in lanes of 16 bits: 4 bits are rounded off. What becomes subnormal, and is not 0, takes its way through float32. */
+TN_INLINE ints e4m3_lanes(const unsigned char *src, const struct limits *l, size_t g)
+{
+	const ints x = load_ints(src), m = VI(and)(x, V(set1_epi16)(0x7FFF)), least = V(set1_epi16)(128);
+	const ints rest = V(subs_epu16)(m, V(set1_epi16)((short)l->a[g]));
+	ints odd = VI(and)(V(srli_epi16)(rest, 4), V(set1_epi16)(1));
+	ints code = V(srli_epi16)(V(add_epi16)(V(add_epi16)(rest, odd), V(set1_epi16)(7)), 4);
+	if (any_above_and_below(m, V(set1_epi16)((short)l->b[g]), rest, least)) {
+		const floats factor = AS_FLOATS(V(set1_epi32)((254 - l->bytes[g]) << 23));
+		ints low = e4m3_of(V(mul_ps)(even_floats(m, TN_BF16), factor));
+		ints high = e4m3_of(V(mul_ps)(odd_floats(m, TN_BF16), factor));
+		code = where_greater(least, rest, VI(or)(low, V(slli_epi32)(high, 16)), code);
+	}
+	code = V(min_epi16)(code, V(set1_epi16)(0x7E));
+	return VI(or)(code, VI(and)(V(srli_epi16)(x, 8), V(set1_epi16)(0x80)));
+}
+
+TN_INLINE void encode_mxfp8_32(unsigned char *dst, const unsigned char *src, const struct limits *l, size_t g)
+{
+#if defined(__AVX512BW__)
+	__m256i bytes = _mm512_cvtepi16_epi8(e4m3_lanes(src, l, g));
+#else
+	__m256i bytes = _mm256_packus_epi16(e4m3_lanes(src, l, g), e4m3_lanes(src + 32, l, g));
+	bytes = _mm256_permute4x64_epi64(bytes, 0xD8);
+#endif
+	_mm256_storeu_si256((__m256i *)(void *)dst, bytes);
+}
+
+/* ---- rows ------------------------------------------------------------------------------------------------- */
+
+/* Groups outside of the range in which all of this holds. */
+TN_INLINE int is_odd(uint16_t top, const enum tn_codec_id codec)
+{
+	const int least = codec == TN_CODEC_mxfp8 ? 20 << 7 : 12 << 7;             /* 2^-107, 2^-115 */
+	return codec == TN_CODEC_nvfp4 ? top > 0x4528 : top >= 0x7F80 || (top < least && top); /* 2688; infinity */
 }
 
 static void encode_odd_group(unsigned char *dst, unsigned char *scale, const unsigned char *src, const struct tn_format *f)
@@ -131,8 +185,10 @@ static void encode_odd_group(unsigned char *dst, unsigned char *scale, const uns
 	TN_ISA_NAME(tn_plain_codec)(f->codec)->encode(&out, values, f, f->group);
 }
 
-TN_INLINE void encode_row(const struct tn_row_out *row, const unsigned char *src, const struct tn_recoding *how, const size_t group)
+TN_INLINE void encode_row(const struct tn_row_out *row, const unsigned char *src, const struct tn_recoding *how,
+			  const enum tn_codec_id codec)
 {
+	const size_t group = codec == TN_CODEC_nvfp4 ? 16 : 32, bytes = codec == TN_CODEC_mxfp8 ? 32 : group / 2;
 	unsigned char *dst = row->part[TN_PART_WEIGHT], *scales = row->part[TN_PART_SCALES];
 	const size_t groups = how->cols / group, step = group < HALVES ? HALVES / group : 1;
 	struct limits l;
@@ -141,28 +197,34 @@ TN_INLINE void encode_row(const struct tn_row_out *row, const unsigned char *src
 		int odd = 0;
 		for (size_t g = 0; g < HALVES; g++) {
 			l.top[g] = g < count ? top_of(src + 2 * g * group, group) : 0;
-			odd |= is_odd(l.top[g], group);
+			odd |= is_odd(l.top[g], codec);
 		}
-		if (group == 16)
+		if (codec == TN_CODEC_nvfp4)
 			nvfp4_limits(&l);
-		else
+		else if (codec == TN_CODEC_mxfp4)
 			mxfp4_limits(&l);
-		for (size_t i = 0; i < whole * group; i += HALVES)
+		else
+			mxfp8_limits(&l);
+		for (size_t g = 0; g < count && codec == TN_CODEC_mxfp8; g++)
+			encode_mxfp8_32(dst + 32 * g, src + 64 * g, &l, g);
+		for (size_t i = 0; i < whole * group && codec != TN_CODEC_mxfp8; i += HALVES)
 			encode_lanes(dst + i / 2, src + 2 * i, &l, i / group, group);
 		for (size_t g = 0; g < count; g++)
 			scales[first + g] = (unsigned char)l.bytes[g];
 		for (size_t g = odd ? 0 : whole; g < count; g++)
-			if (g >= whole || is_odd(l.top[g], group))
-				encode_odd_group(dst + g * group / 2, scales + first + g, src + 2 * g * group, how->to);
+			if (g >= whole || is_odd(l.top[g], codec))
+				encode_odd_group(dst + g * bytes, scales + first + g, src + 2 * g * group, how->to);
 		src += 2 * count * group;
-		dst += count * group / 2;
+		dst += count * bytes;
 	}
 }
 
-void TN_ISA_NAME(tn_x86_encode_e2m1_halves)(const struct tn_row_out *row, const unsigned char *src, const struct tn_recoding *how)
+void TN_ISA_NAME(tn_x86_encode_float_halves)(const struct tn_row_out *row, const unsigned char *src, const struct tn_recoding *how)
 {
 	if (how->to->codec == TN_CODEC_mxfp4)
-		encode_row(row, src, how, 32);
+		encode_row(row, src, how, TN_CODEC_mxfp4);
+	else if (how->to->codec == TN_CODEC_nvfp4)
+		encode_row(row, src, how, TN_CODEC_nvfp4);
 	else
-		encode_row(row, src, how, 16);
+		encode_row(row, src, how, TN_CODEC_mxfp8);
 }
