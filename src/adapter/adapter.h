@@ -73,9 +73,10 @@ struct tn_factor_read {
 };
 /* Puts them into the order of the file, and gives each its place in memory. Returns how many bytes that takes. */
 uint64_t tn_adapter_place_factors(struct tn_factor_read *reads, size_t count);
-/* Reads them, what stands together at once. TN_E_FORMAT: one holds NaN or infinity. */
-tn_status tn_adapter_read_factors(const tn_adapter *adapter, const struct tn_factor_read *reads, size_t count, void *memory,
-				  struct tn_error *err);
+/* Reads them, what stands together at once, and sleeps for pause_us microseconds after every 256 KB and at the end. TN_E_FORMAT:
+ * one holds NaN or infinity. */
+tn_status tn_adapter_read_factors(const tn_adapter *adapter, const struct tn_factor_read *reads, size_t count, unsigned pause_us,
+				  void *memory, struct tn_error *err);
 
 /* The bias of an entry as a delta of one row. */
 tn_status tn_adapter_load_bias(const tn_adapter *adapter, const struct tn_adapter_entry *entry, struct tn_delta *delta,

@@ -10,6 +10,7 @@
 
 #include <math.h>
 #include <string.h>
+#include <time.h>
 
 static tn_status check_finite(const struct tn_tensor *t, const float *values, struct tn_error *err)
 {
@@ -206,11 +207,28 @@ static size_t run_length(const struct tn_factor_read *reads, size_t count)
 	return n;
 }
 
-/* In pieces that are still in the second cache when they are looked at. */
-static tn_status read_run(const tn_adapter *adapter, const struct tn_factor_read *reads, size_t count, unsigned char *dst,
-			  struct tn_error *err)
+enum { PIECE = 1 << 18 };
+
+/* How many bytes were read since the last pause, and how long a pause is. */
+struct pace {
+	size_t bytes;
+	unsigned pause_us;
+};
+
+static void pause_after(struct pace *pace, size_t bytes)
 {
-	enum { PIECE = 1 << 18 };
+	const struct timespec time = { pace->pause_us / 1000000, (long)(pace->pause_us % 1000000) * 1000 };
+	pace->bytes += bytes;
+	if (!pace->pause_us || pace->bytes < PIECE)
+		return;
+	pace->bytes = 0;
+	nanosleep(&time, NULL);
+}
+
+/* In pieces that are still in the second cache when they are looked at. */
+static tn_status read_run(const tn_adapter *adapter, const struct tn_factor_read *reads, size_t count, struct pace *pace,
+			  unsigned char *dst, struct tn_error *err)
+{
 	const struct tn_tensor *first = tensor_of(reads), *last = tensor_of(&reads[count - 1]);
 	size_t bytes = (size_t)(last->offset + last->bytes - first->offset), unit = tn_dtype_bits(first->dtype) / 8;
 	int finite = 1;
@@ -218,25 +236,29 @@ static tn_status read_run(const tn_adapter *adapter, const struct tn_factor_read
 		n = bytes - done < PIECE ? bytes - done : PIECE;
 		TN_TRY(tn_safetensors_read_on(adapter->file, first, done, dst + done, n, err));
 		finite &= adapter->ctx->kernels->all_finite(dst + done, first->dtype, n / unit);
+		pause_after(pace, n);
 	}
 	for (size_t i = 0; i < count && !finite; i++)
 		TN_TRY(explain_nonfinite(adapter, tensor_of(&reads[i]), err));
 	return TN_OK;
 }
 
-tn_status tn_adapter_read_factors(const tn_adapter *adapter, const struct tn_factor_read *reads, size_t count, void *memory,
-				  struct tn_error *err)
+tn_status tn_adapter_read_factors(const tn_adapter *adapter, const struct tn_factor_read *reads, size_t count, unsigned pause_us,
+				  void *memory, struct tn_error *err)
 {
 	unsigned char *dst = memory;
+	struct pace pace = { 0, pause_us };
 	for (size_t i = 0, n = 1; i < count; i += n) {
 		n = 1;
 		if (is_turned(&reads[i])) {
 			TN_TRY(read_turned(adapter, &reads[i], dst + reads[i].at, err));
+			pause_after(&pace, (size_t)tensor_of(&reads[i])->bytes);
 			continue;
 		}
 		n = run_length(reads + i, count - i);
-		TN_TRY(read_run(adapter, reads + i, n, dst + reads[i].at, err));
+		TN_TRY(read_run(adapter, reads + i, n, &pace, dst + reads[i].at, err));
 	}
+	pause_after(&pace, PIECE);
 	for (size_t i = 0; i < count; i++)
 		*reads[i].out = dst + reads[i].at;
 	return TN_OK;

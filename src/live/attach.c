@@ -190,7 +190,7 @@ static tn_status load_slots(struct tn_attach *t, struct tn_error *err)
 	if (!t->factor_count)
 		return TN_OK;
 	TN_TRY(tn_attached_factors(t->attached, tn_adapter_place_factors(t->factors, t->factor_count), &memory, err));
-	return tn_adapter_read_factors(t->attached->adapter, t->factors, t->factor_count, memory, err);
+	return tn_adapter_read_factors(t->attached->adapter, t->factors, t->factor_count, t->live->pause_us, memory, err);
 }
 
 /* ---- patches --------------------------------------------------------------------------------------------- */

@@ -334,6 +334,7 @@ tn_status tn_live_open(const tn_checkpoint *base, const struct tn_live_options *
 	live->base = base;
 	live->arena = arena;
 	live->precision = (enum tn_precision)o.activations;
+	live->pause_us = o.pause_us;
 	live->embedding = live->head = TN_LIVE_NONE;
 	pthread_mutex_init(&live->change, NULL);
 	pthread_mutex_init(&live->publish, NULL);

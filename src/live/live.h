@@ -99,6 +99,7 @@ struct tn_live {
 	const tn_checkpoint *base;
 	struct tn_arena arena;         /* holds this struct too */
 	enum tn_precision precision;
+	unsigned pause_us;
 	struct tn_foreign_set *foreign; /* modules of the base that other libraries packed */
 	struct tn_buffer *unpacked;    /* their parts */
 	size_t unpacked_count;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <sys/stat.h>
 
 enum { M = 20 };
@@ -346,6 +347,37 @@ static void test_many_adapters(void **state)
 	t->ctx = shared;
 }
 
+static double seconds(void)
+{
+	struct timespec now;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+/* Reading sleeps, and what was read is the same. */
+static void test_pauses(void **state)
+{
+	struct tt *t = *state;
+	struct bench s = make_bench(t);
+	struct tn_live_options options = TN_LIVE_OPTIONS_INIT;
+	tn_live *paused;
+	options.pause_us = 50000;
+	tt_ok(t, tn_live_open(s.b.checkpoint, &options, &paused, &t->err));
+	double begun = seconds();
+	tt_ok(t, tn_live_attach(paused, "a", s.plain[0], 1, &t->err));
+	assert_true(seconds() - begun >= 0.05);
+	tt_ok(t, tn_live_attach(s.b.live, "a", s.plain[0], 1, &t->err));
+	tn_snapshot *a = tn_live_snapshot(paused), *b = tn_live_snapshot(s.b.live);
+	float *y = live_forward(a, paused, s.q, 0, M, s.x, NULL), *expected = live_forward(b, s.b.live, s.q, 0, M, s.x, NULL);
+	assert_memory_equal(y, expected, M * LIVE_OUT * sizeof *y);
+	free(y);
+	free(expected);
+	tn_snapshot_release(a);
+	tn_snapshot_release(b);
+	tn_live_close(paused);
+	free_bench(&s);
+}
+
 /* A head that config.json ties is the embedding, whatever the file holds; text_config says so before the rest. */
 static void test_ties(void **state)
 {
@@ -389,7 +421,7 @@ int main(void)
 		TT_TEST(test_identities),     TT_TEST(test_identities_of_merged_sets),
 		TT_TEST(test_snapshots_keep), TT_TEST(test_no_allocation),
 		TT_TEST(test_same_bits),      TT_TEST(test_many_adapters), TT_TEST(test_from_memory),
-		TT_TEST(test_ties),
+		TT_TEST(test_ties),           TT_TEST(test_pauses),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

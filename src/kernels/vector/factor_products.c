@@ -89,15 +89,16 @@ TN_INLINE void ask_ahead(const unsigned char *b, size_t bytes, size_t ahead)
 		PREFETCH(b + ahead + i);
 }
 
-/* Even elements of each t, repeated so that they meet those of the rows in a vector; then the odd ones. */
+/* Even elements of each t, repeated so that they meet those of the rows in a vector; then the odd ones. A rank that is less than
+ * two vectors is a power of two. */
 static void spread_pairs(float *spread, const float *t, size_t t_stride, size_t m, size_t rank)
 {
-	size_t n = rank < 2 * LANES ? 2 * LANES : rank;
+	size_t n = rank < 2 * LANES ? 2 * LANES : rank, within = rank < 2 * LANES ? rank - 1 : SIZE_MAX;
 	for (size_t k = 0; k < m; k++, t += t_stride)
 		for (size_t j = 0; j < n; j += 2 * LANES, spread += 2 * LANES)
 			for (size_t i = 0; i < LANES; i++) {
-				spread[i] = t[(j + 2 * i) % rank];
-				spread[LANES + i] = t[(j + 2 * i + 1) % rank];
+				spread[i] = t[(j + 2 * i) & within];
+				spread[LANES + i] = t[(j + 2 * i + 1) & within];
 			}
 }
 
