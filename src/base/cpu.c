@@ -42,6 +42,8 @@ unsigned tn_cpu_features(void)
 		f |= TN_CPU_AVX512_VNNI;
 	if ((f & TN_CPU_AVX512) && __builtin_cpu_supports("avx512bf16"))
 		f |= TN_CPU_AVX512_BF16;
+	if ((f & TN_CPU_AVX512_BF16) && !__builtin_cpu_is("intel"))
+		f |= TN_CPU_FAST_PAIRS;
 	if ((f & TN_CPU_AVX512_BF16) && has_amx())
 		f |= TN_CPU_AMX;
 	if (has_sha() && __builtin_cpu_supports("ssse3") && __builtin_cpu_supports("sse4.1"))

@@ -82,6 +82,30 @@ static void no_feature_is_overlooked(void **state)
 	fclose(f);
 }
 
+/* Where pairs of BF16 take two cycles, kernels that live by them must not be chosen. */
+static void pairs_are_fast_but_for_intel(void **state)
+{
+	const unsigned features = tn_cpu_features();
+	FILE *f = fopen("/proc/cpuinfo", "r");
+	char *line = NULL;
+	size_t room = 0;
+	(void)state;
+	while (f && getline(&line, &room, f) > 0)
+		if (strncmp(line, "vendor_id", 9) == 0)
+			break;
+	if (!f || feof(f))
+		skip();
+	if (strstr(line, "GenuineIntel") || !(features & TN_CPU_AVX512_BF16))
+		assert_int_equal(features & TN_CPU_FAST_PAIRS, 0);
+	else
+		assert_int_not_equal(features & TN_CPU_FAST_PAIRS, 0);
+	for (size_t i = 0; i < sizeof isas / sizeof *isas; i++)
+		if (strcmp(isas[i].name, "avx512bf16") == 0)
+			assert_int_not_equal(isas[i].needs & TN_CPU_FAST_PAIRS, 0);
+	free(line);
+	fclose(f);
+}
+
 static void wrong_options(void **state)
 {
 	struct tt *t = *state;
@@ -157,6 +181,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { TT_TEST(defaults), TT_TEST(wrong_options), TT_TEST(shorter_options),
 					    TT_TEST(log_goes_to_the_caller),
-					    TT_TEST(no_feature_is_overlooked), TT_TEST(the_fastest_kernels_are_chosen) };
+					    TT_TEST(no_feature_is_overlooked), TT_TEST(pairs_are_fast_but_for_intel),
+					    TT_TEST(the_fastest_kernels_are_chosen) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
