@@ -238,8 +238,8 @@ struct product {
 static struct product make_product(const tn_live *live, const tn_snapshot *s, size_t m)
 {
 	size_t module = tn_live_module(live, "model.layers.0.self_attn.q_proj");
-	struct product p = { s, { module, m, NULL, HIDDEN, malloc(m * HIDDEN * 4), HIDDEN, NULL, 0 },
-			     malloc(tn_snapshot_scratch_bytes(s, module, m)) };
+	struct product p = { .snapshot = s, .scratch = malloc(tn_snapshot_scratch_bytes(s, module, m)) };
+	p.call = (struct tn_live_call){ .module = module, .m = m, .x_stride = HIDDEN, .y = malloc(m * HIDDEN * 4), .y_stride = HIDDEN };
 	float *x = malloc(m * HIDDEN * 4);
 	for (size_t i = 0; i < m * HIDDEN; i++)
 		x[i] = (float)(i % 17) - 8;

@@ -50,10 +50,12 @@ int main(int argc, char **argv)
 		x[i] = sinf((float)(i % in));
 	for (size_t i = 0; i < m; i++)
 		choice[i] = i ? tn_snapshot_adapter(now, argv[i + 1]) : TN_LIVE_BASE;
-	struct tn_live_call all = { module, m, x, in, y, out, choice, 0 };
+	struct tn_live_call all = { .module = module, .m = m, .x = x, .x_stride = in, .y = y, .y_stride = out,
+				    .adapter_of_row = choice };
 	tn_snapshot_forward(now, &all, scratch);
 	for (size_t i = 0; i < m; i++) {
-		struct tn_live_call one = { module, 1, x, in, alone, out, &choice[i], 0 };
+		struct tn_live_call one = { .module = module, .m = 1, .x = x, .x_stride = in, .y = alone, .y_stride = out,
+					    .adapter_of_row = &choice[i] };
 		double length = 0, error = 0;
 		tn_snapshot_forward(now, &one, scratch);
 		for (size_t k = 0; k < out; k++) {

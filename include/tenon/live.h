@@ -163,6 +163,8 @@ struct tn_live_call {
 	size_t y_stride;
 	const size_t *adapter_of_row;  /* [m]: an index, TN_LIVE_DEFAULT or TN_LIVE_BASE; NULL: the default set for all */
 	uint64_t expert;               /* of a stack; else 0 */
+	tn_dtype x_dtype;              /* BF16 or F16: every x is a value of that dtype, and products may be quicker for it; others
+	                                * promise nothing */
 };
 
 /* Bytes of scratch for a call of at most m rows with this snapshot: the caller's, one for each thread that computes. */

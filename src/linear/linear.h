@@ -72,8 +72,8 @@ struct tn_forward {
 
 enum { TN_MOST_TOGETHER = 4 };
 
-/* Products of the same x: matrices of one width; m, x, x_stride and precision are those of the first. No allocation. Scratch is
- * aligned to 64. The same bits for any number of threads, and as each alone. */
+/* Products of the same x: matrices of one width; m, x, x_stride, x_dtype and precision are those of the first. No allocation.
+ * Scratch is aligned to 64. The same bits for any number of threads, and as each alone. */
 void tn_forward_run(const struct tn_forward *forwards, size_t count, void *scratch);
 /* Bytes of scratch for forwards with these linears, precisions, m and ranks, of which nothing else is looked at; scattered: each
  * may have an order. */

@@ -152,6 +152,7 @@ static void multiply(const struct apply *a, const struct tn_linear *linear, size
 		.linear = linear, .expert = c->expert, .precision = a->s->live->precision, .x = c->x + first * c->x_stride,
 		.x_stride = c->x_stride, .y = c->y + (a->order ? 0 : first * c->y_stride), .y_stride = c->y_stride,
 		.order = a->order ? a->order + first : NULL, .groups = a->groups, .group_count = group_count,
+		.x_dtype = gain ? TN_F32 : c->x_dtype,
 	};
 	for (size_t i = 0; i < group_count; i++) {
 		size_t rank = tn_patches_rank(a->groups[i].patches, a->groups[i].patch_count);
@@ -227,7 +228,8 @@ static int is_plain(const struct tn_snapshot *s, const struct tn_live_call *call
 	patches_of(e, call->expert, group);
 	*f = (struct tn_forward){ .linear = linear, .expert = call->expert, .precision = s->live->precision, .m = call->m, .x = call->x,
 				  .x_stride = call->x_stride, .y = call->y, .y_stride = call->y_stride, .groups = group,
-				  .group_count = 1, .rank = tn_patches_rank(group->patches, group->patch_count) };
+				  .group_count = 1, .x_dtype = call->x_dtype,
+				  .rank = tn_patches_rank(group->patches, group->patch_count) };
 	return !gain_of(group);
 }
 

@@ -172,11 +172,49 @@ static void an_adapter_computes_beside_packed_weights(void **state)
 	}
 }
 
+/* x that are BF16 numbers, and said to be: the same products, by kernels that may live by it. */
+static void narrow_activations_may_be_named(void **state)
+{
+	enum { MANY = 35 };
+	struct tt *t = *state;
+	struct live_base base;
+	struct tn_module_shape shape;
+	size_t n;
+	const char *folder = LIVE_FOREIGN "/awq_gemm_g64", *path = "model.layers.0.self_attn.k_proj";
+	live_open(t, folder, &base);
+	const size_t module = tn_live_module(base.live, path);
+	tn_live_shape(base.live, module, &shape);
+	const size_t in = (size_t)shape.in_features, out = (size_t)shape.out_features;
+	float *x = live_x(MANY, in, 5), *y = malloc(MANY * out * sizeof *y), *bias = bias_of(&base, path, out);
+	for (size_t i = 0; i < MANY * in; i++)
+		x[i] = tn_f32_from_bf16(tn_bf16_from_f32(x[i]));
+	double *w = expected(t, folder, path, &n);
+	tn_snapshot *s = tn_live_snapshot(base.live);
+	void *scratch = malloc(tn_snapshot_scratch_bytes(s, module, MANY));
+	size_t rows[MANY];
+	for (size_t r = 0; r < MANY; r++)
+		rows[r] = r % 2 ? TN_LIVE_BASE : TN_LIVE_DEFAULT;
+	for (size_t i = 0; i < 2; i++) {
+		struct tn_live_call call = { .module = module, .m = MANY, .x = x, .x_stride = in, .y = y, .y_stride = out,
+					     .adapter_of_row = i ? rows : NULL, .x_dtype = TN_BF16 };
+		tn_snapshot_forward(s, &call, scratch);
+		assert_true(live_error(y, x, w, bias, MANY, out, in) < 1e-5);
+	}
+	tn_snapshot_release(s);
+	live_close(&base);
+	free(scratch);
+	free(bias);
+	free(w);
+	free(x);
+	free(y);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TT_TEST(every_packed_module_multiplies),
 		TT_TEST(an_adapter_computes_beside_packed_weights),
+		TT_TEST(narrow_activations_may_be_named),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

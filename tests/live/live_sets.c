@@ -256,7 +256,8 @@ static void test_no_allocation(void **state)
 	for (int round = 0; round < 3; round++) {
 		tn_snapshot *now = tn_live_snapshot(s.b.live);
 		void *scratch = malloc(tn_snapshot_scratch_bytes(now, s.q, M)); /* not the context's */
-		struct tn_live_call call = { s.q, M, s.x, LIVE_IN, y, LIVE_OUT, round ? choice : NULL, 0 };
+		struct tn_live_call call = { .module = s.q, .m = M, .x = s.x, .x_stride = LIVE_IN, .y = y, .y_stride = LIVE_OUT,
+					     .adapter_of_row = round ? choice : NULL };
 		tn_snapshot_forward(now, &call, scratch);
 		tn_snapshot_embed(now, s.q, ids, 2, NULL, y, LIVE_IN);
 		free(scratch);

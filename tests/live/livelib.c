@@ -162,7 +162,8 @@ float *live_forward(const tn_snapshot *s, const tn_live *live, size_t module, ui
 	size_t out = (size_t)shape.out_features, in = (size_t)shape.in_features;
 	float *y = malloc(m * out * sizeof *y);
 	void *scratch = malloc(tn_snapshot_scratch_bytes(s, module, m));
-	struct tn_live_call call = { module, m, x, in, y, out, adapter_of_row, expert };
+	struct tn_live_call call = { .module = module, .m = m, .x = x, .x_stride = in, .y = y, .y_stride = out,
+				     .adapter_of_row = adapter_of_row, .expert = expert };
 	memset(y, 0xFF, m * out * sizeof *y);
 	tn_snapshot_forward(s, &call, scratch);
 	free(scratch);
