@@ -7,7 +7,7 @@
 
 #include "speed_rows.h"
 
-enum { MATRICES = 10, OUT = 4096, TASK_ROWS = 64, FUSE_ROWS = 512, SCRATCH = 1 << 20, MOST_RANK = 64 };
+enum { MATRICES = 10, OUT = 4096, TASK_ROWS = 64, MANY_X_ROWS = 256, FUSE_ROWS = 512, SCRATCH = 1 << 20, MOST_RANK = 64 };
 
 struct bench {
 	const struct row *row;

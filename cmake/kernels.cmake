@@ -9,7 +9,7 @@ foreach(name portable attend change_rows product unpack repack add_product)
 endforeach()
 set(overrides_x86_64 vector/add_tiles vector/dots vector/factor_products)
 foreach(name override affine_x86 change_x86 decode decode_halves e2m1_x86 encode_float_halves encode_halves
-        lowrank_x86 planes product_x86 recode_x86 strips strips_bf16)
+        lowrank_x86 planes product_x86 recode_x86 strips strips_bf16 tiles_amx)
   list(APPEND overrides_x86_64 x86/${name})
 endforeach()
 set(overrides_aarch64 vector/add_tiles vector/dots vector/factor_products)

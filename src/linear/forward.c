@@ -12,7 +12,8 @@
 enum {
 	BLOCK_PRODUCTS = 1 << 18,  /* of a block of rows with one x */
 	FEW = 4,                   /* fewer x than this leave the blocks half as large: threads end together */
-	MANY = 12, STRIPS = 64,    /* so many x: rows that are unpacked together, and meet a piece of x while it is near */
+	MANY = 12, STRIPS = 64,    /* so many x: rows that are unpacked together */
+	MANY_TASKS = 16,           /* ... of which so many blocks are made first, and then larger ones: each reads all x anew */
 	MOST_BLOCK_ROWS = 256,
 	X_CHUNK = 16, RANK_CHUNK = 8, /* of a task that shrinks */
 	SMALL = 1 << 16,           /* products that are done before another thread is awake */
@@ -39,7 +40,7 @@ struct job {
 static size_t block_rows(const tn_linear *linear, size_t m)
 {
 	const size_t products = m < FEW ? BLOCK_PRODUCTS / 2 : BLOCK_PRODUCTS, unit = m < MANY ? 8u : STRIPS;
-	const size_t n = products / linear->in & ~(unit - 1);
+	const size_t n = (m < MANY ? products / linear->in : linear->out / MANY_TASKS) & ~(unit - 1);
 	return n < unit ? unit : n > MOST_BLOCK_ROWS ? MOST_BLOCK_ROWS : n;
 }
 
@@ -64,8 +65,10 @@ static struct pieces cut_scratch(const struct tn_forward *forwards, size_t count
 		all.prepared = tn_max_size(all.prepared, pad(k->product_bytes(&p)));
 		all.t += pad(f->m * f->rank * sizeof(float));
 		all.product = tn_max_size(all.product, pad(k->product_scratch_bytes(&p)));
+		const size_t few = f->m < MANY ? f->m : MANY - 1; /* whose blocks may be larger */
 		if (scattered || f->order)
-			all.rows = tn_max_size(all.rows, pad(f->m * block_rows(f->linear, f->m) * sizeof(float)));
+			all.rows = tn_max_size(all.rows, pad(tn_max_size(f->m * block_rows(f->linear, f->m), few * block_rows(f->linear, few)) *
+							     sizeof(float)));
 	}
 	return all;
 }
@@ -256,7 +259,7 @@ static void run_alike(const struct tn_forward *forwards, size_t count, unsigned 
 		struct part *part = &job.part[i];
 		part->f = f;
 		part->format = tn_linear_format(f->linear, f->expert);
-		part->product = (struct tn_product){ &part->format, in, m, f->precision, f->x_dtype };
+		part->product = (struct tn_product){ &part->format, in, m, forwards->precision, forwards->x_dtype };
 		part->block = block_rows(f->linear, m);
 		part->tasks = tn_ceil_div(f->linear->out, part->block);
 		part->shrink_tasks = tn_ceil_div(m, X_CHUNK) * tn_ceil_div(f->rank, RANK_CHUNK);

@@ -55,8 +55,11 @@ struct matrix {
 	double values[MANY_ROWS][WIDE_COLS];
 };
 
+/* RANDOM numbers; or the LARGEST codes, so that with equal x the sums of a group are as large as they can be. */
+enum filling { RANDOM, LARGEST };
+
 static void make_matrix(struct matrix *w, const struct tn_kernels *portable, const struct tn_format *f, size_t rows,
-			size_t cols)
+			size_t cols, enum filling filling)
 {
 	const struct tn_codec *codec = portable->codec[f->codec];
 	static float row[WIDE_COLS];
@@ -76,6 +79,8 @@ static void make_matrix(struct matrix *w, const struct tn_kernels *portable, con
 		for (size_t j = 0; j < cols; j++)
 			row[j] = some_float();
 		codec->encode(&out, row, f, cols);
+		if (filling == LARGEST)
+			memset(out.part[TN_PART_WEIGHT], f->codec == TN_CODEC_affine ? 0xFF : 0x77, w->rows.stride[TN_PART_WEIGHT]);
 		codec->decode(row, &in, f, cols);
 		for (size_t j = 0; j < cols; j++)
 			w->values[i][j] = (double)row[j];
@@ -108,17 +113,17 @@ static double error_of(const struct matrix *w, const float *x, size_t x_stride, 
 }
 
 static void check_product(const struct tn_kernels *k, const struct tn_kernels *portable, const struct tn_format *f, size_t rows,
-			  size_t cols, size_t m, tn_dtype x_dtype)
+			  size_t cols, size_t m, tn_dtype x_dtype, enum filling filling)
 {
 	static struct matrix w;
 	struct tt_guard xs, ys, prepared, scratch;
 	size_t x_stride = cols + 3, y_stride = rows + 2;
-	make_matrix(&w, portable, f, rows, cols);
+	make_matrix(&w, portable, f, rows, cols, filling);
 	tt_guard_make(&xs, ((m - 1) * x_stride + cols) * sizeof(float));
 	tt_guard_make(&ys, ((m - 1) * y_stride + rows) * sizeof(float));
 	float *x = (float *)(void *)xs.at_end, *y = (float *)(void *)ys.at_end;
 	for (size_t i = 0; i < (m - 1) * x_stride + cols; i++)
-		x[i] = round_to(some_float(), x_dtype);
+		x[i] = filling == LARGEST ? 1 : round_to(some_float(), x_dtype);
 	for (size_t i = 0; i < sizeof precisions / sizeof *precisions; i++) {
 		struct tn_product p = { f, cols, m, precisions[i].precision, x_dtype };
 		tt_guard_make(&prepared, (k->product_bytes(&p) + 63) / 64 * 64);
@@ -153,13 +158,15 @@ static void check_format(const struct tn_kernels *k, const struct tn_kernels *po
 		size_t cols = f->group ? (i + 1) * unit : dense[i];
 		if (cols > MOST_COLS)
 			break;
-		check_product(k, portable, f, 1 + i % MOST_ROWS, cols, 1 + i % MOST_M, x_dtypes[i % 3]);
-		check_product(k, portable, f, MOST_ROWS, cols, 1, TN_F32);
+		check_product(k, portable, f, 1 + i % MOST_ROWS, cols, 1 + i % MOST_M, x_dtypes[i % 3], RANDOM);
+		check_product(k, portable, f, MOST_ROWS, cols, 1, TN_F32, RANDOM);
 	}
+	if (f->bits == 4)
+		check_product(k, portable, f, MOST_ROWS, MANY_COLS, WIDE_M, TN_F32, LARGEST);
 	for (size_t i = 0; i < 3; i++) {
-		check_product(k, portable, f, MOST_ROWS, WIDE_COLS, WIDE_M + i * 4, x_dtypes[i]); /* in several pieces */
+		check_product(k, portable, f, MOST_ROWS, WIDE_COLS, WIDE_M + i * 4, x_dtypes[i], RANDOM); /* in several pieces */
 		if (f->group && f->bits <= 4) /* in several blocks */
-			check_product(k, portable, f, MANY_ROWS, MANY_COLS, MANY_M, x_dtypes[i]);
+			check_product(k, portable, f, MANY_ROWS, MANY_COLS, MANY_M, x_dtypes[i], RANDOM);
 	}
 }
 

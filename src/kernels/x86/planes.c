@@ -46,46 +46,6 @@ size_t TN_ISA_NAME(tn_planes_bytes)(const struct tn_product *p)
 	return p->m * vector_bytes(p);
 }
 
-/* Whole numbers [16] become their lowest byte each, even ones before odd ones, and what is left of them. */
-TN_INLINE __m128i cut_bytes(__m256i *a, __m256i *b)
-{
-	const __m256i mask = _mm256_set1_epi32(0xFF);
-	const __m256i split = _mm256_setr_epi8(0, 4, 8, 12, 2, 6, 10, 14, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, 2, 6, 10, 14,
-					       -1, -1, -1, -1, -1, -1, -1, -1);
-	__m256i both = _mm256_packus_epi32(_mm256_and_si256(*a, mask), _mm256_and_si256(*b, mask));
-	both = _mm256_shuffle_epi8(_mm256_permute4x64_epi64(both, 0xD8), split);
-	*a = _mm256_srai_epi32(_mm256_sub_epi32(*a, _mm256_srai_epi32(_mm256_slli_epi32(*a, 24), 24)), 8);
-	*b = _mm256_srai_epi32(_mm256_sub_epi32(*b, _mm256_srai_epi32(_mm256_slli_epi32(*b, 24), 24)), 8);
-	return _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(both, _mm256_setr_epi32(0, 4, 1, 5, 2, 3, 6, 7)));
-}
-
-/* A group of n from element `first` on; returns the scale of its whole numbers. *sum is that of what they stand for, so that a
- * bias meets the same x as a code. */
-TN_INLINE float cut_group(int8_t *bytes, const float *x, size_t first, size_t n, const unsigned planes, float *sum)
-{
-	__m256i whole = _mm256_setzero_si256();
-	const float most = planes == 3 ? 127.0f * 65536 : planes == 2 ? 127.0f * 256 : 127.0f;
-	float top = abs_max(x + first, (int)n), factor = top > 0x1p-100f ? most / top : 0;
-	for (size_t i = first; i < first + n; i += 16) {
-		int8_t *at = bytes + i / STEP_CODES * planes * 2 * STEP_BYTES + i % STEP_CODES / 2;
-		__m256i a = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i), _mm256_set1_ps(factor)));
-		__m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i + 8), _mm256_set1_ps(factor)));
-		whole = _mm256_add_epi32(whole, _mm256_add_epi32(a, b));
-		for (unsigned p = planes; p-- > 0;) {
-			__m128i cut = cut_bytes(&a, &b);
-			_mm_storel_epi64((__m128i *)(void *)(at + p * 2 * STEP_BYTES), cut);
-			_mm_storel_epi64((__m128i *)(void *)(at + p * 2 * STEP_BYTES + STEP_BYTES), _mm_unpackhi_epi64(cut, cut));
-		}
-	}
-	int32_t lanes[8], total = 0;
-	_mm256_storeu_si256((__m256i *)(void *)lanes, whole);
-	for (size_t l = 0; l < 8; l++)
-		total = (int32_t)((uint32_t)total + (uint32_t)lanes[l]);
-	float scale = top > 0x1p-100f || top != top ? top / most : 0;
-	*sum = scale * (float)total;
-	return scale;
-}
-
 static void prepare_one(unsigned char *dst, const struct tn_product *p, const float *x)
 {
 	unsigned planes = planes_of(p);
@@ -94,11 +54,11 @@ static void prepare_one(unsigned char *dst, const struct tn_product *p, const fl
 	memset(dst, 0, vector_bytes(p));
 	for (size_t g = 0; g < groups; g++) {
 		if (planes == 3)
-			scales[g] = cut_group((int8_t *)dst, x, g * group, group, 3, &sums[g]);
+			scales[g] = cut_group((int8_t *)dst, x, g * group, group, 3, most_in(3), &sums[g]);
 		else if (planes == 2)
-			scales[g] = cut_group((int8_t *)dst, x, g * group, group, 2, &sums[g]);
+			scales[g] = cut_group((int8_t *)dst, x, g * group, group, 2, most_in(2), &sums[g]);
 		else
-			scales[g] = cut_group((int8_t *)dst, x, g * group, group, 1, &sums[g]);
+			scales[g] = cut_group((int8_t *)dst, x, g * group, group, 1, most_in(1), &sums[g]);
 	}
 }
 

@@ -5,17 +5,18 @@
 #include "kernels/product.h"
 
 /* A row of `grid` cannot be cut in pieces. */
-enum way { IN_PLANES, IN_STRIPS, IN_PIECES, IN_ROWS };
+enum way { IN_PLANES, IN_STRIPS, IN_TILES, IN_PIECES, IN_ROWS };
 
-/* Codes of 4 bits: so few x in planes, row by row; more of them in strips, which are unpacked once for all. Measured. */
+/* Codes of 4 bits: so few x in planes, row by row; more of them unpacked once for all. Measured. */
 static size_t most_in_planes(const struct tn_product *p)
 {
-#if defined(__AVX512VNNI__)
-	if (TN_ISA_NAME(tn_strips_in_pairs)(p))
-		return 4;
-	return p->precision == TN_PRECISION_EXACT ? 11 : 5;
+	const int exact = p->precision == TN_PRECISION_EXACT;
+#if defined(__AMX_BF16__)
+	return exact && p->x_dtype != TN_BF16 ? 6 : 5;
+#elif defined(__AVX512VNNI__)
+	return TN_ISA_NAME(tn_strips_in_pairs)(p) ? 4 : exact ? 11 : 5;
 #else
-	return p->precision == TN_PRECISION_EXACT ? 15 : 5;
+	return exact ? 15 : 5;
 #endif
 }
 
@@ -32,6 +33,10 @@ static enum way way_of(const struct tn_product *p)
 	if (p->precision == TN_PRECISION_EXACT)
 		return in_floats;
 #endif
+#if defined(__AMX_BF16__)
+	if (p->precision != TN_PRECISION_INT8) /* which takes one plane, and less to unpack */
+		return IN_TILES;
+#endif
 	return IN_STRIPS;
 }
 
@@ -46,6 +51,9 @@ static size_t bytes_of(const struct tn_product *p)
 	switch (way_of(p)) {
 	case IN_PLANES: return TN_ISA_NAME(tn_planes_bytes)(p);
 	case IN_STRIPS: return TN_ISA_NAME(tn_strips_bytes)(p);
+#if defined(__AMX_BF16__)
+	case IN_TILES: return TN_ISA_NAME(tn_tiles_bytes)(p);
+#endif
 	case IN_PIECES: return p->m > 1 ? p->m * copy_stride(p->cols) * sizeof(float) : 0;
 	default: return 0;
 	}
@@ -55,7 +63,10 @@ static size_t scratch_of(const struct tn_product *p)
 {
 	switch (way_of(p)) {
 	case IN_PLANES: return 64;
-	case IN_STRIPS: return TN_ISA_NAME(tn_strips_scratch)();
+	case IN_STRIPS: return TN_ISA_NAME(tn_strips_scratch)(p);
+#if defined(__AMX_BF16__)
+	case IN_TILES: return TN_ISA_NAME(tn_tiles_scratch)();
+#endif
 	case IN_PIECES: return TN_ISA_NAME(tn_dots_scratch)(p);
 	default: return tn_decoded_row_bytes(p->cols);
 	}
@@ -97,6 +108,10 @@ void TN_ISA_NAME(tn_x86_product_prepare)(void *prepared, const struct tn_product
 		TN_ISA_NAME(tn_planes_prepare)(rest, p, x, x_stride);
 	} else if (way == IN_STRIPS) {
 		TN_ISA_NAME(tn_strips_prepare)(rest, p, x, x_stride);
+#if defined(__AMX_BF16__)
+	} else if (way == IN_TILES) {
+		TN_ISA_NAME(tn_tiles_prepare)(rest, p, x, x_stride);
+#endif
 	} else if (way == IN_PIECES && p->m > 1) {
 		float *copy = (float *)(void *)rest;
 		head = (struct tn_prepared){ copy, copy_stride(p->cols) };
@@ -115,6 +130,9 @@ void TN_ISA_NAME(tn_x86_product_rows)(float *y, size_t y_stride, const struct tn
 	switch (way_of(p)) {
 	case IN_PLANES: TN_ISA_NAME(tn_planes_rows)(y, y_stride, p, rest, w, rows); break;
 	case IN_STRIPS: TN_ISA_NAME(tn_strips_rows)(y, y_stride, p, rest, w, rows, scratch); break;
+#if defined(__AMX_BF16__)
+	case IN_TILES: TN_ISA_NAME(tn_tiles_rows)(y, y_stride, p, rest, w, rows, scratch); break;
+#endif
 	case IN_PIECES: TN_ISA_NAME(tn_dots_rows)(y, y_stride, p, &head, w, rows, scratch); break;
 	default: TN_ISA_NAME(tn_product_rows)(y, y_stride, p, prepared, w, rows, scratch); break;
 	}

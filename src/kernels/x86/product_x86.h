@@ -18,9 +18,16 @@ void TN_ISA_NAME(tn_planes_rows)(float *y, size_t y_stride, const struct tn_prod
 int TN_ISA_NAME(tn_strips_in_pairs)(const struct tn_product *p);
 size_t TN_ISA_NAME(tn_strips_bytes)(const struct tn_product *p);
 void TN_ISA_NAME(tn_strips_prepare)(unsigned char *dst, const struct tn_product *p, const float *x, size_t x_stride);
-size_t TN_ISA_NAME(tn_strips_scratch)(void);
+size_t TN_ISA_NAME(tn_strips_scratch)(const struct tn_product *p);
 void TN_ISA_NAME(tn_strips_rows)(float *y, size_t y_stride, const struct tn_product *p, const unsigned char *strips,
 				 const struct tn_rows *w, size_t rows, void *scratch);
+
+/* tiles_amx.c: the same by AMX, `tiles` prepared. */
+size_t TN_ISA_NAME(tn_tiles_bytes)(const struct tn_product *p);
+void TN_ISA_NAME(tn_tiles_prepare)(unsigned char *dst, const struct tn_product *p, const float *x, size_t x_stride);
+size_t TN_ISA_NAME(tn_tiles_scratch)(void);
+void TN_ISA_NAME(tn_tiles_rows)(float *y, size_t y_stride, const struct tn_product *p, const unsigned char *tiles,
+				const struct tn_rows *w, size_t rows, void *scratch);
 
 /* The seam (product_x86.c). */
 size_t TN_ISA_NAME(tn_x86_product_bytes)(const struct tn_product *p);

@@ -6,69 +6,6 @@
  * Here x in planes of 8 bits (planes.c prepares them); strips_bf16.c does the same in pairs of BF16. */
 #include "kernels/x86/strips.h"
 
-/* ---- rows become lanes ----------------------------------------------------------------------------------- */
-
-#if defined(__AVX512F__)
-#define LOW_32(a, b) _mm512_unpacklo_epi32(a, b)
-#define HIGH_32(a, b) _mm512_unpackhi_epi32(a, b)
-#define LOW_64(a, b) _mm512_unpacklo_epi64(a, b)
-#define HIGH_64(a, b) _mm512_unpackhi_epi64(a, b)
-#define AS_INTS(v) _mm512_castps_si512(v)
-#define STORE_INTS(p, v) _mm512_storeu_si512(p, v)
-#define STORE_FLOATS(p, v) _mm512_storeu_ps(p, v)
-#else
-#define LOW_32(a, b) _mm256_unpacklo_epi32(a, b)
-#define HIGH_32(a, b) _mm256_unpackhi_epi32(a, b)
-#define LOW_64(a, b) _mm256_unpacklo_epi64(a, b)
-#define HIGH_64(a, b) _mm256_unpackhi_epi64(a, b)
-#define AS_INTS(v) _mm256_castps_si256(v)
-#define STORE_INTS(p, v) _mm256_storeu_si256((__m256i *)(void *)(p), v)
-#define STORE_FLOATS(p, v) _mm256_storeu_ps(p, v)
-#endif
-
-/* v[i] gets lane i of every v: first among neighbours of four, within 128 bits, then between these. */
-TN_INLINE void turn(ints v[LANES])
-{
-	ints a[LANES], b[LANES];
-	TN_UNROLL(8)
-	for (int i = 0; i < LANES; i += 2) {
-		a[i] = LOW_32(v[i], v[i + 1]);
-		a[i + 1] = HIGH_32(v[i], v[i + 1]);
-	}
-	TN_UNROLL(4)
-	for (int i = 0; i < LANES; i += 4) {
-		b[i] = LOW_64(a[i], a[i + 2]);
-		b[i + 1] = HIGH_64(a[i], a[i + 2]);
-		b[i + 2] = LOW_64(a[i + 1], a[i + 3]);
-		b[i + 3] = HIGH_64(a[i + 1], a[i + 3]);
-	}
-	TN_UNROLL(4)
-	for (int i = 0; i < 4; i++) {
-#if defined(__AVX512F__)
-		ints low = _mm512_shuffle_i32x4(b[i], b[i + 4], 0x44), high = _mm512_shuffle_i32x4(b[i], b[i + 4], 0xEE);
-		ints low2 = _mm512_shuffle_i32x4(b[i + 8], b[i + 12], 0x44), high2 = _mm512_shuffle_i32x4(b[i + 8], b[i + 12], 0xEE);
-		v[i] = _mm512_shuffle_i32x4(low, low2, 0x88);
-		v[i + 4] = _mm512_shuffle_i32x4(low, low2, 0xDD);
-		v[i + 8] = _mm512_shuffle_i32x4(high, high2, 0x88);
-		v[i + 12] = _mm512_shuffle_i32x4(high, high2, 0xDD);
-#else
-		v[i] = _mm256_permute2x128_si256(b[i], b[i + 4], 0x20);
-		v[i + 4] = _mm256_permute2x128_si256(b[i], b[i + 4], 0x31);
-#endif
-	}
-}
-
-/* Rows of W from row `first` on, `rows` of them; those behind the last stand for it again. */
-struct source {
-	const struct tn_rows *w;
-	size_t first, rows;
-};
-
-static const unsigned char *row_of(const struct source *s, size_t i, unsigned part)
-{
-	return (const unsigned char *)s->w->first.part[part] + (s->first + (i < s->rows ? i : s->rows - 1)) * s->w->stride[part];
-}
-
 /* ---- scales ---------------------------------------------------------------------------------------------- */
 
 /* Those of groups g to g + LANES of a strip's rows, rows in lanes; bias NULL: none, else of integers 2 w + 12 where it is_float. */
@@ -131,17 +68,6 @@ static void unpack_bytes(unsigned char *codes, const ints *turned, size_t dword,
 	}
 }
 
-/* Bytes [at, at + STEP_BYTES) of a row that may end before, zeros behind its end. */
-TN_INLINE ints load_codes(const unsigned char *row, size_t at, size_t row_bytes)
-{
-	unsigned char padded[STEP_BYTES];
-	if (at + STEP_BYTES <= row_bytes)
-		return LOAD_INTS(row + at);
-	memset(padded, 0, sizeof padded);
-	memcpy(padded, row + at, row_bytes - at);
-	return LOAD_INTS(padded);
-}
-
 /* The chunk that begins at column `first`. What comes next in each row is asked for meanwhile. */
 static void unpack(const struct strip_form *form, unsigned char *codes, const struct source *s, const struct tn_product *p,
 		   size_t first)
@@ -164,6 +90,51 @@ static void unpack(const struct strip_form *form, unsigned char *codes, const st
 			form->unpack(codes, v, dword, half, is_float);
 		}
 	}
+}
+
+/* ---- the activations ------------------------------------------------------------------------------------- */
+
+/* A chunk of one x: bytes [step][plane][even, odd][STEP_BYTES], and of each group there the scale, and then the sum. The chunks
+ * of all x stand one behind the other. */
+TN_INLINE size_t x_bytes(const struct tn_product *p)
+{
+	return planes_of(p) * CHUNK + (2 * (CHUNK / p->format->group) * sizeof(float) + 63) / 64 * 64;
+}
+
+static size_t bytes_of_x(const struct tn_product *p)
+{
+	return chunks_of(p) * p->m * x_bytes(p);
+}
+
+/* The largest whole number for an x: sums of a group's codes times x fit 32 bits. Of a usual group of 64 that leaves 22 bits. */
+static float most_of_group(const struct tn_product *p)
+{
+	const int32_t most = INT32_MAX / (p->format->group * (p->format->codec == TN_CODEC_affine ? 15 : 24));
+	return (float)most < most_in(planes_of(p)) ? (float)most : most_in(planes_of(p));
+}
+
+TN_INLINE void prepare_as(unsigned char *dst, const struct tn_product *p, const float *x, const unsigned planes)
+{
+	const size_t group = p->format->group, in_chunk = CHUNK / group;
+	const float most = most_of_group(p);
+	for (size_t i = 0; i < p->cols; i += CHUNK, dst += p->m * x_bytes(p)) {
+		const size_t n = p->cols - i < CHUNK ? p->cols - i : CHUNK;
+		float *scales = (float *)(void *)(dst + planes * CHUNK);
+		if (n < CHUNK)
+			memset(dst, 0, x_bytes(p));
+		for (size_t g = 0; g < n / group; g++)
+			scales[g] = cut_group((int8_t *)dst, x + i, g * group, group, planes, most, &scales[in_chunk + g]);
+	}
+}
+
+static void prepare_bytes(unsigned char *dst, const struct tn_product *p, const float *x, size_t x_stride)
+{
+	for (size_t t = 0; t < p->m; t++, dst += x_bytes(p), x += x_stride)
+		switch (planes_of(p)) {
+		case 1: prepare_as(dst, p, x, 1); break;
+		case 2: prepare_as(dst, p, x, 2); break;
+		default: prepare_as(dst, p, x, 3); break;
+		}
 }
 
 /* ---- tiles ----------------------------------------------------------------------------------------------- */
@@ -240,73 +211,57 @@ TN_INLINE void add_dwords(ints sum[][2], const unsigned char *codes, const int8_
 #endif
 }
 
-/* total += scale * sum, for each x with its own factor too; the sums begin anew. */
-TN_INLINE void add_scaled(floats total[][2], ints sum[][2], const float *scale, const float *const *factor, size_t g, float times,
-			  const int many)
-{
-	floats a = MUL(LOAD_FLOATS(scale), SPREAD(times)), b = MUL(LOAD_FLOATS(scale + LANES), SPREAD(times));
-	TN_UNROLL(6)
-	for (int t = 0; t < many; t++) {
-		floats f = SPREAD(factor[t][g]);
-		total[t][0] = FMA(TO_FLOATS(sum[t][0]), MUL(a, f), total[t][0]);
-		total[t][1] = FMA(TO_FLOATS(sum[t][1]), MUL(b, f), total[t][1]);
-		sum[t][0] = sum[t][1] = ZERO_INTS();
-	}
-}
-
-/* Group g of the chunk: the planes of each x from the highest on, 256 times the first two of them together, then the third. */
+/* Group g of the chunk: the planes of each x from the highest on, 256 times what is there together with the next. What comes
+ * out is a whole number of 32 bits (prepare_bytes), and becomes float32 once. */
 TN_INLINE void add_group(floats total[][2], const struct strip_chunk *c, size_t g, const int8_t *const *x,
 			 const float *const *factor, const unsigned planes, const int many, int is_float)
 {
-	const size_t run = c->dwords < LANES ? c->dwords : LANES, begin = g * c->dwords;
-	const unsigned char *codes = c->codes + begin * 4 * STEP_BYTES;
-	ints sum[TILE][2];
-	TN_UNROLL(6)
-	for (int t = 0; t < many; t++)
-		sum[t][0] = sum[t][1] = ZERO_INTS();
+	const size_t run = c->dwords < LANES ? c->dwords : LANES, begin = g * c->dwords, in_chunk = CHUNK / 8 / c->dwords;
+	const size_t ahead = (size_t)many * x_bytes(c->p);
+	ints sum[TILE][2] = { { ZERO_INTS() } };
 	for (unsigned plane = 0; plane < planes; plane++) {
-		if (plane == 1)
-			TN_UNROLL(6)
-			for (int t = 0; t < many; t++) {
-				sum[t][0] = TIMES_256(sum[t][0]);
-				sum[t][1] = TIMES_256(sum[t][1]);
-			}
-		if (plane == 2)
-			add_scaled(total, sum, c->scale[g], factor, g, 256, many);
+		TN_UNROLL(6)
+		for (int t = 0; t < many; t++) {
+			sum[t][0] = plane ? TIMES_256(sum[t][0]) : ZERO_INTS();
+			sum[t][1] = plane ? TIMES_256(sum[t][1]) : ZERO_INTS();
+		}
+		TN_UNROLL(6)
+		for (int t = 0; t < many; t++)
+			ask_for(x[t] + ahead + (g * planes + plane) * c->dwords * 8, c->dwords * 8);
 		for (size_t d = 0; d < c->dwords; d += run)
-			add_dwords(sum, codes + d * 4 * STEP_BYTES, x,
+			add_dwords(sum, c->codes + (begin + d) * 4 * STEP_BYTES, x,
 				   ((begin + d) / LANES * planes + plane) * 2 * STEP_BYTES + (begin + d) % LANES * 4, run, many, is_float);
 	}
-	add_scaled(total, sum, c->scale[g], factor, g, 1, many);
+	const float *scale = c->scale[g], *bias = c->bias[g];
+	TN_UNROLL(6)
+	for (int t = 0; t < many; t++) {
+		floats f = SPREAD(factor[t][g]), x_sum = SPREAD(factor[t][in_chunk + g]);
+		total[t][0] = FMA(TO_FLOATS(sum[t][0]), MUL(LOAD_FLOATS(scale), f), total[t][0]);
+		total[t][1] = FMA(TO_FLOATS(sum[t][1]), MUL(LOAD_FLOATS(scale + LANES), f), total[t][1]);
+		total[t][0] = FMA(LOAD_FLOATS(bias), x_sum, total[t][0]);
+		total[t][1] = FMA(LOAD_FLOATS(bias + LANES), x_sum, total[t][1]);
+	}
 }
 
 /* The strip with `many` x from x number `t0` on. */
 TN_INLINE void tile(const struct strip_chunk *c, size_t t0, const unsigned planes, const int many)
 {
 	const int is_float = c->p->format->codec != TN_CODEC_affine;
-	const size_t bytes = vector_bytes(c->p), scales = steps_of(c->p) * planes * 2 * STEP_BYTES, room = group_room(c->p);
+	const size_t bytes = x_bytes(c->p);
+	const unsigned char *first = c->prepared + (c->chunk * c->p->m + c->first_x + t0) * bytes;
 	float(*to)[STRIP] = c->total + t0;
 	const int8_t *x[TILE];
 	const float *factor[TILE];
 	floats total[TILE][2];
 	TN_UNROLL(6)
 	for (int t = 0; t < many; t++) {
-		const unsigned char *at = c->prepared + (c->first_x + t0 + (size_t)t) * bytes;
-		x[t] = (const int8_t *)at + c->chunk * (CHUNK / STEP_CODES) * planes * 2 * STEP_BYTES;
-		factor[t] = (const float *)(const void *)(at + scales) + c->first_group;
+		x[t] = (const int8_t *)first + (size_t)t * bytes;
+		factor[t] = (const float *)(const void *)(x[t] + planes * CHUNK);
 		total[t][0] = LOAD_FLOATS(to[t]);
 		total[t][1] = LOAD_FLOATS(to[t] + LANES);
 	}
-	for (size_t g = 0; g < c->count; g++) {
+	for (size_t g = 0; g < c->count; g++)
 		add_group(total, c, g, x, factor, planes, many, is_float);
-		floats a = LOAD_FLOATS(c->bias[g]), b = LOAD_FLOATS(c->bias[g] + LANES);
-		TN_UNROLL(6)
-		for (int t = 0; t < many; t++) {
-			floats sum = SPREAD(factor[t][room + g]);
-			total[t][0] = FMA(a, sum, total[t][0]);
-			total[t][1] = FMA(b, sum, total[t][1]);
-		}
-	}
 	TN_UNROLL(6)
 	for (int t = 0; t < many; t++) {
 		STORE_FLOATS(to[t], total[t][0]);
@@ -340,33 +295,18 @@ static void multiply_bytes(const struct strip_chunk *c, size_t x_count)
 	}
 }
 
-static void nothing_to_begin(const struct tn_product *p)
-{
-	(void)p;
-}
-
-static void nothing_to_end(void)
-{
-}
-
 static const struct strip_form of_bytes = {
-	.bytes = TN_ISA_NAME(tn_planes_bytes), .prepare = TN_ISA_NAME(tn_planes_prepare), .unpack = unpack_bytes,
-	.begin = nothing_to_begin, .multiply = multiply_bytes, .end = nothing_to_end,
+	.bytes = bytes_of_x, .prepare = prepare_bytes, .unpack = unpack_bytes, .multiply = multiply_bytes,
 };
 
 /* ---- all of it ------------------------------------------------------------------------------------------- */
 
-/* Pairs where one plane of them is enough for what integers take two or three for, and with AMX for all of float32. Measured. */
+/* Pairs where one plane of them is enough for what integers take two or three for. Measured. */
 static const struct strip_form *form_of(const struct tn_product *p)
 {
 	(void)p;
 #if defined(__AVX512BF16__)
-#if defined(__AMX_BF16__)
-	int in_pairs = p->precision == TN_PRECISION_EXACT || p->x_dtype == TN_BF16;
-#else
-	int in_pairs = p->x_dtype == TN_BF16;
-#endif
-	if (in_pairs && p->precision != TN_PRECISION_INT8)
+	if (p->x_dtype == TN_BF16 && p->precision != TN_PRECISION_INT8)
 		return &TN_ISA_NAME(tn_strips_of_pairs);
 #endif
 	return &of_bytes;
@@ -387,9 +327,9 @@ void TN_ISA_NAME(tn_strips_prepare)(unsigned char *dst, const struct tn_product 
 	form_of(p)->prepare(dst, p, x, x_stride);
 }
 
-size_t TN_ISA_NAME(tn_strips_scratch)(void)
+size_t TN_ISA_NAME(tn_strips_scratch)(const struct tn_product *p)
 {
-	return sizeof(struct strip_scratch);
+	return sizeof(struct strip_scratch) + STRIPS * (p->m < TOKENS ? p->m : TOKENS) * sizeof(float[STRIP]);
 }
 
 static void store_totals(float *y, size_t y_stride, float (*total)[STRIP], size_t rows, size_t x_count)
@@ -413,7 +353,7 @@ static void multiply_block(float *y, size_t y_stride, const struct tn_product *p
 	const size_t groups = p->cols / f->group, in_chunk = CHUNK / f->group;
 	const struct strip_form *form = form_of(p);
 	const int has_bias = f->codec == TN_CODEC_affine || !form->codes_are_floats;
-	memset(scratch->total, 0, sizeof scratch->total);
+	memset(scratch->total, 0, STRIPS * x_count * sizeof *scratch->total);
 	for (size_t chunk = 0, g = 0; g < groups; chunk++, g += in_chunk)
 		for (size_t s = 0; s * STRIP < rows->rows; s++) {
 			struct source strip = { rows->w, rows->first + s * STRIP, rows->rows - s * STRIP };
@@ -426,23 +366,21 @@ static void multiply_block(float *y, size_t y_stride, const struct tn_product *p
 				.scale = (const float(*)[STRIP])scale + g % SCALED, .chunk = chunk,
 				.bias = has_bias ? (const float(*)[STRIP])bias + g % SCALED : NULL, .first_group = g,
 				.count = groups - g < in_chunk ? groups - g : in_chunk, .dwords = f->group / 8u,
-				.first_x = first_x, .total = scratch->total[s], .tile = scratch->tile,
+				.first_x = first_x, .total = scratch->total + s * x_count,
 			};
 			form->multiply(&c, x_count);
 		}
 	for (size_t s = 0; s * STRIP < rows->rows; s++)
-		store_totals(y + s * STRIP, y_stride, scratch->total[s], rows->rows - s * STRIP, x_count);
+		store_totals(y + s * STRIP, y_stride, scratch->total + s * x_count, rows->rows - s * STRIP, x_count);
 }
 
 void TN_ISA_NAME(tn_strips_rows)(float *y, size_t y_stride, const struct tn_product *p, const unsigned char *prepared,
 				 const struct tn_rows *w, size_t rows, void *scratch)
 {
-	form_of(p)->begin(p);
 	for (size_t i = 0; i < rows; i += BLOCK)
 		for (size_t t = 0; t < p->m; t += TOKENS) {
 			struct source block = { w, i, rows - i < BLOCK ? rows - i : BLOCK };
 			multiply_block(y + t * y_stride + i, y_stride, p, prepared, &block, t, p->m - t < TOKENS ? p->m - t : TOKENS,
 				       scratch);
 		}
-	form_of(p)->end();
 }
