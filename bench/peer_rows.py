@@ -54,6 +54,23 @@ def mlx_peers(mode, bits, group, decode):
     return {"MLX CPU": run}
 
 
+def bnb_peers(decode):
+    torch, bnb = torch_one_thread(), module("bitsandbytes")
+    if not torch or not bnb:
+        return {}
+    f = importlib.import_module("bitsandbytes.functional")
+    w = [(torch.randn(OUT, 4096) * 0.02).to(torch.bfloat16) for _ in range(4)]
+    packed = [f.quantize_4bit(x, blocksize=64, quant_type="nf4") for x in w]
+    out = torch.empty(OUT, 4096, dtype=torch.bfloat16)
+
+    def run(i):
+        if decode:
+            f.dequantize_4bit(*packed[i % 4], out=out)
+        else:
+            f.quantize_4bit(w[i % 4], blocksize=64, quant_type="nf4")
+    return {f"bitsandbytes {bnb.__version__}": run}
+
+
 def mlx_fuse_peers():
     mx = module("mlx.core")
     if not mx:
@@ -116,6 +133,7 @@ PEERS = {
     "quantize-4": lambda: mlx_peers("affine", 4, 64, 0), "dequantize-4": lambda: mlx_peers("affine", 4, 64, 1),
     "quantize-mxfp4": lambda: mlx_peers("mxfp4", 4, 32, 0), "dequantize-mxfp4": lambda: mlx_peers("mxfp4", 4, 32, 1),
     "quantize-nvfp4": lambda: mlx_peers("nvfp4", 4, 16, 0), "dequantize-nvfp4": lambda: mlx_peers("nvfp4", 4, 16, 1),
+    "quantize-nf4": lambda: bnb_peers(0), "dequantize-nf4": lambda: bnb_peers(1),
     "gemv-4-exact": lambda: ort_peers(1, 1), "gemv-4-int8": lambda: ort_peers(1, 4),
     "gemm-4-m16": lambda: ort_peers(16, 1), "gemm-4-m64": lambda: ort_peers(64, 1),
     # BF16 x, which onnxruntime does not take on CPUs: its float32 x

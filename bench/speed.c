@@ -133,6 +133,14 @@ static tn_status recode_task(void *arg, uint64_t task, unsigned worker, struct t
 	return TN_OK;
 }
 
+static tn_status nf4_task(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
+{
+	struct bench *b = arg;
+	(void)err;
+	bench_nf4_rows(b, task * TASK_ROWS, TASK_ROWS, (float *)(void *)(b->scratch + worker * SCRATCH));
+	return TN_OK;
+}
+
 static struct tn_product product_of(const struct row *row)
 {
 	return (struct tn_product){ .format = &row->format, .cols = row->cols, .m = row->m ? row->m : 1, .precision = row->precision,
@@ -216,6 +224,8 @@ double bench_ours(struct bench *b)
 	case FUSE_PACKED_DITHER: return timed(b, fuse_packed_task, OUT / TASK_ROWS);
 	case QUANTIZE:
 	case DEQUANTIZE: return timed(b, recode_task, OUT / TASK_ROWS);
+	case QUANTIZE_NF4:
+	case DEQUANTIZE_NF4: return timed(b, nf4_task, OUT / TASK_ROWS);
 	case ADAPTERS: return adapters(b, 1);
 	default: return product(b, b->row->kind == LORA);
 	}
@@ -363,6 +373,8 @@ static void make(struct bench *b)
 	size_t m = row->kind == ADAPTERS ? TOKENS : row->m ? row->m : 1;
 	struct tn_product p = product_of(row);
 	make_matrices(b);
+	if (row->kind == QUANTIZE_NF4 || row->kind == DEQUANTIZE_NF4)
+		bench_nf4_make(b);
 	b->factor_a = bench_memory(rank * row->cols * 2);
 	b->factor_b = bench_memory(rank * OUT * 2);
 	b->a = bench_memory(rank * row->cols * 4);

@@ -43,4 +43,9 @@ void bench_load_packed(struct bench *b);
 void bench_fuse_packed(const struct bench *b, const struct tn_kernels *k, size_t first, size_t count, unsigned char *const *to,
 		       void *scratch);
 
+/* Rows of the turn's matrix to nf4, or from it; 5 bytes of scratch for each column. */
+void bench_nf4_make(struct bench *b);
+void bench_nf4_rows(const struct bench *b, size_t first, size_t count, float *values);
+double bench_nf4_check(struct bench *b);
+
 #endif

@@ -130,6 +130,8 @@ double bench_check(struct bench *b)
 	case FUSE_PACKED_DITHER: return check_fused_packed(b);
 	case QUANTIZE:
 	case DEQUANTIZE: return check_recoded(b);
+	case QUANTIZE_NF4:
+	case DEQUANTIZE_NF4: return bench_nf4_check(b);
 	case ADAPTERS: return check_adapters(b);
 	default: return check_product(b);
 	}

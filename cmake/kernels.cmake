@@ -4,11 +4,11 @@ set(kernels_dir ${CMAKE_SOURCE_DIR}/src/kernels)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${kernels_dir}/isa.def ${kernels_dir}/codecs.def)
 
 set(kernel_sources)
-foreach(name portable attend change_rows product unpack repack add_product)
+foreach(name portable attend change_rows level_codes product unpack repack add_product)
   list(APPEND kernel_sources ${kernels_dir}/${name}.c)
 endforeach()
 set(overrides_x86_64 vector/add_tiles vector/dots vector/factor_products)
-foreach(name override affine_x86 change_x86 decode decode_halves e2m1_x86 encode_float_halves encode_halves
+foreach(name override affine_x86 change_x86 decode decode_halves e2m1_x86 encode_float_halves encode_halves grid_x86
         lowrank_x86 planes product_x86 recode_x86 strips strips_bf16 tiles_amx)
   list(APPEND overrides_x86_64 x86/${name})
 endforeach()
@@ -23,7 +23,7 @@ foreach(line ${lines})
 endforeach()
 
 # Without this gcc makes no vectors of loops that choose between values: exp_f32 takes ten times as long.
-set_source_files_properties(${kernels_dir}/attend.c PROPERTIES COMPILE_OPTIONS -fno-trapping-math)
+set_source_files_properties(${kernels_dir}/attend.c ${kernels_dir}/level_codes.c PROPERTIES COMPILE_OPTIONS -fno-trapping-math)
 
 set(kernel_level -O3)
 if(TENON_LEVEL)

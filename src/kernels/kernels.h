@@ -138,6 +138,7 @@ struct tn_levels {
  * factor; each operation rounded to float32. g is group_of[i], or (offset + i) / group. */
 struct tn_grid {
 	const float *table;        /* [256] */
+	unsigned code_count;       /* codes lie below it */
 	const float *scales, *zeros; /* zeros may be NULL */
 	const uint32_t *group_of;  /* or NULL */
 	size_t group, offset;
@@ -227,7 +228,7 @@ struct tn_change_sums {
 
 /* ---- the table ------------------------------------------------------------------------------------------- */
 
-enum { TN_KEY_BLOCK = 16 };
+enum { TN_KEY_BLOCK = 16, TN_LEVEL_BLOCK = 64 };
 
 /* lowrank_f32: dst[j] = sum over k of b[k] * a[k][j]     a [rank, cols], b [rank] -> dst [cols]; k ascending, from 0.
  * lowrank_f64: the same in double, for results that are rounded to float32.
@@ -253,6 +254,8 @@ enum { TN_KEY_BLOCK = 16 };
  * grid_f32: dst[n], what n codes mean.
  * repack_codes: codes [rows][cols] to where unpack_codes reads them, `bytes` standing for packed->bytes; all other bits stay.
  * recode_rows: src -> dst, which do not overlap.
+ * level_codes: blocks of TN_LEVEL_BLOCK values: the largest magnitude of each, and of values times its reciprocal how many of the
+ * bounds, which ascend, lie below: two to a byte, the first in the upper half. NaN lies above none.
  * pack_codes: n codes as a dense bit stream, first code lowest; n * bits is a multiple of 8.
  * product_bytes: bytes of prepared activations, a multiple of 64. product_scratch_bytes: bytes that each worker needs.
  *   Neither shrinks when m grows.

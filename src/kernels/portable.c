@@ -152,6 +152,7 @@ static int add_product(void *dst, size_t dst_stride, const void *src, size_t src
 /* of unpack.c */
 void TN_ISA_NAME(tn_unpack_codes)(uint8_t *dst, const struct tn_packed *src, size_t skip, size_t rows, size_t cols);
 void TN_ISA_NAME(tn_grid_f32)(float *dst, const uint8_t *codes, size_t n, const struct tn_grid *grid);
+void TN_ISA_NAME(tn_level_codes)(uint8_t *codes, float *largest, const float *values, size_t blocks, const float bounds[15]);
 /* of repack.c */
 void TN_ISA_NAME(tn_repack_codes)(unsigned char *bytes, const struct tn_packed *how, const uint8_t *codes, size_t skip,
 				  size_t rows, size_t cols);
@@ -165,6 +166,11 @@ static void repack_codes(unsigned char *bytes, const struct tn_packed *how, cons
 static void unpack_codes(uint8_t *dst, const struct tn_packed *src, size_t skip, size_t rows, size_t cols)
 {
 	TN_ISA_NAME(tn_unpack_codes)(dst, src, skip, rows, cols);
+}
+
+static void level_codes(uint8_t *codes, float *largest, const float *values, size_t blocks, const float bounds[15])
+{
+	TN_ISA_NAME(tn_level_codes)(codes, largest, values, blocks, bounds);
 }
 
 static void grid_f32(float *dst, const uint8_t *codes, size_t n, const struct tn_grid *grid)

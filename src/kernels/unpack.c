@@ -53,10 +53,17 @@ static void unpack_words(uint8_t *dst, const unsigned char *src, size_t n, unsig
 /* From nibble `skip` on, the high half of a byte first. */
 static void unpack_high_first(uint8_t *dst, const unsigned char *src, size_t skip, size_t n)
 {
-	for (size_t i = 0; i < n; i++) {
-		unsigned byte = src[(skip + i) / 2];
-		dst[i] = (uint8_t)((skip + i) % 2 ? byte & 15u : byte >> 4);
+	size_t begin = skip % 2 && n ? 1 : 0, pairs = (n - begin) / 2;
+	const unsigned char *from = src + (skip + begin) / 2;
+	if (begin)
+		dst[0] = src[skip / 2] & 15u;
+	dst += begin;
+	for (size_t i = 0; i < pairs; i++) {
+		dst[2 * i] = from[i] >> 4;
+		dst[2 * i + 1] = from[i] & 15u;
 	}
+	if ((n - begin) % 2)
+		dst[2 * pairs] = from[pairs] >> 4;
 }
 
 /* ---- packed along the column ----------------------------------------------------------------------------- */

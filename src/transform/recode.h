@@ -64,8 +64,8 @@ int tn_nf4_config(json_t *config);
  * tn_nf4_row_bytes for each row and 256 bytes. */
 uint64_t tn_nf4_alignment(uint64_t cols);
 uint64_t tn_nf4_row_bytes(uint64_t cols);
-tn_status tn_nf4_write(struct tn_output *output, const struct tn_recode_step *step, uint64_t first, uint64_t count,
-		       const float *values, unsigned char *scratch, struct tn_error *err);
+tn_status tn_nf4_write(const struct tn_kernels *k, struct tn_output *output, const struct tn_recode_step *step, uint64_t first,
+		       uint64_t count, const float *values, unsigned char *scratch, struct tn_error *err);
 
 /* TN_E_UNSUPPORTED when the base has such modules and the request says nothing of them. */
 tn_status tn_recode_check_foreign(const struct tn_recode *recode, struct tn_error *err);

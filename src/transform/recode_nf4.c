@@ -15,7 +15,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { BLOCK = 64 };
+enum { BLOCK = TN_LEVEL_BLOCK };
 
 /* ---- which ----------------------------------------------------------------------------------------------- */
 
@@ -128,46 +128,32 @@ static unsigned code_of(float x, const float bounds[15])
 	return code;
 }
 
-static float largest_of(const float *values, size_t n)
-{
-	float top = 0;
-	for (size_t i = 0; i < n; i++)
-		top = fabsf(values[i]) > top ? fabsf(values[i]) : top;
-	return top;
-}
-
-static float clamp(float x)
-{
-	return x < -1 ? -1 : x > 1 ? 1 : x;
-}
-
 /* bitsandbytes multiplies by the reciprocal in whole blocks, and divides in a last one that is short. */
-static void encode(const float *values, size_t n, unsigned char *codes, float *absmax)
+static void encode(const struct tn_kernels *k, const float *values, size_t n, unsigned char *codes, float *absmax)
 {
-	float bounds[15], least = 1e-38f;
+	float bounds[15], divisor = 1e-38f;
+	size_t whole = n / BLOCK;
 	for (int i = 0; i < 15; i++)
 		bounds[i] = (tn_nf4_levels[i] + tn_nf4_levels[i + 1]) / 2;
-	memset(codes, 0, (n + 1) / 2);
-	for (size_t at = 0; at < n; at += BLOCK) {
-		size_t count = n - at < BLOCK ? n - at : BLOCK;
-		float top = largest_of(values + at, count), divisor = top > least ? top : least, factor = 1.0f / divisor;
-		*absmax++ = count == BLOCK ? top : divisor;
-		for (size_t i = at; i < at + count; i++) {
-			float x = clamp(count == BLOCK ? values[i] * factor : values[i] / divisor);
-			codes[i / 2] = (unsigned char)(codes[i / 2] | code_of(x, bounds) << (i % 2 ? 0 : 4));
-		}
-	}
+	k->level_codes(codes, absmax, values, whole, bounds);
+	memset(codes + whole * BLOCK / 2, 0, (n + 1) / 2 - whole * BLOCK / 2);
+	for (size_t i = whole * BLOCK; i < n; i++)
+		divisor = fabsf(values[i]) > divisor ? fabsf(values[i]) : divisor;
+	if (n % BLOCK)
+		absmax[whole] = divisor;
+	for (size_t i = whole * BLOCK; i < n; i++)
+		codes[i / 2] = (unsigned char)(codes[i / 2] | code_of(values[i] / divisor, bounds) << (i % 2 ? 0 : 4));
 	if (n % 2) /* what bitsandbytes pads with is a 0 */
 		codes[n / 2] = (unsigned char)(codes[n / 2] | code_of(0, bounds));
 }
 
-tn_status tn_nf4_write(struct tn_output *output, const struct tn_recode_step *step, uint64_t first, uint64_t count,
-		       const float *values, unsigned char *scratch, struct tn_error *err)
+tn_status tn_nf4_write(const struct tn_kernels *k, struct tn_output *output, const struct tn_recode_step *step, uint64_t first,
+		       uint64_t count, const float *values, unsigned char *scratch, struct tn_error *err)
 {
 	uint64_t cols = step->in.cols, begin = first * cols, n = count * cols;
 	float *absmax = (float *)(void *)scratch;
 	unsigned char *codes = scratch + tn_align_up((size_t)tn_ceil_div(n, BLOCK) * sizeof *absmax, 64);
-	encode(values, (size_t)n, codes, absmax);
+	encode(k, values, (size_t)n, codes, absmax);
 	TN_TRY(tn_output_put(output, step->shard, step->outputs[0], begin / 2, codes, (size_t)tn_ceil_div(n, 2), err));
 	TN_TRY(tn_output_put(output, step->shard, step->outputs[1], begin / BLOCK * sizeof *absmax, absmax,
 			     (size_t)tn_ceil_div(n, BLOCK) * sizeof *absmax, err));

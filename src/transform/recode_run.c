@@ -251,7 +251,7 @@ static tn_status nf4_block(const struct run *run, const struct tn_recode_step *s
 	else
 		TN_TRY(decode_rows(run, step, block, &p, p.row, err));
 	round_row(p.row, n, step->round_to);
-	return tn_nf4_write(run->output, step, block->first, block->count, p.row, rest, err);
+	return tn_nf4_write(run->recode->ctx->kernels, run->output, step, block->first, block->count, p.row, rest, err);
 }
 
 static tn_status gated_nf4_block(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,

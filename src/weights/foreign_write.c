@@ -65,7 +65,7 @@ static void make_levels(const struct tn_foreign *f, struct tn_levels *l)
 tn_status tn_foreign_grid(const struct tn_foreign *f, struct tn_arena *arena, struct tn_grid *out, struct tn_error *err)
 {
 	struct tn_levels *levels = NULL;
-	*out = (struct tn_grid){ .table = f->table, .group_of = f->group_of, .factor = f->factor,
+	*out = (struct tn_grid){ .table = f->table, .code_count = 1u << f->bits, .group_of = f->group_of, .factor = f->factor,
 				 .group = (size_t)(f->scales == TN_SCALES_FLAT ? f->cols / tn_foreign_row_groups(f) : f->group),
 				 .add_zeros = f->zeros == TN_ZEROS_COLUMN_FLOAT, .has_zeros = f->zeros != TN_ZEROS_NONE,
 				 .is_even = f->element == TN_ELEMENT_UNSIGNED || f->element >= TN_ELEMENT_CENTRED };

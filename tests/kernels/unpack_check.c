@@ -132,7 +132,7 @@ static void check_stream(const struct tn_kernels *k, size_t n, unsigned bits)
 	tt_guard_free(&stream);
 }
 
-static void check_grid(const struct tn_kernels *k, const struct tn_kernels *portable, int add_zeros, int zeros, int index)
+static void check_grid(const struct tn_kernels *k, const struct tn_kernels *portable, int add_zeros, int zeros, int index, unsigned most)
 {
 	float table[256], scales[8], zero[8], got[CODE_COLS], want[CODE_COLS];
 	uint8_t codes[CODE_COLS];
@@ -144,10 +144,12 @@ static void check_grid(const struct tn_kernels *k, const struct tn_kernels *port
 		zero[i] = some_float();
 	}
 	fill_random(codes, sizeof codes);
+	for (size_t i = 0; i < CODE_COLS; i++)
+		codes[i] = (uint8_t)(codes[i] % most);
 	for (uint32_t i = 0; i < CODE_COLS; i++)
 		group_of[i] = i * 5 % 8;
-	struct tn_grid grid = { .table = table, .scales = scales, .zeros = zeros ? zero : NULL, .group_of = index ? group_of : NULL,
-				.group = 20, .offset = 7, .add_zeros = add_zeros, .factor = index ? 0.25f : 1 };
+	struct tn_grid grid = { .table = table, .code_count = most, .scales = scales, .zeros = zeros ? zero : NULL, .group_of = index ? group_of : NULL,
+				.group = 20, .offset = 7, .add_zeros = add_zeros, .factor = index || most == 15 ? 0.3f : 1 };
 	k->grid_f32(got, codes, CODE_COLS, &grid);
 	portable->grid_f32(want, codes, CODE_COLS, &grid);
 	if (memcmp(got, want, sizeof got) != 0)
@@ -171,8 +173,40 @@ static void check_codes(const struct tn_kernels *k, const struct tn_kernels *por
 		for (int packing = TN_PACK_HIGH_FIRST; packing <= TN_PACK_MARLIN; packing++)
 			if (packing != TN_PACK_COLUMNS && packing != TN_PACK_PLANES)
 				check_unpack(k, portable, (enum tn_packing)packing, 4, skip);
-	for (int i = 0; i < 8; i++)
-		check_grid(k, portable, (i & 3) == 3, i & 1, i >> 2);
+	for (int i = 0; i < 24; i++)
+		check_grid(k, portable, (i & 3) == 3, i & 1, i >> 2 & 1, i < 8 ? 256 : i < 16 ? 16 : 15);
+}
+
+/* Against a plain loop: weights, zeros, tiny and huge numbers, infinity and NaN. */
+static void check_level_codes(const struct tn_kernels *k)
+{
+	enum { BLOCKS = 9 };
+	float values[BLOCKS * TN_LEVEL_BLOCK], bounds[15], largest[BLOCKS];
+	uint8_t codes[sizeof values / sizeof *values / 2];
+	for (int i = 0; i < 15; i++)
+		bounds[i] = ((float)i - 7.2f) * 0.1f;
+	for (size_t i = 0; i < sizeof values / sizeof *values; i++) {
+		size_t block = i / TN_LEVEL_BLOCK;
+		values[i] = block == 1 ? 0 : some_float() * (block == 2 ? 1e-42f : block == 3 ? 1e38f : 1);
+		if (block > 5 && i % 31 == 3)
+			values[i] = block == 6 ? NAN : block == 7 ? INFINITY : -INFINITY;
+	}
+	k->level_codes(codes, largest, values, BLOCKS, bounds);
+	for (size_t b = 0; b < BLOCKS; b++) {
+		float top = 0;
+		for (size_t i = b * TN_LEVEL_BLOCK; i < (b + 1) * TN_LEVEL_BLOCK; i++)
+			top = fabsf(values[i]) > top ? fabsf(values[i]) : top;
+		if (memcmp(&top, &largest[b], sizeof top) != 0)
+			complain(k->isa, "level_codes", 4, b, "another largest magnitude");
+		for (size_t i = b * TN_LEVEL_BLOCK; i < (b + 1) * TN_LEVEL_BLOCK; i++) {
+			float x = values[i] * (1.0f / (top > 1e-38f ? top : 1e-38f));
+			unsigned code = 0;
+			for (int n = 0; n < 15; n++)
+				code += bounds[n] < x;
+			if ((codes[i / 2] >> (i % 2 ? 0 : 4) & 15u) != code)
+				complain(k->isa, "level_codes", 4, b, "another code");
+		}
+	}
 }
 
 int main(void)
@@ -181,10 +215,12 @@ int main(void)
 	const char *name;
 	for (unsigned i = 0; (name = tn_kernels_isa_name(i)); i++) {
 		k = tn_kernels_for(name);
-		if (!k)
+		if (!k) {
 			printf("%s: NOT RUN, this CPU lacks it\n", name);
-		else
-			check_codes(k, portable);
+			continue;
+		}
+		check_codes(k, portable);
+		check_level_codes(k);
 	}
 	return failures != 0;
 }

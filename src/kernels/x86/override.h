@@ -22,6 +22,8 @@ void TN_ISA_NAME(tn_x86_decode)(float *dst, const struct tn_row *row, const stru
 
 void TN_ISA_NAME(tn_x86_recode_rows)(const struct tn_rows_out *dst, const struct tn_rows *src, const struct tn_recoding *how);
 
+void TN_ISA_NAME(tn_x86_grid_f32)(float *dst, const uint8_t *codes, size_t n, const struct tn_grid *grid);
+
 void TN_ISA_NAME(tn_kernels_override)(struct tn_kernels *k);
 
 #endif
