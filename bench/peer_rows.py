@@ -4,7 +4,7 @@
 Every round is one of ours, then one of each peer, in this order, on matrices that are not near when their turn comes; times are
 of the process's own CPU. Prints the medians, the median of the ratios of each round, and its range. Peers that this Python lacks
 are left out. ROUNDS in the environment: 7."""
-import importlib, os, statistics, subprocess, sys, time
+import ctypes, importlib, os, statistics, subprocess, sys, time
 
 SPEED = os.environ.get("SPEED", "build/bench/speed")
 ROUNDS = int(os.environ.get("ROUNDS", "7"))
@@ -61,11 +61,10 @@ def bnb_peers(decode):
     f = importlib.import_module("bitsandbytes.functional")
     w = [(torch.randn(OUT, 4096) * 0.02).to(torch.bfloat16) for _ in range(4)]
     packed = [f.quantize_4bit(x, blocksize=64, quant_type="nf4") for x in w]
-    out = torch.empty(OUT, 4096, dtype=torch.bfloat16)
 
     def run(i):
         if decode:
-            f.dequantize_4bit(*packed[i % 4], out=out)
+            f.dequantize_4bit(*packed[i % 4])
         else:
             f.quantize_4bit(w[i % 4], blocksize=64, quant_type="nf4")
     return {f"bitsandbytes {bnb.__version__}": run}
@@ -110,6 +109,51 @@ def ort_peers(m, level, cols=14336, group=64):
     return {f"onnxruntime {ort.__version__} level {level}": lambda i: sessions[i % 4].run(None, {"x": x})}
 
 
+def ggml_peers(m, cols=14336):
+    """Q4_0, blocks of 32, in ggml's own order for this CPU where it has one (the buffer type CPU_REPACK): 8-bit activations."""
+    folder = os.environ.get("GGML")  # with libggml.so and libggml-cpu.so of a build of llama.cpp
+    np = module("numpy")
+    if not folder or not np:
+        return {}
+    base, cpu = (ctypes.CDLL(f"{folder}/lib{name}.so", ctypes.RTLD_GLOBAL) for name in ("ggml-base", "ggml-cpu"))
+
+    def call(lib, name, *args, result=ctypes.c_void_p):
+        function = getattr(lib, name)
+        function.restype = result
+        return function(*[ctypes.c_void_p(a) if a is None or isinstance(a, int) and a > 1 << 20 else a for a in args])
+
+    class Init(ctypes.Structure):
+        _fields_ = [("size", ctypes.c_size_t), ("memory", ctypes.c_void_p), ("no_alloc", ctypes.c_bool)]
+
+    backend = call(cpu, "ggml_backend_cpu_init")
+    call(cpu, "ggml_backend_cpu_set_n_threads", backend, 1, result=None)
+    device = call(base, "ggml_backend_get_device", backend)
+    find = call(base, "ggml_backend_reg_get_proc_address", call(base, "ggml_backend_dev_backend_reg", device),
+                b"ggml_backend_dev_get_extra_bufts")
+    types = ctypes.CFUNCTYPE(ctypes.POINTER(ctypes.c_void_p), ctypes.c_void_p)(find)(device)
+    kinds = {}
+    while types[len(kinds)]:
+        kinds[call(base, "ggml_backend_buft_name", types[len(kinds)], result=ctypes.c_char_p).decode()] = types[len(kinds)]
+    plain = call(base, "ggml_backend_get_default_buffer_type", backend)
+    weights, rest = (call(base, "ggml_init", Init(1 << 20, None, True)) for _ in range(2))
+    w = [call(base, "ggml_new_tensor_2d", weights, 2, ctypes.c_int64(cols), ctypes.c_int64(OUT)) for _ in range(MATRICES)]
+    call(base, "ggml_backend_alloc_ctx_tensors_from_buft", weights, kinds.get("CPU_REPACK", plain))
+    x = call(base, "ggml_new_tensor_2d", rest, 0, ctypes.c_int64(cols), ctypes.c_int64(m))
+    graphs = []
+    for tensor in w:
+        graphs.append(call(base, "ggml_new_graph", rest))
+        call(base, "ggml_build_forward_expand", graphs[-1], call(base, "ggml_mul_mat", rest, tensor, x), result=None)
+    call(base, "ggml_backend_alloc_ctx_tensors_from_buft", rest, plain)
+    rng = np.random.default_rng(1)
+    blocks = rng.integers(0, 256, (OUT * cols // 32, 18), dtype=np.uint8)
+    blocks[:, :2] = np.frombuffer(np.float16(0.002).tobytes(), np.uint8)
+    values = rng.standard_normal((m, cols), dtype=np.float32)
+    for tensor, data in [(t, blocks) for t in w] + [(x, values)]:
+        call(base, "ggml_backend_tensor_set", tensor, data.ctypes.data, ctypes.c_size_t(0), ctypes.c_size_t(data.nbytes), result=None)
+    name = "ggml Q4_0 " + ("repacked" if "CPU_REPACK" in kinds else "as it is")
+    return {name: lambda i: call(base, "ggml_backend_graph_compute", backend, graphs[i], result=ctypes.c_int)}
+
+
 def adapter_peers():
     torch = torch_one_thread()
     if not torch:
@@ -134,11 +178,11 @@ PEERS = {
     "quantize-mxfp4": lambda: mlx_peers("mxfp4", 4, 32, 0), "dequantize-mxfp4": lambda: mlx_peers("mxfp4", 4, 32, 1),
     "quantize-nvfp4": lambda: mlx_peers("nvfp4", 4, 16, 0), "dequantize-nvfp4": lambda: mlx_peers("nvfp4", 4, 16, 1),
     "quantize-nf4": lambda: bnb_peers(0), "dequantize-nf4": lambda: bnb_peers(1),
-    "gemv-4-exact": lambda: ort_peers(1, 1), "gemv-4-int8": lambda: ort_peers(1, 4),
+    "gemv-4-exact": lambda: ort_peers(1, 1), "gemv-4-int8": lambda: ort_peers(1, 4) | ggml_peers(1),
     "gemm-4-m16": lambda: ort_peers(16, 1), "gemm-4-m64": lambda: ort_peers(64, 1),
     # BF16 x, which onnxruntime does not take on CPUs: its float32 x
     "gemm-4-bf16x-m16": lambda: ort_peers(16, 1), "gemm-4-bf16x-m64": lambda: ort_peers(64, 1),
-    "gemm-4-int8-m64": lambda: ort_peers(64, 4), "adapters-64": adapter_peers,
+    "gemm-4-int8-m64": lambda: ort_peers(64, 4) | ggml_peers(64), "adapters-64": adapter_peers,
 }
 
 
