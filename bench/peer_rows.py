@@ -3,7 +3,7 @@
 
 Every round is one of ours, then one of each peer, in this order, on matrices that are not near when their turn comes; times are
 of the process's own CPU. Prints the medians, the median of the ratios of each round, and its range. Peers that this Python lacks
-are left out. ROUNDS in the environment: 7."""
+are left out. In the environment: ROUNDS, 7; GGML, a folder with ggml's libraries."""
 import ctypes, importlib, os, statistics, subprocess, sys, time
 
 SPEED = os.environ.get("SPEED", "build/bench/speed")
