@@ -344,7 +344,8 @@ int TN_ISA_NAME(tn_vector_add_product)(void *dst, size_t dst_stride, const void 
 {
 	struct work w = { .p = p, .dst = dst, .src = src, .dst_stride = dst_stride, .src_stride = src_stride, .how = how_for(p),
 			  .scaled = !moves_into_b(p->scale), .a = scratch };
-	size_t wide = tn_add_product_packed_cols(p->rank, p->cols);
+	/* pairs take half the room */
+	size_t wide = tn_add_product_packed_cols(p->rank, p->cols) * (w.how == PAIRS && p->rank % 2 == 0 ? 2 : 1);
 	int bad = 0;
 	w.steps = w.how == PAIRS ? (p->rank + 1) / 2 : p->rank;
 	w.b = w.a + w.steps * wide;
