@@ -94,11 +94,18 @@ static tn_status fuse_task(void *arg, uint64_t task, unsigned worker, struct tn_
 	const struct row *row = b->row;
 	size_t first = task * FUSE_ROWS, from = b->turn % MATRICES; /* as many rows as tenon fuse takes at once */
 	size_t to = row->kind == FUSE ? (from + MATRICES / 2) % MATRICES : from;
-	struct tn_add_product p = { b->a, b->b + first * row->rank, row->rank, row->cols, FUSE_ROWS, 2, TN_BF16, TN_FACTORS_BF16 };
+	struct tn_add_product p = { b->a, b->b + first * row->rank, row->rank, row->cols, FUSE_ROWS, 2, TN_BF16, TN_FACTORS_BF16,
+				    b->lora ? b->magnitude + first : NULL };
 	(void)err;
 	b->k->add_product(b->dense[to] + first * row->cols, row->cols * 2, b->dense[from] + first * row->cols, row->cols * 2, &p,
 			  b->scratch + worker * SCRATCH);
 	return TN_OK;
+}
+
+static double fuse(struct bench *b, int with_magnitudes)
+{
+	b->lora = with_magnitudes;
+	return timed(b, fuse_task, OUT / FUSE_ROWS);
 }
 
 static tn_status fuse_packed_task(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
@@ -219,7 +226,8 @@ double bench_ours(struct bench *b)
 	b->turn++;
 	switch (b->row->kind) {
 	case FUSE:
-	case FUSE_IN_PLACE: return timed(b, fuse_task, OUT / FUSE_ROWS);
+	case FUSE_IN_PLACE:
+	case FUSE_DORA: return fuse(b, b->row->kind == FUSE_DORA);
 	case FUSE_PACKED_NEAREST:
 	case FUSE_PACKED_DITHER: return timed(b, fuse_packed_task, OUT / TASK_ROWS);
 	case QUANTIZE:
@@ -328,6 +336,7 @@ static double limit(struct bench *b)
 	case WRITE_RESULT: return timed(b, write_task, 64);
 	case DOTS: return dots_limit(b);
 	case ONE_ADAPTER: return adapters(b, 0);
+	case PLAIN_LORA: return fuse(b, 0);
 	default: return product(b, 0);
 	}
 }
@@ -385,6 +394,9 @@ static void make(struct bench *b)
 		b->a[i] = tn_f32_from_bf16(b->factor_a[i]);
 	for (size_t i = 0; i < rank * OUT; i++)
 		b->b[i] = tn_f32_from_bf16(b->factor_b[i]);
+	b->magnitude = bench_memory(OUT * sizeof *b->magnitude);
+	for (size_t i = 0; i < OUT; i++)
+		b->magnitude[i] = 1 + some() / 2;
 	b->x = bench_memory(m * row->cols * 4);
 	b->y = bench_memory(m * OUT * 4);
 	b->t = bench_memory(m * (row->kind == ADAPTERS ? MOST_RANK : rank) * 4);
@@ -408,7 +420,7 @@ static double one_limit(void *bench)
 
 static void measure(struct bench *b, size_t wanted)
 {
-	static const char *const limits[] = { "memcpy", "read", "write", "dots in registers", "the same without", "one adapter" };
+	static const char *const limits[] = { "memcpy", "read", "write", "dots in registers", "the same without", "one adapter", "plain LoRA" };
 	const double error = bench_check(b);
 	struct rounds r;
 	if (!take_rounds(&r, wanted, one_turn, one_limit, b)) {

@@ -7,7 +7,7 @@
 
 #include "speed_rows.h"
 
-enum { MATRICES = 10, OUT = 4096, TASK_ROWS = 64, MANY_X_ROWS = 256, FUSE_ROWS = 512, SCRATCH = 1 << 20, MOST_RANK = 64 };
+enum { MATRICES = 10, OUT = 4096, TASK_ROWS = 64, MANY_X_ROWS = 256, FUSE_ROWS = 512, SCRATCH = 2 << 20, MOST_RANK = 64 };
 
 struct bench {
 	const struct row *row;
@@ -21,9 +21,10 @@ struct bench {
 	uint16_t *dense[MATRICES], *factor_a, *factor_b;  /* BF16: matrices, or what is quantized; adapters */
 	float *a, *b, *x, *y, *t;
 	struct tn_loaded loaded;           /* the adapter as a fuse of packed rows has it */
+	float *magnitude;                  /* of the rows of a DoRA */
 	void *prepared;
 	unsigned char *scratch;            /* SCRATCH for each worker */
-	int lora;                          /* with the adapter, or with all of them */
+	int lora;                          /* with the adapter, with all of them, or with its magnitudes */
 	_Atomic unsigned sink;
 };
 

@@ -59,18 +59,25 @@ static double check_fused(struct bench *b)
 	const struct row *row = b->row;
 	size_t from = (b->turn + 1) % MATRICES, to = row->kind == FUSE ? (from + MATRICES / 2) % MATRICES : from;
 	uint16_t *w = bench_memory(OUT * row->cols * 2);
-	double worst = 0;
+	double worst = 0, *truth = bench_memory(row->cols * sizeof *truth);
 	memcpy(w, b->dense[from], OUT * row->cols * 2);
 	bench_ours(b);
-	for (size_t i = 0; i < OUT; i += 97)
+	for (size_t i = 0; i < OUT; i += 97) {
+		double squares = 0;
 		for (size_t j = 0; j < row->cols; j++) {
-			double sum = 0, truth;
+			double sum = 0;
 			for (size_t k = 0; k < row->rank; k++)
 				sum += (double)b->b[i * row->rank + k] * (double)b->a[k * row->cols + j];
-			truth = (double)tn_f32_from_bf16(w[i * row->cols + j]) + 2 * sum;
-			double got = (double)tn_f32_from_bf16(b->dense[to][i * row->cols + j]);
-			worst = fmax(worst, fabs(got - truth) / ldexp(1, (int)floor(log2(fmax(fabs(truth), 1e-30))) - 7));
+			truth[j] = (double)tn_f32_from_bf16(w[i * row->cols + j]) + 2 * sum;
+			squares += truth[j] * truth[j];
 		}
+		double gain = row->kind == FUSE_DORA ? (double)b->magnitude[i] / sqrt(squares) : 1;
+		for (size_t j = 0; j < row->cols; j++) {
+			double got = (double)tn_f32_from_bf16(b->dense[to][i * row->cols + j]), want = gain * truth[j];
+			worst = fmax(worst, fabs(got - want) / ldexp(1, (int)floor(log2(fmax(fabs(want), 1e-30))) - 7));
+		}
+	}
+	munmap(truth, row->cols * sizeof *truth);
 	munmap(w, OUT * row->cols * 2);
 	return worst;
 }
@@ -125,7 +132,8 @@ double bench_check(struct bench *b)
 {
 	switch (b->row->kind) {
 	case FUSE:
-	case FUSE_IN_PLACE: return check_fused(b);
+	case FUSE_IN_PLACE:
+	case FUSE_DORA: return check_fused(b);
 	case FUSE_PACKED_NEAREST:
 	case FUSE_PACKED_DITHER: return check_fused_packed(b);
 	case QUANTIZE:

@@ -22,7 +22,8 @@ struct panel {
 struct settled_row {
 	const struct panel *panel;
 	const float *b;              /* [rank] */
-	float error;                 /* of its sums */
+	double gain;                 /* 1 but for rows with a magnitude */
+	float error;                 /* of its sums, times that */
 	uint16_t limit;              /* bits of a 16-bit magnitude: below it the error may show */
 };
 
@@ -85,18 +86,23 @@ TN_INLINE float length_of(const float *b, size_t n)
 	return sum[0] > 0x1p-80f ? sqrtf(sum[0]) : abs_max(b, (int)n) * sqrtf((float)n);
 }
 
+/* An error of a number that is larger by this factor stays below 0.02 units in its last place. */
+TN_INLINE int errors_seen(tn_dtype dtype)
+{
+	return dtype == TN_BF16 ? 12800 : 102400;
+}
+
 /* `length` is that of the row of B, times |scale|. With the signs of chance the roundings of a sum come to some 2^-26 of the
- * lengths of its factors, whatever the rank; this error is eight times that. Beyond 10000 errors what is seen stays below 0.02
- * units in the last place of BF16; F16 has three bits more. */
+ * lengths of its factors, whatever the rank; this error is eight times that. */
 TN_INLINE struct settled_row settle_row(const struct panel *panel, const float *b, float length)
 {
 	float error = length * panel->longest * 0x1p-23f;
 	if (error < 0x1p-118f)
 		error = length > 0 && panel->longest > 0 ? 0x1p-118f : 0;
-	float limit = error * (panel->p->dtype == TN_BF16 ? 10000.0f : 80000.0f);
+	float limit = error * (float)errors_seen(panel->p->dtype);
 	limit = limit > 0x1p-90f ? limit : 0x1p-90f;
 	uint16_t bits = narrow(limit, panel->p->dtype), top = half_infinity(panel->p->dtype);
-	return (struct settled_row){ panel, b, error, (uint16_t)(bits + 1 < top ? bits + 1 : top - 1) };
+	return (struct settled_row){ panel, b, 1, error, (uint16_t)(bits + 1 < top ? bits + 1 : top - 1) };
 }
 
 TN_INLINE float row_length(const struct tn_add_product *p, const float *b)
@@ -149,7 +155,7 @@ static inline uint16_t in_double(const struct settled_row *row, const struct col
 			sum[i] += (double)row->b[k + i] * (double)column_value(c, k + i, l, p->rank);
 	for (size_t i = 0; k < p->rank; k++, i++)
 		sum[i] += (double)row->b[k] * (double)column_value(c, k, l, p->rank);
-	return narrow((float)((double)w + p->scale * ((sum[0] + sum[1]) + (sum[2] + sum[3]))), p->dtype);
+	return narrow((float)(row->gain * ((double)w + p->scale * ((sum[0] + sum[1]) + (sum[2] + sum[3])))), p->dtype);
 }
 
 /* Looks at the results in columns l for every bit l of `which`: sum before and out after rounding, w the source.
@@ -172,8 +178,110 @@ __attribute__((noinline, unused)) static int settle(const struct settled_row *ro
 	return bad;
 }
 
-/* By vectors (vector/add_tiles.c). */
+/* ---- rows with a magnitude --------------------------------------------------------------------------------- */
+
+enum { SQUARE_LANES = 16, DOUBLE_LANES = 64 };
+
+/* What the lanes of a panel came to, to those of a row. */
+TN_INLINE void add_squares(double *sum, const float *lanes)
+{
+	for (size_t l = 0; l < SQUARE_LANES; l++)
+		sum[l] += (double)lanes[l];
+}
+
+/* The length that A can have at most, from the longest columns of its panels. */
+static inline double whole_length(const struct tn_add_product *p, const float *longest)
+{
+	double sum = 0;
+	for (size_t first = 0; first < p->cols; first += TN_PANEL_COLS) {
+		double length = (double)longest[first / TN_PANEL_COLS];
+		sum += (double)panel_cols(p, first) * length * length;
+	}
+	return sqrt(sum);
+}
+
+/* What a row is multiplied by, from the lanes of its squares; `products` is the most that its products can be as a whole. 0 where
+ * float32 may show, because all of the row cancels, or squares or results may leave the range: such rows are computed in double. No
+ * other result can be larger than the magnitude, so they are finite. */
+static inline double row_gain(const struct tn_add_product *p, size_t row, const double *squares, double products)
+{
+	double sum = 0, least = products * 0x1p-23 * errors_seen(p->dtype);
+	for (size_t l = 0; l < SQUARE_LANES; l++)
+		sum += squares[l];
+	double gain = (double)p->row_magnitude[row] / sqrt(sum), most = p->dtype == TN_BF16 ? 0x1p126 : 0x1p15;
+	int usual = sum > 0x1p-80 && sum < 0x1p127 && sum > least * least && fabs((double)p->row_magnitude[row]) < most;
+	return usual && fabs(gain) > 0x1p-60 && fabs(gain) < 0x1p60 ? gain : 0;
+}
+
+/* A row that is multiplied by its gain. The error is too large for what becomes of subnormal numbers to be told from zero. */
+TN_INLINE struct settled_row gained_row(const struct panel *panel, const float *b, float length, double gain)
+{
+	float error = length * panel->longest * 0x1p-23f * (float)fabs(gain);
+	return (struct settled_row){ panel, b, gain, error > 0x1p-125f ? error : 0x1p-125f, 0 };
+}
+
+/* n results from the sums of a row and its source: rounded where the two ends of the error round to the same, else computed in
+ * double. */
+TN_INLINE void round_gained(uint16_t *out, const struct settled_row *row, const struct columns *c, const float *sum,
+			    const uint16_t *w, size_t n, tn_dtype dtype)
+{
+	uint16_t high[DOUBLE_LANES], differ = 0;
+	const float gain = (float)row->gain;
+	for (size_t l = 0; l < n; l++) {
+		out[l] = narrow(gain * sum[l] - row->error, dtype);
+		high[l] = narrow(gain * sum[l] + row->error, dtype);
+		differ |= out[l] ^ high[l];
+	}
+	for (size_t l = 0; differ && l < n; l++)
+		if (out[l] != high[l])
+			out[l] = in_double(row, c, l, widen(w[l], dtype));
+}
+
+/* n <= DOUBLE_LANES columns of a row from j on. */
+static inline void sum_in_double(double *v, const struct tn_add_product *p, const float *b, const unsigned char *src, size_t j,
+				 size_t n)
+{
+	double sum[DOUBLE_LANES] = { 0 };
+	uint16_t w[DOUBLE_LANES];
+	memcpy(w, src + 2 * j, n * sizeof *w);
+	for (size_t k = 0; k < p->rank; k++)
+		for (size_t l = 0; l < n; l++)
+			sum[l] += (double)b[k] * (double)p->a[k * p->cols + j + l];
+	for (size_t l = 0; l < n; l++)
+		v[l] = (double)widen(w[l], p->dtype) + p->scale * sum[l];
+}
+
+/* A whole row; src may be dst. One without any length keeps that. Returns 1 when a result is not finite. */
+__attribute__((noinline, unused)) static int row_in_double(const struct tn_add_product *p, size_t row, unsigned char *dst,
+							   const unsigned char *src)
+{
+	const float *b = p->b + row * p->rank;
+	uint16_t top = half_infinity(p->dtype), out[DOUBLE_LANES];
+	double v[DOUBLE_LANES], sum = 0;
+	int bad = 0;
+	for (size_t j = 0, n; j < p->cols; j += n) {
+		n = p->cols - j < DOUBLE_LANES ? p->cols - j : DOUBLE_LANES;
+		sum_in_double(v, p, b, src, j, n);
+		for (size_t l = 0; l < n; l++)
+			sum += v[l] * v[l];
+	}
+	double gain = sum > 0 ? (double)p->row_magnitude[row] / sqrt(sum) : 1;
+	for (size_t j = 0, n; j < p->cols; j += n) {
+		n = p->cols - j < DOUBLE_LANES ? p->cols - j : DOUBLE_LANES;
+		sum_in_double(v, p, b, src, j, n);
+		for (size_t l = 0; l < n; l++) {
+			out[l] = narrow((float)(gain * v[l]), p->dtype);
+			bad |= (out[l] & 0x7FFFu) >= top;
+		}
+		memcpy(dst + 2 * j, out, n * sizeof *out);
+	}
+	return bad;
+}
+
+/* By vectors (vector/add_tiles.c); rows with a magnitude (vector/gain_tiles.c). */
 int TN_ISA_NAME(tn_vector_add_product)(void *dst, size_t dst_stride, const void *src, size_t src_stride,
 				       const struct tn_add_product *p, void *scratch);
+int TN_ISA_NAME(tn_vector_gain_product)(void *dst, size_t dst_stride, const void *src, size_t src_stride,
+					const struct tn_add_product *p, void *scratch);
 
 #endif

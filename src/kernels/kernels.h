@@ -179,7 +179,10 @@ enum tn_factor_width {
 
 /* Rows of 16-bit numbers and the product that is added to them. For each element, in float32 with every operation rounded:
  * sum = 0, then += b[k] a[k] for k = 1, 0, 3, 2, 5, 4 ...; result = w + scale * sum, rounded once to the dtype. Where that is
- * so small beside the products that their roundings could show, the element is computed in double (add_product.h). */
+ * so small beside the products that their roundings could show, the element is computed in double (add_product.h).
+ * A row with a magnitude is multiplied by that over its length before it is rounded: squares in float32, in 16 lanes, lane
+ * j % 16, over the columns of a panel; what the lanes come to in double; and the 16 in order at the end. A row without any
+ * length keeps that. */
 struct tn_add_product {
 	const float *a;      /* [rank, cols] */
 	const float *b;      /* [rows, rank] */
@@ -187,6 +190,7 @@ struct tn_add_product {
 	double scale;
 	tn_dtype dtype;      /* BF16 or F16 */
 	enum tn_factor_width width; /* of both factors: a promise; tn_delta_width finds it */
+	const float *row_magnitude; /* [rows]; or NULL */
 };
 
 /* Columns that share a limit below which elements are looked at again. */
@@ -205,6 +209,30 @@ static inline size_t tn_add_product_scratch(size_t rank, size_t cols)
 {
 	size_t packed = tn_add_product_packed_cols(rank, cols);
 	return ((rank + 1) * (packed + TN_MOST_TILE_ROWS) + packed / TN_PANEL_COLS) * sizeof(float);
+}
+
+enum { TN_GAIN_ROWS = 32 };
+
+/* The same for rows with a magnitude: a row is summed as a whole before it is multiplied, so all of A is packed when that is
+ * not very much. If it is, TN_GAIN_ROWS are summed each time that parts of it are. */
+static inline size_t tn_gain_packed_cols(size_t rank, size_t cols)
+{
+	size_t panels = 16 * TN_PACKED_FLOATS / TN_PANEL_COLS / (rank ? rank : 1), all = cols / TN_PANEL_COLS + 1;
+	panels = panels ? panels : 1;
+	return (panels < all ? panels : all) * TN_PANEL_COLS;
+}
+
+/* Floats between the sums of two rows, which would evict each other a power of two apart. */
+static inline size_t tn_gain_stride(size_t cols)
+{
+	return (cols + 63) / 64 * 64 + 16;
+}
+
+static inline size_t tn_gain_product_scratch(size_t rank, size_t cols)
+{
+	size_t packed = tn_gain_packed_cols(rank, cols), rows = packed < cols ? TN_GAIN_ROWS : TN_MOST_TILE_ROWS;
+	size_t of_row = tn_gain_stride(cols) + 1 + 2 * 16, of_columns = cols / TN_PANEL_COLS + 1;
+	return ((rank + 1) * (packed + TN_MOST_TILE_ROWS) + rows * of_row + of_columns) * sizeof(float);
 }
 
 /* ---- products that stay apart, and what became of them ---------------------------------------------------- */
@@ -249,6 +277,7 @@ enum { TN_KEY_BLOCK = 16, TN_LEVEL_BLOCK = 64 };
  * mix_f32: y [width] = sum over i, ascending, of shares[i] * row i of values [count, width].
  * exp_f32: y[i] = exp(x[i]) within 2 units in the last place from -87.3 to 88.7, 0 below, infinite above; y may be x.
  * add_product: dst [rows][cols] = src + scale * B A; strides in bytes; src and dst are the same rows or do not overlap.
+ * Scratch is aligned to 64.
  * Returns 1 when a result is not finite.
  * unpack_codes: dst [rows][cols], one code in each byte; `skip` rows (TN_PACK_HIGH_FIRST: codes) stand before the first.
  * grid_f32: dst[n], what n codes mean.

@@ -50,8 +50,10 @@ struct tn_delta_rows {
 	const void *src;              /* dst itself, or elsewhere */
 	size_t src_stride;
 };
-/* dst = src + delta, rounded once: within 0.52 units in the last place. Scratch: tn_add_product_scratch.
- * Returns 1 when a result is not finite. */
+/* Whether they can be edited many at once: a plain delta, or one with a magnitude for each row. */
+int tn_delta_takes_rows(const struct tn_delta *delta);
+/* dst = the edited rows of src, rounded once: within 0.52 units in the last place. Scratch: tn_add_product_scratch, with a row
+ * magnitude tn_gain_product_scratch. Returns 1 when a result is not finite. */
 int tn_delta_add_rows(const struct tn_kernels *k, const struct tn_delta *delta, const struct tn_delta_rows *rows, void *scratch);
 
 /* Row `row` of scale * B A alone: d [cols], sums in float32. */

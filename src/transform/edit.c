@@ -183,7 +183,8 @@ tn_status tn_edit_form_make(const struct tn_joint *j, const struct tn_target *t,
 	f->apart = !dense_out || packed || source->dtype != f->out.dtype;
 	f->is_measured = packed && !dense_out;
 	size_t rank = (size_t)largest_rank(j, t), by_row = tn_edit_delta_bytes(rank, f->cols);
-	size_t bulk = tn_add_product_scratch(rank, f->cols);
+	size_t bulk = has_row_magnitude(j, t) && !f->apart ? tn_gain_product_scratch(rank, f->cols) :
+							     tn_add_product_scratch(rank, f->cols);
 	f->scratch_bytes = (by_row > bulk ? by_row : bulk) + 2 * TN_PARTS_PADDING + 512 + tn_edit_row_bytes(f);
 	f->scratch_bytes += f->in.foreign ? tn_matrix_raw_fixed_bytes(&f->in) + 64 : 0;
 	use_dense(t, f);
@@ -422,12 +423,12 @@ static struct span meet(const struct tn_landing *landing, const struct tn_edit_b
 	return s;
 }
 
-/* Plain deltas on 16-bit rows that stay what they are: all rows at once. */
+/* Deltas on 16-bit rows that stay what they are: all rows at once. */
 static int is_bulk(const struct tn_row_edit *e)
 {
 	const struct tn_edit_form *f = e->form;
 	return !e->loaded->rows && f->out.codec == TN_CODEC_dense && (f->out.dtype == TN_BF16 || f->out.dtype == TN_F16) &&
-	       same_format(f) && tn_delta_is_plain(&e->loaded->delta);
+	       same_format(f) && tn_delta_takes_rows(&e->loaded->delta);
 }
 
 static void edit_bulk(const struct walk *w, const struct tn_landing *landing, struct span span)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* add_product of every instruction set that this CPU can run: the bits of `portable`, whose results are held against sums in
- * double; inside guard pages, misaligned, in place and elsewhere, with factors of every width.
+ * double; inside guard pages, misaligned, in place and elsewhere, with factors of every width, with a magnitude for each row and
+ * without.
  *
  *   add_product_check           check
  *   add_product_check ISA...    only these
@@ -15,11 +16,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_COLS = 1100, MOST_ROWS = 512, MOST_RANK = 128 };
+enum { MOST_COLS = 1100, MOST_ROWS = 512, MOST_RANK = 128, WIDE_COLS = 9003, WIDE_ROWS = 37 };
 
 static int failures;
 static uint64_t seed = 5;
-static float factor_a[MOST_RANK * MOST_COLS], factor_b[MOST_ROWS * MOST_RANK];
+static float factor_a[MOST_RANK * WIDE_COLS], factor_b[MOST_ROWS * MOST_RANK], magnitudes[MOST_ROWS];
 
 static float uniform(void)
 {
@@ -33,17 +34,29 @@ static float in_width(float x, enum tn_factor_width width)
 	return width == TN_FACTORS_SHORT ? tn_f32_from_f16(tn_f16_from_f32(x)) : x;
 }
 
-enum style { USUAL, CANCELLED, TINY, ZERO_ROWS, HUGE_VALUES, NOT_NUMBERS, STYLES };
+enum style { USUAL, CANCELLED, TINY, ZERO_ROWS, HUGE_VALUES, NOT_NUMBERS, FAINT, VAST, STYLES };
 
 static void make_factors(const struct tn_add_product *p, enum style style)
 {
-	float size = style == TINY ? 1e-20f : style == HUGE_VALUES ? 200.0f : 0.3f;
+	float size = style == TINY || style == FAINT ? 1e-20f : style == HUGE_VALUES ? 200.0f : 0.3f;
 	for (size_t i = 0; i < p->rank * p->cols; i++)
 		factor_a[i] = in_width(uniform() * size, p->width);
 	for (size_t i = 0; i < p->rows * p->rank; i++)
 		factor_b[i] = style == ZERO_ROWS && i / p->rank % 2 ? 0 : in_width(uniform() * size, p->width);
 	if (style == NOT_NUMBERS && p->width == TN_FACTORS_WIDE)
 		factor_a[p->cols / 2] = tn_f32_from_bits(0x7FFFFFFF);
+}
+
+/* Of the size of the rows, where that is usual; and what makes results overflow, vanish, or turn around. */
+static void make_magnitudes(const struct tn_add_product *p, enum style style)
+{
+	for (size_t i = 0; i < p->rows; i++) {
+		magnitudes[i] = (1 + uniform() / 2) * sqrtf((float)p->cols);
+		if (style == HUGE_VALUES || style == VAST)
+			magnitudes[i] *= i % 3 ? 1e4f : 1e36f;
+		if (i % 11 == 5)
+			magnitudes[i] = i % 2 ? 0 : -magnitudes[i];
+	}
 }
 
 static double true_sum(const struct tn_add_product *p, size_t i, size_t j)
@@ -68,6 +81,10 @@ static void make_source(const struct tn_add_product *p, enum style style, uint16
 				x = -true_sum(p, i, j) * (j % 3 ? 1 : 1 + x / 100);
 			if (style == HUGE_VALUES)
 				x *= 6e4;
+			if (style == FAINT || style == VAST)
+				x *= p->dtype == TN_F16 ? 1 : style == FAINT ? 1e-25 : 1e32;
+			if (style == ZERO_ROWS && i % 4 == 3)
+				x = 0;
 			w[i * p->cols + j] = j % 17 == 3 ? 0 : narrow(x, p->dtype);
 			if (style == NOT_NUMBERS && j % 31 == 6)
 				w[i * p->cols + j] = (uint16_t)(tt_random(&seed) | (p->dtype == TN_BF16 ? 0x7F80 : 0x7C00));
@@ -88,19 +105,36 @@ static double error_of(uint16_t got, double truth, tn_dtype dtype)
 	return fabs(value(got, dtype) - truth) / ldexp(1, exponent < lowest ? lowest : exponent);
 }
 
+/* A row of truths; a row without any length keeps that. */
+static void make_truth(double *truth, const struct tn_add_product *p, size_t row, const uint16_t *w)
+{
+	double sum = 0, gain = 1;
+	for (size_t j = 0; j < p->cols; j++) {
+		truth[j] = value(w[row * p->cols + j], p->dtype) + true_sum(p, row, j);
+		sum += truth[j] * truth[j];
+	}
+	if (p->row_magnitude && sum > 0)
+		gain = (double)p->row_magnitude[row] / sqrt(sum);
+	for (size_t j = 0; j < p->cols; j++)
+		truth[j] *= gain;
+}
+
 static void check_definition(const struct tn_add_product *p, const uint16_t *w, const uint16_t *got, int bad)
 {
+	static double truth[WIDE_COLS];
 	double most = 0.52, limit = p->dtype == TN_BF16 ? 0x1.FFp127 : 65520;
 	int overflow = 0;
-	for (size_t i = 0; i < p->rows; i++)
+	for (size_t i = 0; i < p->rows; i++) {
+		make_truth(truth, p, i, w);
 		for (size_t j = 0; j < p->cols; j++) {
 			size_t at = i * p->cols + j;
-			double truth = value(w[at], p->dtype) + true_sum(p, i, j);
-			overflow |= !(fabs(truth) < limit);
-			if (fabs(truth) < limit && error_of(got[at], truth, p->dtype) > most && failures++ < 10)
-				printf("FAIL portable: [%zu, %zu] of %zu x %zu rank %zu: %g is %.3f units off %g\n", i, j, p->rows, p->cols,
-				       p->rank, value(got[at], p->dtype), error_of(got[at], truth, p->dtype), truth);
+			overflow |= !(fabs(truth[j]) < limit);
+			if (fabs(truth[j]) < limit && error_of(got[at], truth[j], p->dtype) > most && failures++ < 10)
+				printf("FAIL portable: [%zu, %zu] of %zu x %zu rank %zu magnitudes %d: %g is %.3f units off %g\n", i, j,
+				       p->rows, p->cols, p->rank, p->row_magnitude != NULL, value(got[at], p->dtype),
+				       error_of(got[at], truth[j], p->dtype), truth[j]);
 		}
+	}
 	if (overflow != bad && failures++ < 10)
 		printf("FAIL portable: overflow %d, reported %d\n", overflow, bad);
 }
@@ -109,7 +143,8 @@ static void check_definition(const struct tn_add_product *p, const uint16_t *w, 
 static void check_isa(const struct tn_kernels *k, const struct tn_add_product *p, const uint16_t *w, const uint16_t *want,
 		      int bad, int in_place, size_t shift)
 {
-	size_t bytes = p->rows * p->cols * 2, scratch_bytes = tn_add_product_scratch(p->rank, p->cols);
+	size_t bytes = p->rows * p->cols * 2;
+	size_t scratch_bytes = p->row_magnitude ? tn_gain_product_scratch(p->rank, p->cols) : tn_add_product_scratch(p->rank, p->cols);
 	struct tt_guard from, to, scratch;
 	tt_guard_make(&from, bytes + shift);
 	tt_guard_make(&to, bytes + shift);
@@ -127,9 +162,9 @@ static void check_isa(const struct tn_kernels *k, const struct tn_add_product *p
 		size_t at = 0;
 		while (at < p->rows * p->cols && memcmp(dst + 2 * at, want + at, 2) == 0)
 			at++;
-		printf("FAIL %s: %zu x %zu rank %zu scale %g dtype %d width %d, in place %d, off by %zu: other bits than portable "
-		       "first at %zu, not finite %d and %d, outside %d\n", k->isa, p->rows, p->cols, p->rank, p->scale, (int)p->dtype,
-		       (int)p->width, in_place, shift, at, got, bad, outside);
+		printf("FAIL %s: %zu x %zu rank %zu scale %g dtype %d width %d magnitudes %d, in place %d, off by %zu: other bits than "
+		       "portable first at %zu, not finite %d and %d, outside %d\n", k->isa, p->rows, p->cols, p->rank, p->scale,
+		       (int)p->dtype, (int)p->width, p->row_magnitude != NULL, in_place, shift, at, got, bad, outside);
 	}
 	tt_guard_free(&from);
 	tt_guard_free(&to);
@@ -142,13 +177,18 @@ static size_t chosen_count;
 static void check_case(struct tn_add_product *p, enum style style, size_t number)
 {
 	static uint16_t w[MOST_ROWS * MOST_COLS], want[MOST_ROWS * MOST_COLS];
+	static float scratch[1 << 22];
 	const struct tn_kernels *portable = tn_kernels_for("portable");
 	make_factors(p, style);
 	make_source(p, style, w);
-	int bad = portable->add_product(want, p->cols * 2, w, p->cols * 2, p, NULL);
-	check_definition(p, w, want, bad);
-	for (size_t i = 0; i < chosen_count; i++)
-		check_isa(chosen[i], p, w, want, bad, (int)(number % 2), number % 3 * 2);
+	make_magnitudes(p, style);
+	for (int with = 0; with < 2; with++) {
+		p->row_magnitude = with ? magnitudes : NULL;
+		int bad = portable->add_product(want, p->cols * 2, w, p->cols * 2, p, scratch);
+		check_definition(p, w, want, bad);
+		for (size_t i = 0; i < chosen_count; i++)
+			check_isa(chosen[i], p, w, want, bad, (int)(number % 2), number % 3 * 2);
+	}
 }
 
 static void check_all(void)
@@ -172,6 +212,12 @@ static void check_all(void)
 					    .rows = 509, .scale = form % 3 ? 2 : 0.7, .dtype = form % 2 ? TN_F16 : TN_BF16,
 					    .width = (enum tn_factor_width)(form % 3) };
 		check_case(&p, form % 4 ? USUAL : CANCELLED, 0);
+	}
+	/* so wide that even rows with magnitudes are summed in parts */
+	for (int form = 0; form < 3; form++, number++) {
+		struct tn_add_product p = { .a = factor_a, .b = factor_b, .rank = 120, .cols = WIDE_COLS, .rows = WIDE_ROWS, .scale = 2,
+					    .dtype = form % 2 ? TN_F16 : TN_BF16, .width = (enum tn_factor_width)form };
+		check_case(&p, USUAL, number);
 	}
 }
 

@@ -9,6 +9,8 @@ typedef float32x4_t vec;
 typedef uint16x8_t pair;
 /* Rows are read in order, which the hardware sees; whether more asking pays was not measured, nor writing past the caches. */
 #define PREFETCH(p) ((void)(p))
+#define OR_DIFFERENT(bits, a, b) vorrq_u16(bits, veorq_u16(a, b))
+#define ANY_BIT(p) (vmaxvq_u16(p) != 0)
 #define STREAM_PAIR(p, v) STORE_PAIR(p, v)
 #define END_STREAM() ((void)0)
 #define ZERO() vdupq_n_f32(0)

@@ -4,8 +4,6 @@
 #include "kernels/vector/tiles.h"
 
 enum {
-	AHEAD = TILE_ROWS,     /* rows of the source that are asked for into the second cache */
-	STREAM_FROM = 1 << 20, /* bytes that are written past the caches */
 	BATCH_COLS = 4096,     /* see struct batch */
 	BATCH = BATCH_COLS / TILE_COLS, TILES_OF_PANEL = TN_PANEL_COLS / TILE_COLS
 };
@@ -290,34 +288,12 @@ static int add_rows(const struct work *w, size_t row, size_t count)
 	return left ? bad | add_last_tile(w, rows, left) : bad;
 }
 
-/* A power of two of usual size can multiply B in place of the sum: the same bits, but for the subnormal ones. */
-static int moves_into_b(double scale)
-{
-	int exponent;
-	return fabs(frexp(scale, &exponent)) == 0.5 && exponent > -16 && exponent <= 16;
-}
-
-static enum how how_for(const struct tn_add_product *p)
-{
-#if defined(__AVX512BF16__)
-	if (p->width == TN_FACTORS_BF16)
-		return PAIRS;
-#endif
-	return p->width == TN_FACTORS_WIDE ? ROUND_BOTH : FUSED;
-}
-
 /* Packs columns from w->first on. */
 static void pack_columns(const struct work *w)
 {
 	for (size_t first = w->first; first < w->first + w->cols; first += TN_PANEL_COLS)
 		w->longest[(first - w->first) / TN_PANEL_COLS] = panel_longest(w->p, first);
-#if defined(__AVX512BF16__)
-	if (w->how == PAIRS) {
-		pack_pairs(w->a, w->p, w->first, w->cols);
-		return;
-	}
-#endif
-	pack_floats(w->a, w->p, w->first, w->cols);
+	pack_tiles(w->a, w->p, w->first, w->cols, w->how);
 }
 
 /* All rows of the packed columns, TILE_ROWS at a time. */
@@ -347,6 +323,8 @@ int TN_ISA_NAME(tn_vector_add_product)(void *dst, size_t dst_stride, const void 
 	/* pairs take half the room */
 	size_t wide = tn_add_product_packed_cols(p->rank, p->cols) * (w.how == PAIRS && p->rank % 2 == 0 ? 2 : 1);
 	int bad = 0;
+	if (p->row_magnitude)
+		return TN_ISA_NAME(tn_vector_gain_product)(dst, dst_stride, src, src_stride, p, scratch);
 	w.steps = w.how == PAIRS ? (p->rank + 1) / 2 : p->rank;
 	w.b = w.a + w.steps * wide;
 	w.lengths = w.b + w.steps * TILE_ROWS;

@@ -12,12 +12,35 @@
 #include "kernels/arm/tiles_arm.h"
 #endif
 
-enum { TILE_COLS = LANES * VECTORS };
+enum {
+	TILE_COLS = LANES * VECTORS,
+	AHEAD = TILE_ROWS,     /* rows of the source that are asked for into the second cache */
+	STREAM_FROM = 1 << 20  /* bytes that are written past the caches */
+};
+
+/* How products are summed: with two roundings, one, or as pairs of BF16. */
+enum how { ROUND_BOTH, FUSED, PAIRS };
+
+/* A power of two of usual size can multiply B in place of the sum: the same bits, but for the subnormal ones. */
+static inline int moves_into_b(double scale)
+{
+	int exponent;
+	return fabs(frexp(scale, &exponent)) == 0.5 && exponent > -16 && exponent <= 16;
+}
+
+static inline enum how how_for(const struct tn_add_product *p)
+{
+#if defined(__AVX512BF16__)
+	if (p->width == TN_FACTORS_BF16)
+		return PAIRS;
+#endif
+	return p->width == TN_FACTORS_WIDE ? ROUND_BOTH : FUSED;
+}
 
 /* ---- packing --------------------------------------------------------------------------------------------- */
 
 /* Columns of A as tiles [TILE_COLS] under each other, zeros behind its last column. */
-static void pack_floats(float *dst, const struct tn_add_product *p, size_t first, size_t cols)
+static inline void pack_floats(float *dst, const struct tn_add_product *p, size_t first, size_t cols)
 {
 	for (size_t j = 0; j < cols; j += TILE_COLS) {
 		size_t n = cols - j < TILE_COLS ? cols - j : TILE_COLS;
@@ -31,7 +54,7 @@ static void pack_floats(float *dst, const struct tn_add_product *p, size_t first
 
 #if defined(__AVX512BF16__)
 /* The same as pairs of BF16: k in the low half, k + 1 in the high one. */
-static void pack_pairs(float *dst, const struct tn_add_product *p, size_t first, size_t cols)
+static inline void pack_pairs(float *dst, const struct tn_add_product *p, size_t first, size_t cols)
 {
 	for (size_t j = 0; j < cols; j += TILE_COLS) {
 		size_t n = cols - j < TILE_COLS ? cols - j : TILE_COLS;
@@ -47,6 +70,18 @@ static void pack_pairs(float *dst, const struct tn_add_product *p, size_t first,
 	}
 }
 #endif
+
+static inline void pack_tiles(float *dst, const struct tn_add_product *p, size_t first, size_t cols, enum how how)
+{
+#if defined(__AVX512BF16__)
+	if (how == PAIRS) {
+		pack_pairs(dst, p, first, cols);
+		return;
+	}
+#endif
+	(void)how;
+	pack_floats(dst, p, first, cols);
+}
 
 /* `rows` rows of B beside each other, as the tiles multiply by them; pairs: of BF16. */
 TN_INLINE void pack_rows(float *dst, const float *b, size_t rows, size_t rank, float scale, int pairs)
@@ -68,8 +103,6 @@ TN_INLINE void pack_rows(float *dst, const float *b, size_t rows, size_t rank, f
 }
 
 /* ---- sums ------------------------------------------------------------------------------------------------ */
-
-enum how { ROUND_BOTH, FUSED, PAIRS };
 
 /* sum + a * *b in every lane; PAIRS: both products of each, the odd one first. */
 TN_INLINE vec multiply_add(vec a, const float *b, vec sum, enum how how)

@@ -91,6 +91,8 @@ TN_INLINE uint64_t undecided(pair h, pair less, pair least, pair low, pair high,
 #define ANY_FROM(h, least) (_mm512_cmpge_epu16_mask(h, least) != 0)
 #define SMALLER_HALVES(a, b) _mm512_min_epi16(a, b)
 #define MARKS_BELOW(h, least) _mm512_cmplt_epi16_mask(h, least)
+#define OR_DIFFERENT(bits, a, b) _mm512_ternarylogic_epi32(bits, a, b, 0xF6) /* bits | (a ^ b) */
+#define ANY_BIT(p) (_mm512_test_epi32_mask(p, p) != 0)
 #define STREAM_PAIR(p, v) _mm512_stream_si512((void *)(p), v)
 #else
 enum { LANES = 8, VECTORS = 2, TILE_ROWS = 6 };
@@ -158,6 +160,8 @@ TN_INLINE uint64_t undecided(pair h, pair less, pair least, pair low, pair high,
 
 #define SMALLER_HALVES(a, b) _mm256_min_epi16(a, b)
 #define MARKS_BELOW(h, least) (unsigned)_mm256_movemask_epi8(_mm256_cmpgt_epi16(least, h))
+#define OR_DIFFERENT(bits, a, b) _mm256_or_si256(bits, _mm256_xor_si256(a, b))
+#define ANY_BIT(p) (!_mm256_testz_si256(p, p))
 #define STREAM_PAIR(p, v) STORE_PAIR(p, v) /* half a line: slower past the caches */
 #endif
 
