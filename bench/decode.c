@@ -255,7 +255,8 @@ static void measure_reply(struct engine *e)
 		return;
 	}
 	const double middle = median(r.ratio, r.count), seconds = median(r.time, r.count), least = median(r.limit_time, r.count);
-	printf("| reply, %s%s | %u | %.1f tokens/s | %.1f | %.2f (%.2f - %.2f) of reading %.0f MB at %.1f GB/s | error %.1e | %s |\n",
+	printf("| reply, %s%s | %u | %.1f tokens/s | %.1f | %.2f (%.2f - %.2f) of reading %.0f MB at %.1f GB/s | error %.1e | "
+	       "%s |\n",
 	       args.activations, args.adapter ? ", adapter" : "", args.threads, 1 / seconds, 1 / least, middle, r.ratio[0],
 	       r.ratio[r.count - 1], (double)m.bytes * 1e-6, (double)m.bytes / least * 1e-9, error, tn_context_isa(e->ctx));
 	fflush(stdout);
@@ -315,8 +316,8 @@ int main(int argc, char **argv)
 {
 	struct engine e = { .ctx = NULL };
 	if (!parse(argc, argv)) {
-		fprintf(stderr, "usage: decode [--threads N] [--isa NAME] [--activations f32|16|int8] [--adapter FOLDER] [--rounds N]\n"
-				"              [--tokens N] [--prompt N]... [--serve 1] MODEL\n");
+		fprintf(stderr, "usage: decode [--threads N] [--isa NAME] [--activations f32|16|int8] [--adapter FOLDER] "
+				"[--rounds N]\n              [--tokens N] [--prompt N]... [--serve 1] MODEL\n");
 		return 2;
 	}
 	open_engine(&e, args.isa, strcmp(args.activations, "int8") == 0 ? TN_ACTIVATIONS_INT8

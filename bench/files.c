@@ -392,8 +392,8 @@ int main(int argc, char **argv)
 	for (int r = 0; r < 2; r++)
 		if (i == argc || (wanted >> r & 1))
 			row(rows[r], r);
-	printf("checked: %.0f MB that nothing touches, %llu fused rows within %.4f units in the last place\n", (double)b.compared * 1e-6,
-	       (unsigned long long)b.sampled, b.worst);
+	printf("checked: %.0f MB that nothing touches, %llu fused rows within %.4f units in the last place\n",
+	       (double)b.compared * 1e-6, (unsigned long long)b.sampled, b.worst);
 	tn_context_destroy(ctx);
 	char area[4096];
 	if (getcwd(area, sizeof area) && chdir("/") == 0)

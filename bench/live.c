@@ -117,8 +117,8 @@ static void write_adapter(const char *folder, int small)
 	mkdir(folder, 0777);
 	write_text(folder, "adapter_config.json", small
 		? "{\"peft_type\": \"LORA\", \"r\": 1, \"lora_alpha\": 2, \"target_modules\": [\"q_proj\"]}"
-		: "{\"peft_type\": \"LORA\", \"r\": 16, \"lora_alpha\": 32, \"target_modules\": [\"q_proj\", \"k_proj\", \"v_proj\", "
-		  "\"o_proj\", \"gate_proj\", \"up_proj\", \"down_proj\"]}");
+		: "{\"peft_type\": \"LORA\", \"r\": 16, \"lora_alpha\": 32, \"target_modules\": [\"q_proj\", \"k_proj\", "
+		  "\"v_proj\", \"o_proj\", \"gate_proj\", \"up_proj\", \"down_proj\"]}");
 	for (int l = 0; l < LAYERS; l++)
 		for (int m = 0; m < (small ? 1 : MODULES); m++) {
 			add(&f, front, l, modules[m].name, "lora_A.", rank, modules[m].in);
@@ -239,7 +239,9 @@ static struct product make_product(const tn_live *live, const tn_snapshot *s, si
 {
 	size_t module = tn_live_module(live, "model.layers.0.self_attn.q_proj");
 	struct product p = { .snapshot = s, .scratch = malloc(tn_snapshot_scratch_bytes(s, module, m)) };
-	p.call = (struct tn_live_call){ .module = module, .m = m, .x_stride = HIDDEN, .y = malloc(m * HIDDEN * 4), .y_stride = HIDDEN };
+	p.call = (struct tn_live_call){
+		.module = module, .m = m, .x_stride = HIDDEN, .y = malloc(m * HIDDEN * 4), .y_stride = HIDDEN
+	};
 	float *x = malloc(m * HIDDEN * 4);
 	for (size_t i = 0; i < m * HIDDEN; i++)
 		x[i] = (float)(i % 17) - 8;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* make_model FOLDER MEGABYTES: a synthetic model to measure with.
  *
- *   FOLDER/base          Llama of TinyLlama's shape in BF16, as many layers as the size allows (2200 MB: TinyLlama's 22); every byte
- *                        is written
+ *   FOLDER/base          Llama of TinyLlama's shape in BF16, as many layers as the size allows (2200 MB: TinyLlama's 22);
+ *                        every byte is written
  *   FOLDER/adapter       PEFT, rank 16 on all seven linear modules of every layer, F32
  *   FOLDER/adapter-mlx   the same factors as mlx-lm keeps them (transposed)
  *

@@ -98,8 +98,14 @@ static void step(const struct tn_kernels *k, const struct job *job)
 
 static void add_product(const struct tn_kernels *k, const struct job *job)
 {
-	struct tn_add_product p = { .a = data.factors, .b = data.factors + MOST_RANK * COLS, .rank = job->rank, .cols = COLS, .rows = ROWS,
-				    .scale = 2, .dtype = job->format.dtype, .width = job->width };
+	struct tn_add_product p = { .a = data.factors,
+				    .b = data.factors + MOST_RANK * COLS,
+				    .rank = job->rank,
+				    .cols = COLS,
+				    .rows = ROWS,
+				    .scale = 2,
+				    .dtype = job->format.dtype,
+				    .width = job->width };
 	k->add_product(data.plain, COLS * 2, data.packed, COLS * 2, &p, data.scratch);
 }
 
@@ -205,8 +211,8 @@ static void list_products(const char *name, const struct tn_format *format)
 	static const char *const precisions[] = { "exact", "16", "int8" };
 	for (size_t m = 1; m <= 16; m *= 16)
 		for (int p = 0; p < (format->codec == TN_CODEC_dense ? 1 : 3); p++)
-			add((struct job){ .run = product, .format = *format, .m = m, .precision = (enum tn_precision)p }, "product-%s-%s-m%zu",
-			    name, precisions[p], m);
+			add((struct job){ .run = product, .format = *format, .m = m, .precision = (enum tn_precision)p },
+			    "product-%s-%s-m%zu", name, precisions[p], m);
 }
 
 static void list_formats(void)
@@ -235,8 +241,8 @@ static void list(void)
 		add((struct job){ .run = all_finite, .format = *f }, "finite-%s", formats[i].name);
 		for (size_t w = 0; w < 2 && f->dtype != TN_F32; w++)
 			for (size_t rank = 8; rank <= 64; rank *= 8)
-				add((struct job){ .run = add_product, .format = *f, .rank = rank, .width = widths[w] }, "fuse-%s-r%zu-%s",
-				    formats[i].name, rank, w ? "f32" : "bf16");
+				add((struct job){ .run = add_product, .format = *f, .rank = rank, .width = widths[w] },
+				    "fuse-%s-r%zu-%s", formats[i].name, rank, w ? "f32" : "bf16");
 	}
 	add((struct job){ .run = lowrank, .rank = 16 }, "lowrank-r16");
 	add((struct job){ .run = vectors }, "dot-axpy");

@@ -150,7 +150,10 @@ static tn_status nf4_task(void *arg, uint64_t task, unsigned worker, struct tn_e
 
 static struct tn_product product_of(const struct row *row)
 {
-	return (struct tn_product){ .format = &row->format, .cols = row->cols, .m = row->m ? row->m : 1, .precision = row->precision,
+	return (struct tn_product){ .format = &row->format,
+				    .cols = row->cols,
+				    .m = row->m ? row->m : 1,
+				    .precision = row->precision,
 				    .x_dtype = row->kind == PRODUCT_OF_BF16 ? TN_BF16 : TN_F32 };
 }
 
@@ -171,8 +174,8 @@ static tn_status product_task(void *arg, uint64_t task, unsigned worker, struct 
 	memcpy(w.stride, b->row_bytes, sizeof w.stride);
 	b->k->product_rows(b->y + first, OUT, &p, b->prepared, &w, count, b->scratch + worker * SCRATCH);
 	if (b->lora)
-		b->k->lora_expand(b->y + first, OUT, b->factor_b + first * row->rank, TN_BF16, row->rank, count, b->t, row->rank, row->m,
-				  2);
+		b->k->lora_expand(b->y + first, OUT, b->factor_b + first * row->rank, TN_BF16, row->rank, count, b->t,
+				  row->rank, row->m, 2);
 	return TN_OK;
 }
 
@@ -197,8 +200,10 @@ static tn_status adapter_task(void *arg, uint64_t task, unsigned worker, struct 
 	const uint16_t *factors = bench_factors_of(b, adapter);
 	(void)worker;
 	(void)err;
-	b->k->lora_shrink(b->t + first * MOST_RANK, rank, factors, TN_BF16, rank, row->cols, b->x + first * row->cols, row->cols, n);
-	b->k->lora_expand(b->y + first * OUT, OUT, factors + rank * row->cols, TN_BF16, rank, OUT, b->t + first * MOST_RANK, rank, n, 2);
+	b->k->lora_shrink(b->t + first * MOST_RANK, rank, factors, TN_BF16, rank, row->cols, b->x + first * row->cols,
+			  row->cols, n);
+	b->k->lora_expand(b->y + first * OUT, OUT, factors + rank * row->cols, TN_BF16, rank, OUT, b->t + first * MOST_RANK,
+			  rank, n, 2);
 	return TN_OK;
 }
 
@@ -260,7 +265,8 @@ static tn_status read_task(void *arg, uint64_t task, unsigned worker, struct tn_
 	(void)err;
 	for (unsigned p = 0; p < TN_PART_COUNT; p++) {
 		size_t bytes = source_bytes(b, p) / 64;
-		const unsigned char *from = dense ? (const unsigned char *)b->dense[b->turn % MATRICES] : b->part[b->turn % MATRICES][p];
+		const unsigned char *from = dense ? (const unsigned char *)b->dense[b->turn % MATRICES]
+						  : b->part[b->turn % MATRICES][p];
 		uint64_t sum[8] = { 0 }, v[8];
 		for (size_t i = 0; i + 64 <= bytes; i += 64) {
 			__builtin_prefetch(from + task * bytes + i + 4096, 0, 2);
@@ -420,7 +426,8 @@ static double one_limit(void *bench)
 
 static void measure(struct bench *b, size_t wanted)
 {
-	static const char *const limits[] = { "memcpy", "read", "write", "dots in registers", "the same without", "one adapter", "plain LoRA" };
+	static const char *const limits[] = { "memcpy", "read", "write", "dots in registers", "the same without",
+					      "one adapter", "plain LoRA" };
 	const double error = bench_check(b);
 	struct rounds r;
 	if (!take_rounds(&r, wanted, one_turn, one_limit, b)) {

@@ -97,7 +97,8 @@ static double check_product(struct bench *b)
 			for (size_t j = 0; j < row->cols; j++)
 				sum += (double)values[j] * (double)b->x[t * row->cols + j];
 			for (size_t k = 0; k < row->rank; k++)
-				sum += 2.0 * (double)tn_f32_from_bf16(b->factor_b[i * row->rank + k]) * (double)b->t[t * row->rank + k];
+				sum += 2.0 * (double)tn_f32_from_bf16(b->factor_b[i * row->rank + k]) *
+				       (double)b->t[t * row->rank + k];
 			error += pow(sum - (double)b->y[t * OUT + i], 2);
 			size += sum * sum;
 		}

@@ -14,7 +14,8 @@ static struct tn_row_out row_of(const struct bench *b, size_t matrix, size_t i)
 				      b->part[matrix][1] + i * cols / TN_LEVEL_BLOCK * sizeof(float) } };
 }
 
-static void encode(const struct bench *b, const struct tn_kernels *k, const uint16_t *from, const struct tn_row_out *to, float *values)
+static void encode(const struct bench *b, const struct tn_kernels *k, const uint16_t *from, const struct tn_row_out *to,
+		   float *values)
 {
 	const size_t cols = b->row->cols;
 	struct tn_row in = { { from } };
@@ -29,7 +30,9 @@ static void decode(const struct bench *b, const struct tn_kernels *k, uint16_t *
 {
 	const size_t cols = b->row->cols;
 	float table[256] = { 0 };
-	const struct tn_grid grid = { .table = table, .code_count = 16, .scales = from->part[1], .group = TN_LEVEL_BLOCK, .factor = 1 };
+	const struct tn_grid grid = {
+		.table = table, .code_count = 16, .scales = from->part[1], .group = TN_LEVEL_BLOCK, .factor = 1
+	};
 	const struct tn_packed packed = { TN_PACK_HIGH_FIRST, 4, from->part[0], 0 };
 	uint8_t *codes = (uint8_t *)(values + cols);
 	struct tn_row_out out = { { to } };

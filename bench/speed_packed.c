@@ -30,7 +30,9 @@ void bench_fuse_packed(const struct bench *b, const struct tn_kernels *k, size_t
 	const struct row *row = b->row;
 	struct tn_edit_form form = { .by_rows = 1, .is_measured = 1, .cols = row->cols, .out = row->format, .seed = 1 };
 	struct tn_survival_sums sum = { 0 };
-	struct tn_row_edit e = { .kernels = k, .form = &form, .loaded = &b->loaded, .in = row->format, .out = row->format, .sum = &sum };
+	struct tn_row_edit e = {
+		.kernels = k, .form = &form, .loaded = &b->loaded, .in = row->format, .out = row->format, .sum = &sum
+	};
 	struct tn_row_edit edits[TN_ROWS_AT_ONCE];
 	form.rounding = row->kind == FUSE_PACKED_NEAREST ? TN_ROUNDING_NEAREST : TN_ROUNDING_DITHER;
 	memcpy(form.source_bytes, b->row_bytes, sizeof form.source_bytes);

@@ -49,8 +49,9 @@ typedef struct tn_snapshot tn_snapshot;
 struct tn_live_options {
 	size_t struct_bytes;
 	tn_activations activations;    /* how exactly activations enter products with the base */
-	unsigned pause_us;             /* after every 256 KB of factors that it reads and at their end, the thread that attaches or swaps
-	                                * sleeps so many microseconds: the memory is for those that compute then. 0: it never does */
+	unsigned pause_us;             /* after every 256 KB of factors that it reads and at their end, the thread that attaches or
+	                                * swaps sleeps so many microseconds: the memory is for those that compute then. 0: it
+	                                * never does */
 };
 #define TN_LIVE_OPTIONS_INIT { sizeof(struct tn_live_options), TN_ACTIVATIONS_F32, 0 }
 

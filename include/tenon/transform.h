@@ -27,7 +27,8 @@ enum tn_save_flags {
 	                      * durable, the shards of the base that nothing else is made from are cut to their headers, so that
 	                      * the disk holds one model and a shard. From the first cut on the finished shards are the only
 	                      * copy: whatever happens they stay, beside a text file in the base that says so, until a run with
-	                      * TN_SAVE_RESUME ends the job. Open the base with tn_checkpoint_open_consumed. Not with TN_SAVE_FORCE */
+	                      * TN_SAVE_RESUME ends the job. Open the base with tn_checkpoint_open_consumed. Not with
+	                      * TN_SAVE_FORCE */
 	TN_SAVE_IDENTIFY = 8 /* with TN_SAVE_CONSUME: hash what is changed of the base before, for tn_fuse_receipt */
 };
 

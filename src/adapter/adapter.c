@@ -53,8 +53,8 @@ static tn_status fail_no_weights(const tn_adapter *adapter, const char *name, st
 	tn_path_kind kind = TN_PATH_MISSING;
 	if (tn_path_join(path, adapter->path, "adapter_model.bin", NULL) == TN_OK &&
 	    tn_path_kind_of(path, &kind, NULL) == TN_OK && kind == TN_PATH_FILE)
-		return tn_fail(err, TN_E_UNSUPPORTED, adapter->path, "'%s' has adapter_model.bin, a Python pickle, and no %s; open it "
-			       "with PEFT and save it again, which writes safetensors", adapter->path, name);
+		return tn_fail(err, TN_E_UNSUPPORTED, adapter->path, "'%s' has adapter_model.bin, a Python pickle, and no %s; "
+			       "open it with PEFT and save it again, which writes safetensors", adapter->path, name);
 	return tn_fail(err, TN_E_NOTFOUND, adapter->path, "'%s' has no %s; the training run has not saved it, or the copy is "
 		       "incomplete", adapter->path, name);
 }
@@ -105,11 +105,11 @@ static tn_status open_gguf(tn_adapter *adapter, struct tn_error *err)
 	*c = (struct tn_adapter_config){ .dialect = TN_DIALECT_GGUF, .bias = "none", .num_layers = TN_ALL_LAYERS };
 	TN_TRY(tn_gguf_open(adapter->ctx, adapter->path, &adapter->file, &info, err));
 	if (strcmp(info.type, "adapter") != 0 || strcmp(info.adapter_type, "lora") != 0)
-		return tn_fail(err, TN_E_UNSUPPORTED, adapter->path, "'%s' has the general.type '%s' and the adapter.type '%s'; an adapter "
-			       "of the type lora was expected", adapter->path, info.type, info.adapter_type);
+		return tn_fail(err, TN_E_UNSUPPORTED, adapter->path, "'%s' has the general.type '%s' and the adapter.type '%s'; "
+			       "an adapter of the type lora was expected", adapter->path, info.type, info.adapter_type);
 	if (info.has_invocation)
-		return tn_fail(err, TN_E_UNSUPPORTED, adapter->path, "'%s' is an aLoRA (adapter.alora.invocation_tokens), which acts only "
-			       "behind its invocation tokens and cannot be merged", adapter->path);
+		return tn_fail(err, TN_E_UNSUPPORTED, adapter->path, "'%s' is an aLoRA (adapter.alora.invocation_tokens), which "
+			       "acts only behind its invocation tokens and cannot be merged", adapter->path);
 	c->alpha = info.alpha;
 	TN_TRY(tn_arena_text(&adapter->arena, info.architecture, strlen(info.architecture), &c->architecture, err));
 	return tn_adapter_collect(adapter, err);
@@ -123,7 +123,8 @@ static tn_status fill(tn_adapter *adapter, const char *path, struct tn_error *er
 	if (kind == TN_PATH_FILE && tn_ends_with(path, ".gguf"))
 		return open_gguf(adapter, err);
 	if (kind == TN_PATH_FILE && tn_ends_with(path, ".safetensors")) {
-		adapter->config = (struct tn_adapter_config){ .dialect = TN_DIALECT_KOHYA, .bias = "none", .num_layers = TN_ALL_LAYERS };
+		adapter->config =
+			(struct tn_adapter_config){ .dialect = TN_DIALECT_KOHYA, .bias = "none", .num_layers = TN_ALL_LAYERS };
 		TN_TRY(tn_safetensors_open(adapter->ctx, path, &adapter->file, err));
 		return tn_adapter_collect(adapter, err);
 	}

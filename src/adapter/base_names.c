@@ -291,8 +291,8 @@ tn_status tn_joint_fail_missing(const struct tn_joint *j, const char *path, cons
 			       tn_checkpoint_path(j->base));
 	size_t tail = shared_tail(near, name), n = strlen(name) - tail, m = strlen(near) - tail;
 	if (tail <= strlen(".weight"))
-		return tn_fail(err, TN_E_MISMATCH, path, "the adapter changes '%.80s', and the base has no '%.90s'; the nearest it has "
-			       "is '%.90s'. The adapter was trained on another base", path, name, near);
+		return tn_fail(err, TN_E_MISMATCH, path, "the adapter changes '%.80s', and the base has no '%.90s'; the nearest "
+			       "it has is '%.90s'. The adapter was trained on another base", path, name, near);
 	return tn_fail(err, TN_E_MISMATCH, path,
 		       "the adapter changes '%.70s', and the base has no '%.70s'; the nearest it has is '%.70s', which '%.*s' in "
 		       "place of '%.*s' would match. The adapter was trained on another base, or its names have another prefix",

@@ -193,11 +193,12 @@ static tn_status unpack_blocks(const tn_adapter *adapter, struct tn_adapter_entr
 	if (a && b)
 		return tn_fail(err, TN_E_FORMAT, e->module.path, "use_bdlora names '%.100s' for both factors", e->module.path);
 	if (!a && !b && c->bd_strict)
-		return tn_fail(err, TN_E_FORMAT, e->module.path, "use_bdlora names '%.100s' for neither factor, and match_strict is "
-			       "set", e->module.path);
+		return tn_fail(err, TN_E_FORMAT, e->module.path, "use_bdlora names '%.100s' for neither factor, and "
+			       "match_strict is set", e->module.path);
 	uint64_t split = a ? e->a.tensor->shape[0] : e->module.out_features;
 	if ((a || b) && split % c->bd_blocks)
-		return tn_fail(err, TN_E_FORMAT, e->module.path, "'%.100s' is packed from %llu blocks, and %llu does not divide by that",
+		return tn_fail(err, TN_E_FORMAT, e->module.path,
+			       "'%.100s' is packed from %llu blocks, and %llu does not divide by that",
 			       e->module.path, (unsigned long long)c->bd_blocks, (unsigned long long)split);
 	if (a) {
 		e->a_blocks = c->bd_blocks;
@@ -305,8 +306,8 @@ static tn_status check_extras(const tn_adapter *adapter, struct tn_adapter_entry
 		TN_TRY(check_vector(e->bias, e->module.out_features, "output", err));
 	int scaled = c->base_change == TN_BASE_KASA || c->adalora_rank;
 	if (e->diagonal && !scaled)
-		return tn_fail(err, TN_E_MISMATCH, e->diagonal->name, "'%.100s' is there, and adapter_config.json says neither KaSA nor "
-			       "AdaLoRA", e->diagonal->name);
+		return tn_fail(err, TN_E_MISMATCH, e->diagonal->name, "'%.100s' is there, and adapter_config.json says neither "
+			       "KaSA nor AdaLoRA", e->diagonal->name);
 	if (scaled && !e->diagonal)
 		return tn_fail(err, TN_E_FORMAT, path, "'%.100s' has no %s", path,
 			       c->adalora_rank ? "lora_E, which AdaLoRA needs" : "lora_diag, which KaSA needs");
@@ -354,8 +355,8 @@ static tn_status make_factors(tn_adapter *adapter, struct group *g, struct tn_ad
 	e->is_attention_output = g->parts[0].key.is_inner;
 	TN_TRY(name_parameter(adapter, g, e, err));
 	if (g->parts[0].key.depth && !e->of_parameter)
-		return tn_fail(err, TN_E_UNSUPPORTED, e->module.path, "'%.100s' has factors below base_layer, and target_parameters "
-			       "does not name a parameter of it", e->module.path);
+		return tn_fail(err, TN_E_UNSUPPORTED, e->module.path, "'%.100s' has factors below base_layer, and "
+			       "target_parameters does not name a parameter of it", e->module.path);
 	TN_TRY(pick_factors(adapter, g, e, err));
 	TN_TRY(measure(adapter, e, err));
 	TN_TRY(check_extras(adapter, e, err));
@@ -403,8 +404,10 @@ static tn_status check_saved(const tn_adapter *adapter, const struct part *p, st
 	for (size_t i = 0; i < c->saved.count && !fine; i++)
 		TN_TRY(tn_saved_covers(c, i, module, &fine, err));
 	if (!fine)
-		return tn_fail(err, TN_E_MISMATCH, name, "'%.100s' is a whole tensor of the base, and neither modules_to_save nor bias "
-			       "speaks of it; add its module to modules_to_save if it is meant to be replaced", p->tensor->name);
+		return tn_fail(err, TN_E_MISMATCH, name,
+			       "'%.100s' is a whole tensor of the base, and neither modules_to_save "
+			       "nor bias speaks of it; add its module to modules_to_save if it is meant to be replaced",
+			       p->tensor->name);
 	return check_dtype(p->tensor, err);
 }
 
@@ -488,8 +491,8 @@ tn_status tn_adapter_collect(tn_adapter *adapter, struct tn_error *err)
 	struct part *parts;
 	int meant = c->has_keys && c->keys.count == 0;
 	if (count == 0 && !meant)
-		return tn_fail(err, TN_E_FORMAT, tn_safetensors_path(adapter->file), "'%s' holds no tensor: nothing would be adapted",
-			       tn_safetensors_path(adapter->file));
+		return tn_fail(err, TN_E_FORMAT, tn_safetensors_path(adapter->file),
+			       "'%s' holds no tensor: nothing would be adapted", tn_safetensors_path(adapter->file));
 	TN_TRY(tn_alloc_array(adapter->ctx, count, sizeof *parts, "adapter", &parts, err));
 	tn_status status = collect(adapter, parts, err);
 	tn_free_array(adapter->ctx, parts, count, sizeof *parts);

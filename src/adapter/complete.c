@@ -115,8 +115,8 @@ static tn_status is_wanted(const struct tn_joint *j, const struct tn_target *t, 
 
 static tn_status fail_without_factors(const char *path, struct tn_error *err)
 {
-	return tn_fail(err, TN_E_MISMATCH, path, "adapter_config.json names '%.100s', and the file has no factors for it: the file is "
-		       "incomplete, or of another adapter", path);
+	return tn_fail(err, TN_E_MISMATCH, path, "adapter_config.json names '%.100s', and the file has no factors for it: the "
+		       "file is incomplete, or of another adapter", path);
 }
 
 /* Of the factors that are there, does one belong to `key`? */
@@ -148,8 +148,10 @@ static tn_status check_keys(const struct tn_joint *j, struct tn_error *err)
 		if (key_has_factors(j, c->keys.names[i]))
 			continue;
 		if (names_no_matrix(j, c->keys.names[i]))
-			return tn_fail(err, TN_E_MISMATCH, c->keys.names[i], "'keys' of adapter_config.json names '%.100s', which the base "
-				       "has and which takes no factors (a norm, or a module that holds others)", c->keys.names[i]);
+			return tn_fail(err, TN_E_MISMATCH, c->keys.names[i],
+				       "'keys' of adapter_config.json names '%.100s', "
+				       "which the base has and which takes no factors (a norm, or a module that holds others)",
+				       c->keys.names[i]);
 		tn_logf(j->adapter->ctx, TN_LOG_WARNING, "'keys' names '%s', and the base has no such module", c->keys.names[i]);
 	}
 	return TN_OK;
@@ -181,8 +183,8 @@ static tn_status check_saved_are_there(const struct tn_joint *j, struct tn_error
 			TN_TRY(holds_saved(j, i, j->targets[k].name, &in_base, err));
 		if (in_base && !in_file)
 			return tn_fail(err, TN_E_MISMATCH, name, "modules_to_save names '%.100s', which the base has, and the "
-				       "file holds no tensor of it, so PEFT cannot load it: get the whole file, or take the name out "
-				       "of modules_to_save", name);
+				       "file holds no tensor of it, so PEFT cannot load it: get the whole file, or take the "
+				       "name out of modules_to_save", name);
 		if (!in_file)
 			tn_logf(j->adapter->ctx, TN_LOG_INFO, "modules_to_save names '%s', which neither the file nor the base has",
 				name);
@@ -215,8 +217,8 @@ tn_status tn_joint_check_complete(const struct tn_joint *j, struct tn_error *err
 			memcpy(first, path, strlen(path) + 1);
 	}
 	if (missing)
-		tn_logf(j->adapter->ctx, TN_LOG_WARNING, "'keys' names %zu modules without factors in the file, the first is '%s': they "
-			"stay as they are, as with mlx-lm", missing, first);
+		tn_logf(j->adapter->ctx, TN_LOG_WARNING, "'keys' names %zu modules without factors in the file, the first is "
+			"'%s': they stay as they are, as with mlx-lm", missing, first);
 	TN_TRY(check_saved_are_there(j, err));
 	return check_keys(j, err);
 }

@@ -180,7 +180,8 @@ static tn_status read_layer_patterns(const struct tn_config_reader *r, struct tn
 	TN_TRY(tn_config_names(r, r->root, "layers_pattern", 0, &names, err));
 	size_t given = names.count == 1 && !*names.names[0] ? 0 : names.count, n = given ? given : out->has_layers ? 1 : 0;
 	if (given && !out->has_layers)
-		return tn_fail(err, TN_E_FORMAT, r->where, "'layers_pattern' is set in '%s' without 'layers_to_transform'", r->where);
+		return tn_fail(err, TN_E_FORMAT, r->where, "'layers_pattern' is set in '%s' without 'layers_to_transform'",
+			       r->where);
 	if ((given || out->has_layers) && (out->target.kind == TN_RULE_REGEX))
 		return tn_fail(err, TN_E_FORMAT, r->where, "'layers_to_transform' and 'layers_pattern' do not go with a pattern in "
 			       "'target_modules' (in '%s')", r->where);
@@ -218,8 +219,8 @@ static tn_status read_replication(const struct tn_config_reader *r, struct tn_ad
 		const json_t *pair = json_array_get(value, i), *a = json_array_get(pair, 0), *b = json_array_get(pair, 1);
 		if (json_array_size(pair) != 2 || !json_is_integer(a) || !json_is_integer(b) || json_integer_value(a) < 0 ||
 		    json_integer_value(b) < json_integer_value(a))
-			return tn_fail(err, TN_E_FORMAT, r->where, "'layer_replication' in '%s' is not a list of pairs [first, end]",
-				       r->where);
+			return tn_fail(err, TN_E_FORMAT, r->where,
+				       "'layer_replication' in '%s' is not a list of pairs [first, end]", r->where);
 		out->replication[i] = (struct tn_layer_range){ (uint64_t)json_integer_value(a), (uint64_t)json_integer_value(b) };
 	}
 	out->replication_count = n;
@@ -237,8 +238,8 @@ static tn_status read_token_rule(const struct tn_config_reader *r, const char *m
 	for (size_t i = 0; i < out->count; i++) {
 		const json_t *item = json_array_get(list, i);
 		if (!json_is_integer(item) || json_integer_value(item) < 0)
-			return tn_fail(err, TN_E_FORMAT, r->where, "'trainable_token_indices' in '%s' is not a list of token numbers",
-				       r->where);
+			return tn_fail(err, TN_E_FORMAT, r->where,
+				       "'trainable_token_indices' in '%s' is not a list of token numbers", r->where);
 		out->indices[i] = (uint64_t)json_integer_value(item);
 	}
 	return TN_OK;

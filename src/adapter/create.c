@@ -110,8 +110,8 @@ static tn_status add_parameter(struct tn_draft *d, const struct tn_parameter *p,
 		if (tn_mul_u64(elements, shape[i], &elements))
 			elements = UINT64_MAX;
 	if (tn_mul_u64(elements, sizeof(float), &size) || tn_add_u64(*bytes, size, bytes) || *bytes > MOST_BYTES)
-		return tn_fail(err, TN_E_LIMIT, p->name, "the adapter would have more than %llu bytes; choose fewer modules or a smaller "
-			       "rank", (unsigned long long)MOST_BYTES);
+		return tn_fail(err, TN_E_LIMIT, p->name, "the adapter would have more than %llu bytes; choose fewer modules or "
+			       "a smaller rank", (unsigned long long)MOST_BYTES);
 	*t = (struct tn_tensor){ .name = p->name, .dtype = TN_F32, .rank = p->rank, .shape = shape, .elements = elements,
 				 .bytes = size };
 	d->tensors[d->count] = t;
@@ -325,8 +325,8 @@ tn_status tn_draft_set(tn_draft *d, const char *name, uint32_t rank, const uint6
 	}
 	for (uint64_t i = 0; i < p->elements; i++)
 		if (!isfinite(data[i]))
-			return tn_fail(err, TN_E_ARG, name, "element %llu of the values for '%.100s' is %g", (unsigned long long)i, name,
-				       (double)data[i]);
+			return tn_fail(err, TN_E_ARG, name, "element %llu of the values for '%.100s' is %g",
+				       (unsigned long long)i, name, (double)data[i]);
 	memcpy(p->data, data, (size_t)p->elements * sizeof *data);
 	return TN_OK;
 }

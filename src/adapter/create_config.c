@@ -118,8 +118,8 @@ tn_status tn_create_config(struct tn_arena *arena, const struct tn_choice *c, co
 		fill_peft(&f, root, c, m);
 	else
 		fill_mlx(&f, root, c);
-	tn_status status = f.failed ? tn_fail(err, TN_E_ARG, "adapter_config.json", "memory ran out, or a name in the configuration "
-							"is not UTF-8")
+	tn_status status = f.failed ? tn_fail(err, TN_E_ARG, "adapter_config.json", "memory ran out, or a name in the "
+							"configuration is not UTF-8")
 				    : print(arena, root, m->peft ? 2 : 4, out, err);
 	json_decref(root);
 	return status;

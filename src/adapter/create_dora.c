@@ -43,7 +43,8 @@ static tn_status measure_rows(const struct reading *r, const struct tn_landing *
 {
 	for (uint64_t first = 0; first < l->rows; first += r->block_rows) {
 		uint64_t n = l->rows - first < r->block_rows ? l->rows - first : r->block_rows;
-		TN_TRY(tn_target_read_f32(r->joint, r->target, (l->target_row + first) * r->cols, n * r->cols, r->rows, r->raw, err));
+		TN_TRY(tn_target_read_f32(r->joint, r->target, (l->target_row + first) * r->cols, n * r->cols, r->rows, r->raw,
+					  err));
 		for (uint64_t i = 0; i < n; i++)
 			magnitude[l->delta_row + first + i] = (float)norm(r->rows + i * r->cols, r->cols);
 	}
@@ -56,7 +57,8 @@ static tn_status measure_columns(const struct reading *r, const struct tn_landin
 	memset(sums, 0, (size_t)r->cols * sizeof *sums);
 	for (uint64_t first = 0; first < l->rows; first += r->block_rows) {
 		uint64_t n = l->rows - first < r->block_rows ? l->rows - first : r->block_rows;
-		TN_TRY(tn_target_read_f32(r->joint, r->target, (l->target_row + first) * r->cols, n * r->cols, r->rows, r->raw, err));
+		TN_TRY(tn_target_read_f32(r->joint, r->target, (l->target_row + first) * r->cols, n * r->cols, r->rows, r->raw,
+					  err));
 		for (uint64_t i = 0; i < n; i++)
 			for (uint64_t c = 0; c < r->cols; c++)
 				sums[c] += (double)r->rows[i * r->cols + c] * (double)r->rows[i * r->cols + c];

@@ -63,7 +63,8 @@ static tn_status name_block(struct tn_base_modules *m, const char *name, int n, 
 	if (!at || at - name + (int)sizeof part - 1 > n)
 		return tn_arena_text(m->arena, name, (size_t)n, out, err);
 	const char *rest = at + sizeof part - 1;
-	return tn_arena_printf(m->arena, out, err, "%.*s%s%.*s", (int)(at - name), name, block_name(m), (int)(name + n - rest), rest);
+	return tn_arena_printf(m->arena, out, err, "%.*s%s%.*s", (int)(at - name), name, block_name(m), (int)(name + n - rest),
+			       rest);
 }
 
 /* ---- experts --------------------------------------------------------------------------------------------- */

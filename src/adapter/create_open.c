@@ -32,8 +32,8 @@ static tn_status add_tensor(struct tn_draft *d, const tn_adapter *adapter, const
 	struct tn_tensor *copy;
 	uint64_t *shape;
 	if (t->rank > TN_PARAMETER_RANK || !tn_dtype_is_float(t->dtype))
-		return tn_fail(err, TN_E_UNSUPPORTED, t->name, "'%.100s' is %s with %u dimensions; a parameter is of floats and has at "
-			       "most %d", t->name, tn_dtype_name(t->dtype), t->rank, (int)TN_PARAMETER_RANK);
+		return tn_fail(err, TN_E_UNSUPPORTED, t->name, "'%.100s' is %s with %u dimensions; a parameter is of floats and "
+			       "has at most %d", t->name, tn_dtype_name(t->dtype), t->rank, (int)TN_PARAMETER_RANK);
 	TN_TRY(tn_arena_alloc(&d->arena, sizeof *copy, &copy, err));
 	TN_TRY(tn_arena_array(&d->arena, t->rank, sizeof *shape, &shape, err));
 	TN_TRY(tn_arena_text(&d->arena, t->name, strlen(t->name), &p.name, err));
@@ -89,8 +89,8 @@ static tn_status take_tensors(struct tn_draft *d, const tn_adapter *adapter, str
 		TN_TRY(add_tensor(d, adapter, tn_safetensors_at(adapter->file, i), err));
 	TN_TRY(tn_draft_make_image(d, err));
 	for (size_t i = 0; i < d->count; i++)
-		TN_TRY(tn_adapter_load_f32(adapter, tn_safetensors_find(adapter->file, d->parameters[i].name), d->parameters[i].data,
-					   err));
+		TN_TRY(tn_adapter_load_f32(adapter, tn_safetensors_find(adapter->file, d->parameters[i].name),
+					   d->parameters[i].data, err));
 	return TN_OK;
 }
 

@@ -109,8 +109,8 @@ static tn_status choose_mlx(struct tn_base_modules *m, struct tn_choice *c, stru
 		if (!item->chosen)
 			continue;
 		if (o->dora && experts)
-			return tn_fail(err, TN_E_UNSUPPORTED, item->path, "'%.100s' is a stack of experts, and there is no DoRA for these; "
-				       "make a LoRA, or leave it out", item->path);
+			return tn_fail(err, TN_E_UNSUPPORTED, item->path, "'%.100s' is a stack of experts, and there is no DoRA "
+				       "for these; make a LoRA, or leave it out", item->path);
 		for (size_t k = 0; k < o->key_count; k++)
 			whole |= is_exact(item, o->keys[k]);
 		add_name(c->names, &c->name_count, whole ? item->path : tn_path_inside(item->path));
@@ -176,8 +176,8 @@ static tn_status name_keys(struct tn_base_modules *m, struct tn_choice *c, struc
 			add_name(c->names, &c->name_count, o->keys[i]);
 	}
 	if (c->parameter_count && o->dora)
-		return tn_fail(err, TN_E_UNSUPPORTED, c->parameters[0], "'%.100s' names a stack of experts, and there is no DoRA for "
-			       "these; make a LoRA, or leave it out", c->parameters[0]);
+		return tn_fail(err, TN_E_UNSUPPORTED, c->parameters[0], "'%.100s' names a stack of experts, and there is no "
+			       "DoRA for these; make a LoRA, or leave it out", c->parameters[0]);
 	return TN_OK;
 }
 
@@ -188,8 +188,8 @@ static tn_status name_layers(struct tn_base_modules *m, struct tn_choice *c, str
 	if (c->num_layers < 0 || (uint64_t)c->num_layers >= all)
 		return TN_OK;
 	if (c->parameter_count)
-		return tn_fail(err, TN_E_UNSUPPORTED, c->parameters[0], "PEFT has no window of layers for parameters such as '%.100s'; "
-			       "name those of single layers by their whole paths", c->parameters[0]);
+		return tn_fail(err, TN_E_UNSUPPORTED, c->parameters[0], "PEFT has no window of layers for parameters such as "
+			       "'%.100s'; name those of single layers by their whole paths", c->parameters[0]);
 	TN_TRY(tn_arena_array(m->arena, (size_t)c->num_layers, sizeof *c->layers, &c->layers, err));
 	for (c->layer_count = 0; c->layer_count < (size_t)c->num_layers; c->layer_count++)
 		c->layers[c->layer_count] = all - (uint64_t)c->num_layers + c->layer_count;
@@ -230,7 +230,8 @@ static tn_status check_window(const struct tn_base_modules *m, const struct tn_c
 	const uint64_t all = tn_base_modules_layers(m, NULL);
 	if (o->num_layers == TN_DIALECTS_LAYERS || o->num_layers < 0 || (uint64_t)o->num_layers <= all)
 		return TN_OK;
-	return tn_fail(err, TN_E_ARG, "num_layers", "num_layers is %lld, and the model has %llu layers; mlx-lm trains no such adapter",
+	return tn_fail(err, TN_E_ARG, "num_layers",
+		       "num_layers is %lld, and the model has %llu layers; mlx-lm trains no such adapter",
 		       (long long)o->num_layers, (unsigned long long)all);
 }
 

@@ -143,8 +143,8 @@ int tn_adapter_factor_is_plain(const struct tn_adapter_entry *e, const struct tn
 	const struct tn_factor *f = is_b ? &e->b : &e->a;
 	uint64_t features = is_b ? e->module.out_features : e->module.in_features, blocks = is_b ? e->b_blocks : e->a_blocks;
 	tn_dtype dtype = f->tensor->dtype;
-	return (dtype == TN_F32 || dtype == TN_F16 || dtype == TN_BF16) && blocks == 1 && shape->qalora_group == 1 && !e->diagonal &&
-	       !(is_b && shape->heads) && order_of(f, e->groups, e->module.rank, features) != BY_STRIDES;
+	return (dtype == TN_F32 || dtype == TN_F16 || dtype == TN_BF16) && blocks == 1 && shape->qalora_group == 1 &&
+	       !e->diagonal && !(is_b && shape->heads) && order_of(f, e->groups, e->module.rank, features) != BY_STRIDES;
 }
 
 /* ---- as they stand ----------------------------------------------------------------------------------------- */
@@ -163,7 +163,8 @@ static uint64_t features_of(const struct tn_factor_read *r)
 static int is_turned(const struct tn_factor_read *r)
 {
 	const struct tn_adapter_entry *e = r->entry;
-	return order_of(r->is_b ? &e->b : &e->a, e->groups, e->module.rank, features_of(r)) != (r->by_feature ? BY_FEATURE : BY_RANK);
+	return order_of(r->is_b ? &e->b : &e->a, e->groups, e->module.rank, features_of(r)) !=
+	       (r->by_feature ? BY_FEATURE : BY_RANK);
 }
 
 static int compare_reads(const void *a, const void *b)
@@ -201,7 +202,8 @@ static size_t run_length(const struct tn_factor_read *reads, size_t count)
 	size_t n = 1;
 	for (; n < count && !is_turned(&reads[n]); n++) {
 		const struct tn_tensor *last = tensor_of(&reads[n - 1]), *next = tensor_of(&reads[n]);
-		if (next->offset != last->offset + last->bytes || reads[n].at != reads[n - 1].at + last->bytes || next->dtype != last->dtype)
+		if (next->offset != last->offset + last->bytes || reads[n].at != reads[n - 1].at + last->bytes ||
+		    next->dtype != last->dtype)
 			break;
 	}
 	return n;

@@ -230,9 +230,9 @@ tn_status tn_adapter_check_identity(const tn_adapter *adapter, struct tn_error *
 	tn_hash_text(found, hash);
 	if (strcmp(stored, found) == 0)
 		return TN_OK;
-	return tn_fail(err, TN_E_MISMATCH, path, "the weights or adapter_config.json were changed since tenon wrote them: they have the "
-		       "hash %s, and '%s' says %.64s; copy both files again, or remove that key from the metadata if the change was "
-		       "meant", found, TN_METADATA_ADAPTER, stored);
+	return tn_fail(err, TN_E_MISMATCH, path, "the weights or adapter_config.json were changed since tenon wrote them: they "
+		       "have the hash %s, and '%s' says %.64s; copy both files again, or remove that key from the metadata if "
+		       "the change was meant", found, TN_METADATA_ADAPTER, stored);
 }
 
 tn_status tn_joint_check_base(const struct tn_joint *j, struct tn_error *err)

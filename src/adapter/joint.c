@@ -55,8 +55,9 @@ static tn_status read_base(struct tn_joint *j, struct tn_error *err)
 static tn_status list_targets(struct tn_joint *j, struct tn_error *err)
 {
 	if (j->adapter && tn_foreign_set_count(j->foreign))
-		return tn_fail(err, TN_E_UNSUPPORTED, j->adapter->path, "'%.200s' repeats layers (layer_replication), and '%.200s' is packed "
-			       "by another library; run tenon convert --to mlx, or tenon dequantize, on the base first",
+		return tn_fail(err, TN_E_UNSUPPORTED, j->adapter->path, "'%.200s' repeats layers (layer_replication), and "
+			       "'%.200s' is packed by another library; run tenon convert --to mlx, or tenon dequantize, on the "
+			       "base first",
 			       j->adapter->path, j->base->path);
 	if (j->adapter)
 		return tn_joint_replicate(j, err);
@@ -168,8 +169,10 @@ static tn_status check_replications(const struct tn_weighted_adapter *adapters, 
 {
 	for (size_t i = 0; i < count && count > 1; i++)
 		if (adapters[i].adapter->config.replication_count)
-			return tn_fail(err, TN_E_UNSUPPORTED, adapters[i].adapter->path, "'%.200s' repeats layers (layer_replication), which "
-				       "cannot be combined with other adapters; fuse it alone", adapters[i].adapter->path);
+			return tn_fail(err, TN_E_UNSUPPORTED, adapters[i].adapter->path,
+				       "'%.200s' repeats layers "
+				       "(layer_replication), which cannot be combined with other adapters; fuse it alone",
+				       adapters[i].adapter->path);
 	return TN_OK;
 }
 

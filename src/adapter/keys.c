@@ -194,8 +194,8 @@ static tn_status parse_mlx(struct tn_arena *arena, const char *name, struct tn_k
 		return tn_arena_text(arena, name, strlen(name) - strlen(roles[i].ending), &out->path, err);
 	}
 	if (strstr(name, ".lora_a.") || strstr(name, ".lora_b."))
-		return tn_fail(err, TN_E_UNSUPPORTED, name, "'%.100s' is one of a list of factors (afm7's fused projections), which "
-			       "mlx-lm refuses too", name);
+		return tn_fail(err, TN_E_UNSUPPORTED, name, "'%.100s' is one of a list of factors (afm7's fused projections), "
+			       "which mlx-lm refuses too", name);
 	return tn_fail(err, TN_E_UNSUPPORTED, name, "'%.100s' is not an adapter parameter: an mlx-lm adapter of that type holds "
 		       "...lora_a, ...lora_b and, with dora, ...m. Whole tensors belong to fine_tune_type full", name);
 }
@@ -220,8 +220,8 @@ static tn_status parse_kohya(struct tn_arena *arena, const char *name, struct tn
 		*out = (struct tn_key){ .role = roles[i].role };
 		return tn_arena_text(arena, path, strlen(path) - strlen(roles[i].ending), &out->path, err);
 	}
-	return tn_fail(err, TN_E_UNSUPPORTED, name, "'%.100s' is not lora_down, lora_up or alpha: tenon applies the LoRA and LoCon of "
-		       "kohya files, and no LoHa, LoKr, DoRA, tucker or full differences", name);
+	return tn_fail(err, TN_E_UNSUPPORTED, name, "'%.100s' is not lora_down, lora_up or alpha: tenon applies the LoRA and "
+		       "LoCon of kohya files, and no LoHa, LoKr, DoRA, tucker or full differences", name);
 }
 
 /* ---- GGUF ------------------------------------------------------------------------------------------------ */
@@ -254,7 +254,8 @@ static tn_status parse_gguf(struct tn_arena *arena, const char *name, struct tn_
 {
 	int is_b = tn_ends_with(name, ".weight.lora_b");
 	if (!is_b && !tn_ends_with(name, ".weight.lora_a"))
-		return tn_fail(err, TN_E_UNSUPPORTED, name, "'%.100s' is not a factor (....weight.lora_a, ....weight.lora_b)", name);
+		return tn_fail(err, TN_E_UNSUPPORTED, name, "'%.100s' is not a factor (....weight.lora_a, ....weight.lora_b)",
+			       name);
 	*out = (struct tn_key){ .role = is_b ? TN_KEY_B : TN_KEY_A };
 	return name_gguf(arena, name, strlen(name) - strlen(".weight.lora_a"), &out->path, err);
 }

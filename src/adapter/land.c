@@ -117,12 +117,12 @@ tn_status tn_joint_add_landing(struct tn_joint *j, size_t target, size_t slot, u
 {
 	struct tn_target *t = &j->targets[target];
 	if (t->matrix && t->matrix->cols != j->slots[slot].cols)
-		return tn_fail(err, TN_E_UNSUPPORTED, j->slots[slot].entry->module.path, "'%.100s' changes rows of %llu, and '%.100s' is "
-			       "quantized along rows of %llu", j->slots[slot].entry->module.path,
+		return tn_fail(err, TN_E_UNSUPPORTED, j->slots[slot].entry->module.path, "'%.100s' changes rows of %llu, and "
+			       "'%.100s' is quantized along rows of %llu", j->slots[slot].entry->module.path,
 			       (unsigned long long)j->slots[slot].cols, t->name, (unsigned long long)t->matrix->cols);
 	if (t->cols && t->cols != j->slots[slot].cols)
-		return tn_fail(err, TN_E_MISMATCH, j->slots[slot].entry->module.path, "'%.100s' changes '%.100s' by rows of %llu, and "
-			       "another module by rows of %llu", j->slots[slot].entry->module.path, t->name,
+		return tn_fail(err, TN_E_MISMATCH, j->slots[slot].entry->module.path, "'%.100s' changes '%.100s' by rows of "
+			       "%llu, and another module by rows of %llu", j->slots[slot].entry->module.path, t->name,
 			       (unsigned long long)j->slots[slot].cols, (unsigned long long)t->cols);
 	t->cols = j->slots[slot].cols;
 	TN_TRY(grow(j->arena, &j->landings, &j->landing_room, j->landing_count, sizeof *j->landings, err));
@@ -177,9 +177,10 @@ tn_status tn_joint_untie(struct tn_joint *j, const char *head_path, size_t *head
 	if (j->head == TN_NO_TARGET) {
 		const struct tn_target *embedding = &j->targets[j->embedding];
 		if (embedding->matrix && embedding->matrix->foreign)
-			return tn_fail(err, TN_E_UNSUPPORTED, embedding->name, "'%.100s' is packed as %s, and the adapter changes the head that "
-				       "is tied to it; run tenon dequantize on the base first", embedding->name,
-				       embedding->matrix->foreign->scheme);
+			return tn_fail(err, TN_E_UNSUPPORTED, embedding->name,
+				       "'%.100s' is packed as %s, and the adapter "
+				       "changes the head that is tied to it; run tenon dequantize on the base first",
+				       embedding->name, embedding->matrix->foreign->scheme);
 		const char *name, *front = embedding->name;
 		if (head_path)
 			TN_TRY(tn_arena_printf(j->arena, &name, err, "%s.weight", head_path));
@@ -203,8 +204,8 @@ static tn_status fail_shape(const struct tn_adapter_module *m, const struct tn_t
 	uint64_t in = by_input ? rows : cols, out = by_input ? cols : rows;
 	if (m->in_features != in)
 		return tn_fail(err, TN_E_MISMATCH, m->path,
-			       "%.100s: A is [%llu, %llu], the base '%.60s' is [%llu, %llu], so in = %llu was expected; the adapter "
-			       "was trained on another base", m->path, (unsigned long long)m->rank,
+			       "%.100s: A is [%llu, %llu], the base '%.60s' is [%llu, %llu], so in = %llu was expected; the "
+			       "adapter was trained on another base", m->path, (unsigned long long)m->rank,
 			       (unsigned long long)m->in_features, w->name, (unsigned long long)rows, (unsigned long long)cols,
 			       (unsigned long long)in);
 	return tn_fail(err, TN_E_MISMATCH, m->path,
@@ -257,8 +258,10 @@ static tn_status choose_heads(const struct tn_joint *j, const struct tn_adapter_
 		return TN_OK;
 	shape->heads = q ? j->heads : j->kv_heads;
 	if (!shape->heads || e->module.out_features % (2 * shape->heads))
-		return tn_fail(err, TN_E_MISMATCH, path, "llama.cpp interleaves the rows of '%.100s' within heads, and config.json of the "
-			       "base does not say into how many its %llu rows fall", path, (unsigned long long)e->module.out_features);
+		return tn_fail(err, TN_E_MISMATCH, path,
+			       "llama.cpp interleaves the rows of '%.100s' within heads, and "
+			       "config.json of the base does not say into how many its %llu rows fall",
+			       path, (unsigned long long)e->module.out_features);
 	return TN_OK;
 }
 
@@ -288,9 +291,9 @@ static tn_status land_bias(struct tn_joint *j, const struct tn_adapter_entry *e,
 	if (target == TN_NO_TARGET && j->is_live)
 		TN_TRY(new_bias(j, name, &target, err));
 	if (target == TN_NO_TARGET)
-		return tn_fail(err, TN_E_UNSUPPORTED, e->module.path, "'%.80s' was trained with lora_bias, and the base has no '%.80s' "
-			       "that it could be added to (PEFT cannot merge it either); serve it unmerged, or give a base whose "
-			       "layers have biases", e->module.path, name);
+		return tn_fail(err, TN_E_UNSUPPORTED, e->module.path, "'%.80s' was trained with lora_bias, and the base has no "
+			       "'%.80s' that it could be added to (PEFT cannot merge it either); serve it unmerged, or give a "
+			       "base whose layers have biases", e->module.path, name);
 	if (j->targets[target].base && tn_target_source(&j->targets[target])->elements != e->bias->elements)
 		return tn_fail(err, TN_E_MISMATCH, e->bias->name, "'%.100s' has %llu elements, and '%.100s' %llu", e->bias->name,
 			       (unsigned long long)e->bias->elements, name,

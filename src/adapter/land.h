@@ -18,7 +18,7 @@ struct tn_target {
 	const struct tn_tensor *replacement;  /* of an adapter's file: stands in for the base's; NULL: none */
 	const tn_adapter *replacer;           /* whose file that is */
 	int is_new;                           /* the base has no tensor of that name */
-	int is_layer;                         /* the weight of one layer's matrix, and of no expert: what names of modules speak of */
+	int is_layer;                         /* the weight of one layer's matrix, of no expert: what names of modules speak of */
 	int is_saved;                         /* replaced through modules_to_save: this module alone, not what is tied to it */
 	uint64_t cols;                        /* of the rows that landings count; 0: no landing */
 	size_t first_landing, landing_count;

@@ -170,8 +170,8 @@ static tn_status land_rows(struct tn_joint *j, struct experts *x, tn_projection 
 	struct place place;
 	const struct tn_adapter_entry *e = x->entry;
 	if (!find_place(j, x, role, expert, rows, &place))
-		return tn_fail(err, TN_E_MISMATCH, e->module.path, "'%.100s' changes expert %llu with [%llu, %llu], and the base has "
-			       "no such expert; the adapter was trained on another base", e->module.path,
+		return tn_fail(err, TN_E_MISMATCH, e->module.path, "'%.100s' changes expert %llu with [%llu, %llu], and the "
+			       "base has no such expert; the adapter was trained on another base", e->module.path,
 			       (unsigned long long)expert, (unsigned long long)rows, (unsigned long long)e->module.in_features);
 	TN_TRY(check_dtype(j, e, place.target, err));
 	if (x->slot == TN_NO_TARGET)

@@ -31,8 +31,8 @@ static tn_status refuse(const struct tn_joint *j, const struct tn_landing *a, co
 		return tn_fail(err, TN_E_MISMATCH, name, "'%.100s' and '%.100s' both change '%.100s'", x->entry->module.path,
 			       y->entry->module.path, name);
 	if (is_plain(x) && is_plain(y))
-		return tn_fail(err, TN_E_UNSUPPORTED, name, "two adapters change different parts of '%.100s' that meet in some rows; "
-			       "fuse one, and then the other into the result", name);
+		return tn_fail(err, TN_E_UNSUPPORTED, name, "two adapters change different parts of '%.100s' that meet in some "
+			       "rows; fuse one, and then the other into the result", name);
 	const struct tn_slot *other = is_plain(x) ? y : x;
 	return tn_fail(err, TN_E_UNSUPPORTED, name, "two adapters change '%.100s', and '%.80s' of '%.80s' %s, so the result would "
 		       "depend on their order; fuse one, and then the other into the result", name, other->entry->module.path,
@@ -191,8 +191,8 @@ static tn_status check_replacement(const struct tn_joint *j, const struct tn_lan
 	const struct tn_slot *slot = &j->slots[l->slot];
 	if (!t->replacement || t->replacer == slot->adapter)
 		return TN_OK;
-	return tn_fail(err, TN_E_UNSUPPORTED, t->name, "'%.100s' replaces '%.100s', and '%.80s' of another adapter was trained on what "
-		       "stood there before", t->replacer->path, t->name, slot->entry->module.path);
+	return tn_fail(err, TN_E_UNSUPPORTED, t->name, "'%.100s' replaces '%.100s', and '%.80s' of another adapter was trained "
+		       "on what stood there before", t->replacer->path, t->name, slot->entry->module.path);
 }
 
 /* mlx-lm's delta on a tied table is the head's too; a head that another adapter unties would lose it. */
@@ -204,8 +204,8 @@ static tn_status check_ties(const struct tn_joint *j, const struct tn_landing *l
 	const struct tn_slot *slot = &j->slots[l->slot];
 	if (!untied || l->target != j->embedding || slot->adapter->config.dialect != TN_DIALECT_MLX_LM)
 		return TN_OK;
-	return tn_fail(err, TN_E_UNSUPPORTED, j->targets[l->target].name, "'%.100s' changes embedding and head together, and another "
-		       "adapter only one of the two; fuse one, and then the other into the result", slot->adapter->path);
+	return tn_fail(err, TN_E_UNSUPPORTED, j->targets[l->target].name, "'%.100s' changes embedding and head together, and "
+		       "another adapter only one of the two; fuse one, and then the other into the result", slot->adapter->path);
 }
 
 tn_status tn_joint_stack(struct tn_joint *j, struct tn_error *err)

@@ -90,8 +90,8 @@ tn_status tn_joint_land_saved(struct tn_joint *j, const struct tn_adapter_entry 
 	if (t->base)
 		TN_TRY(check_replacement(j, t, e->values, module, err));
 	if (j->weight != 1)
-		return tn_fail(err, TN_E_UNSUPPORTED, name, "'%.100s' replaces a whole tensor, and that cannot be done by a weight of %g; "
-			       "give the adapter the weight 1", name, j->weight);
+		return tn_fail(err, TN_E_UNSUPPORTED, name, "'%.100s' replaces a whole tensor, and that cannot be done by a "
+			       "weight of %g; give the adapter the weight 1", name, j->weight);
 	t->replacement = e->values;
 	t->replacer = j->adapter;
 	t->is_saved = saved;
@@ -125,13 +125,13 @@ tn_status tn_joint_land_tokens(struct tn_joint *j, const struct tn_adapter_entry
 			       e->values->name, (unsigned long long)e->values->shape[1], w->name);
 	for (size_t i = 0; i < e->tokens->count; i++)
 		if (e->tokens->indices[i] >= w->shape[0])
-			return tn_fail(err, TN_E_MISMATCH, e->module.path, "trainable_token_indices names the token %llu, and '%.100s' "
-				       "has %llu", (unsigned long long)e->tokens->indices[i], w->name,
+			return tn_fail(err, TN_E_MISMATCH, e->module.path, "trainable_token_indices names the token %llu, and "
+				       "'%.100s' has %llu", (unsigned long long)e->tokens->indices[i], w->name,
 				       (unsigned long long)w->shape[0]);
 	tn_dtype dtype = tn_target_dtype(&j->targets[*target]);
 	if (dtype != TN_F32 && dtype != TN_F16 && dtype != TN_BF16)
-		return tn_fail(err, TN_E_UNSUPPORTED, e->module.path, "'%.100s' has the dtype %s in the base; tenon replaces rows of "
-			       "F32, F16 and BF16 as yet", w->name, tn_dtype_name(dtype));
+		return tn_fail(err, TN_E_UNSUPPORTED, e->module.path, "'%.100s' has the dtype %s in the base; tenon replaces "
+			       "rows of F32, F16 and BF16 as yet", w->name, tn_dtype_name(dtype));
 	TN_TRY(tn_joint_add_slot(j, e, TN_SLOT_TOKENS, NULL, *target, w->shape[1], &slot, err));
 	return land_rows(j, slot, *target, err);
 }

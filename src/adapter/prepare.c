@@ -109,8 +109,8 @@ static tn_status split_svd(const struct matrix *m, int smallest, double *b, doub
 	TN_TRY(read_matrix(m, w, row, err));
 	dgesdd_("S", &rows, &cols, w, &rows, s, u, &rows, vt, &k, rest, &lwork, iwork, &info, 1);
 	if (info != 0)
-		return tn_fail(err, TN_E_FORMAT, m->target->name, "the singular values of '%.100s' do not converge; it holds NaN or "
-			       "infinity", m->target->name);
+		return tn_fail(err, TN_E_FORMAT, m->target->name, "the singular values of '%.100s' do not converge; it holds "
+			       "NaN or infinity", m->target->name);
 	for (size_t t = 0; t < m->rank; t++) {
 		memcpy(a + t * m->cols, u + (first + t) * m->cols, m->cols * sizeof *a);
 		for (size_t i = 0; i < m->rows; i++)
@@ -154,8 +154,8 @@ static tn_status orthogonalise(const struct matrix *m, double *q, struct tn_erro
 		for (size_t i = 0; i < m->rows; i++)
 			after += q[i * m->rank + t] * q[i * m->rank + t];
 		if (!(after > before * 1e-24))
-			return tn_fail(err, TN_E_UNSUPPORTED, m->target->name, "the first %zu columns of '%.100s' depend on each other, so "
-				       "what olora took out of it is not determined", m->rank, m->target->name);
+			return tn_fail(err, TN_E_UNSUPPORTED, m->target->name, "the first %zu columns of '%.100s' depend on "
+				       "each other, so what olora took out of it is not determined", m->rank, m->target->name);
 		for (size_t i = 0; i < m->rows; i++)
 			q[i * m->rank + t] /= sqrt(after);
 	}

@@ -107,5 +107,6 @@ void TN_ISA_NAME(tn_project_rows)(float *dst, const uint16_t *directions, size_t
 	size_t blocks = (cols + TN_DIRECTION_COLS - 1) / TN_DIRECTION_COLS;
 	for (size_t i = 0; i < rows; i++)
 		for (size_t k = 0; k < rank; k++)
-			dst[i * rank + k] = project(directions + k * TN_DIRECTION_COLS, rank * TN_DIRECTION_COLS, halves + i * stride, blocks);
+			dst[i * rank + k] = project(directions + k * TN_DIRECTION_COLS, rank * TN_DIRECTION_COLS,
+						    halves + i * stride, blocks);
 }

@@ -67,7 +67,8 @@ static struct pieces cut_scratch(const struct tn_forward *forwards, size_t count
 		all.product = tn_max_size(all.product, pad(k->product_scratch_bytes(&p)));
 		const size_t few = f->m < MANY ? f->m : MANY - 1; /* whose blocks may be larger */
 		if (scattered || f->order)
-			all.rows = tn_max_size(all.rows, pad(tn_max_size(f->m * block_rows(f->linear, f->m), few * block_rows(f->linear, few)) *
+			all.rows = tn_max_size(all.rows, pad(tn_max_size(f->m * block_rows(f->linear, f->m),
+									 few * block_rows(f->linear, few)) *
 							     sizeof(float)));
 	}
 	return all;
@@ -109,8 +110,8 @@ static void shrink_group(const struct job *job, const struct part *part, const s
 			if (from >= to)
 				continue;
 			const unsigned char *a = (const unsigned char *)pair->a + from * in * dtype_bytes(pair->a_dtype);
-			job->kernels->lora_shrink(part->t + first * f->rank + at - pair->rank + from, f->rank, a, pair->a_dtype, to - from, in,
-						  f->x + first * f->x_stride, f->x_stride, m);
+			job->kernels->lora_shrink(part->t + first * f->rank + at - pair->rank + from, f->rank, a, pair->a_dtype,
+						  to - from, in, f->x + first * f->x_stride, f->x_stride, m);
 		}
 }
 
@@ -159,8 +160,8 @@ struct block {
 };
 
 /* Pairs and gain of one patch on rows [begin, end) of W, for x rows [first, first + m); `at` is its place in t. */
-static void add_patch(const struct job *job, const struct part *part, const struct tn_patch *patch, const struct block *b, size_t begin, size_t end,
-		      size_t first, size_t m, size_t at)
+static void add_patch(const struct job *job, const struct part *part, const struct tn_patch *patch, const struct block *b,
+		      size_t begin, size_t end, size_t first, size_t m, size_t at)
 {
 	const struct tn_forward *f = part->f;
 	float *y = b->y + first * b->stride + (begin - b->row);
@@ -169,9 +170,9 @@ static void add_patch(const struct job *job, const struct part *part, const stru
 		const struct tn_pair *pair = &patch->pair[n];
 		if (!pair->rank)
 			continue;
-		job->kernels->lora_expand(y, b->stride,
-					  (const unsigned char *)pair->b + skip * pair->rank * dtype_bytes(pair->b_dtype), pair->b_dtype,
-					  pair->rank, rows, part->t + first * f->rank + at, f->rank, m, pair->scale);
+		job->kernels->lora_expand(
+			y, b->stride, (const unsigned char *)pair->b + skip * pair->rank * dtype_bytes(pair->b_dtype),
+			pair->b_dtype, pair->rank, rows, part->t + first * f->rank + at, f->rank, m, pair->scale);
 		at += pair->rank;
 	}
 	for (size_t t = 0; t < m && patch->row_gain; t++)
@@ -277,7 +278,8 @@ static void run_alike(const struct tn_forward *forwards, size_t count, unsigned 
 static int is_prepared_alike(const struct tn_forward *a, const struct tn_forward *b)
 {
 	const struct tn_format *f = &a->linear->format, *g = &b->linear->format;
-	return f->codec == g->codec && f->dtype == g->dtype && f->bits == g->bits && f->group == g->group && f->like_mlx == g->like_mlx;
+	return f->codec == g->codec && f->dtype == g->dtype && f->bits == g->bits && f->group == g->group &&
+	       f->like_mlx == g->like_mlx;
 }
 
 void tn_forward_run(const struct tn_forward *forwards, size_t count, void *scratch)

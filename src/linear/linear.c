@@ -65,7 +65,8 @@ static tn_status check_parts(const struct tn_quantized *w, const struct tn_codec
 		return tn_fail(err, TN_E_ARG, "scales", "weight, scales and biases do not have the same rows");
 	if (g->data && (!codec->takes_global_scale || g->dtype != TN_F32 ||
 			(tn_array_elements(g) != 1 && (w->weight.rank != 3 || tn_array_elements(g) != w->weight.shape[0]))))
-		return tn_fail(err, TN_E_ARG, "global_scale", "a global scale is one F32, or one for each expert, and of nvfp4 alone");
+		return tn_fail(err, TN_E_ARG, "global_scale",
+			       "a global scale is one F32, or one for each expert, and of nvfp4 alone");
 	return TN_OK;
 }
 

@@ -226,9 +226,9 @@ static int is_plain(const struct tn_snapshot *s, const struct tn_live_call *call
 	group->m = call->m;
 	group->bias = bias ? bias + call->expert * m->linear.out : NULL;
 	patches_of(e, call->expert, group);
-	*f = (struct tn_forward){ .linear = linear, .expert = call->expert, .precision = s->live->precision, .m = call->m, .x = call->x,
-				  .x_stride = call->x_stride, .y = call->y, .y_stride = call->y_stride, .groups = group,
-				  .group_count = 1, .x_dtype = call->x_dtype,
+	*f = (struct tn_forward){ .linear = linear, .expert = call->expert, .precision = s->live->precision, .m = call->m,
+				  .x = call->x, .x_stride = call->x_stride, .x_dtype = call->x_dtype, .y = call->y,
+				  .y_stride = call->y_stride, .groups = group, .group_count = 1,
 				  .rank = tn_patches_rank(group->patches, group->patch_count) };
 	return !gain_of(group);
 }
@@ -270,7 +270,7 @@ void tn_snapshot_embed(const tn_snapshot *s, size_t module, const uint32_t *ids,
 		struct tn_patched_rows group;
 		uint64_t expert = ids[t] / base->out;
 		patches_of(e, expert, &group);
-		tn_embed_row(e && e->replacement ? e->replacement : base, expert, ids[t] % base->out, group.patches, group.patch_count,
-			     y + t * y_stride);
+		tn_embed_row(e && e->replacement ? e->replacement : base, expert, ids[t] % base->out, group.patches,
+			     group.patch_count, y + t * y_stride);
 	}
 }

@@ -118,9 +118,12 @@ static tn_status turn(struct tn_attach *t, struct tn_slot *slot, struct tn_error
 	if (module == TN_LIVE_NONE || !t->live->modules[module].is_transposed)
 		return TN_OK;
 	if (slot->change != TN_BASE_AS_IS || slot->kind != TN_SLOT_DELTA)
-		return tn_fail(err, TN_E_UNSUPPORTED, target->name, "'%.100s' %s, which is not done live to a matrix that is stored "
-			       "[in, out]; run tenon fuse with this adapter", slot->entry->module.path,
-			       slot->kind == TN_SLOT_DELTA ? "was trained beside a part that it took out of the base" : "replaces rows");
+		return tn_fail(err, TN_E_UNSUPPORTED, target->name,
+			       "'%.100s' %s, which is not done live to a matrix that is "
+			       "stored [in, out]; run tenon fuse with this adapter",
+			       slot->entry->module.path,
+			       slot->kind == TN_SLOT_DELTA ? "was trained beside a part that it took out of the base"
+							   : "replaces rows");
 	slot->shape.rows_are_inputs = !slot->shape.rows_are_inputs;
 	return TN_OK;
 }
@@ -284,16 +287,16 @@ static tn_status edit_module(struct tn_attach *t, const struct tn_target *target
 	const struct tn_live_module *m = &t->live->modules[module];
 	struct tn_edits *e;
 	if (target->landing_count && target->cols != (m->is_transposed ? m->linear.out : m->linear.in))
-		return tn_fail(err, TN_E_UNSUPPORTED, target->name, "'%.100s' is changed by rows of %llu, as a convolution is, and live "
-			       "modules have rows of %zu; run tenon fuse with this adapter", target->name,
+		return tn_fail(err, TN_E_UNSUPPORTED, target->name, "'%.100s' is changed by rows of %llu, as a convolution is, "
+			       "and live modules have rows of %zu; run tenon fuse with this adapter", target->name,
 			       (unsigned long long)target->cols, m->linear.in);
 	TN_TRY(tn_arena_alloc(&t->attached->arena, sizeof *e, &e, err));
 	t->attached->bytes += sizeof *e;
 	TN_TRY(patch_module(t, target, m, e, err));
 	for (size_t i = 0; i < e->count; i++)
 		if (e->patches[i].column_gain && e->patches[i].rows != m->linear.out)
-			return tn_fail(err, TN_E_UNSUPPORTED, target->name, "'%.100s' has magnitudes for the columns of a part of its rows; "
-				       "run tenon fuse with this adapter", target->name);
+			return tn_fail(err, TN_E_UNSUPPORTED, target->name, "'%.100s' has magnitudes for the columns of a part "
+				       "of its rows; run tenon fuse with this adapter", target->name);
 	TN_TRY(tn_attach_replacement(t, target, e, err));
 	t->attached->edits[module] = e;
 	return TN_OK;
@@ -315,9 +318,10 @@ static size_t module_of(const struct tn_live *live, const struct tn_target *targ
 
 static tn_status refuse_new(const struct tn_attach *t, const struct tn_target *target, struct tn_error *err)
 {
-	return tn_fail(err, TN_E_UNSUPPORTED, target->name, "'%.100s' of '%.100s' %s, which cannot be done to a live base; run tenon fuse "
-		       "with this adapter, and open the result", target->name, t->attached->adapter->path,
-		       target->is_new ? "adds a tensor that the base does not have" : "changes a tensor that is neither a matrix nor small");
+	return tn_fail(err, TN_E_UNSUPPORTED, target->name, "'%.100s' of '%.100s' %s, which cannot be done to a live base; run "
+		       "tenon fuse with this adapter, and open the result", target->name, t->attached->adapter->path,
+		       target->is_new ? "adds a tensor that the base does not have" : "changes a tensor that is neither a "
+			       "matrix nor small");
 }
 
 /* The small tensor that a target is: one of the base, or the bias that a module does not have yet. TN_LIVE_NONE: it is none. */
@@ -354,9 +358,10 @@ static tn_status refuse_config(const struct tn_attach *t, struct tn_error *err)
 	const struct tn_joint *j = t->joint;
 	for (size_t i = 0; i < j->edit_count; i++)
 		if (strcmp(j->edits[i].key, "tie_word_embeddings") != 0)
-			return tn_fail(err, TN_E_UNSUPPORTED, j->edits[i].key, "'%.200s' changes %s to %llu, and a live base keeps its shape; run "
-				       "tenon fuse with this adapter, and open the result", t->attached->adapter->path, j->edits[i].key,
-				       (unsigned long long)j->edits[i].value);
+			return tn_fail(err, TN_E_UNSUPPORTED, j->edits[i].key,
+				       "'%.200s' changes %s to %llu, and a live base "
+				       "keeps its shape; run tenon fuse with this adapter, and open the result",
+				       t->attached->adapter->path, j->edits[i].key, (unsigned long long)j->edits[i].value);
 	return TN_OK;
 }
 

@@ -66,7 +66,8 @@ static tn_status replace_parts(struct tn_attach *t, const struct tn_target *targ
 	static const char *const suffixes[TN_PART_COUNT] = { ".weight", ".scales", ".biases" };
 	for (unsigned p = 0; p < TN_PART_COUNT; p++) {
 		char name[TN_NAME_BYTES];
-		const struct tn_target *part = tn_sibling_name(name, target->name, suffixes[p]) ? find_target(t->joint, name) : NULL;
+		const struct tn_target *part = tn_sibling_name(name, target->name, suffixes[p]) ? find_target(t->joint, name)
+												: NULL;
 		if (l->part[p] && part && part->replacement)
 			TN_TRY(read_part(t, part, &l->part[p], err));
 	}

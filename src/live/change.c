@@ -70,7 +70,8 @@ static tn_status check_merged(const struct draft *d, const char *name, struct tn
 {
 	if (!d->live->current->merged)
 		return TN_OK;
-	return tn_fail(err, TN_E_ARG, name, "'%.100s' would change the default set, which is merged; call tn_live_unmerge first", name);
+	return tn_fail(err, TN_E_ARG, name,
+		       "'%.100s' would change the default set, which is merged; call tn_live_unmerge first", name);
 }
 
 static tn_status publish(const struct draft *d, struct tn_error *err)

@@ -124,7 +124,8 @@ static void make_gram(const struct tn_kernels *k, const struct tn_delta *d, floa
 		const float *a = d->a + g * d->rank * d->cols;
 		for (size_t i = 0; i < d->rank; i++)
 			for (size_t j = 0; j <= i; j++)
-				gram[i * d->rank + j] = gram[j * d->rank + i] = k->dot_f32(a + i * d->cols, a + j * d->cols, d->cols);
+				gram[i * d->rank + j] = gram[j * d->rank + i] = k->dot_f32(a + i * d->cols, a + j * d->cols,
+											   d->cols);
 	}
 }
 
@@ -153,8 +154,8 @@ static tn_status row_gains(struct tn_attach *t, size_t slot, const struct tn_del
 	tn_context *ctx = t->live->ctx;
 	if (delta->rank > delta->cols) /* G would take more than A, and more work than the rows themselves */
 		return measure_landings(t, slot, delta, NULL, gain, err);
-	TN_TRY(tn_buffer_alloc(ctx, delta->rows / delta->group_rows * delta->rank * delta->rank * sizeof(float), "norms of rows", &gram,
-			       err));
+	TN_TRY(tn_buffer_alloc(ctx, delta->rows / delta->group_rows * delta->rank * delta->rank * sizeof(float),
+			       "norms of rows", &gram, err));
 	make_gram(ctx->kernels, delta, gram.data);
 	tn_status status = measure_landings(t, slot, delta, gram.data, gain, err);
 	tn_buffer_release(ctx, &gram);

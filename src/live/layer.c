@@ -288,8 +288,8 @@ static tn_status fill_a(tn_layer *l, const struct tn_layer_options *o, struct tn
 	uint64_t one = l->rank * l->in;
 	float *a = l->a.data;
 	if (o->init != TN_INIT_DEFAULT && o->init != TN_INIT_XORSHIFT)
-		return tn_fail(err, TN_E_UNSUPPORTED, "init", "a layer has no path that its numbers could be drawn from; use xorshift, or "
-			       "set the factors");
+		return tn_fail(err, TN_E_UNSUPPORTED, "init", "a layer has no path that its numbers could be drawn from; use "
+			       "xorshift, or set the factors");
 	for (uint64_t e = 0; e < (l->experts ? l->experts : 1); e++)
 		tn_init_xorshift(a + e * one, l->rank, l->in, l->out, o->seed + e);
 	return TN_OK;

@@ -173,7 +173,8 @@ static tn_status read_ids(const tn_layer *l, const struct tn_array *ids, struct 
 	size_t unit = tn_dtype_bits(ids->dtype) / 8;
 	int is_signed = ids->dtype == TN_I8 || ids->dtype == TN_I16 || ids->dtype == TN_I32 || ids->dtype == TN_I64;
 	if (!is_signed && ids->dtype != TN_U8 && ids->dtype != TN_U16 && ids->dtype != TN_U32 && ids->dtype != TN_U64)
-		return tn_fail(err, TN_E_ARG, "ids", "ids have the dtype %s; whole numbers were expected", tn_dtype_name(ids->dtype));
+		return tn_fail(err, TN_E_ARG, "ids", "ids have the dtype %s; whole numbers were expected",
+			       tn_dtype_name(ids->dtype));
 	TN_TRY(tn_buffer_alloc(l->ctx, (size_t)n * sizeof(uint32_t), "ids", out, err));
 	uint32_t *dst = out->data;
 	for (uint64_t i = 0; i < n; i++) {
@@ -183,8 +184,9 @@ static tn_status read_ids(const tn_layer *l, const struct tn_array *ids, struct 
 		if (negative || id >= l->out) {
 			uint64_t below = (0 - id) << (64 - 8 * unit) >> (64 - 8 * unit);
 			tn_buffer_release(l->ctx, out);
-			return tn_fail(err, TN_E_ARG, "ids", "id %llu is %s%llu; the table has %llu rows", (unsigned long long)i,
-				       negative ? "-" : "", (unsigned long long)(negative ? below : id), (unsigned long long)l->out);
+			return tn_fail(err, TN_E_ARG, "ids", "id %llu is %s%llu; the table has %llu rows",
+				       (unsigned long long)i, negative ? "-" : "", (unsigned long long)(negative ? below : id),
+				       (unsigned long long)l->out);
 		}
 		dst[i] = (uint32_t)id;
 	}
@@ -244,8 +246,8 @@ tn_status tn_layer_forward_experts(const tn_layer *l, const struct tn_array *x, 
 	TN_TRY(check_input(l, x, err));
 	for (uint64_t i = 0; i < x->shape[0]; i++)
 		if (experts[i] >= l->experts)
-			return tn_fail(err, TN_E_ARG, "experts", "row %llu names expert %u of %llu", (unsigned long long)i, experts[i],
-				       (unsigned long long)l->experts);
+			return tn_fail(err, TN_E_ARG, "experts", "row %llu names expert %u of %llu", (unsigned long long)i,
+				       experts[i], (unsigned long long)l->experts);
 	TN_TRY(make_result(l, x, l->out, 0, product_dtype(l, x->dtype), &made, err));
 	tn_status status = TN_OK;
 	for (size_t i = 0, end; i < x->shape[0] && status == TN_OK; i = end) {

@@ -104,7 +104,8 @@ static tn_status merge_rows(void *arg, uint64_t task, unsigned worker, struct tn
 /* Factors and magnitude as float32 in one piece of memory. */
 static tn_status load_delta(const tn_layer *l, struct tn_delta *delta, struct tn_buffer *memory, struct tn_error *err)
 {
-	size_t a = (size_t)tn_array_elements(&l->a), b = (size_t)tn_array_elements(&l->b), m = l->magnitude.data ? (size_t)l->out : 0;
+	size_t a = (size_t)tn_array_elements(&l->a), b = (size_t)tn_array_elements(&l->b),
+	       m = l->magnitude.data ? (size_t)l->out : 0;
 	TN_TRY(tn_buffer_alloc(l->ctx, (a + b + m) * sizeof(float), "factors", memory, err));
 	float *floats = memory->data;
 	tn_status status = tn_array_floats(&l->a, 0, a, floats, err);

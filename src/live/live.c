@@ -54,8 +54,8 @@ static tn_status take_global_scale(const struct tn_live *live, struct tn_live_mo
 {
 	const struct tn_tensor *scale = m->matrix.global_scale;
 	if (scale->elements != 1 && scale->elements != m->linear.experts)
-		return tn_fail(err, TN_E_UNSUPPORTED, scale->name, "'%.100s' has %llu values; one, or one for each of the %llu experts of "
-			       "'%.60s', was expected", scale->name, (unsigned long long)scale->elements,
+		return tn_fail(err, TN_E_UNSUPPORTED, scale->name, "'%.100s' has %llu values; one, or one for each of the %llu "
+			       "experts of '%.60s', was expected", scale->name, (unsigned long long)scale->elements,
 			       (unsigned long long)m->linear.experts, m->path);
 	m->linear.global_scale = tn_live_bytes(live, scale);
 	m->linear.global_count = scale->elements;
@@ -266,8 +266,8 @@ tn_status tn_live_transpose(tn_live *live, size_t module, struct tn_error *err)
 	size_t unit = tn_dtype_bits(l->format.dtype) / 8;
 	unsigned char *copy;
 	if (l->format.codec != TN_CODEC_dense || l->experts || m->is_transposed || live->current->count)
-		return tn_fail(err, TN_E_ARG, m->path, "'%.100s' is no dense matrix, is turned round already, or an adapter is attached",
-			       m->path);
+		return tn_fail(err, TN_E_ARG, m->path,
+			       "'%.100s' is no dense matrix, is turned round already, or an adapter is attached", m->path);
 	TN_TRY(tn_arena_array(&live->arena, l->out, l->row_bytes[TN_PART_WEIGHT], &copy, err));
 	tn_transpose(copy, l->part[TN_PART_WEIGHT], l->out, l->in, unit);
 	size_t out = l->in;
@@ -322,12 +322,13 @@ tn_status tn_live_open(const tn_checkpoint *base, const struct tn_live_options *
 	struct tn_arena arena;
 	struct tn_live *live;
 	if (options && (!options->struct_bytes || options->struct_bytes > sizeof o))
-		return tn_fail(err, TN_E_ARG, "options", "struct_bytes is %zu, at most %zu was expected: start from TN_LIVE_OPTIONS_INIT of "
-			       "the same version", options->struct_bytes, sizeof o);
+		return tn_fail(err, TN_E_ARG, "options", "struct_bytes is %zu, at most %zu was expected: start from "
+			       "TN_LIVE_OPTIONS_INIT of the same version", options->struct_bytes, sizeof o);
 	if (options)
 		memcpy(&o, options, options->struct_bytes);
 	if ((unsigned)o.activations > TN_ACTIVATIONS_INT8)
-		return tn_fail(err, TN_E_ARG, "options", "activations is %d, and one of tn_activations was expected", (int)o.activations);
+		return tn_fail(err, TN_E_ARG, "options", "activations is %d, and one of tn_activations was expected",
+			       (int)o.activations);
 	tn_arena_init(&arena, base->ctx);
 	TN_TRY(tn_arena_alloc(&arena, sizeof *live, &live, err));
 	live->ctx = base->ctx;

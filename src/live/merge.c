@@ -57,7 +57,8 @@ static size_t find_target(const struct merging *g, size_t module)
 	size_t found = TN_NO_TARGET, path = strlen(m->path);
 	for (size_t i = 0; i < j->target_count; i++) {
 		const struct tn_target *t = &j->targets[i];
-		int own = t->is_new ? t->base == m->weight : tn_layer_length(t->name) == path && memcmp(t->name, m->path, path) == 0;
+		int own = t->is_new ? t->base == m->weight
+				    : tn_layer_length(t->name) == path && memcmp(t->name, m->path, path) == 0;
 		if (module == g->live->head && own && (t->landing_count || t->replacement))
 			return i;
 		if (strcmp(t->name, m->weight->name) == 0)
@@ -99,8 +100,8 @@ static tn_status make_room(struct merging *g, const struct tn_fuse_step *step, s
 static tn_status refuse(const struct merging *g, size_t module, struct tn_error *err)
 {
 	const char *path = g->live->modules[module].path;
-	return tn_fail(err, TN_E_UNSUPPORTED, path, "'%.100s' is replaced whole, or packed by another library, and there is nothing to "
-		       "merge in the form of the base; run tenon fuse", path);
+	return tn_fail(err, TN_E_UNSUPPORTED, path, "'%.100s' is replaced whole, or packed by another library, and there is "
+		       "nothing to merge in the form of the base; run tenon fuse", path);
 }
 
 /* Takes a module up. One that needs no merge is passed over where all are asked for. */

@@ -31,7 +31,8 @@ struct tn_json_string {
 static inline void tn_json_skip_space(struct tn_json_scan *scan)
 {
 	size_t at = scan->pos;
-	while (at < scan->length && (scan->text[at] == ' ' || scan->text[at] == '\t' || scan->text[at] == '\n' || scan->text[at] == '\r'))
+	while (at < scan->length &&
+	       (scan->text[at] == ' ' || scan->text[at] == '\t' || scan->text[at] == '\n' || scan->text[at] == '\r'))
 		at++;
 	scan->pos = at;
 }

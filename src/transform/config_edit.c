@@ -36,8 +36,8 @@ static tn_status repeat_lists(json_t *object, const struct tn_adapter_config *c,
 				json_array_append(list, json_array_get(old, (size_t)layer));
 		if (json_array_size(list) != layers) {
 			json_decref(list);
-			return tn_fail(err, TN_E_MISMATCH, per_layer[i], "'%s' in config.json does not have an entry for every layer",
-				       per_layer[i]);
+			return tn_fail(err, TN_E_MISMATCH, per_layer[i],
+				       "'%s' in config.json does not have an entry for every layer", per_layer[i]);
 		}
 		json_object_set_new(object, per_layer[i], list);
 	}

@@ -171,7 +171,8 @@ static tn_status load_basis(const struct tn_joint *joint, const struct tn_slot *
 		tn_basis_make(k, a, d->rank, d->cols, l);
 		tn_directions_make(a, d->rank, d->cols, l, (float *)(void *)work,
 				   (uint16_t *)(void *)(directions + g * bytes.directions));
-		slot->contents.least = fminf(slot->contents.least, k->lowrank_pack(packed + g * bytes.packed, a, d->width, d->rank, d->cols));
+		slot->contents.least = fminf(slot->contents.least,
+					     k->lowrank_pack(packed + g * bytes.packed, a, d->width, d->rank, d->cols));
 	}
 	slot->contents.basis = (double *)(void *)basis;
 	slot->contents.directions = (uint16_t *)(void *)directions;
@@ -234,7 +235,9 @@ static uint64_t factor_bytes(const struct tn_slot *slot)
 static uint64_t stack_bytes(const struct tn_joint *joint, const struct tn_slot *slot)
 {
 	const struct tn_adapter_module *m = &slot->entry->module;
-	uint64_t largest = 0, rows = slot->kind == TN_SLOT_BIAS ? 1 : slot->shape.rows_are_inputs ? m->in_features : m->out_features;
+	uint64_t largest = 0, rows = slot->kind == TN_SLOT_BIAS	   ? 1
+				     : slot->shape.rows_are_inputs ? m->in_features
+								   : m->out_features;
 	for (size_t i = 0; i < slot->stacked_count; i++)
 		largest = tn_max_u64(largest, factor_bytes(&joint->slots[slot->stacked[i].slot]));
 	return largest + slot->entry->groups * slot->rank * (slot->cols + rows) * sizeof(float) + 512;

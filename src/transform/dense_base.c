@@ -41,14 +41,16 @@ static tn_status check_original(const tn_checkpoint *dense, const struct tn_targ
 				struct tn_error *err)
 {
 	if (!found)
-		return tn_fail(err, TN_E_MISMATCH, t->name, "'%.120s' is quantized in the base, and the dense base '%.120s' has no such "
-			       "tensor; give the model that the base was quantized from, in the same layout", t->name, dense->path);
+		return tn_fail(err, TN_E_MISMATCH, t->name,
+			       "'%.120s' is quantized in the base, and the dense base '%.120s' has "
+			       "no such tensor; give the model that the base was quantized from, in the same layout",
+			       t->name, dense->path);
 	if (found->dtype != TN_F32 && found->dtype != TN_F16 && found->dtype != TN_BF16)
-		return tn_fail(err, TN_E_MISMATCH, found->name, "'%.120s' has the dtype %s in the dense base '%.120s'; F32, F16 or BF16 "
-			       "was expected", found->name, tn_dtype_name(found->dtype), dense->path);
+		return tn_fail(err, TN_E_MISMATCH, found->name, "'%.120s' has the dtype %s in the dense base '%.120s'; F32, F16 "
+			       "or BF16 was expected", found->name, tn_dtype_name(found->dtype), dense->path);
 	if (found->rank != t->logical->rank || memcmp(found->shape, t->logical->shape, found->rank * sizeof *found->shape) != 0)
-		return tn_fail(err, TN_E_MISMATCH, found->name, "'%.120s' has another shape in the dense base '%.120s' than in the base: "
-			       "the last dimension is %llu, against %llu", found->name, dense->path,
+		return tn_fail(err, TN_E_MISMATCH, found->name, "'%.120s' has another shape in the dense base '%.120s' than in "
+			       "the base: the last dimension is %llu, against %llu", found->name, dense->path,
 			       (unsigned long long)(found->rank ? found->shape[found->rank - 1] : 0),
 			       (unsigned long long)t->logical->shape[t->logical->rank - 1]);
 	return TN_OK;
@@ -82,8 +84,8 @@ tn_status tn_fuse_find_dense(const struct tn_fuse *fuse, struct tn_error *err)
 		count++;
 	}
 	if (!count)
-		return tn_fail(err, TN_E_ARG, "dense_base", "no quantized weight of '%.120s' is changed, so there is nothing to make from the "
-			       "dense base '%.120s'; leave it out", fuse->base->path, dense->path);
+		return tn_fail(err, TN_E_ARG, "dense_base", "no quantized weight of '%.120s' is changed, so there is nothing to "
+			       "make from the dense base '%.120s'; leave it out", fuse->base->path, dense->path);
 	return TN_OK;
 }
 
@@ -93,7 +95,7 @@ tn_status tn_fuse_check_dense(const struct tn_fuse *fuse, const struct tn_fuse_s
 	const char *name = fuse->joint->targets[step->target].name;
 	if (!(sum->drift2 > most_drift * sum->dense2) || step->form.in.format.bits < 2)
 		return TN_OK;
-	return tn_fail(err, TN_E_MISMATCH, name, "'%.120s': the dense base '%.120s' is not what this base was quantized from: the two "
-		       "differ by %.2g of the size of the weight", name, fuse->options.dense_base->path,
+	return tn_fail(err, TN_E_MISMATCH, name, "'%.120s': the dense base '%.120s' is not what this base was quantized from: "
+		       "the two differ by %.2g of the size of the weight", name, fuse->options.dense_base->path,
 		       sqrt(sum->drift2 / sum->dense2));
 }

@@ -103,8 +103,8 @@ tn_status tn_doctor_run(tn_context *ctx, const char *base_path, const char *adap
 	struct tn_arena arena;
 	tn_doctor *d;
 	if (engine && !tn_engine_exists(engine))
-		return tn_fail(err, TN_E_ARG, engine, "there is no engine '%.40s'; peft, mlx, vllm, llama.cpp or ollama was expected",
-			       engine);
+		return tn_fail(err, TN_E_ARG, engine,
+			       "there is no engine '%.40s'; peft, mlx, vllm, llama.cpp or ollama was expected", engine);
 	tn_arena_init(&arena, ctx);
 	TN_TRY(tn_arena_alloc(&arena, sizeof *d, &d, err));
 	d->ctx = ctx;

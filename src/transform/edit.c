@@ -153,8 +153,8 @@ static tn_status describe_foreign(const struct tn_joint *j, const struct tn_targ
 	const struct tn_foreign *foreign = f->in.foreign;
 	int by_row = tn_foreign_scales_by_row(foreign);
 	if (!tn_target_is_packed(t))
-		return tn_fail(err, TN_E_UNSUPPORTED, t->name, "'%.100s' is packed as %s in the base, and the adapter replaces the whole "
-			       "weight; use --dequantize", t->name, foreign->scheme);
+		return tn_fail(err, TN_E_UNSUPPORTED, t->name, "'%.100s' is packed as %s in the base, and the adapter replaces "
+			       "the whole weight; use --dequantize", t->name, foreign->scheme);
 	f->gains_scales = has_row_magnitude(j, t) && by_row;
 	f->fits_scales = f->rounding == TN_ROUNDING_NEAREST && !f->dense.tensor && by_row;
 	for (unsigned p = 0; p < TN_PART_COUNT; p++) {

@@ -99,7 +99,8 @@ void tn_edit_count_takes(const struct tn_joint *joint, const struct tn_target *t
 struct tn_row_scratch {
 	double *truth, *size;
 	float *w, *after;
-	float *wanted, *product;       /* rows of a delta, and of what is added of it: [TN_ROWS_AT_ONCE, cols] where it is measured */
+	float *wanted, *product;       /* rows of a delta, and of what is added of it: [TN_ROWS_AT_ONCE, cols] where it is
+	                                * measured */
 	uint16_t *halves;              /* the same number of rows, at tn_survival_stride */
 	void *delta;
 };

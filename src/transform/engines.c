@@ -103,14 +103,14 @@ static tn_status check_tenon_peft(struct check *c, struct tn_error *err)
 		overlapping |= m->rank && rank != (double)m->rank;
 	}
 	const struct rule rules[] = {
-		{ overlapping, E, "rank_pattern", "keys overlap and lost their order when PEFT wrote them: PEFT cannot load its own "
-						  "file (size mismatch); tenon takes the ranks from the tensors" },
-		{ f->base_change != TN_BASE_AS_IS, N, "init_lora_weights", "PEFT computes the initialisation again on load: give it "
-									   "the original base, unquantized" },
-		{ f->replication_count != 0, W, "layer_replication", "PEFT's merge_and_unload adds the factors of all copies to one "
-								     "shared weight; tenon writes a layer for each" },
-		{ has_embedding(c->adapter), W, "", "on a base with tied embeddings PEFT's merge_and_unload changes the head too; tenon "
-						    "unties them" },
+		{ overlapping, E, "rank_pattern", "keys overlap and lost their order when PEFT wrote them: PEFT cannot load its "
+						  "own file (size mismatch); tenon takes the ranks from the tensors" },
+		{ f->base_change != TN_BASE_AS_IS, N, "init_lora_weights", "PEFT computes the initialisation again on load: "
+									   "give it the original base, unquantized" },
+		{ f->replication_count != 0, W, "layer_replication", "PEFT's merge_and_unload adds the factors of all copies to "
+								     "one shared weight; tenon writes a layer for each" },
+		{ has_embedding(c->adapter), W, "", "on a base with tied embeddings PEFT's merge_and_unload changes the head "
+						    "too; tenon unties them" },
 	};
 	return SAY(c, rules, err);
 }
@@ -133,10 +133,10 @@ static tn_status check_mlx(struct check *c, struct tn_error *err)
 		suffix |= !exact;
 	}
 	const struct rule rules[] = {
-		{ suffix, E, "keys", "mlx-lm wants names inside the layer in full, 'self_attn.q_proj' and not 'q_proj': it would call "
-				     "these tensors incompatible" },
-		{ f->method == TN_METHOD_DORA, N, "", "mlx-lm fuses DoRA into float32 weights whatever the base has; tenon keeps the "
-						      "base's dtype" },
+		{ suffix, E, "keys", "mlx-lm wants names inside the layer in full, 'self_attn.q_proj' and not 'q_proj': it "
+				     "would call these tensors incompatible" },
+		{ f->method == TN_METHOD_DORA, N, "", "mlx-lm fuses DoRA into float32 weights whatever the base has; tenon "
+						      "keeps the base's dtype" },
 	};
 	return SAY(c, rules, err);
 }
@@ -161,7 +161,8 @@ static tn_status check_vllm(struct check *c, struct tn_error *err)
 		{ f->base_change != TN_BASE_AS_IS, E, "init_lora_weights", "vLLM adds the factors to the original base, and these "
 									   "belong to an altered one; fuse the adapter" },
 		{ f->ranks.count || f->alphas.count, W, "rank_pattern", "vLLM scales every module by lora_alpha / r and knows no "
-									"patterns: other modules come out wrong; fuse the adapter" },
+									"patterns: other modules come out wrong; fuse the "
+									"adapter" },
 		{ has_embedding(c->adapter), W, "", "vLLM leaves factors of embeddings out of most models; fuse the adapter" },
 		{ f->token_count != 0, W, "trainable_token_indices", "vLLM leaves trained tokens out; fuse the adapter" },
 		{ 1, N, "", flags },
@@ -174,12 +175,13 @@ static tn_status check_ggml(struct check *c, struct tn_error *err)
 {
 	const struct tn_adapter_config *f = &c->adapter->config;
 	const struct rule rules[] = {
-		{ f->adalora_rank != 0, E, "peft_type", "llama.cpp knows lora_a and lora_b alone, and this is AdaLoRA; fuse the adapter" },
-		{ f->use_rslora, W, "use_rslora", "llama.cpp scales by lora_alpha / r and not by its square root; fuse the adapter, or "
-						  "give --lora-scaled with the square root of r" },
+		{ f->adalora_rank != 0, E, "peft_type",
+		 "llama.cpp knows lora_a and lora_b alone, and this is AdaLoRA; fuse the adapter" },
+		{ f->use_rslora, W, "use_rslora", "llama.cpp scales by lora_alpha / r and not by its square root; fuse the "
+						  "adapter, or give --lora-scaled with the square root of r" },
 		{ f->alphas.count != 0, W, "alpha_pattern", "llama.cpp knows one lora_alpha; fuse the adapter" },
-		{ f->base_change != TN_BASE_AS_IS, W, "init_lora_weights", "llama.cpp adds the factors to the original base, and these "
-									   "belong to an altered one; fuse the adapter" },
+		{ f->base_change != TN_BASE_AS_IS, W, "init_lora_weights", "llama.cpp adds the factors to the original base, "
+									   "and these belong to an altered one; fuse the adapter" },
 	};
 	return SAY(c, rules, err);
 }
@@ -191,14 +193,15 @@ static tn_status check_llama_cpp(struct check *c, struct tn_error *err)
 		return say(c, N, "", "it is in llama.cpp's own format: run with --lora FILE.gguf", err);
 	TN_TRY(want_peft(c, "llama.cpp", err));
 	const struct rule rules[] = {
-		{ f->method == TN_METHOD_DORA, E, "use_dora", "convert_lora_to_gguf.py takes lora_A and lora_B only; fuse the adapter" },
+		{ f->method == TN_METHOD_DORA, E, "use_dora",
+		 "convert_lora_to_gguf.py takes lora_A and lora_B only; fuse the adapter" },
 		{ has_saved(c->adapter, 0) || f->token_count, E, "modules_to_save",
 		  "convert_lora_to_gguf.py refuses tensors that are not lora_A or lora_B; fuse the adapter" },
-		{ has_saved(c->adapter, 1), W, "modules_to_save", "convert_lora_to_gguf.py takes norms along, and llama.cpp passes over "
-								  "them when it loads the file; fuse the adapter" },
+		{ has_saved(c->adapter, 1), W, "modules_to_save", "convert_lora_to_gguf.py takes norms along, and llama.cpp "
+								  "passes over them when it loads the file; fuse the adapter" },
 		{ f->lora_bias, E, "lora_bias", "convert_lora_to_gguf.py refuses tensors that are not weights; fuse the adapter" },
-		{ has_head(c->adapter), W, "lm_head", "convert_lora_to_gguf.py refuses factors of lm_head where the base ties it to the "
-						      "embedding; fuse the adapter there" },
+		{ has_head(c->adapter), W, "lm_head", "convert_lora_to_gguf.py refuses factors of lm_head where the base ties "
+						      "it to the embedding; fuse the adapter there" },
 	};
 	TN_TRY(SAY(c, rules, err));
 	TN_TRY(check_ggml(c, err));
@@ -211,18 +214,19 @@ static tn_status check_ollama(struct check *c, struct tn_error *err)
 	int gguf = f->dialect == TN_DIALECT_GGUF, mlx = f->dialect == TN_DIALECT_MLX_LM;
 	int others = has_saved(c->adapter, 0) || has_saved(c->adapter, 1) || f->token_count || f->lora_bias;
 	const struct rule rules[] = {
-		{ f->dialect == TN_DIALECT_KOHYA, E, "", "Ollama reads folders of PEFT and mlx-lm and GGUF files; fuse the adapter" },
+		{ f->dialect == TN_DIALECT_KOHYA, E, "",
+		 "Ollama reads folders of PEFT and mlx-lm and GGUF files; fuse the adapter" },
 		{ f->method == TN_METHOD_DORA, E, "use_dora", "Ollama takes lora_A and lora_B only; fuse the adapter" },
-		{ !gguf && others, E, "modules_to_save", "Ollama hands every tensor on as a factor, and the file does not load; fuse the "
-							 "adapter" },
-		{ mlx, W, "lora_parameters", "Ollama reads lora_parameters.alpha, which mlx-lm does not write, and then adds the factors "
-					     "with the scale 1 in place of lora_parameters.scale; fuse the adapter" },
-		{ !gguf && !mlx && f->alpha != floor(f->alpha), E, "lora_alpha", "Ollama reads a whole number here; fuse the adapter" },
-	};
+		{ !gguf && others, E, "modules_to_save", "Ollama hands every tensor on as a factor, and the file does not load; "
+							 "fuse the adapter" },
+		{ mlx, W, "lora_parameters", "Ollama reads lora_parameters.alpha, which mlx-lm does not write, and then adds "
+					     "the factors with the scale 1 in place of lora_parameters.scale; fuse the adapter" },
+		{ !gguf && !mlx && f->alpha != floor(f->alpha), E, "lora_alpha",
+		 "Ollama reads a whole number here; fuse the adapter" }, };
 	TN_TRY(SAY(c, rules, err));
 	TN_TRY(check_ggml(c, err));
-	return say(c, N, "", "in a Modelfile: FROM the same base, then ADAPTER and the folder or the GGUF file; folders on bases of the "
-			     "architectures llama (Mistral too) and gemma2 only", err);
+	return say(c, N, "", "in a Modelfile: FROM the same base, then ADAPTER and the folder or the GGUF file; folders on "
+			     "bases of the architectures llama (Mistral too) and gemma2 only", err);
 }
 
 static const struct {

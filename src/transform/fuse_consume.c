@@ -51,10 +51,12 @@ static tn_status check_mark(struct tn_consumption *c, unsigned flags, struct tn_
 	if (!found.is_marked)
 		return TN_OK;
 	if (strcmp(found.output, c->output) != 0)
-		return tn_fail(err, TN_E_EXISTS, base, "'%.200s' is being used up for '%.200s', and '%.200s' was asked for; finish the first",
+		return tn_fail(err, TN_E_EXISTS, base,
+			       "'%.200s' is being used up for '%.200s', and '%.200s' was asked for; finish the first",
 			       base, found.output, c->output);
 	if (!(flags & TN_SAVE_RESUME))
-		return tn_fail(err, TN_E_EXISTS, base, "'%.200s' is being used up by an interrupted run; go on with --resume", base);
+		return tn_fail(err, TN_E_EXISTS, base, "'%.200s' is being used up by an interrupted run; go on with --resume",
+			       base);
 	return TN_OK;
 }
 
@@ -63,13 +65,14 @@ static tn_status check_base(const struct tn_fuse *fuse, struct tn_error *err)
 {
 	const struct tn_joint *j = fuse->joint;
 	if (tn_foreign_set_count(j->foreign) > 0)
-		return tn_fail(err, TN_E_UNSUPPORTED, fuse->base->path, "'%.200s' is packed by another library, and how cannot be told from the "
-			       "headers alone, so it cannot be used up; convert it first, or fuse without --consume-input",
+		return tn_fail(err, TN_E_UNSUPPORTED, fuse->base->path, "'%.200s' is packed by another library, and how cannot "
+			       "be told from the headers alone, so it cannot be used up; convert it first, or fuse without "
+			       "--consume-input",
 			       fuse->base->path);
 	for (size_t i = 0; i < j->target_count; i++)
 		if (j->targets[i].matrix && j->targets[i].matrix->global_scale)
-			return tn_fail(err, TN_E_UNSUPPORTED, j->targets[i].name, "'%.120s' has a global scale, which the plan reads, so the base "
-				       "cannot be used up; fuse without --consume-input", j->targets[i].name);
+			return tn_fail(err, TN_E_UNSUPPORTED, j->targets[i].name, "'%.120s' has a global scale, which the plan "
+				       "reads, so the base cannot be used up; fuse without --consume-input", j->targets[i].name);
 	return tn_consume_check(fuse->base, err);
 }
 
@@ -78,13 +81,14 @@ tn_status tn_consumption_plan(const struct tn_fuse *fuse, const char *save_path,
 {
 	*c = (struct tn_consumption){ .fuse = fuse };
 	if (flags & TN_SAVE_FORCE)
-		return tn_fail(err, TN_E_ARG, save_path, "a fuse that uses its base up replaces nothing; choose another folder than '%s', or "
-			       "remove it", save_path);
+		return tn_fail(err, TN_E_ARG, save_path, "a fuse that uses its base up replaces nothing; choose another folder "
+			       "than '%s', or remove it", save_path);
 	TN_TRY(tn_consume_absolute(c->output, save_path, err));
 	TN_TRY(check_mark(c, flags, err));
 	TN_TRY(check_base(fuse, err));
 	if (fuse->base->shard_count == 1)
-		tn_logf(fuse->ctx, TN_LOG_WARNING, "'%s' is one file: there must be room for two of them all the same", fuse->base->path);
+		tn_logf(fuse->ctx, TN_LOG_WARNING, "'%s' is one file: there must be room for two of them all the same",
+			fuse->base->path);
 	TN_TRY(tn_arena_array(arena, fuse->base->shard_count, sizeof *c->last_use, &c->last_use, err));
 	for (size_t i = 0; i < fuse->base->shard_count; i++)
 		c->last_use[i] = (uint32_t)i; /* what nothing reads is safe when as much of the result is */
@@ -97,8 +101,8 @@ tn_status tn_consumption_check_whole(const struct tn_fuse *fuse, const char *wit
 {
 	if (!tn_consume_has_begun(fuse->base))
 		return TN_OK;
-	return tn_fail(err, TN_E_EXISTS, fuse->base->path, "'%.200s' has been used up in part by a fuse with %s; go on as it was begun",
-		       fuse->base->path, with);
+	return tn_fail(err, TN_E_EXISTS, fuse->base->path,
+		       "'%.200s' has been used up in part by a fuse with %s; go on as it was begun", fuse->base->path, with);
 }
 
 tn_status tn_consumption_check(const struct tn_consumption *c, const struct tn_output *output, struct tn_error *err)
@@ -107,8 +111,9 @@ tn_status tn_consumption_check(const struct tn_consumption *c, const struct tn_o
 	for (size_t i = 0; i < base->shard_count; i++)
 		for (uint32_t k = 0; tn_consume_is_cut(base, i) && k <= c->last_use[i]; k++)
 			if (!tn_output_has_shard(output, k))
-				return tn_fail(err, TN_E_NOTFOUND, base->shard_names[i], "'%.160s' of '%.160s' was used up, and '%.160s', which was made "
-					       "from it, is not in the hidden folder beside '%.200s'; put that folder back",
+				return tn_fail(err, TN_E_NOTFOUND, base->shard_names[i], "'%.160s' of '%.160s' was used up, and "
+					       "'%.160s', which was made from it, is not in the hidden folder beside '%.200s'; "
+					       "put that folder back",
 					       base->shard_names[i], base->path, base->shard_names[k], c->output);
 	return TN_OK;
 }

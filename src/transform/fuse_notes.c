@@ -179,9 +179,9 @@ tn_status tn_fuse_check_files(const struct tn_fuse *fuse, const char *remarks, s
 		uint64_t bytes = strtoull(at, &next, 16), modified = strtoull(next, &next, 16);
 		at = next;
 		if (!tn_consume_is_cut(base, i) && (bytes != file->bytes || modified != (uint64_t)tn_file_modified(file)))
-			return tn_fail(err, TN_E_MISMATCH, base->shard_names[i], "'%.100s' of '%.100s' has changed since the interrupted run "
-				       "began: put back what was there, or, if it is that and only its time is another, run "
-				       "touch -d @%" PRIu64 ".%09" PRIu64 " on it", base->shard_names[i], base->path,
+			return tn_fail(err, TN_E_MISMATCH, base->shard_names[i], "'%.100s' of '%.100s' has changed since the "
+				       "interrupted run began: put back what was there, or, if it is that and only its time is "
+				       "another, run touch -d @%" PRIu64 ".%09" PRIu64 " on it", base->shard_names[i], base->path,
 				       modified / 1000000000, modified % 1000000000);
 	}
 	return TN_OK;

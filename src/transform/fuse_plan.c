@@ -207,15 +207,18 @@ tn_status tn_fuse_make_steps(struct tn_fuse *fuse, struct tn_error *err)
 static tn_status check_options(const struct tn_fuse_options *o, struct tn_error *err)
 {
 	if (o->promote_bits != 0 && o->promote_bits != 6 && o->promote_bits != 8)
-		return tn_fail(err, TN_E_ARG, "promote_bits", "touched weights can be promoted to 6 or 8 bits, and %d was asked for",
-			       o->promote_bits);
+		return tn_fail(err, TN_E_ARG, "promote_bits",
+			       "touched weights can be promoted to 6 or 8 bits, and %d was asked for", o->promote_bits);
 	if (o->dequantize && o->promote_bits)
-		return tn_fail(err, TN_E_ARG, "dequantize", "a model can be left dense, or its touched weights be promoted, not both");
+		return tn_fail(err, TN_E_ARG, "dequantize",
+			       "a model can be left dense, or its touched weights be promoted, not both");
 	if (o->dense_base && (o->dequantize || o->rounding == TN_ROUNDING_DITHER))
-		return tn_fail(err, TN_E_ARG, "dense_base", "%s", o->dequantize ? "with the dense original at hand, fuse into that to have a "
-			       "dense model" : "the sum with a dense original is rounded to nearest; dither is for values on the grid");
+		return tn_fail(err, TN_E_ARG, "dense_base", "%s", o->dequantize ? "with the dense original at hand, fuse into "
+			       "that to have a dense model" : "the sum with a dense original is rounded to nearest; dither is "
+							      "for values on the grid");
 	if (!(o->min_survival >= 0 && o->min_survival <= 1))
-		return tn_fail(err, TN_E_ARG, "min_survival", "a share between 0 and 1 was expected, and %g was given", o->min_survival);
+		return tn_fail(err, TN_E_ARG, "min_survival", "a share between 0 and 1 was expected, and %g was given",
+			       o->min_survival);
 	return TN_OK;
 }
 
@@ -247,9 +250,9 @@ static tn_status check_promotion(const struct tn_fuse *fuse, struct tn_error *er
 	const struct tn_joint *j = fuse->joint;
 	for (size_t i = 0; i < j->target_count && fuse->options.promote_bits; i++)
 		if (j->targets[i].landing_count && j->targets[i].matrix && j->targets[i].matrix->foreign)
-			return tn_fail(err, TN_E_UNSUPPORTED, j->targets[i].name, "'%.100s' is packed as %s, whose tools know one width for "
-				       "all layers; run tenon convert --to mlx on the base before --promote-bits, or use "
-				       "--dequantize", j->targets[i].name, j->targets[i].matrix->foreign->scheme);
+			return tn_fail(err, TN_E_UNSUPPORTED, j->targets[i].name, "'%.100s' is packed as %s, whose tools know "
+				       "one width for all layers; run tenon convert --to mlx on the base before --promote-bits, "
+				       "or use --dequantize", j->targets[i].name, j->targets[i].matrix->foreign->scheme);
 	return TN_OK;
 }
 

@@ -55,8 +55,8 @@ static tn_status hash_result(struct tn_fuse *fuse, const tn_checkpoint *result, 
 	for (size_t i = 0; i < fuse->count && same; i++)
 		same = strcmp(result->by_name[i]->name, fuse->planned[i].tensor->name) == 0;
 	if (!same)
-		return tn_fail(err, TN_E_MISMATCH, result->path, "'%s' does not hold what the fuse wrote; something else has changed it",
-			       result->path);
+		return tn_fail(err, TN_E_MISMATCH, result->path,
+			       "'%s' does not hold what the fuse wrote; something else has changed it", result->path);
 	TN_TRY(tn_arena_array(&fuse->arena, fuse->count, sizeof *id->tensors, &id->tensors, err));
 	TN_TRY(tn_content_tensors(fuse->ctx, result, result->by_name, result->count, id->tensors, err));
 	tn_content_sum(result, id->tensors, &id->result);

@@ -140,7 +140,8 @@ static tn_status describe_shards(struct run *run, struct tn_error *err)
 		while (step < run->fuse->step_count && run->fuse->steps[step].shard == i)
 			step++;
 		run->first_step[i + 1] = step;
-		*shard = (struct tn_output_shard){ .name = base->shard_names[i], .sparse = tn_file_is_sparse(&base->shards[i]->file) };
+		*shard = (struct tn_output_shard){ .name = base->shard_names[i],
+						   .sparse = tn_file_is_sparse(&base->shards[i]->file) };
 		describe_metadata(run, shard, &base->shards[i]->header);
 		TN_TRY(tn_arena_array(&run->arena, (step - first) * TN_PART_COUNT, sizeof(struct tn_tensor *), &shard->tensors,
 				      err));
@@ -260,8 +261,8 @@ static tn_status write_and_consume(struct run *run, struct tn_error *err)
 	for (size_t i = 0; i < run->fuse->base->shard_count; i++) {
 		if (!tn_output_has_shard(run->output, i)) {
 			TN_TRY(tn_output_open_shard(run->output, i, err));
-			TN_TRY(tn_blocks_run_items(run->fuse->ctx, &run->blocks, &work, run->first_step[i], run->first_step[i + 1], &done,
-						   err));
+			TN_TRY(tn_blocks_run_items(run->fuse->ctx, &run->blocks, &work, run->first_step[i],
+						   run->first_step[i + 1], &done, err));
 		}
 		atomic_store(&run->complete, i + 1);
 		TN_TRY(finish_shards(run, err));

@@ -46,14 +46,15 @@ static tn_status add_products(const struct survey *s, const struct tn_target *t,
 	const struct tn_joint *j = s->fuse->joint;
 	for (size_t i = 0; i < t->landing_count; i++) {
 		const struct tn_landing *l = &j->landings[t->first_landing + i];
-		uint64_t begin = tn_max_u64(l->target_row, b->first), end = tn_min_u64(l->target_row + l->rows, b->first + b->count);
+		uint64_t begin = tn_max_u64(l->target_row, b->first),
+			 end = tn_min_u64(l->target_row + l->rows, b->first + b->count);
 		const struct tn_loaded *loaded;
 		if (begin >= end)
 			continue;
 		TN_TRY(tn_delta_cache_take(s->deltas, l->slot, &loaded, err));
 		for (uint64_t row = begin; row < end && !loaded->rows; row++)
-			sum->delta2 += tn_survival_product2(&loaded->delta, loaded->basis, (size_t)(row - l->target_row + l->delta_row),
-							    b->scratch);
+			sum->delta2 += tn_survival_product2(&loaded->delta, loaded->basis,
+							    (size_t)(row - l->target_row + l->delta_row), b->scratch);
 		tn_delta_cache_return(s->deltas, l->slot);
 	}
 	return TN_OK;
@@ -190,8 +191,8 @@ static tn_status judge(struct tn_fuse *fuse, const struct survey *s, size_t i, i
 		*promoted = 1;
 		return TN_OK;
 	}
-	return tn_fail(err, TN_E_MISMATCH, t->name, "'%.120s': %.3g of the adapter survives %s rounding in %s (the step is %.3g times "
-		       "the delta), and at least %.3g was asked for; use %s%s%s--dequantize", t->name, found.cap,
+	return tn_fail(err, TN_E_MISMATCH, t->name, "'%.120s': %.3g of the adapter survives %s rounding in %s (the step is %.3g "
+		       "times the delta), and at least %.3g was asked for; use %s%s%s--dequantize", t->name, found.cap,
 		       tn_rounding_name(found.rounding), step->scheme, found.rho, fuse->options.min_survival,
 		       t->matrix->foreign ? "" : "--promote-bits 8, ",
 		       found.rounding == TN_ROUNDING_NEAREST ? "--rounding dither, " : "",

@@ -90,7 +90,7 @@ tn_status tn_recode_foreign(struct tn_recode *r, struct tn_recode_step *step, st
 		return repack(r, step, f, &q, dtype, err);
 	if (request->requantize)
 		return requantize(r, step, f, err);
-	return tn_fail(err, TN_E_UNSUPPORTED, f->weight.name, "'%.120s' is %s%s in groups of %llu, which no layout of MLX holds without "
-		       "loss; --requantize quantizes it anew, --to dense keeps its values", f->weight.name, f->scheme,
+	return tn_fail(err, TN_E_UNSUPPORTED, f->weight.name, "'%.120s' is %s%s in groups of %llu, which no layout of MLX holds "
+		       "without loss; --requantize quantizes it anew, --to dense keeps its values", f->weight.name, f->scheme,
 		       f->group_of ? " with columns in no order" : "", (unsigned long long)f->group);
 }

@@ -40,8 +40,9 @@ tn_status tn_recode_check_nf4(const struct tn_recode *r, struct tn_error *err)
 	for (size_t i = 0; i < tn_checkpoint_count(r->base); i++) {
 		const char *name = tn_checkpoint_at(r->base, i)->name;
 		if (strstr(name, ".experts.") || strstr(name, ".switch_mlp.") || strstr(name, ".c_attn."))
-			return tn_fail(err, TN_E_UNSUPPORTED, name, "'%.120s': transformers holds experts in stacks and Conv1D transposed, "
-				       "neither of which bitsandbytes reads as nf4; quantize such a model with tenon quantize", name);
+			return tn_fail(err, TN_E_UNSUPPORTED, name, "'%.120s': transformers holds experts in stacks and Conv1D "
+				       "transposed, neither of which bitsandbytes reads as nf4; quantize such a model with "
+				       "tenon quantize", name);
 	}
 	return TN_OK;
 }

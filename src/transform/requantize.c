@@ -122,7 +122,8 @@ static void refit(const struct tn_row_edit *e, uint16_t *halves, int plain)
 		e->kernels->codec[e->out.codec]->encode(&e->result, e->s.after, &e->out, cols);
 	} else {
 		struct tn_recoding how = { &dense, &e->out, 1, cols, 0, e->s.after };
-		e->kernels->recode_rows(&(struct tn_rows_out){ .first = e->result }, &(struct tn_rows){ .first = { { halves } } }, &how);
+		e->kernels->recode_rows(&(struct tn_rows_out){ .first = e->result },
+					&(struct tn_rows){ .first = { { halves } } }, &how);
 	}
 	e->sum->moved += tn_survival_count_codes(e->source.part[TN_PART_WEIGHT], e->result.part[TN_PART_WEIGHT], cols, e->in.bits);
 }
@@ -246,7 +247,8 @@ static void fit_scales(const struct tn_row_edit *e, const float *v)
 		float s = fitted[g] > 0 ? round_to(old[g] < 0 ? -fitted[g] : fitted[g], e->in.dtype) : old[g];
 		fitted[g] = s == 0 ? old[g] : s;
 		if (moved && grid->has_zeros)
-			moved[g] = grid->add_zeros && fitted[g] != old[g] ? round_to(zeros[g] / old[g] * fitted[g], e->in.dtype) : zeros[g];
+			moved[g] = grid->add_zeros && fitted[g] != old[g] ? round_to(zeros[g] / old[g] * fitted[g], e->in.dtype)
+									  : zeros[g];
 	}
 }
 
@@ -335,7 +337,8 @@ static int sum_codes(const struct tn_row_edit *e, uint16_t *halves, struct tn_ch
 	const struct tn_codec *codec = e->kernels->codec[e->in.codec];
 	struct tn_row result = { { e->result.part[0], e->result.part[1], e->result.part[2] } };
 	return codec->change_sums && e->in.dtype == e->out.dtype &&
-	       codec->change_sums(sums, halves, &e->source, &result, &e->in, e->s.wanted, e->form->cols) && tn_survival_is_usual(sums);
+	       codec->change_sums(sums, halves, &e->source, &result, &e->in, e->s.wanted, e->form->cols) &&
+	       tn_survival_is_usual(sums);
 }
 
 static void requantize_row(const struct tn_row_edit *e, const struct tn_survival_rows *rows, size_t i, int plain)

@@ -120,8 +120,8 @@ int tn_survival_is_usual(const struct tn_change_sums *s)
 	return is_usual(s->wanted2) && is_usual(s->error2);
 }
 
-void tn_survival_sum_row(struct tn_change_sums *s, const struct tn_survival_rows *r, size_t i, const float *before, const float *after,
-			 const float *wanted)
+void tn_survival_sum_row(struct tn_change_sums *s, const struct tn_survival_rows *r, size_t i, const float *before,
+			 const float *after, const float *wanted)
 {
 	*s = (struct tn_change_sums){ 0, 0, 0 };
 	r->kernels->change_sums(s, r->halves + i * tn_survival_stride(r->cols), before, after, wanted, r->cols);
@@ -129,8 +129,8 @@ void tn_survival_sum_row(struct tn_change_sums *s, const struct tn_survival_rows
 		add_in_double(s, before, after, wanted, r->cols);
 }
 
-void tn_survival_add_row(struct tn_survival_sums *sum, const struct tn_survival_rows *r, const struct tn_change_sums *s, double steps2,
-			 int is_product)
+void tn_survival_add_row(struct tn_survival_sums *sum, const struct tn_survival_rows *r, const struct tn_change_sums *s,
+			 double steps2, int is_product)
 {
 	sum->step2 += steps2;
 	sum->delta2 += s->wanted2;

@@ -150,7 +150,8 @@ static void measure_row(struct comparison *c, const struct tn_edit_truth *t, con
 	int is_product = tn_delta_is_plain(delta);
 	struct tn_survival_rows rows = { c->kernels, NULL, delta->rank, f->cols, c->halves, c->coordinates };
 	if (t->loaded->directions)
-		rows.directions = t->loaded->directions + t->delta_row / delta->group_rows * t->loaded->directions_bytes / sizeof(uint16_t);
+		rows.directions = t->loaded->directions +
+				  t->delta_row / delta->group_rows * t->loaded->directions_bytes / sizeof(uint16_t);
 	tn_survival_sum_row(&change, &rows, 0, t->source, c->row, c->wanted_delta);
 	tn_survival_add_row(&sums, &rows, &change, steps2, is_product);
 	if (rows.directions && is_product)
@@ -309,7 +310,8 @@ static tn_status run_block(void *arg, const struct tn_block *block, void *scratc
 	c.block = &b;
 	TN_TRY(tn_edit_read(run->fuse->joint, &step->form, &b, err));
 	if (compared->other.foreign)
-		TN_TRY(tn_matrix_read(c.kernels, &source, &compared->other, block->first, block->count, c.merged, at, &pieces, err));
+		TN_TRY(tn_matrix_read(c.kernels, &source, &compared->other, block->first, block->count, c.merged, at, &pieces,
+				      err));
 	else
 		TN_TRY(tn_parts_read(run->merged, stored, compared->other.row_bytes, block->first, block->count, c.merged, err));
 	return compare_block(&c, step, &b, err);

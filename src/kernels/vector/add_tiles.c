@@ -149,13 +149,15 @@ TN_INLINE int look_at_rows(const struct work *w, const struct rows *rows, const 
 	int bad = 0;
 	for (size_t i = 0; i < n; i += 2) {
 		size_t next = i + 1 < n ? i + 1 : i;
-		const struct again again[2] = { again_at(w, rows, batch, list[i], panel), again_at(w, rows, batch, list[next], panel + 1) };
+		const struct again again[2] = { again_at(w, rows, batch, list[i], panel),
+						again_at(w, rows, batch, list[next], panel + 1) };
 		bad |= look_at_two(w, again, rows->count, how);
 	}
 	return bad;
 }
 
-static __attribute__((noinline)) int look_again(const struct work *w, const struct rows *rows, const struct batch *batch, size_t tiles)
+static __attribute__((noinline)) int look_again(const struct work *w, const struct rows *rows, const struct batch *batch,
+						size_t tiles)
 {
 	uint32_t list[BATCH * TILE_ROWS];
 	size_t n = list_rows(rows, batch, tiles, list);
@@ -273,8 +275,10 @@ static int add_last_tile(const struct work *w, struct rows rows, size_t cols)
 static int add_rows(const struct work *w, size_t row, size_t count)
 {
 	size_t whole = w->cols / TILE_COLS, left = w->cols % TILE_COLS, offset = 2 * w->first;
-	struct rows rows = { row, count, 0, w->dst + row * w->dst_stride + offset, w->src + row * w->src_stride + offset, w->dst_stride,
-			     w->src_stride };
+	struct rows rows = {
+		row,	       count,	     0, w->dst + row * w->dst_stride + offset, w->src + row * w->src_stride + offset,
+		w->dst_stride, w->src_stride
+	};
 	if (rows.src != rows.dst && !(w->stream && count == TILE_ROWS)) {
 		for (size_t r = 0; r < count; r++)
 			memcpy(rows.dst + r * rows.dst_stride, rows.src + r * rows.src_stride, 2 * w->cols);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Products in float32. A single x meets rows of floats where they lie; everything else is decoded a piece at a time, into the
- * nearest cache, and multiplied in tiles of some rows and some x, so that every load serves several multiplications. Written once for the
- * vectors of every architecture (vector.h). */
+ * nearest cache, and multiplied in tiles of some rows and some x, so that every load serves several multiplications. Written
+ * once for the vectors of every architecture (vector.h). */
 #include "kernels/vector/dots.h"
 
 #include "kernels/vector/vector.h"

@@ -120,7 +120,8 @@ TN_INLINE void expand_blocks(const struct expansion *e, const int width, const f
 		const unsigned char *b = e->b + i / LANES * block;
 		ask_ahead(b, block, ahead);
 		if (width)
-			expand_pairs(e->y + i, e->y_stride, b, width, width < LANES ? 1 : e->rank / (2 * LANES), spread, e->m, e->scale);
+			expand_pairs(e->y + i, e->y_stride, b, width, width < LANES ? 1 : e->rank / (2 * LANES), spread, e->m,
+				     e->scale);
 		else
 			expand_wide(e->y + i, e->y_stride, b, e->rank, e->t, e->t_stride, e->m, e->scale, dtype);
 	}

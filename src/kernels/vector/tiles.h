@@ -1,6 +1,6 @@
-/* Tiles of a product B A: TILE_ROWS rows of B by TILE_COLS columns of A, which are packed once for many rows. Every load of A serves
- * all rows of a tile. With few sums at a time a CPU begins with the next tile while it rounds and stores the last one; with 24 of
- * them it did one after the other. */
+/* Tiles of a product B A: TILE_ROWS rows of B by TILE_COLS columns of A, which are packed once for many rows. Every load of A
+ * serves all rows of a tile. With few sums at a time a CPU begins with the next tile while it rounds and stores the last one; with
+ * 24 of them it did one after the other. */
 #ifndef TN_TILES_H
 #define TN_TILES_H
 

@@ -1,5 +1,5 @@
-/* The vectors of the instruction set that a file is compiled for. Each header has LANES, TILE_X (how many x a tile of dots.c takes),
- * floats and what is done to them. */
+/* The vectors of the instruction set that a file is compiled for. Each header has LANES, TILE_X (how many x a tile of dots.c
+ * takes), floats and what is done to them. */
 #ifndef TN_VECTOR_H
 #define TN_VECTOR_H
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What became of changed rows; change_rows.c and kernels.h say what is computed. BF16 in pairs: the odd column in the upper half of a
- * lane, which vdpbf16ps adds first. */
+/* What became of changed rows; change_rows.c and kernels.h say what is computed. BF16 in pairs: the odd column in the upper half of
+ * a lane, which vdpbf16ps adds first. */
 #include "kernels/x86/lanes.h"
 #include "kernels/x86/vector_x86.h"
 

@@ -52,7 +52,8 @@ TN_INLINE void decode_16_like_mlx(float *dst, __m128i codes, float scale, float 
 }
 
 #if defined(__AVX512BW__)
-TN_INLINE void decode_group_4(float *dst, const unsigned char *src, size_t group, float scale, float bias, tn_dtype dtype, int like_mlx)
+TN_INLINE void decode_group_4(float *dst, const unsigned char *src, size_t group, float scale, float bias, tn_dtype dtype,
+			      int like_mlx)
 {
 	floats table = like_mlx ? like_mlx_floats(ascending_floats(), scale, bias, dtype) : values_of_nibbles(scale, bias, dtype);
 	for (size_t i = 0; i < group; i += 16, src += 8)

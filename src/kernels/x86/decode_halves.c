@@ -54,8 +54,8 @@ TN_INLINE ints next_codes(const unsigned char *src, size_t left, const int bits)
 #else
 TN_INLINE struct table split_table(ints numbers)
 {
-	const ints apart = _mm256_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15, 0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11,
-					    13, 15);
+	const ints apart = _mm256_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15, 0, 2, 4, 6, 8, 10, 12, 14, 1,
+					    3, 5, 7, 9, 11, 13, 15);
 	ints both = _mm256_shuffle_epi8(numbers, apart);
 	return (struct table){ _mm256_permute4x64_epi64(both, 0x88), _mm256_permute4x64_epi64(both, 0xDD) };
 }
@@ -129,7 +129,8 @@ TN_INLINE floats load_floats(const unsigned char *src, size_t first, size_t coun
 TN_INLINE unsigned lanes_of_other_sizes(floats x)
 {
 	floats size = V(andnot_ps)(V(set1_ps)(-0.0f), x);
-	unsigned beyond = LANES_UNLESS(size, _CMP_GE_OQ, V(set1_ps)(0x1p-100f)) | LANES_UNLESS(size, _CMP_LE_OQ, V(set1_ps)(0x1p100f));
+	unsigned beyond = LANES_UNLESS(size, _CMP_GE_OQ, V(set1_ps)(0x1p-100f)) |
+			  LANES_UNLESS(size, _CMP_LE_OQ, V(set1_ps)(0x1p100f));
 	return beyond & LANES_UNLESS(size, _CMP_EQ_OQ, V(setzero_ps)());
 }
 
@@ -201,8 +202,8 @@ TN_INLINE ints next_values(const unsigned char *src, size_t left, struct meaning
 #endif
 }
 
-TN_INLINE void decode_group(unsigned char *dst, const unsigned char *src, size_t left, struct meaning m, size_t group, const int bits,
-			    tn_dtype to, int far)
+TN_INLINE void decode_group(unsigned char *dst, const unsigned char *src, size_t left, struct meaning m, size_t group,
+			    const int bits, tn_dtype to, int far)
 {
 	const int is_wide = bits > (HALVES == 32 ? 6 : 4);
 	if (is_wide) {
@@ -233,8 +234,8 @@ static void decode_odd_affine(unsigned char *dst, const struct tn_row *row, cons
 }
 
 /* All groups as if none were odd, for calls in a loop cost it its constants. Returns 1 when some are. */
-TN_INLINE int decode_affine(unsigned char *dst, const struct tn_row *row, const struct tn_recoding *how, const int bits, tn_dtype from,
-			    tn_dtype to, int far)
+TN_INLINE int decode_affine(unsigned char *dst, const struct tn_row *row, const struct tn_recoding *how, const int bits,
+			    tn_dtype from, tn_dtype to, int far)
 {
 	const unsigned char *src = BYTES(row, WEIGHT);
 	const size_t group = how->from->group, groups = how->cols / group, bytes = group / 8 * (size_t)bits;
@@ -252,7 +253,8 @@ TN_INLINE int decode_affine(unsigned char *dst, const struct tn_row *row, const 
 	return odd != 0;
 }
 
-TN_INLINE void decode_affine_to(unsigned char *dst, const struct tn_row *row, const struct tn_recoding *how, const int bits, int far)
+TN_INLINE void decode_affine_to(unsigned char *dst, const struct tn_row *row, const struct tn_recoding *how, const int bits,
+				int far)
 {
 	tn_dtype from = how->from->dtype, to = how->to->dtype;
 	int odd;
@@ -337,7 +339,8 @@ TN_INLINE void decode_mxfp4_32(unsigned char *dst, const unsigned char *src, uns
 TN_INLINE struct table load_numbers(const numbers_of_scale *numbers)
 {
 	const __m128i *at = (const __m128i *)(const void *)numbers;
-	return (struct table){ _mm256_broadcastsi128_si256(_mm_loadu_si128(at)), _mm256_broadcastsi128_si256(_mm_loadu_si128(at + 1)) };
+	return (struct table){ _mm256_broadcastsi128_si256(_mm_loadu_si128(at)),
+			       _mm256_broadcastsi128_si256(_mm_loadu_si128(at + 1)) };
 }
 
 TN_INLINE void decode_nvfp4_32(unsigned char *dst, const unsigned char *src, const unsigned char scale[2], int far)
@@ -419,8 +422,8 @@ static void decode_odd_floats(unsigned char *dst, const struct tn_row *row, cons
 	const size_t pairs = how->cols / 32 * 32;
 	for (size_t g = 0; g < how->cols / group; g++)
 		if (is_odd_scale(BYTES(row, SCALES)[g], codec) || g * group >= pairs)
-			decode_rest(dst + 2 * g * group, &(struct tn_row){ { BYTES(row, WEIGHT) + g * bytes, BYTES(row, SCALES) + g } },
-				    how, group);
+			decode_rest(dst + 2 * g * group,
+				    &(struct tn_row){ { BYTES(row, WEIGHT) + g * bytes, BYTES(row, SCALES) + g } }, how, group);
 }
 
 /* Whole 32 numbers. Returns 1 when some have an odd scale. */
@@ -444,8 +447,8 @@ TN_INLINE int decode_floats(unsigned char *dst, const struct tn_row *row, size_t
 	return odd;
 }
 
-TN_INLINE void decode_floats_to(unsigned char *dst, const struct tn_row *row, const struct tn_recoding *how, const enum tn_codec_id codec,
-				int far)
+TN_INLINE void decode_floats_to(unsigned char *dst, const struct tn_row *row, const struct tn_recoding *how,
+				const enum tn_codec_id codec, int far)
 {
 	int odd = far ? decode_floats(dst, row, how->cols, codec, 1) : decode_floats(dst, row, how->cols, codec, 0);
 	if (odd || how->cols % 32)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rows of BF16 to mxfp4, nvfp4 and mxfp8, in whole numbers: the bits of positive floats have their order, so codes E2M1 say how many
- * of seven limits the bits of an element reach, and E4M3 are what is left of them. codec_mxfp4.c, codec_nvfp4.c and codec_mxfp8.c
- * say what is computed. */
+/* Rows of BF16 to mxfp4, nvfp4 and mxfp8, in whole numbers: the bits of positive floats have their order, so codes E2M1 say how
+ * many of seven limits the bits of an element reach, and E4M3 are what is left of them. codec_mxfp4.c, codec_nvfp4.c and
+ * codec_mxfp8.c say what is computed. */
 #include "kernels/x86/lanes.h"
 
 /* ---- limits ----------------------------------------------------------------------------------------------- */

@@ -104,8 +104,8 @@ TN_INLINE void store_high_first(uint8_t *dst, ints codes)
 #if defined(__AVX512BW__)
 	_mm_storel_epi64((__m128i *)(void *)dst, _mm512_cvtepi64_epi8(pairs));
 #else
-	const __m256i first = _mm256_setr_epi8(0, 8, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 8, -1, -1, -1, -1,
-					       -1, -1, -1, -1, -1, -1, -1, -1);
+	const __m256i first = _mm256_setr_epi8(0, 8, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, 0, 8, -1,
+					       -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
 	__m256i bytes = _mm256_shuffle_epi8(pairs, first);
 	int four = _mm_cvtsi128_si32(_mm_or_si128(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)));
 	memcpy(dst, &four, sizeof four);

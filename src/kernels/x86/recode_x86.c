@@ -13,7 +13,8 @@ void TN_ISA_NAME(tn_x86_recode_rows)(const struct tn_rows_out *dst, const struct
 {
 	int decodes = TN_ISA_NAME(tn_x86_decodes_halves)(how->from, how->to);
 	if (!decodes && !TN_ISA_NAME(tn_x86_encodes_halves)(how->from, how->to)) {
-		recode_by_values(dst, src, how, TN_ISA_NAME(tn_x86_codec)(how->from->codec), TN_ISA_NAME(tn_x86_codec)(how->to->codec));
+		recode_by_values(dst, src, how, TN_ISA_NAME(tn_x86_codec)(how->from->codec),
+				 TN_ISA_NAME(tn_x86_codec)(how->to->codec));
 		return;
 	}
 	int far = is_far(dst, how);

@@ -73,7 +73,8 @@ static void unpack(const struct strip_form *form, unsigned char *codes, const st
 		   size_t first)
 {
 	const int is_float = p->format->codec != TN_CODEC_affine;
-	const size_t row_bytes = p->cols / 2, begin = first / 2, end = begin + CHUNK / 2 < row_bytes ? begin + CHUNK / 2 : row_bytes;
+	const size_t row_bytes = p->cols / 2, begin = first / 2,
+		     end = begin + CHUNK / 2 < row_bytes ? begin + CHUNK / 2 : row_bytes;
 	for (size_t half = 0; half < 2; half++) {
 		const unsigned char *row[LANES];
 		for (size_t i = 0; i < LANES; i++) {
@@ -230,7 +231,8 @@ TN_INLINE void add_group(floats total[][2], const struct strip_chunk *c, size_t 
 			ask_for(x[t] + ahead + (g * planes + plane) * c->dwords * 8, c->dwords * 8);
 		for (size_t d = 0; d < c->dwords; d += run)
 			add_dwords(sum, c->codes + (begin + d) * 4 * STEP_BYTES, x,
-				   ((begin + d) / LANES * planes + plane) * 2 * STEP_BYTES + (begin + d) % LANES * 4, run, many, is_float);
+				   ((begin + d) / LANES * planes + plane) * 2 * STEP_BYTES + (begin + d) % LANES * 4, run, many,
+				   is_float);
 	}
 	const float *scale = c->scale[g], *bias = c->bias[g];
 	TN_UNROLL(6)
@@ -380,7 +382,7 @@ void TN_ISA_NAME(tn_strips_rows)(float *y, size_t y_stride, const struct tn_prod
 	for (size_t i = 0; i < rows; i += BLOCK)
 		for (size_t t = 0; t < p->m; t += TOKENS) {
 			struct source block = { w, i, rows - i < BLOCK ? rows - i : BLOCK };
-			multiply_block(y + t * y_stride + i, y_stride, p, prepared, &block, t, p->m - t < TOKENS ? p->m - t : TOKENS,
-				       scratch);
+			multiply_block(y + t * y_stride + i, y_stride, p, prepared, &block, t,
+				       p->m - t < TOKENS ? p->m - t : TOKENS, scratch);
 		}
 }

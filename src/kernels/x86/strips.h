@@ -91,7 +91,8 @@ TN_INLINE void turn(ints v[LANES])
 	for (int i = 0; i < 4; i++) {
 #if defined(__AVX512F__)
 		ints low = _mm512_shuffle_i32x4(b[i], b[i + 4], 0x44), high = _mm512_shuffle_i32x4(b[i], b[i + 4], 0xEE);
-		ints low2 = _mm512_shuffle_i32x4(b[i + 8], b[i + 12], 0x44), high2 = _mm512_shuffle_i32x4(b[i + 8], b[i + 12], 0xEE);
+		ints low2 = _mm512_shuffle_i32x4(b[i + 8], b[i + 12], 0x44),
+		     high2 = _mm512_shuffle_i32x4(b[i + 8], b[i + 12], 0xEE);
 		v[i] = _mm512_shuffle_i32x4(low, low2, 0x88);
 		v[i + 4] = _mm512_shuffle_i32x4(low, low2, 0xDD);
 		v[i + 8] = _mm512_shuffle_i32x4(high, high2, 0x88);

@@ -44,8 +44,9 @@ static void prepare(unsigned char *dst, const struct tn_product *p, const float 
 	memset(sums_of(dst, p), 0, p->m * group_room(p) * sizeof(float));
 	for (size_t t = 0; t < p->m; t++)
 		for (size_t i = 0; i < p->cols; i += CHUNK)
-			prepare_chunk(dst + (i / CHUNK * p->m + t) * X_BYTES, sums_of(dst, p) + t * group_room(p) + i / p->format->group,
-				      x + t * x_stride + i, p->cols - i < CHUNK ? p->cols - i : CHUNK, p->format->group);
+			prepare_chunk(dst + (i / CHUNK * p->m + t) * X_BYTES,
+				      sums_of(dst, p) + t * group_room(p) + i / p->format->group, x + t * x_stride + i,
+				      p->cols - i < CHUNK ? p->cols - i : CHUNK, p->format->group);
 }
 
 /* ---- codes ----------------------------------------------------------------------------------------------- */

@@ -15,7 +15,8 @@
 enum { UNIT = 128, TILE_COLS = 32, STEPS = UNIT / TILE_COLS, WORDS = UNIT / 4, TILE_BYTES = 1024, TILE_X = 16 };
 /* A tile for each 16 rows of a strip, then the same of the low parts. */
 enum { PARTS = 4, STEP_TILES = PARTS * TILE_BYTES };
-/* Rows, and pairs of tiles of x, whose sums wait in memory while columns go by; units that are unpacked before these x meet them. */
+/* Rows, and pairs of tiles of x, whose sums wait in memory while columns go by; units that are unpacked before these x meet
+ * them. */
 enum { TALL = 256, TALL_STRIPS = TALL / STRIP, PAIRS = TOKENS / (2 * TILE_X), UNITS = 2 };
 
 struct tiles_scratch {
@@ -85,8 +86,8 @@ TN_INLINE void pair_columns(__m512i part[2], const float *x, size_t n, const uns
 }
 
 /* Columns [at, at + 32) of `count` x: four rows of the tile of each of the unit's four steps. */
-TN_INLINE void prepare_columns(unsigned char *dst, const struct tn_product *p, const float *x, size_t x_stride, size_t count, size_t at,
-			       const unsigned parts)
+TN_INLINE void prepare_columns(unsigned char *dst, const struct tn_product *p, const float *x, size_t x_stride, size_t count,
+			       size_t at, const unsigned parts)
 {
 	const size_t row = at % UNIT / 8;
 	__m512i v[2][TILE_X];
@@ -203,12 +204,13 @@ TN_INLINE void unpack_as(struct tiles_scratch *scratch, size_t to, const struct 
 	for (size_t i = 0; i < STRIP; i++) {
 		const unsigned char *row = row_of(s, i, TN_PART_WEIGHT);
 		_mm_prefetch((const char *)row + at / 2 + CHUNK / 2, _MM_HINT_T1);
-		unpack_row(scratch->w[to][0][i / 16] + i % 16 * 64, load_codes(row, at / 2, row_bytes), &scratch->scale[strip][i][g],
-			   &scratch->bias[strip][i][g], group, groups, codes, tables);
+		unpack_row(scratch->w[to][0][i / 16] + i % 16 * 64, load_codes(row, at / 2, row_bytes),
+			   &scratch->scale[strip][i][g], &scratch->bias[strip][i][g], group, groups, codes, tables);
 	}
 }
 
-static void unpack(struct tiles_scratch *scratch, size_t to, const struct source *s, const struct tn_product *p, size_t strip, size_t at)
+static void unpack(struct tiles_scratch *scratch, size_t to, const struct source *s, const struct tn_product *p, size_t strip,
+		   size_t at)
 {
 	switch (p->format->group) {
 	case 16: unpack_as(scratch, to, s, p, strip, at, 4); break;
@@ -265,7 +267,8 @@ TN_INLINE void go_ahead(struct ahead *a)
 }
 
 /* A unit with two tiles of x, whose parts stand at x and y. */
-TN_INLINE void add_two(const unsigned char *w, const unsigned char *x, const unsigned char *y, const size_t parts, struct ahead *ahead)
+TN_INLINE void add_two(const unsigned char *w, const unsigned char *x, const unsigned char *y, const size_t parts,
+		       struct ahead *ahead)
 {
 	for (size_t n = 0; n < STEPS; n++, w += STEP_TILES, x += parts * TILE_BYTES, y += parts * TILE_BYTES) {
 		_tile_loadd(4, w, 64);
@@ -353,7 +356,8 @@ static void store_strip(float *y, size_t y_stride, float (*total)[4][16][TILE_X]
 		for (size_t half = 0; half < 2 && half * 16 < rows; half++) {
 			float *to = y + t * y_stride + half * 16;
 			const int alone = x_count - t <= TILE_X;
-			store_turned(to, y_stride, (*total)[half], alone ? (*total)[2 + half] : NULL, rows - half * 16, x_count - t);
+			store_turned(to, y_stride, (*total)[half], alone ? (*total)[2 + half] : NULL, rows - half * 16,
+				     x_count - t);
 			if (!alone)
 				store_turned(to + TILE_X * y_stride, y_stride, (*total)[2 + half], NULL, rows - half * 16,
 					     x_count - t - TILE_X);
@@ -415,7 +419,8 @@ static void multiply_many(const struct block *b, struct tiles_scratch *scratch)
 			for (size_t i = 0; i < b->tiles; i += 2) {
 				load_tiles(scratch->total[s][i / 2]);
 				for (size_t u = 0; u < units; u++) {
-					struct ahead ahead = { x_of(b, at + (UNITS + u) * UNIT) + i * bytes + s * STEPS * share, share };
+					struct ahead ahead = { x_of(b, at + (UNITS + u) * UNIT) + i * bytes + s * STEPS * share,
+							       share };
 					add_unit(scratch->w[u][0][0], p, x_of(b, at + u * UNIT) + i * bytes, b->tiles - i, &ahead);
 				}
 				store_tiles(scratch->total[s][i / 2]);
@@ -431,14 +436,17 @@ void TN_ISA_NAME(tn_tiles_rows)(float *y, size_t y_stride, const struct tn_produ
 	for (size_t i = 0; i < rows; i += TALL)
 		for (size_t t = 0; t < p->m; t += TOKENS) {
 			const size_t x_count = p->m - t < TOKENS ? p->m - t : TOKENS;
-			struct block b = { p, { w, i, rows - i < TALL ? rows - i : TALL }, prepared, t, x_count, (x_count + TILE_X - 1) / TILE_X };
+			struct block b = { p,	     { w, i, rows - i < TALL ? rows - i : TALL },
+					   prepared, t,
+					   x_count,  (x_count + TILE_X - 1) / TILE_X };
 			if (b.tiles > 2)
 				multiply_many(&b, room);
 			else
 				multiply_few(&b, room);
 			settle_memory();
 			for (size_t s = 0; s * STRIP < b.rows.rows; s++)
-				store_strip(y + t * y_stride + i + s * STRIP, y_stride, room->total[s], b.rows.rows - s * STRIP, x_count);
+				store_strip(y + t * y_stride + i + s * STRIP, y_stride, room->total[s], b.rows.rows - s * STRIP,
+					    x_count);
 		}
 	_tile_release();
 }

@@ -151,7 +151,8 @@ TN_INLINE pair from(pair h, pair least)
  * and h is neither zero nor, with half of `infinite` and more, not finite. */
 TN_INLINE uint64_t undecided(pair h, pair less, pair least, pair low, pair high, unsigned infinite)
 {
-	pair beyond = from(doubled_less(h, less), least), unusual = from(doubled_less(h, SPREAD_HALF(1)), SPREAD_HALF(infinite - 1));
+	pair beyond = from(doubled_less(h, less), least),
+	     unusual = from(doubled_less(h, SPREAD_HALF(1)), SPREAD_HALF(infinite - 1));
 	pair equal = _mm256_andnot_si256(unusual, _mm256_cmpeq_epi16(low, high));
 	return _pext_u32((uint32_t)_mm256_movemask_epi8(_mm256_andnot_si256(equal, beyond)), 0x55555555u);
 }

@@ -124,7 +124,8 @@ TN_INLINE void load_columns(floats v[16], const unsigned char *p, size_t stride)
 #if defined(__AVX512F__)
 		const unsigned char *row = p + (i % 4 + i / 4 * 8) * stride;
 		__m512i w = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)row));
-		pair[i] = _mm512_castsi512_ps(_mm512_inserti64x4(w, _mm256_loadu_si256((const __m256i *)(const void *)(row + 4 * stride)), 1));
+		pair[i] = _mm512_castsi512_ps(
+			_mm512_inserti64x4(w, _mm256_loadu_si256((const __m256i *)(const void *)(row + 4 * stride)), 1));
 #else
 		pair[i] = _mm256_loadu_ps((const float *)(const void *)(p + i * stride));
 #endif
@@ -134,9 +135,11 @@ TN_INLINE void load_columns(floats v[16], const unsigned char *p, size_t stride)
 	TN_UNROLL(4)
 	for (int i = 0; i < 4; i++) {
 #if defined(__AVX512F__)
-		floats low = _mm512_shuffle_f32x4(pair[i], pair[4 + i], 0x88), high = _mm512_shuffle_f32x4(pair[i], pair[4 + i], 0xDD);
+		floats low = _mm512_shuffle_f32x4(pair[i], pair[4 + i], 0x88),
+		       high = _mm512_shuffle_f32x4(pair[i], pair[4 + i], 0xDD);
 #else
-		floats low = _mm256_permute2f128_ps(pair[i], pair[4 + i], 0x20), high = _mm256_permute2f128_ps(pair[i], pair[4 + i], 0x31);
+		floats low = _mm256_permute2f128_ps(pair[i], pair[4 + i], 0x20),
+		       high = _mm256_permute2f128_ps(pair[i], pair[4 + i], 0x31);
 #endif
 		split_pairs(v + 2 * i, low);
 		split_pairs(v + 8 + 2 * i, high);
