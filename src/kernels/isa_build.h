@@ -7,4 +7,10 @@
 /* A name of its own for each instruction set. */
 #define TN_ISA_NAME(name) TN_JOIN(name, TN_ISA)
 
+/* vdpbf16ps, two products at a time, is worth it where it takes one cycle. On Intel's CPUs it takes two, as two fused
+ * multiply-adds of float32 do (TN_CPU_FAST_PAIRS), and CPUs with AMX are Intel's. */
+#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
+#define TN_FAST_PAIRS 1
+#endif
+
 #endif

@@ -162,7 +162,7 @@ static __attribute__((noinline)) int look_again(const struct work *w, const stru
 	uint32_t list[BATCH * TILE_ROWS];
 	size_t n = list_rows(rows, batch, tiles, list);
 	switch (w->how) {
-#if defined(__AVX512BF16__)
+#if defined(TN_FAST_PAIRS)
 	case PAIRS: return look_at_rows(w, rows, batch, list, n, PAIRS);
 #endif
 	case ROUND_BOTH: return look_at_rows(w, rows, batch, list, n, ROUND_BOTH);
@@ -247,7 +247,7 @@ TN_INLINE int add_tiles_how(const struct work *w, const struct rows *rows, size_
 static __attribute__((noinline)) int add_some_tiles(const struct work *w, const struct rows *rows, size_t tiles)
 {
 	switch (w->how) {
-#if defined(__AVX512BF16__)
+#if defined(TN_FAST_PAIRS)
 	case PAIRS: return add_tiles_how(w, rows, tiles, PAIRS);
 #endif
 	case ROUND_BOTH: return add_tiles_how(w, rows, tiles, ROUND_BOTH);

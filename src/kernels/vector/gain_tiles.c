@@ -139,7 +139,7 @@ TN_INLINE void keep_rows_how(const struct gains *g, size_t at, size_t count, enu
 static void keep_rows(const struct gains *g, size_t at, size_t count)
 {
 	switch (g->how) {
-#if defined(__AVX512BF16__)
+#if defined(TN_FAST_PAIRS)
 	case PAIRS: keep_rows_how(g, at, count, PAIRS); break;
 #endif
 	case ROUND_BOTH: keep_rows_how(g, at, count, ROUND_BOTH); break;

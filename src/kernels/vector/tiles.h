@@ -30,7 +30,7 @@ static inline int moves_into_b(double scale)
 
 static inline enum how how_for(const struct tn_add_product *p)
 {
-#if defined(__AVX512BF16__)
+#if defined(TN_FAST_PAIRS)
 	if (p->width == TN_FACTORS_BF16)
 		return PAIRS;
 #endif
@@ -52,7 +52,7 @@ static inline void pack_floats(float *dst, const struct tn_add_product *p, size_
 	}
 }
 
-#if defined(__AVX512BF16__)
+#if defined(TN_FAST_PAIRS)
 /* The same as pairs of BF16: k in the low half, k + 1 in the high one. */
 static inline void pack_pairs(float *dst, const struct tn_add_product *p, size_t first, size_t cols)
 {
@@ -73,7 +73,7 @@ static inline void pack_pairs(float *dst, const struct tn_add_product *p, size_t
 
 static inline void pack_tiles(float *dst, const struct tn_add_product *p, size_t first, size_t cols, enum how how)
 {
-#if defined(__AVX512BF16__)
+#if defined(TN_FAST_PAIRS)
 	if (how == PAIRS) {
 		pack_pairs(dst, p, first, cols);
 		return;
@@ -107,7 +107,7 @@ TN_INLINE void pack_rows(float *dst, const float *b, size_t rows, size_t rank, f
 /* sum + a * *b in every lane; PAIRS: both products of each, the odd one first. */
 TN_INLINE vec multiply_add(vec a, const float *b, vec sum, enum how how)
 {
-#if defined(__AVX512BF16__)
+#if defined(TN_FAST_PAIRS)
 	if (how == PAIRS)
 		return add_pairs(sum, a, b);
 #endif

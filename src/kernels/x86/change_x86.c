@@ -248,7 +248,7 @@ int TN_ISA_NAME(tn_x86_change_sums_affine)(struct tn_change_sums *sums, uint16_t
 /* ---- directions ------------------------------------------------------------------------------------------ */
 
 /* The 16 lanes of a sum. */
-#if defined(__AVX512BF16__)
+#if defined(TN_FAST_PAIRS)
 enum { PARTS = 1 };
 typedef __m512i pairs;
 TN_INLINE pairs load_words(const uint16_t *p)

@@ -21,7 +21,7 @@ enum how { ROUND_BOTH, FUSED, PAIRED_ROUND_BOTH, PAIRED_AT_ONCE };
 
 TN_INLINE int packs_pairs(enum tn_factor_width width)
 {
-#if defined(__AVX512BF16__)
+#if defined(TN_FAST_PAIRS)
 	return width == TN_FACTORS_BF16;
 #else
 	(void)width;
@@ -74,7 +74,7 @@ float TN_ISA_NAME(tn_x86_lowrank_pack)(void *packed, const float *a, enum tn_fac
 
 TN_INLINE floats multiply_add(floats a, floats b, floats sum, enum how how)
 {
-#if defined(__AVX512BF16__)
+#if defined(TN_FAST_PAIRS)
 	if (how == PAIRED_AT_ONCE)
 		return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_castps_si512(b), (__m512bh)_mm512_castps_si512(a));
 #endif
@@ -158,7 +158,7 @@ static enum how how_for(const struct tn_lowrank *p, const float *b, size_t n)
 	return plain && p->width != TN_FACTORS_WIDE && !(used & 0xFFFu) ? FUSED : ROUND_BOTH;
 }
 
-#if defined(__AVX512BF16__)
+#if defined(TN_FAST_PAIRS)
 static void pair_rows(uint32_t *dst, const float *b, size_t rows, size_t rank)
 {
 	for (size_t i = 0; i < rows; i++, b += rank)
@@ -171,7 +171,7 @@ void TN_ISA_NAME(tn_x86_lowrank_rows)(float *dst, size_t dst_stride, const struc
 				      void *scratch)
 {
 	switch (how_for(p, b, rows * p->rank)) {
-#if defined(__AVX512BF16__)
+#if defined(TN_FAST_PAIRS)
 	case PAIRED_AT_ONCE:
 		pair_rows(scratch, b, rows, p->rank);
 		sum_rows_of(dst, dst_stride, p, scratch, rows, PAIRED_AT_ONCE);

@@ -307,7 +307,7 @@ static const struct strip_form of_bytes = {
 static const struct strip_form *form_of(const struct tn_product *p)
 {
 	(void)p;
-#if defined(__AVX512BF16__)
+#if defined(TN_FAST_PAIRS)
 	if (p->x_dtype == TN_BF16 && p->precision != TN_PRECISION_INT8)
 		return &TN_ISA_NAME(tn_strips_of_pairs);
 #endif

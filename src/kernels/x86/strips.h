@@ -35,7 +35,7 @@ struct strip_form {
 	void (*multiply)(const struct strip_chunk *c, size_t x_count);
 };
 
-#if defined(__AVX512BF16__)
+#if defined(TN_FAST_PAIRS)
 extern const struct strip_form TN_ISA_NAME(tn_strips_of_pairs);
 #endif
 

@@ -3,7 +3,7 @@
  * three planes. */
 #include "kernels/x86/strips.h"
 
-#if defined(__AVX512BF16__)
+#if defined(TN_FAST_PAIRS)
 
 /* ---- the activations ------------------------------------------------------------------------------------- */
 

@@ -37,7 +37,7 @@ TN_INLINE void widen_pair(vec v[VECTORS], const void *p, tn_dtype dtype)
 										  _mm512_loadu_si512(p)));
 }
 
-#if defined(__AVX512BF16__)
+#if defined(TN_FAST_PAIRS)
 /* sum + a * *b for pairs. Written out, because compilers would load and spread *b first, which is one more operation for all that
  * a CPU holds at a time. */
 TN_INLINE vec add_pairs(vec sum, vec a, const float *b)
@@ -45,7 +45,9 @@ TN_INLINE vec add_pairs(vec sum, vec a, const float *b)
 	__asm__("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(a), "m"(*b));
 	return sum;
 }
-#else
+#endif
+
+#if !defined(__AVX512BF16__)
 /* NaN comes out as something that is not finite, or by overflow as zero: settle() looks at either. */
 TN_INLINE __m256i narrow_bf16(vec v)
 {
