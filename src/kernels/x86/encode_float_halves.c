@@ -138,7 +138,8 @@ TN_INLINE int any_above_and_below(ints x, ints a, ints b, ints most)
 #endif
 }
 
-/* E4M3 in lanes of 16 bits: 4 bits are rounded off. What becomes subnormal, and is not 0, takes its way through float32. */
+/* E4M3 in lanes of 16 bits: 4 bits are rounded off. What becomes subnormal, and is not 0, takes its way through float32.
+ * What comes of odd groups (is_odd) does not matter. */
 TN_INLINE ints e4m3_lanes(const unsigned char *src, const struct limits *l, size_t g)
 {
 	const ints x = load_ints(src), m = VI(and)(x, V(set1_epi16)(0x7FFF)), least = V(set1_epi16)(128);
@@ -146,7 +147,7 @@ TN_INLINE ints e4m3_lanes(const unsigned char *src, const struct limits *l, size
 	ints odd = VI(and)(V(srli_epi16)(rest, 4), V(set1_epi16)(1));
 	ints code = V(srli_epi16)(V(add_epi16)(V(add_epi16)(rest, odd), V(set1_epi16)(7)), 4);
 	if (any_above_and_below(m, V(set1_epi16)((short)l->b[g]), rest, least)) {
-		const floats factor = AS_FLOATS(V(set1_epi32)((254 - l->bytes[g]) << 23));
+		const floats factor = AS_FLOATS(V(set1_epi32)((int)((254u - l->bytes[g]) << 23)));
 		ints low = e4m3_of(V(mul_ps)(even_floats(m, TN_BF16), factor));
 		ints high = e4m3_of(V(mul_ps)(odd_floats(m, TN_BF16), factor));
 		code = where_greater(least, rest, VI(or)(low, V(slli_epi32)(high, 16)), code);

@@ -4,11 +4,12 @@
 #include "kernels/x86/product_x86.h"
 
 /* Written once, with the table that points at it. */
-static struct tn_codec affine, mxfp4, nvfp4;
+static struct tn_codec dense, affine, mxfp4, nvfp4;
 
 const struct tn_codec *TN_ISA_NAME(tn_x86_codec)(enum tn_codec_id id)
 {
 	switch (id) {
+	case TN_CODEC_dense: return &dense;
 	case TN_CODEC_affine: return &affine;
 	case TN_CODEC_mxfp4: return &mxfp4;
 	case TN_CODEC_nvfp4: return &nvfp4;
@@ -18,6 +19,9 @@ const struct tn_codec *TN_ISA_NAME(tn_x86_codec)(enum tn_codec_id id)
 
 static void override_codecs(struct tn_kernels *k)
 {
+	dense = *k->codec[TN_CODEC_dense];
+	dense.decode = TN_ISA_NAME(tn_x86_decode_dense);
+	dense.encode = TN_ISA_NAME(tn_x86_encode_dense);
 	affine = *k->codec[TN_CODEC_affine];
 	affine.decode = TN_ISA_NAME(tn_x86_decode);
 	affine.encode = TN_ISA_NAME(tn_x86_encode_affine);
@@ -30,6 +34,7 @@ static void override_codecs(struct tn_kernels *k)
 	mxfp4.decode = nvfp4.decode = TN_ISA_NAME(tn_x86_decode);
 	mxfp4.encode = nvfp4.encode = TN_ISA_NAME(tn_x86_encode_e2m1);
 	mxfp4.dither = nvfp4.dither = TN_ISA_NAME(tn_x86_dither_e2m1);
+	k->codec[TN_CODEC_dense] = &dense;
 	k->codec[TN_CODEC_affine] = &affine;
 	k->codec[TN_CODEC_mxfp4] = &mxfp4;
 	k->codec[TN_CODEC_nvfp4] = &nvfp4;

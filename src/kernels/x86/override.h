@@ -20,6 +20,9 @@ void TN_ISA_NAME(tn_x86_project_rows)(float *dst, const uint16_t *directions, si
 /* decode of any codec (decode.c). */
 void TN_ISA_NAME(tn_x86_decode)(float *dst, const struct tn_row *row, const struct tn_format *format, size_t cols);
 
+void TN_ISA_NAME(tn_x86_decode_dense)(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols);
+void TN_ISA_NAME(tn_x86_encode_dense)(const struct tn_row_out *row, const float *src, const struct tn_format *f, size_t cols);
+
 void TN_ISA_NAME(tn_x86_recode_rows)(const struct tn_rows_out *dst, const struct tn_rows *src, const struct tn_recoding *how);
 
 void TN_ISA_NAME(tn_x86_grid_f32)(float *dst, const uint8_t *codes, size_t n, const struct tn_grid *grid);
