@@ -123,6 +123,41 @@ static void unbiased(void **state)
 	}
 }
 
+static double wider_step(unsigned code)
+{
+	static const double values[] = { 0, 0.5, 1, 1.5, 2, 3, 4, 6 };
+	unsigned m = code & 7u;
+	double below = m ? values[m] - values[m - 1] : 0, above = m < 7 ? values[m + 1] - values[m] : 0;
+	return below > above ? below : above;
+}
+
+/* Of E2M1 codes the wider of the two distances to the neighbours, by the numbers that the codes stand for; scales of 1 and 2. */
+static void steps_of_e2m1(void **state)
+{
+	(void)state;
+	for (int i = 0; i < FORMATS; i++) {
+		const struct tn_format *f = &formats[i];
+		unsigned char codes[COLS / 2], scales[COLS / 16];
+		uint32_t rng = 17;
+		double truth = 0;
+		if ((f->codec != TN_CODEC_mxfp4 && f->codec != TN_CODEC_nvfp4) || f->has_global_scale)
+			continue;
+		for (size_t g = 0; g < COLS / f->group; g++)
+			scales[g] = (unsigned char)(f->codec == TN_CODEC_mxfp4 ? 127 + g % 2 : 0x38 + 8 * (g % 2));
+		for (size_t j = 0; j < COLS / 2; j++) {
+			rng = rng * 1664525u + 1013904223u;
+			codes[j] = (unsigned char)(rng >> 24);
+			double a = wider_step(codes[j]), b = wider_step(codes[j] >> 4), scale = 2 * j / f->group % 2 ? 2 : 1;
+			truth += scale * scale * (a * a + b * b);
+		}
+		for (unsigned n = 0; tn_kernels_isa_name(n); n++) {
+			const struct tn_kernels *k = tn_kernels_for(tn_kernels_isa_name(n));
+			if (k)
+				assert_true(k->codec[f->codec]->steps2(&(struct tn_row){ { codes, scales } }, f, COLS) == truth);
+		}
+	}
+}
+
 /* Every instruction set gives the bits of the portable one, and the result is a function of seed and row. */
 static void deterministic(void **state)
 {
@@ -160,6 +195,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(no_delta_moves_nothing),
 		cmocka_unit_test(unbiased),
+		cmocka_unit_test(steps_of_e2m1),
 		cmocka_unit_test(deterministic),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
