@@ -98,14 +98,8 @@ static void step(const struct tn_kernels *k, const struct job *job)
 
 static void add_product(const struct tn_kernels *k, const struct job *job)
 {
-	struct tn_add_product p = { .a = data.factors,
-				    .b = data.factors + MOST_RANK * COLS,
-				    .rank = job->rank,
-				    .cols = COLS,
-				    .rows = ROWS,
-				    .scale = 2,
-				    .dtype = job->format.dtype,
-				    .width = job->width };
+	struct tn_add_product p = { .a = data.factors, .b = data.factors + MOST_RANK * COLS, .rank = job->rank, .cols = COLS,
+				    .rows = ROWS, .scale = 2, .dtype = job->format.dtype, .width = job->width };
 	k->add_product(data.plain, COLS * 2, data.packed, COLS * 2, &p, data.scratch);
 }
 

@@ -150,11 +150,8 @@ static tn_status nf4_task(void *arg, uint64_t task, unsigned worker, struct tn_e
 
 static struct tn_product product_of(const struct row *row)
 {
-	return (struct tn_product){ .format = &row->format,
-				    .cols = row->cols,
-				    .m = row->m ? row->m : 1,
-				    .precision = row->precision,
-				    .x_dtype = row->kind == PRODUCT_OF_BF16 ? TN_BF16 : TN_F32 };
+	return (struct tn_product){ .format = &row->format, .cols = row->cols, .m = row->m ? row->m : 1,
+				    .precision = row->precision, .x_dtype = row->kind == PRODUCT_OF_BF16 ? TN_BF16 : TN_F32 };
 }
 
 /* As linear/forward.c cuts matrices. */

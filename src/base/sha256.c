@@ -72,10 +72,10 @@ __attribute__((target("sha,sse4.1"))) static void add_blocks_sha(struct tn_sha25
 	for (; count; count--, p += 64) {
 		const __m128i *block = (const __m128i *)(const void *)p;
 		__m128i a_before = a, c_before = c;
-		__m128i w0 = _mm_shuffle_epi8(_mm_loadu_si128(block), turn),
-			w1 = _mm_shuffle_epi8(_mm_loadu_si128(block + 1), turn);
-		__m128i w2 = _mm_shuffle_epi8(_mm_loadu_si128(block + 2), turn),
-			w3 = _mm_shuffle_epi8(_mm_loadu_si128(block + 3), turn);
+		__m128i w0 = _mm_shuffle_epi8(_mm_loadu_si128(block), turn);
+		__m128i w1 = _mm_shuffle_epi8(_mm_loadu_si128(block + 1), turn);
+		__m128i w2 = _mm_shuffle_epi8(_mm_loadu_si128(block + 2), turn);
+		__m128i w3 = _mm_shuffle_epi8(_mm_loadu_si128(block + 3), turn);
 		for (int i = 0; i < 64; i += 16) {
 			four_rounds(&a, &c, w0, k + i);
 			w0 = next_words(w0, w1, w2, w3);

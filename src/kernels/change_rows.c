@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What became of rows that were changed on a grid: how far they are from what was wanted, and how far they went in given
  * directions. kernels.h says in which order everything is added. */
+#include "kernels/change_runs.h"
 #include "kernels/isa_build.h"
-#include "kernels/quant.h"
 
 /* ---- sums that are written ------------------------------------------------------------------------------- */
 
@@ -58,26 +58,22 @@ static double tree(float sum[LANES])
 	return (double)sum[0];
 }
 
+static void add_run(struct tn_change_sums *sums, const struct change_row *run, size_t n, const struct change_row *rest)
+{
+	float sum[SUMS][LANES] = { { 0 } };
+	for (size_t i = 0; i < n; i += LANES)
+		add_block(sum, run->halves + i, run->before + i, run->after + i, run->wanted + i);
+	if (rest)
+		add_block(sum, rest->halves, rest->before, rest->after, rest->wanted);
+	sums->wanted2 += tree(sum[0]);
+	sums->error2 += tree(sum[1]);
+	sums->both += tree(sum[2]);
+}
+
 void TN_ISA_NAME(tn_change_sums)(struct tn_change_sums *sums, uint16_t *halves, const float *before, const float *after,
 				 const float *wanted, size_t n)
 {
-	float rest[SUMS][LANES] = { { 0 } };
-	size_t left = n % LANES, whole = n - left;
-	memcpy(rest[0], before + whole, left * sizeof **rest);
-	memcpy(rest[1], after + whole, left * sizeof **rest);
-	memcpy(rest[2], wanted + whole, left * sizeof **rest);
-	for (size_t i = 0; i < n;) {
-		float sum[SUMS][LANES] = { { 0 } };
-		size_t end = n - i < TN_CHANGE_RUN ? n : i + TN_CHANGE_RUN;
-		for (; i + LANES <= end; i += LANES)
-			add_block(sum, halves + i, before + i, after + i, wanted + i);
-		if (i < end)
-			add_block(sum, halves + i, rest[0], rest[1], rest[2]);
-		i = end;
-		sums->wanted2 += tree(sum[0]);
-		sums->error2 += tree(sum[1]);
-		sums->both += tree(sum[2]);
-	}
+	add_runs(sums, &(struct change_row){ halves, before, after, wanted }, n, add_run);
 }
 
 /* ---- directions ------------------------------------------------------------------------------------------ */

@@ -90,15 +90,9 @@ int tn_delta_add_rows(const struct tn_kernels *k, const struct tn_delta *d, cons
 	for (size_t done = 0, n; done < r->count; done += n) {
 		size_t row = r->first + done, left = d->group_rows - row % d->group_rows;
 		n = r->count - done < left ? r->count - done : left;
-		struct tn_add_product p = { factor_a(d, row),
-					    d->b + row * d->rank,
-					    d->rank,
-					    d->cols,
-					    n,
-					    d->scale,
-					    r->dtype,
-					    d->width,
-					    d->row_magnitude ? d->row_magnitude + row : NULL };
+		struct tn_add_product p = { .a = factor_a(d, row), .b = d->b + row * d->rank, .rank = d->rank, .cols = d->cols,
+					    .rows = n, .scale = d->scale, .dtype = r->dtype, .width = d->width,
+					    .row_magnitude = d->row_magnitude ? d->row_magnitude + row : NULL };
 		bad |= k->add_product((unsigned char *)r->dst + done * r->dst_stride, r->dst_stride,
 				      (const unsigned char *)r->src + done * r->src_stride, r->src_stride, &p, scratch);
 	}

@@ -235,9 +235,8 @@ static uint64_t factor_bytes(const struct tn_slot *slot)
 static uint64_t stack_bytes(const struct tn_joint *joint, const struct tn_slot *slot)
 {
 	const struct tn_adapter_module *m = &slot->entry->module;
-	uint64_t largest = 0, rows = slot->kind == TN_SLOT_BIAS	   ? 1
-				     : slot->shape.rows_are_inputs ? m->in_features
-								   : m->out_features;
+	uint64_t largest = 0, features = slot->shape.rows_are_inputs ? m->in_features : m->out_features;
+	uint64_t rows = slot->kind == TN_SLOT_BIAS ? 1 : features;
 	for (size_t i = 0; i < slot->stacked_count; i++)
 		largest = tn_max_u64(largest, factor_bytes(&joint->slots[slot->stacked[i].slot]));
 	return largest + slot->entry->groups * slot->rank * (slot->cols + rows) * sizeof(float) + 512;

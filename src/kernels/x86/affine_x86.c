@@ -111,13 +111,7 @@ TN_INLINE __m512 uniform_16(uint32_t row_hash, size_t first)
 {
 	const __m512i ascending = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 	__m512i x = _mm512_mullo_epi32(ascending, _mm512_set1_epi32((int)0x9E3779B9u));
-	x = _mm512_add_epi32(x, _mm512_set1_epi32((int)(row_hash + (uint32_t)first * 0x9E3779B9u)));
-	x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
-	x = _mm512_mullo_epi32(x, _mm512_set1_epi32(0x7FEB352D));
-	x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 15));
-	x = _mm512_mullo_epi32(x, _mm512_set1_epi32((int)0x846CA68Bu));
-	x = _mm512_xor_si512(x, _mm512_srli_epi32(x, 16));
-	return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srli_epi32(x, 8)), _mm512_set1_ps(0x1p-24f));
+	return mix_16(_mm512_add_epi32(x, _mm512_set1_epi32((int)(row_hash + (uint32_t)first * 0x9E3779B9u))));
 }
 
 /* 16 codes of 4 bits. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What became of changed rows; change_rows.c and kernels.h say what is computed. BF16 in pairs: the odd column in the upper half of
  * a lane, which vdpbf16ps adds first. */
+#include "kernels/change_runs.h"
 #include "kernels/x86/lanes.h"
 #include "kernels/x86/vector_x86.h"
 
@@ -177,25 +178,21 @@ TN_INLINE void add_tree(struct tn_change_sums *sums, floats sum[SUMS][VECTORS])
 	sums->both += (double)tree(sum[2]);
 }
 
+TN_INLINE void add_run(struct tn_change_sums *sums, const struct change_row *run, size_t n, const struct change_row *rest)
+{
+	floats sum[SUMS][VECTORS];
+	clear(sum);
+	for (size_t i = 0; i < n; i += BLOCK)
+		add_block(sum, run->halves + i, run->before + i, run->after + i, run->wanted + i);
+	if (rest)
+		add_block(sum, rest->halves, rest->before, rest->after, rest->wanted);
+	add_tree(sums, sum);
+}
+
 void TN_ISA_NAME(tn_x86_change_sums)(struct tn_change_sums *sums, uint16_t *halves, const float *before, const float *after,
 				     const float *wanted, size_t n)
 {
-	float rest[SUMS][BLOCK] = { { 0 } };
-	size_t left = n % BLOCK, whole = n - left;
-	memcpy(rest[0], before + whole, left * sizeof **rest);
-	memcpy(rest[1], after + whole, left * sizeof **rest);
-	memcpy(rest[2], wanted + whole, left * sizeof **rest);
-	for (size_t i = 0; i < n;) {
-		floats sum[SUMS][VECTORS];
-		size_t end = n - i < TN_CHANGE_RUN ? n : i + TN_CHANGE_RUN;
-		clear(sum);
-		for (; i + BLOCK <= end; i += BLOCK)
-			add_block(sum, halves + i, before + i, after + i, wanted + i);
-		if (i < end)
-			add_block(sum, halves + i, rest[0], rest[1], rest[2]);
-		i = end;
-		add_tree(sums, sum);
-	}
+	add_runs(sums, &(struct change_row){ halves, before, after, wanted }, n, add_run);
 }
 
 #if defined(__AVX512F__)

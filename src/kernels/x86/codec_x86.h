@@ -73,17 +73,28 @@ TN_INLINE float e4m3_value(uint8_t byte)
 	return tn_f32_from_bits(sign | (magnitude == 0x7F ? 0x7FC00000u : value));
 }
 
+/* What uniform() makes of row hashes and columns that are put together: mix32(), and its upper bits as a fraction. */
+#define TN_DEFINE_MIX(name, ints, floats, width, bits)                                                                   \
+	TN_INLINE floats name(ints x)                                                                                    \
+	{                                                                                                                \
+		x = width##_xor_si##bits(x, width##_srli_epi32(x, 16));                                                  \
+		x = width##_mullo_epi32(x, width##_set1_epi32(0x7FEB352D));                                              \
+		x = width##_xor_si##bits(x, width##_srli_epi32(x, 15));                                                  \
+		x = width##_mullo_epi32(x, width##_set1_epi32((int)0x846CA68Bu));                                        \
+		x = width##_xor_si##bits(x, width##_srli_epi32(x, 16));                                                  \
+		return width##_mul_ps(width##_cvtepi32_ps(width##_srli_epi32(x, 8)), width##_set1_ps(0x1p-24f));         \
+	}
+TN_DEFINE_MIX(mix_8, __m256i, __m256, _mm256, 256)
+#if defined(__AVX512F__)
+TN_DEFINE_MIX(mix_16, __m512i, __m512, _mm512, 512)
+#endif
+
 /* uniform() of columns `first` to first + 8. */
 TN_INLINE __m256 uniform_8(uint32_t row_hash, size_t first)
 {
 	__m256i x = _mm256_add_epi32(_mm256_set1_epi32((int)(uint32_t)first), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 	x = _mm256_add_epi32(_mm256_mullo_epi32(x, _mm256_set1_epi32((int)0x9E3779B9u)), _mm256_set1_epi32((int)row_hash));
-	x = _mm256_xor_si256(x, _mm256_srli_epi32(x, 16));
-	x = _mm256_mullo_epi32(x, _mm256_set1_epi32(0x7FEB352D));
-	x = _mm256_xor_si256(x, _mm256_srli_epi32(x, 15));
-	x = _mm256_mullo_epi32(x, _mm256_set1_epi32((int)0x846CA68Bu));
-	x = _mm256_xor_si256(x, _mm256_srli_epi32(x, 16));
-	return _mm256_mul_ps(_mm256_cvtepi32_ps(_mm256_srli_epi32(x, 8)), _mm256_set1_ps(0x1p-24f));
+	return mix_8(x);
 }
 
 #if defined(__AVX512F__)
