@@ -20,7 +20,7 @@ static const struct cli_option options[] = {
 	{ CLI_TEXT, "--scale", "S", "factor of B A (default: 20 for mlx)", &args.scale },
 	{ CLI_TEXT, "--alpha", "A", "the same as scale * rank (default: 8 for peft)", &args.alpha },
 	{ CLI_TEXT, "--num-layers", "N", "the last N layers, -1 for all (default: 16 for mlx, all for peft)", &args.num_layers },
-	{ CLI_LIST, "--keys", "NAMES", "modules to adapt, separated by commas; may be repeated", &args.keys },
+	{ CLI_LIST, "--keys", "NAMES", "modules to adapt, separated by commas, or all-linear; may be repeated", &args.keys },
 	{ CLI_TEXT, "--fine-tune-type", "TYPE", "lora (the default) or dora", &args.type },
 	{ CLI_TEXT, "--dialect", "NAME", "mlx (the default) or peft: who will train it", &args.dialect },
 	{ CLI_TEXT, "--init", "NAME", "mlx, kaiming, gaussian or xorshift (default: the dialect's)", &args.init },

@@ -54,7 +54,8 @@ struct tn_create_options {
 	int64_t num_layers;          /* the last so many layers; negative: all; TN_DIALECTS_LAYERS: 16 as mlx-lm, all as PEFT */
 	const char *const *keys;     /* modules by name ("self_attn.q_proj", "q_proj", "embed_tokens", a whole path); PEFT also
 	                              * "all-linear", and parameters ("mlp.experts.down_proj"). None: mlx-lm: every linear layer,
-	                              * embedding and stack of experts inside the layers; PEFT: all-linear */
+	                              * embedding and stack of experts inside the layers; PEFT: its default for the base's
+	                              * model_type, TN_E_ARG where it has none */
 	size_t key_count;
 	uint64_t seed;
 	tn_init init;

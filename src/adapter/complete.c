@@ -16,7 +16,7 @@ enum { LONGEST_NAME = 1024 };
 
 static tn_status check_peft(const struct tn_joint *j, const struct tn_adapter_entry *e, struct tn_error *err)
 {
-	const struct tn_adapter_config *c = &j->adapter->config;
+	const struct tn_adapter_config *c = j->config;
 	int selected;
 	if (e->of_parameter || e->is_attention_output || c->target.kind == TN_RULE_ABSENT || c->target.kind == TN_RULE_ALL_LINEAR)
 		return TN_OK;
@@ -24,6 +24,11 @@ static tn_status check_peft(const struct tn_joint *j, const struct tn_adapter_en
 	/* ensure_weight_tying adapts the partner of a tied module as well */
 	if (selected || (c->tie_on_purpose && (tn_path_is_head(e->module.path) || tn_path_is_embedding(e->module.path))))
 		return TN_OK;
+	if (j->adapter->config.target.kind == TN_RULE_ABSENT)
+		return tn_fail(err, TN_E_MISMATCH, e->module.path, "the file has factors for '%.100s', and adapter_config.json has "
+			       "no target_modules: for a base of model_type '%.40s' PEFT takes '%.80s' then, and would leave these "
+			       "out. Write target_modules that name all modules of the file, or remove the tensors",
+			       e->module.path, j->model_type, c->target.text);
 	return tn_fail(err, TN_E_MISMATCH, e->module.path, "the file has factors for '%.100s', and target_modules, exclude_modules "
 		       "and layers_to_transform of adapter_config.json do not select it: PEFT would leave them out. Correct the "
 		       "configuration, or remove the tensors", e->module.path);
@@ -31,7 +36,7 @@ static tn_status check_peft(const struct tn_joint *j, const struct tn_adapter_en
 
 static tn_status check_mlx(const struct tn_joint *j, const struct tn_adapter_entry *e, size_t target, struct tn_error *err)
 {
-	const struct tn_adapter_config *c = &j->adapter->config;
+	const struct tn_adapter_config *c = j->config;
 	uint64_t layers = c->num_layers == TN_ALL_LAYERS ? 0 : tn_joint_layer_count(j, j->targets[target].name);
 	if (tn_select_mlx(c, e->module.path, layers))
 		return TN_OK;
@@ -101,7 +106,7 @@ static int rename_module(const struct fronts *f, const char *name, char out[LONG
 static tn_status is_wanted(const struct tn_joint *j, const struct tn_target *t, const char *path, int *wanted,
 			   struct tn_error *err)
 {
-	const struct tn_adapter_config *c = &j->adapter->config;
+	const struct tn_adapter_config *c = j->config;
 	*wanted = 0;
 	if (c->dialect == TN_DIALECT_MLX_LM) {
 		*wanted = c->has_keys && tn_select_mlx(c, path, c->num_layers == TN_ALL_LAYERS ? 0
@@ -113,8 +118,12 @@ static tn_status is_wanted(const struct tn_joint *j, const struct tn_target *t, 
 	return tn_select_peft(c, path, c->target.kind == TN_RULE_ALL_LINEAR && tn_path_is_head(path), wanted, err);
 }
 
-static tn_status fail_without_factors(const char *path, struct tn_error *err)
+static tn_status fail_without_factors(const struct tn_joint *j, const char *path, struct tn_error *err)
 {
+	if (j->config->dialect == TN_DIALECT_PEFT && j->adapter->config.target.kind == TN_RULE_ABSENT)
+		return tn_fail(err, TN_E_MISMATCH, path, "adapter_config.json has no target_modules, which for a base of model_type "
+			       "'%.40s' means '%.80s' to PEFT, and the file has no factors for '%.100s': write target_modules "
+			       "that name the modules of the file, or get the whole file", j->model_type, j->config->target.text, path);
 	return tn_fail(err, TN_E_MISMATCH, path, "adapter_config.json names '%.100s', and the file has no factors for it: the "
 		       "file is incomplete, or of another adapter", path);
 }
@@ -143,7 +152,7 @@ static int names_no_matrix(const struct tn_joint *j, const char *key)
 
 static tn_status check_keys(const struct tn_joint *j, struct tn_error *err)
 {
-	const struct tn_adapter_config *c = &j->adapter->config;
+	const struct tn_adapter_config *c = j->config;
 	for (size_t i = 0; i < c->keys.count; i++) {
 		if (key_has_factors(j, c->keys.names[i]))
 			continue;
@@ -165,14 +174,14 @@ static tn_status holds_saved(const struct tn_joint *j, size_t i, const char *nam
 	*holds = 0;
 	if (!dot || snprintf(module, sizeof module, "%.*s", (int)(dot - name), name) >= (int)sizeof module)
 		return TN_OK;
-	return tn_saved_covers(&j->adapter->config, i, module, holds, err);
+	return tn_saved_covers(j->config, i, module, holds, err);
 }
 
 /* PEFT wraps what modules_to_save names, and ends with a KeyError when the file has nothing for it. What the base does
  * not have it never wraps: "classifier" and "score", which every classifier names, for example. */
 static tn_status check_saved_are_there(const struct tn_joint *j, struct tn_error *err)
 {
-	const struct tn_adapter_config *c = &j->adapter->config;
+	const struct tn_adapter_config *c = j->config;
 	for (size_t i = 0; i < c->saved.count; i++) {
 		const char *name = c->saved.names[i];
 		int in_file = 0, in_base = j->tied && j->head == TN_NO_TARGET && !c->tie_on_purpose && tn_path_is_head(name);
@@ -195,7 +204,7 @@ static tn_status check_saved_are_there(const struct tn_joint *j, struct tn_error
 tn_status tn_joint_check_complete(const struct tn_joint *j, struct tn_error *err)
 {
 	struct fronts fronts = find_fronts(j);
-	const struct tn_adapter_config *c = &j->adapter->config;
+	const struct tn_adapter_config *c = j->config;
 	unsigned char *has_factors;
 	size_t missing = 0;
 	char first[LONGEST_NAME] = "";
@@ -212,7 +221,7 @@ tn_status tn_joint_check_complete(const struct tn_joint *j, struct tn_error *err
 		if (!wanted)
 			continue;
 		if (c->dialect == TN_DIALECT_PEFT || !key_has_factors(j, tn_select_mlx_key(c, path)))
-			return fail_without_factors(path, err);
+			return fail_without_factors(j, path, err);
 		if (missing++ == 0)
 			memcpy(first, path, strlen(path) + 1);
 	}

@@ -24,7 +24,7 @@ struct tn_name_rule {
 	const char **names;
 	size_t count;
 	struct tn_regex *regex;
-	const char *text;       /* of the pattern */
+	const char *text;       /* of the pattern, or of PEFT's default; NULL: a list from a file */
 };
 
 /* rank_pattern and alpha_pattern, in the order of the file. */

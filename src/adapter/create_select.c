@@ -133,10 +133,24 @@ static int is_router(const struct tn_base_modules *m, const struct tn_base_modul
 	return 0;
 }
 
+static int is_all_linear(const struct tn_create_options *o)
+{
+	return o->key_count == 1 && strcasecmp(o->keys[0], "all-linear") == 0;
+}
+
 /* What PEFT makes of "all-linear". */
 static int is_plain_linear(const struct tn_base_modules *m, const struct tn_base_module *item)
 {
 	return item->kind == TN_MODULE_LORA && !tn_path_is_head(item->path) && !is_router(m, item);
+}
+
+/* In the last so many layers that the options ask for. */
+static int in_window(const struct tn_base_modules *m, const struct tn_choice *c, const char *path)
+{
+	uint64_t number, all = tn_base_modules_layers(m, NULL);
+	size_t prefix;
+	return c->num_layers < 0 || (uint64_t)c->num_layers >= all ||
+	       (tn_path_in_layer(path, &number, &prefix) && number >= all - (uint64_t)c->num_layers);
 }
 
 /* Last parts of names, where these say enough, else whole paths. */
@@ -154,6 +168,31 @@ static tn_status name_all_linear(struct tn_base_modules *m, struct tn_choice *c,
 		add_name(c->names, &c->name_count, clear ? last : m->items[i].path);
 	}
 	return TN_OK;
+}
+
+/* PEFT's default for the base: names as they stand in its table, or whole paths where that has a pattern. */
+static tn_status name_defaults(struct tn_base_modules *m, struct tn_choice *c, struct tn_error *err)
+{
+	const char *targets = tn_default_targets(m->model_type, 0);
+	struct tn_name_rule rule;
+	int matched;
+	if (!targets)
+		return tn_fail(err, TN_E_ARG, "keys", "PEFT has no default modules for a base of model_type '%.60s': name some by "
+			       "keys (q_proj,v_proj), or give the key 'all-linear' for every linear layer but the head",
+			       m->model_type);
+	TN_TRY(tn_rule_of_targets(m->arena, targets, &rule, err));
+	c->names = rule.names;
+	c->name_count = rule.count;
+	if (rule.kind == TN_RULE_LIST)
+		return TN_OK;
+	tn_status status = tn_arena_array(m->arena, m->count, sizeof *c->names, &c->names, err);
+	for (size_t i = 0; i < m->count && status == TN_OK; i++) {
+		status = tn_regex_full(rule.regex, m->items[i].path, &matched, err);
+		if (status == TN_OK && matched && in_window(m, c, m->items[i].path))
+			add_name(c->names, &c->name_count, m->items[i].path);
+	}
+	tn_regex_free(rule.regex);
+	return status;
 }
 
 static int names_parameter(const struct tn_base_modules *m, const char *key)
@@ -208,8 +247,7 @@ static int in_layers(const struct tn_choice *c, const char *path)
 static tn_status choose_peft(struct tn_base_modules *m, struct tn_choice *c, struct tn_error *err)
 {
 	const struct tn_create_options *o = c->options;
-	int all = o->key_count == 0 || (o->key_count == 1 && strcasecmp(o->keys[0], "all-linear") == 0);
-	TN_TRY(all ? name_all_linear(m, c, err) : name_keys(m, c, err));
+	TN_TRY(!o->key_count ? name_defaults(m, c, err) : is_all_linear(o) ? name_all_linear(m, c, err) : name_keys(m, c, err));
 	TN_TRY(name_layers(m, c, err));
 	for (size_t i = 0; i < m->count; i++) {
 		struct tn_base_module *item = &m->items[i];
@@ -239,7 +277,7 @@ tn_status tn_choose_modules(struct tn_base_modules *m, struct tn_choice *c, stru
 {
 	const struct tn_create_options *o = c->options;
 	size_t chosen = 0;
-	int all_linear = m->peft && o->key_count == 1 && strcasecmp(o->keys[0], "all-linear") == 0;
+	int all_linear = m->peft && is_all_linear(o);
 	c->num_layers = o->num_layers != TN_DIALECTS_LAYERS ? o->num_layers : m->peft ? -1 : MLX_LAYERS;
 	if (c->num_layers < 0)
 		c->num_layers = TN_ALL_LAYERS;
@@ -253,7 +291,8 @@ tn_status tn_choose_modules(struct tn_base_modules *m, struct tn_choice *c, stru
 	if (chosen == 0)
 		return tn_fail(err, TN_E_MISMATCH, "keys", "no module of the base is chosen: %s", o->key_count
 			       ? "what the keys name lies outside the last layers; raise num_layers"
-			       : "it has no linear layers inside numbered layers; name modules by keys");
+			       : m->peft ? "it has none of those that PEFT takes by default for its model_type; name modules by keys"
+					 : "it has no linear layers inside numbered layers; name modules by keys");
 	sort_names(c->names, c->name_count);
 	sort_names(c->parameters, c->parameter_count);
 	return TN_OK;

@@ -3,6 +3,7 @@
 #include "adapter/land.h"
 
 #include "adapter/identity.h"
+#include "adapter/selection.h"
 #include "base/error.h"
 #include "base/sort.h"
 #include "store/json_doc.h"
@@ -143,12 +144,9 @@ static tn_status sort_joint(struct tn_joint *j, struct tn_error *err)
 	return TN_OK;
 }
 
-/* All modules of one adapter. */
-static tn_status land_adapter(struct tn_joint *j, const struct tn_weighted_adapter *adapter, struct tn_error *err)
+static tn_status land_modules(struct tn_joint *j, struct tn_error *err)
 {
 	size_t *targets;
-	j->adapter = adapter->adapter;
-	j->weight = adapter->weight;
 	j->own_landings = j->landing_count;
 	TN_TRY(tn_arena_array(j->arena, j->adapter->count, sizeof *targets, &targets, err));
 	j->entry_target = targets;
@@ -163,6 +161,24 @@ static tn_status land_adapter(struct tn_joint *j, const struct tn_weighted_adapt
 	TN_TRY(tn_joint_check_complete(j, err));
 	TN_TRY(tn_joint_settle_ties(j, err));
 	return tn_joint_check_base(j, err);
+}
+
+/* All modules of one adapter. With target_parameters, PEFT's default would add modules that such files have no factors for. */
+static tn_status land_adapter(struct tn_joint *j, const struct tn_weighted_adapter *adapter, struct tn_error *err)
+{
+	struct tn_adapter_config config = adapter->adapter->config;
+	const char *targets = config.dialect == TN_DIALECT_PEFT && config.target.kind == TN_RULE_ABSENT && !config.parameters.count
+			      ? tn_default_targets(j->model_type, config.adalora_rank > 0) : NULL;
+	if (targets)
+		TN_TRY(tn_rule_of_targets(j->arena, targets, &config.target, err));
+	j->adapter = adapter->adapter;
+	j->config = &config;
+	j->weight = adapter->weight;
+	tn_status status = land_modules(j, err);
+	j->config = NULL;
+	if (targets)
+		tn_regex_free(config.target.regex);
+	return status;
 }
 
 static tn_status check_replications(const struct tn_weighted_adapter *adapters, size_t count, struct tn_error *err)

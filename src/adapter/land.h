@@ -79,6 +79,7 @@ struct tn_joint {
 	struct tn_foreign_set *foreign;       /* modules of the base that other libraries packed */
 	/* while it is being made */
 	const tn_adapter *adapter;    /* the one whose modules are landing */
+	const struct tn_adapter_config *config; /* its own; target_modules may be PEFT's default for the base */
 	double weight;
 	size_t own_landings;          /* the first of its landings */
 	tn_quant_config *quant;       /* of the base; NULL: none */

@@ -5,10 +5,17 @@
 #include "adapter/config.h"
 
 /* PEFT 0.21, in its order: exclude_modules, modules_to_save, a pattern, an exact name, an ending with the layer filter
- * (tuners_utils.py, check_target_module_exists). With target_modules absent everything is selected: the table of defaults
- * by model type that PEFT has is left to the factors that are there. `is_head` matters to all-linear only. */
+ * (tuners_utils.py, check_target_module_exists). With target_modules absent everything is selected, and with
+ * target_parameters alone nothing: whoever knows the base asks tn_default_targets first. `is_head` matters to all-linear
+ * only. */
 tn_status tn_select_peft(const struct tn_adapter_config *config, const char *path, int is_head, int *selected,
 			 struct tn_error *err);
+
+/* What PEFT takes for target_modules where there are none, by the model_type of the base (peft_targets.def); NULL: it takes
+ * nothing and refuses. */
+const char *tn_default_targets(const char *model_type, int is_adalora);
+/* Such a text as a rule. The memory of names is the arena's; the regex, where there is one, is freed with tn_regex_free. */
+tn_status tn_rule_of_targets(struct tn_arena *arena, const char *text, struct tn_name_rule *out, struct tn_error *err);
 
 /* The names of target_parameters that belong to the module `path`, in the order in which transformers registers them:
  * out [config->parameters.count] gets the parameter's own names. Returns how many. */

@@ -6,6 +6,7 @@
 #define MLX(layers, rest) "{\"num_layers\":" #layers ",\"lora_parameters\":{\"rank\":2,\"scale\":2" rest "}}"
 #define KEYS ",\"keys\":[\"q_proj\"]"
 #define PEFT(rest) "{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":4,\"target_modules\":[\"q_proj\"]" rest "}"
+#define NO_TARGETS(rest) "{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":4" rest "}"
 #define PREFIX "base_model.model."
 #define Q0 PREFIX "model.layers.0.self_attn.q_proj"
 #define COUNT(a) (sizeof(a) / sizeof *(a))
@@ -40,6 +41,12 @@ static const struct toy_case toy_cases[] = {
 	  PEFT(",\"rank_pattern\":{\"q_proj\":4,\"self_attn.q_proj\":2}"), 1, 2, 0, 3, TN_OK, NULL, 4 },
 	{ "load_adapters_peft_flat_shape_rank16_end_to_end", PEFT(""), 1, 2, 0, 3, TN_OK, NULL, 4 },
 	{ "PEFT: a target without factors", PEFT(""), 1, 2, 0, 2, TN_E_MISMATCH, "model.layers.3.self_attn.q_proj", 0 },
+	{ "PEFT without target_modules: those of its list for a llama", NO_TARGETS(""), 1, 2, 0, 3, TN_OK, NULL, 4 },
+	{ "PEFT with target_modules null", NO_TARGETS(",\"target_modules\":null"), 1, 2, 0, 3, TN_OK, NULL, 4 },
+	{ "PEFT without target_modules: a module of the list without factors", NO_TARGETS(""), 1, 2, 0, 2, TN_E_MISMATCH,
+	  "model.layers.3.self_attn.q_proj", 0 },
+	{ "PEFT without target_modules: layers_to_transform count", NO_TARGETS(",\"layers_to_transform\":[0,1,2]"), 1, 2, 0, 2, TN_OK,
+	  NULL, 3 },
 	{ "modules_to_save: a module of the base without a tensor in the file",
 	  PEFT(",\"modules_to_save\":[\"lm_head\"]"), 1, 2, 0, 3, TN_E_MISMATCH, "lm_head", 0 },
 	{ "modules_to_save: a module that the base has not either", PEFT(",\"modules_to_save\":[\"classifier\"]"), 1, 2, 0, 3,
@@ -160,6 +167,12 @@ static const struct file_case file_cases[] = {
 	  { { PREFIX "model.embed_tokens.lora_embedding_A", { 8 }, 1, NULL }, EB }, TN_E_FORMAT, "dimensions" },
 	{ "dora_embedding_rejects_shared_rank_and_dims_mismatch", "{\"r\":2,\"target_modules\":[\"embed_tokens\"]}",
 	  { EA, { PREFIX "model.embed_tokens.lora_embedding_B", { 3, 3 }, 2, NULL } }, TN_E_FORMAT, "ranks 2 and 3" },
+	{ "PEFT without target_modules leaves out what is not in its list", NO_TARGETS(ONLY0),
+	  { A, B, { PREFIX "model.layers.0.self_attn.k_proj.lora_A.weight", { 2, 3 }, 2, NULL },
+	    { PREFIX "model.layers.0.self_attn.k_proj.lora_B.weight", { 2, 2 }, 2, NULL } }, TN_E_MISMATCH, "PEFT takes 'q_proj v_proj'" },
+	{ "target_parameters alone take no modules of PEFT's list", NO_TARGETS(",\"target_parameters\":[\"q_proj.weight\"]"),
+	  { { PREFIX "model.layers.0.self_attn.q_proj.lora_A.weight", { 2, 3 }, 2, NULL },
+	    { PREFIX "model.layers.0.self_attn.q_proj.lora_B.weight", { 2, 2 }, 2, NULL } }, TN_OK, NULL },
 	{ "BD-LoRA blocks that do not divide", PEFT(ONLY0 ",\"use_bdlora\":{\"nblocks\":3,\"target_modules_bd_a\":[\"q_proj\"]}"),
 	  { A, B }, TN_E_FORMAT, "3 blocks" },
 	{ "the nearest name and the change that would match", "{\"r\":2,\"target_modules\":[\"q_proj\"]}",

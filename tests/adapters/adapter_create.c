@@ -223,6 +223,53 @@ static void every_plain_case_of_peft(void **state)
 	assert_int_equal(done, 14);
 }
 
+/* What PEFT takes where nothing is named, by model_type. */
+static void without_keys_peft_s_list_counts(void **state)
+{
+	static const struct al_tensor tensors[] = {
+		{ "model.language_model.layers.0.self_attn.q_proj.weight", { 2, 3 }, 2, NULL },
+		{ "model.language_model.layers.0.mlp.up_proj.weight", { 2, 3 }, 2, NULL },
+		{ "model.language_model.layers.1.self_attn.v_proj.weight", { 2, 3 }, 2, NULL },
+		{ "model.vision_tower.layers.0.self_attn.q_proj.weight", { 2, 3 }, 2, NULL },
+	};
+	static const struct {
+		const char *type;
+		int64_t layers;
+		const char *chosen;
+	} rows[] = {
+		{ "gemma4", -1, "0.self_attn.q_proj 1.self_attn.v_proj" },
+		{ "gemma4", 1, "1.self_attn.v_proj" },
+		{ "unheard-of", -1, NULL },
+		{ "bert", -1, NULL },
+	};
+	struct al *t = *state;
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		struct wish w = { .options = TN_CREATE_OPTIONS_INIT };
+		char config[80], chosen[200] = "";
+		tn_checkpoint *base;
+		tn_draft *draft;
+		snprintf(config, sizeof config, "{\"model_type\":\"%s\"}", rows[i].type);
+		al_write_base(al_path(t, "base%zu", i), config, tensors, 4);
+		w.options.dialect = TN_DIALECT_PEFT;
+		w.options.rank = 2;
+		w.options.num_layers = rows[i].layers;
+		al_ok(t, tn_checkpoint_open(t->ctx, al_path(t, "base%zu", i), &base, &t->err));
+		tn_status status = tn_draft_create(base, &w.options, &draft, &t->err);
+		tn_checkpoint_close(base);
+		assert_int_equal(status == TN_OK, rows[i].chosen != NULL);
+		if (!rows[i].chosen) {
+			al_expect_named(t, "keys");
+			continue;
+		}
+		for (size_t k = 0; k < tn_draft_count(draft); k++)
+			if (tn_draft_at(draft, k)->role == TN_PARAMETER_A)
+				snprintf(chosen + strlen(chosen), sizeof chosen - strlen(chosen), "%s%s", *chosen ? " " : "",
+					 strstr(tn_draft_at(draft, k)->module, "layers.") + strlen("layers."));
+		assert_string_equal(chosen, rows[i].chosen);
+		tn_draft_destroy(draft);
+	}
+}
+
 /* ---- numbers --------------------------------------------------------------------------------------------- */
 
 static float word(const char *hex)
@@ -499,6 +546,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		AL_TEST(every_plain_case_of_mlx_lm),
 		AL_TEST(every_plain_case_of_peft),
+		AL_TEST(without_keys_peft_s_list_counts),
 		AL_TEST(magnitudes_are_those_of_peft),
 		AL_TEST(magnitudes_are_those_of_mlx_lm),
 		AL_TEST(uniform_numbers_are_those_of_mlx),

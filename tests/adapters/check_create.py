@@ -23,6 +23,7 @@ warnings.simplefilter("ignore")
 
 PEFT = [
     ("llama", []),
+    ("llama", ["--keys", "all-linear"]),
     ("llama", ["--keys", "q_proj,v_proj", "--rank", "4", "--alpha", "16", "--num-layers", "2"]),
     ("llama", ["--keys", "model.layers.1.mlp.up_proj,lm_head"]),
     ("llama", ["--fine-tune-type", "dora"]),
@@ -33,8 +34,10 @@ PEFT = [
     ("llama_bias", ["--fine-tune-type", "dora"]),
     ("llama_tied", []),
     ("gpt2", ["--keys", "c_attn,c_fc"]),
-    ("gpt2", ["--fine-tune-type", "dora"]),
+    ("gpt2", []),
+    ("gpt2", ["--keys", "all-linear", "--fine-tune-type", "dora"]),
     ("mixtral", []),
+    ("mixtral", ["--keys", "all-linear"]),
     ("mixtral", ["--keys", "q_proj,experts.gate_up_proj,experts.down_proj"]),
     ("mixtral", ["--keys", "experts.down_proj", "--rank", "2"]),
 ]
@@ -117,8 +120,34 @@ def check_mlx(base, options, out):
     return np.abs(after - before).max(), moved
 
 
+def check_defaults():
+    """peft_targets.def is the installed PEFT's two lists, and what it makes of a base without targets is what tenon writes."""
+    import re
+
+    import peft
+    import transformers
+    from peft.utils import constants
+
+    lists = [constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING, constants.TRANSFORMERS_MODELS_TO_ADALORA_TARGET_MODULES_MAPPING]
+    text = (Path(__file__).parents[2] / "src/adapter/peft_targets.def").read_text()
+    rows = [[json.loads(s) for s in re.findall(r'"(?:[^"\\\\]|\\\\.)*"', line)] for line in re.findall(r"^TARGETS\((.*)\)$", text, re.M)]
+    for column, theirs in enumerate(lists, 1):
+        ours = {r[0]: r[column] for r in rows if r[column]}
+        assert ours == {k: v if isinstance(v, str) else " ".join(v) for k, v in theirs.items()}, column
+    for base in ("llama", "gpt2"):  # of a Mixtral PEFT 0.21.2 itself loses the default on its way and ends with an error
+        model = transformers.AutoModelForCausalLM.from_pretrained(root / "peft" / base)
+        model = peft.get_peft_model(model, peft.LoraConfig(r=8, task_type="CAUSAL_LM"))
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(f"{folder}/theirs")
+            make(root / "peft" / base, [], "peft", f"{folder}/ours")
+            configs = [json.loads(Path(folder, who, "adapter_config.json").read_text()) for who in ("theirs", "ours")]
+        assert sorted(configs[0]["target_modules"]) == sorted(configs[1]["target_modules"]), configs
+    print("ok  defaults of", peft.__version__)
+
+
 def main():
     bad = 0
+    check_defaults()
     for check, rows in ((check_peft, PEFT), (check_mlx, MLX)):
         for base, options in rows:
             with tempfile.TemporaryDirectory() as folder:

@@ -10,7 +10,10 @@ try tenon inspect b
 try tenon doctor examples/base b --for peft | tail -n 4
 try tenon init examples/base-mlx-4bit -o c --fine-tune-type dora --num-layers 1 --keys embed_tokens,self_attn.o_proj --json
 try tenon init examples/base -o d --dialect peft --init xorshift --seed 42 --base-name me/model --task-type SEQ_CLS -q
-grep -e base_model -e task_type d/adapter_config.json
+grep -e base_model -e task_type -e target_modules -A 1 d/adapter_config.json
+sed "s/\"model_type\": \"[a-z0-9]*\"/\"model_type\": \"new\"/" examples/base/config.json >config.json
+mkdir untold && cp examples/base/model.safetensors untold && cp config.json untold
+try tenon init untold -o f --dialect peft
 tenon fuse --model examples/base --adapter-path a --save-path same | clean
 cmp examples/base/model.safetensors same/model.safetensors && echo "a new adapter changes nothing"
 echo "--- identity"
