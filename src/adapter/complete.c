@@ -121,9 +121,11 @@ static tn_status is_wanted(const struct tn_joint *j, const struct tn_target *t, 
 static tn_status fail_without_factors(const struct tn_joint *j, const char *path, struct tn_error *err)
 {
 	if (j->config->dialect == TN_DIALECT_PEFT && j->adapter->config.target.kind == TN_RULE_ABSENT)
-		return tn_fail(err, TN_E_MISMATCH, path, "adapter_config.json has no target_modules, which for a base of model_type "
-			       "'%.40s' means '%.80s' to PEFT, and the file has no factors for '%.100s': write target_modules "
-			       "that name the modules of the file, or get the whole file", j->model_type, j->config->target.text, path);
+		return tn_fail(err, TN_E_MISMATCH, path,
+			       "adapter_config.json has no target_modules, which for a base of model_type '%.40s' means '%.80s' to "
+			       "PEFT, and the file has no factors for '%.100s': write target_modules that name the modules of the "
+			       "file, or get the whole file",
+			       j->model_type, j->config->target.text, path);
 	return tn_fail(err, TN_E_MISMATCH, path, "adapter_config.json names '%.100s', and the file has no factors for it: the "
 		       "file is incomplete, or of another adapter", path);
 }

@@ -247,7 +247,9 @@ static int in_layers(const struct tn_choice *c, const char *path)
 static tn_status choose_peft(struct tn_base_modules *m, struct tn_choice *c, struct tn_error *err)
 {
 	const struct tn_create_options *o = c->options;
-	TN_TRY(!o->key_count ? name_defaults(m, c, err) : is_all_linear(o) ? name_all_linear(m, c, err) : name_keys(m, c, err));
+	TN_TRY(!o->key_count	   ? name_defaults(m, c, err)
+	       : is_all_linear(o) ? name_all_linear(m, c, err)
+				  : name_keys(m, c, err));
 	TN_TRY(name_layers(m, c, err));
 	for (size_t i = 0; i < m->count; i++) {
 		struct tn_base_module *item = &m->items[i];
