@@ -4,6 +4,7 @@
 #include "base/arena.h"
 #include "base/error.h"
 #include "store/checkpoint.h"
+#include "store/parents.h"
 #include "store/removal.h"
 
 #include <dirent.h>
@@ -20,7 +21,7 @@ enum { COPY_BYTES = 1 << 20 };
 struct tn_staging {
 	struct tn_arena arena;  /* holds this struct too */
 	const char *target;     /* without trailing slashes */
-	const char *parent;
+	struct tn_parents parents;
 	const char *folder;     /* the hidden one */
 	const char *retired;    /* where the old target goes on file systems that cannot exchange two names */
 	const char *journal_path;
@@ -28,7 +29,6 @@ struct tn_staging {
 	int force, resume;
 	int is_protected;       /* the folder holds the only copy of something */
 	int lock_fd;            /* open on `folder`, holding its lock */
-	int parents_made;
 };
 
 /* ---- beginning ------------------------------------------------------------------------------------------- */
@@ -46,146 +46,13 @@ static tn_status split_path(struct tn_staging *s, const char *path, struct tn_er
 	if (strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
 		return tn_fail(err, TN_E_ARG, path, "'%s' has no name of its own; name a new folder", path);
 	if (!slash)
-		s->parent = ".";
+		s->parents.path = ".";
 	else
-		TN_TRY(tn_arena_text(&s->arena, s->target, slash == s->target ? 1 : (size_t)(slash - s->target), &s->parent,
+		TN_TRY(tn_arena_text(&s->arena, s->target, slash == s->target ? 1 : (size_t)(slash - s->target), &s->parents.path,
 				     err));
-	TN_TRY(tn_arena_printf(&s->arena, &s->folder, err, "%s/.%s.tenon-part", s->parent, name));
-	TN_TRY(tn_arena_printf(&s->arena, &s->journal_path, err, "%s/.%s.tenon-journal", s->parent, name));
-	return tn_arena_printf(&s->arena, &s->retired, err, "%s/.%s.tenon-old", s->parent, name);
-}
-
-/* 1 when tenon may delete the entry: of a model folder because it can be had again by running the same job again; of an
- * adapter's because the caller saves that adapter anew. */
-static int is_replaceable(const char *name, mode_t mode, int force)
-{
-	tn_file_role role = tn_file_role_of(name);
-	if (force == TN_REPLACE_ADAPTER)
-		return !S_ISDIR(mode) && (role == TN_ROLE_ADAPTER || role == TN_ROLE_DOCUMENT);
-	if (S_ISDIR(mode))
-		return strcmp(name, TN_TEMPLATES_FOLDER) == 0;
-	return role == TN_ROLE_WEIGHTS || role == TN_ROLE_CONFIG || role == TN_ROLE_SIDECAR || role == TN_ROLE_DOCUMENT;
-}
-
-static tn_status check_entry(const char *folder, const char *name, int force, int *is_right, struct tn_error *err)
-{
-	char entry[TN_PATH_BYTES];
-	struct stat st;
-	TN_TRY(tn_path_join(entry, folder, name, err));
-	if (lstat(entry, &st) != 0)
-		return tn_fail_sys(err, errno, entry, "could not examine '%s'", entry);
-	if (!is_replaceable(name, st.st_mode, force))
-		return tn_fail(err, TN_E_EXISTS, entry,
-			       "'%s' holds '%s', which tenon does not write; move it away, or choose another folder: replacing "
-			       "would delete it",
-			       folder, name);
-	tn_file_role role = tn_file_role_of(name);
-	*is_right |= role == TN_ROLE_ADAPTER || role == TN_ROLE_WEIGHTS || role == TN_ROLE_CONFIG;
-	return TN_OK;
-}
-
-/* A folder that is to be replaced must hold a model, or an adapter, and nothing else. */
-static tn_status check_replaceable(tn_context *ctx, const char *path, int force, struct tn_error *err)
-{
-	struct tn_names names;
-	int is_right = 0;
-	TN_TRY(tn_folder_list(ctx, path, &names, err));
-	tn_status status = TN_OK;
-	for (size_t i = 0; i < names.count && status == TN_OK; i++)
-		status = check_entry(path, names.items[i], force, &is_right, err);
-	tn_names_release(&names);
-	if (status == TN_OK && !is_right && force == TN_REPLACE_ADAPTER)
-		return tn_fail(err, TN_E_EXISTS, path,
-			       "'%s' holds no adapter; only adapters are replaced, so choose another folder", path);
-	if (status == TN_OK && !is_right)
-		status = tn_fail(err, TN_E_EXISTS, path,
-				 "'%s' holds no model: neither config.json nor *.safetensors; --force replaces models only, so "
-				 "choose another folder",
-				 path);
-	return status;
-}
-
-static tn_status check_target(tn_context *ctx, const struct tn_staging *s, struct tn_error *err)
-{
-	struct stat st;
-	if (lstat(s->target, &st) != 0)
-		return errno == ENOENT ? TN_OK : tn_fail_sys(err, errno, s->target, "could not examine '%s'", s->target);
-	if (!S_ISDIR(st.st_mode))
-		return tn_fail(err, TN_E_EXISTS, s->target, "'%s' exists and is not a folder; choose another name", s->target);
-	struct tn_names names;
-	TN_TRY(tn_folder_list(ctx, s->target, &names, err));
-	size_t count = names.count;
-	tn_names_release(&names);
-	if (count == 0)
-		return TN_OK;
-	if (!s->force)
-		return tn_fail(err, TN_E_EXISTS, s->target, "'%s' exists and is not empty; use --force to replace it", s->target);
-	return check_replaceable(ctx, s->target, s->force, err);
-}
-
-/* Removes the parents that were made, as far as they are empty. `path` is the deepest of them, and is used up. */
-static void remove_made(char *path, int made)
-{
-	for (; made > 0 && rmdir(path) == 0; made--) {
-		char *slash = strrchr(path, '/');
-		if (!slash || slash == path)
-			break;
-		*slash = '\0';
-	}
-}
-
-static void remove_parents(struct tn_staging *s)
-{
-	char path[TN_PATH_BYTES];
-	snprintf(path, sizeof path, "%s", s->parent);
-	remove_made(path, s->parents_made);
-	s->parents_made = 0;
-}
-
-/* Those that were made go again when a later one fails. */
-static tn_status make_parents(struct tn_staging *s, struct tn_error *err)
-{
-	char path[TN_PATH_BYTES];
-	size_t n = strlen(s->parent);
-	if (n >= sizeof path)
-		return tn_fail(err, TN_E_LIMIT, s->target, "the path is longer than %d bytes", TN_PATH_BYTES - 1);
-	memcpy(path, s->parent, n + 1);
-	size_t last = 0;
-	for (size_t i = 1; i <= n; i++) {
-		if (path[i] != '/' && path[i] != '\0')
-			continue;
-		char kept = path[i];
-		path[i] = '\0';
-		if (mkdir(path, 0777) == 0)
-			s->parents_made++;
-		else if (errno != EEXIST) {
-			tn_status status = tn_fail_sys(err, errno, path, "could not make the folder '%s'", path);
-			path[last] = '\0';
-			remove_made(path, s->parents_made);
-			s->parents_made = 0;
-			return status;
-		}
-		last = i;
-		path[i] = kept;
-	}
-	return TN_OK;
-}
-
-/* The parent, and those above it that were made: each holds the name of the next. */
-static tn_status sync_parents(const struct tn_staging *s, struct tn_error *err)
-{
-	char path[TN_PATH_BYTES];
-	snprintf(path, sizeof path, "%s", s->parent);
-	TN_TRY(tn_folder_sync(path, err));
-	for (int i = 0; i < s->parents_made; i++) {
-		char *slash = strrchr(path, '/');
-		if (slash)
-			slash[slash == path] = '\0';
-		else
-			memcpy(path, ".", 2);
-		TN_TRY(tn_folder_sync(path, err));
-	}
-	return TN_OK;
+	TN_TRY(tn_arena_printf(&s->arena, &s->folder, err, "%s/.%s.tenon-part", s->parents.path, name));
+	TN_TRY(tn_arena_printf(&s->arena, &s->journal_path, err, "%s/.%s.tenon-journal", s->parents.path, name));
+	return tn_arena_printf(&s->arena, &s->retired, err, "%s/.%s.tenon-old", s->parents.path, name);
 }
 
 static tn_status take_lock(struct tn_staging *s, struct tn_error *err)
@@ -230,7 +97,7 @@ static tn_status make_folder(tn_context *ctx, struct tn_staging *s, struct tn_er
 			       "used up; go on with that command and --resume", s->folder);
 	tn_logf(ctx, TN_LOG_INFO, "clearing '%s', which an interrupted run left", s->folder);
 	unlink(s->journal_path); /* first: it must never speak of another folder's files */
-	TN_TRY(tn_folder_sync(s->parent, err));
+	TN_TRY(tn_folder_sync(s->parents.path, err));
 	tn_status status = tn_folder_remove(s->folder, 1, err);
 	close(s->lock_fd);
 	s->lock_fd = -1;
@@ -251,7 +118,7 @@ static tn_status settle_retired(struct tn_staging *s, struct tn_error *err)
 		return tn_folder_remove(s->retired, 1, err);
 	if (rename(s->retired, s->target) != 0)
 		return tn_fail_sys(err, errno, s->target, "could not put '%s' back in its place", s->target);
-	return check_target(s->arena.ctx, s, err);
+	return tn_replaceable_check(s->arena.ctx, s->target, s->force, err);
 }
 
 static void free_staging(struct tn_staging *s)
@@ -316,7 +183,7 @@ static void leave(struct tn_staging *s)
 /* All that changes the disk; undone when a step fails. */
 static tn_status claim_place(tn_context *ctx, struct tn_staging *s, const unsigned char *plan_id, struct tn_error *err)
 {
-	TN_TRY(make_parents(s, err));
+	TN_TRY(tn_parents_make(&s->parents, err));
 	tn_status status = make_folder(ctx, s, err);
 	if (status == TN_OK) {
 		status = settle_retired(s, err);
@@ -326,7 +193,7 @@ static tn_status claim_place(tn_context *ctx, struct tn_staging *s, const unsign
 			leave(s);
 	}
 	if (status != TN_OK)
-		remove_parents(s);
+		tn_parents_remove(&s->parents);
 	return status;
 }
 
@@ -348,7 +215,7 @@ tn_status tn_staging_begin_plan(tn_context *ctx, const char *path, int force, co
 	s->resume = plan_id && resume;
 	tn_status status = split_path(s, path, err);
 	if (status == TN_OK)
-		status = check_target(ctx, s, err);
+		status = tn_replaceable_check(ctx, s->target, s->force, err);
 	if (status == TN_OK)
 		status = claim_place(ctx, s, plan_id, err);
 	if (status != TN_OK) {
@@ -388,7 +255,7 @@ tn_status tn_staging_remark(struct tn_staging *s, const char *text, struct tn_er
 tn_status tn_staging_protect(struct tn_staging *s, struct tn_error *err)
 {
 	TN_TRY(tn_folder_sync(s->folder, err));
-	TN_TRY(sync_parents(s, err));
+	TN_TRY(tn_parents_sync(&s->parents, err));
 	TN_TRY(tn_journal_protect(s->journal, err));
 	s->is_protected = 1;
 	return TN_OK;
@@ -414,7 +281,7 @@ int tn_staging_settle(tn_context *ctx, const char *path)
 	int known = split_path(&s, path, NULL) == TN_OK && tn_path_kind_of(s.folder, &folder, NULL) == TN_OK &&
 		    tn_path_kind_of(s.target, &target, NULL) == TN_OK;
 	if (known && folder == TN_PATH_MISSING && target == TN_PATH_FOLDER && unlink(s.journal_path) == 0)
-		tn_folder_sync(s.parent, NULL);
+		tn_folder_sync(s.parents.path, NULL);
 	tn_arena_release(&s.arena);
 	return known && folder == TN_PATH_MISSING && target == TN_PATH_FOLDER;
 }
@@ -503,7 +370,7 @@ static tn_status replace_by_steps(struct tn_staging *s, struct tn_error *err)
 		if (rename(s->retired, s->target) != 0)
 			return tn_fail_sys(err, e, s->target, "could not put '%s' in its place; the old one is '%s'", s->target,
 					   s->retired);
-		tn_folder_sync(s->parent, NULL); /* as good as it gets: the error above is the one to tell */
+		tn_folder_sync(s->parents.path, NULL); /* as good as it gets: the error above is the one to tell */
 		return tn_fail_sys(err, e, s->target, "could not put '%s' in its place", s->target);
 	}
 	s->folder = s->retired;
@@ -519,7 +386,7 @@ static tn_status put_in_place(struct tn_staging *s, int *replaced, struct tn_err
 		return TN_OK;
 	if (errno != ENOTEMPTY && errno != EEXIST)
 		return tn_fail_sys(err, errno, s->target, "could not put '%s' in its place", s->target);
-	TN_TRY(check_target(s->arena.ctx, s, err));
+	TN_TRY(tn_replaceable_check(s->arena.ctx, s->target, s->force, err));
 	*replaced = 1;
 	if (renameat2(AT_FDCWD, s->folder, AT_FDCWD, s->target, RENAME_EXCHANGE) == 0)
 		return TN_OK;
@@ -547,7 +414,7 @@ static tn_status end_journal(struct tn_staging *s, struct tn_error *err)
 		return TN_OK;
 	if (unlink(s->journal_path) != 0)
 		return tn_fail_sys(err, errno, s->journal_path, "could not remove '%s'", s->journal_path);
-	return tn_folder_sync(s->parent, err);
+	return tn_folder_sync(s->parents.path, err);
 }
 
 tn_status tn_staging_commit(struct tn_staging *s, struct tn_error *err)
@@ -560,7 +427,7 @@ tn_status tn_staging_commit(struct tn_staging *s, struct tn_error *err)
 	TN_TRY(put_in_place(s, &replaced, err));
 	/* The result stands under its name now: what fails from here on is a warning. */
 	struct tn_error late;
-	if (sync_parents(s, &late) != TN_OK)
+	if (tn_parents_sync(&s->parents, &late) != TN_OK)
 		tn_logf(ctx, TN_LOG_WARNING, "'%s' is complete, but may not survive a power cut: %s", s->target, late.msg);
 	if (replaced && tn_folder_remove(s->folder, 1, &late) != TN_OK)
 		tn_logf(ctx, TN_LOG_WARNING, "'%s' is complete; the folder it replaced is '%s': %s", s->target, s->folder,
@@ -585,6 +452,6 @@ void tn_staging_abort(struct tn_staging *s)
 		unlink(s->journal_path);
 	if (tn_folder_remove(s->folder, 1, &late) != TN_OK)
 		tn_logf(s->arena.ctx, TN_LOG_WARNING, "'%s' could not be cleared away: %s", s->folder, late.msg);
-	remove_parents(s);
+	tn_parents_remove(&s->parents);
 	free_staging(s);
 }

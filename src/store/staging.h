@@ -9,15 +9,12 @@
 
 #include "base/file.h"
 #include "store/journal.h"
+#include "store/replaceable.h"
 
 struct tn_staging;
 
-/* What may be replaced. */
-enum { TN_REPLACE_NOTHING, TN_REPLACE_MODEL, TN_REPLACE_ADAPTER };
-
 /* Begins. `path` may have missing parents; they are made. A folder that stands there already is TN_E_EXISTS, unless it is
- * empty or `force` says that it may be replaced; then it is at the end, if everything in it belongs to a model folder (an
- * adapter's folder): tenon does not delete what it does not know. */
+ * empty or `force` (TN_REPLACE_...) says that it may be replaced; then it is at the end. */
 tn_status tn_staging_begin(tn_context *ctx, const char *path, int force, struct tn_staging **out, struct tn_error *err);
 
 /* The same for a run that can be taken up again, known by its plan_id [TN_PLAN_ID_BYTES]: files that are noted with
