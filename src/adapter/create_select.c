@@ -247,9 +247,10 @@ static int in_layers(const struct tn_choice *c, const char *path)
 static tn_status choose_peft(struct tn_base_modules *m, struct tn_choice *c, struct tn_error *err)
 {
 	const struct tn_create_options *o = c->options;
-	TN_TRY(!o->key_count	   ? name_defaults(m, c, err)
-	       : is_all_linear(o) ? name_all_linear(m, c, err)
-				  : name_keys(m, c, err));
+	if (!o->key_count)
+		TN_TRY(name_defaults(m, c, err));
+	else
+		TN_TRY(is_all_linear(o) ? name_all_linear(m, c, err) : name_keys(m, c, err));
 	TN_TRY(name_layers(m, c, err));
 	for (size_t i = 0; i < m->count; i++) {
 		struct tn_base_module *item = &m->items[i];
@@ -293,7 +294,7 @@ tn_status tn_choose_modules(struct tn_base_modules *m, struct tn_choice *c, stru
 	if (chosen == 0)
 		return tn_fail(err, TN_E_MISMATCH, "keys", "no module of the base is chosen: %s", o->key_count
 			       ? "what the keys name lies outside the last layers; raise num_layers"
-			       : m->peft ? "it has none of those that PEFT takes by default for its model_type; name modules by keys"
+			       : m->peft ? "it has none of those that PEFT takes by default; name modules by keys"
 					 : "it has no linear layers inside numbered layers; name modules by keys");
 	sort_names(c->names, c->name_count);
 	sort_names(c->parameters, c->parameter_count);

@@ -209,7 +209,7 @@ tn_status tn_journal_remarks(tn_context *ctx, const char *path, const unsigned c
 			     struct tn_buffer *out, struct tn_error *err)
 {
 	char head[HEAD_BYTES + 1];
-	size_t head_bytes = make_head(head, plan_id), n = 0;
+	size_t head_bytes = plan_id ? make_head(head, plan_id) : 0, n = 0;
 	tn_status status = read_text(ctx, path, out, err);
 	if (status == TN_E_NOTFOUND) {
 		TN_TRY(tn_buffer_alloc(ctx, 1, path, out, err));

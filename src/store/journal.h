@@ -18,7 +18,8 @@ void tn_journal_close(struct tn_journal *journal);
 
 /* Remarks stand between the names: lines that begin with '/', which no name holds. A remark is durable with the next name. */
 tn_status tn_journal_remark(struct tn_journal *journal, const char *text, struct tn_error *err);
-/* The remarks of the journal at `path`, each ended by a newline, when it is of that plan; else an empty text. */
+/* The remarks of the journal at `path`, each ended by a newline, when it is of that plan (NULL: of any); else an empty
+ * text. */
 tn_status tn_journal_remarks(tn_context *ctx, const char *path, const unsigned char plan_id[TN_PLAN_ID_BYTES],
 			     struct tn_buffer *out, struct tn_error *err);
 

@@ -71,14 +71,22 @@ tn_status tn_fuse_check_finite(const struct tn_fuse *fuse, const struct tn_fuse_
 /* Hashes what the result does not copy of the base into fuse->base_digests. */
 tn_status tn_fuse_identify(tn_fuse *fuse, struct tn_error *err);
 
+/* The plan as tn_output_place has it, and what people would call it. A base that is used up, and its adapters, count by what
+ * is in them; others by sizes and times. */
+enum { TN_PLAN_WORDS = 160 };
+tn_status tn_fuse_name_plan(const struct tn_fuse *fuse, unsigned flags, unsigned char plan_id[TN_PLAN_ID_BYTES],
+			    char words[TN_PLAN_WORDS], struct tn_error *err);
+
 /* ---- what a run leaves for the next one ------------------------------------------------------------------ */
 
 /* As remarks in the journal: what was chosen for every target, hashes of the base, and what was measured of finished steps. */
 tn_status tn_fuse_note_choices(const struct tn_fuse *fuse, struct tn_output *output, struct tn_error *err);
 tn_status tn_fuse_note_digests(const struct tn_fuse *fuse, struct tn_output *output, struct tn_error *err);
 tn_status tn_fuse_note_sums(struct tn_output *output, size_t step, const struct tn_survival_sums *sums, struct tn_error *err);
-/* Sizes and times of the base's files, before any of them is used up. */
-tn_status tn_fuse_note_files(const struct tn_fuse *fuse, struct tn_output *output, struct tn_error *err);
+/* What is made, in words, and sizes and times of the base's files, before any of them is used up. */
+tn_status tn_fuse_note_files(const struct tn_fuse *fuse, const char *words, struct tn_output *output, struct tn_error *err);
+/* The words of the remarks, without a NUL; NULL: there are none. */
+const char *tn_fuse_recall_words(const char *remarks, size_t *n);
 /* TN_E_MISMATCH when a file that is still whole is not the one of the remarks (NULL: there are none). */
 tn_status tn_fuse_check_files(const struct tn_fuse *fuse, const char *remarks, struct tn_error *err);
 /* Takes choices and hashes from the remarks; *has_choices is 1 when there were any, and the steps are made anew. */
@@ -100,6 +108,8 @@ tn_status tn_consumption_plan(const struct tn_fuse *fuse, const char *save_path,
 			      struct tn_consumption *consumption, struct tn_error *err);
 /* TN_E_EXISTS when a run `with` that has cut files of the base: what is to be read of them is gone. */
 tn_status tn_consumption_check_whole(const struct tn_fuse *fuse, const char *with, struct tn_error *err);
+/* TN_E_EXISTS when files of the base were cut by a run that made something else, and what that was. */
+tn_status tn_consumption_check_begun(const struct tn_fuse *fuse, const char *save_path, const char *words, struct tn_error *err);
 /* What is gone must be in shards that are finished. */
 tn_status tn_consumption_check(const struct tn_consumption *consumption, const struct tn_output *output, struct tn_error *err);
 /* Says in the base what is to come. */

@@ -52,7 +52,8 @@ static tn_status check_mark(struct tn_consumption *c, unsigned flags, struct tn_
 		return TN_OK;
 	if (strcmp(found.output, c->output) != 0)
 		return tn_fail(err, TN_E_EXISTS, base,
-			       "'%.200s' is being used up for '%.200s', and '%.200s' was asked for; finish the first",
+			       "'%.100s' is being used up for '%.90s', and '%.90s' was asked for; finish the first, or, where it is "
+			       "the same folder moved, write its new path into " TN_CONSUMED_NAME,
 			       base, found.output, c->output);
 	if (!(flags & TN_SAVE_RESUME))
 		return tn_fail(err, TN_E_EXISTS, base, "'%.200s' is being used up by an interrupted run; go on with --resume",
@@ -103,6 +104,22 @@ tn_status tn_consumption_check_whole(const struct tn_fuse *fuse, const char *wit
 		return TN_OK;
 	return tn_fail(err, TN_E_EXISTS, fuse->base->path,
 		       "'%.200s' has been used up in part by a fuse with %s; go on as it was begun", fuse->base->path, with);
+}
+
+tn_status tn_consumption_check_begun(const struct tn_fuse *fuse, const char *save_path, const char *words, struct tn_error *err)
+{
+	struct tn_buffer remarks;
+	size_t n = 0;
+	if (!tn_consume_has_begun(fuse->base))
+		return TN_OK;
+	TN_TRY(tn_staging_remarks(fuse->ctx, save_path, NULL, &remarks, err));
+	const char *begun = tn_fuse_recall_words(remarks.data, &n);
+	tn_status status = tn_fail(err, TN_E_EXISTS, fuse->base->path,
+				   "'%.60s' has been used up in part for something else: [%.*s]; this is [%s]. Go on with the "
+				   "adapter, the options and, where only that differs, the version of the first",
+				   fuse->base->path, begun ? (int)n : 7, begun ? begun : "unknown", words);
+	tn_buffer_release(fuse->ctx, &remarks);
+	return status;
 }
 
 tn_status tn_consumption_check(const struct tn_consumption *c, const struct tn_output *output, struct tn_error *err)

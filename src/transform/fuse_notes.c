@@ -14,7 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char choices_key[] = "/choices ", digests_key[] = "/base ", sums_key[] = "/sums ", files_key[] = "/files";
+static const char choices_key[] = "/choices ", digests_key[] = "/base ", sums_key[] = "/sums ", files_key[] = "/files",
+		  words_key[] = "/makes ";
 
 /* Capitals for promoted ones. */
 static const char rounding_letters[] = "adn", promoted_letters[] = "ADN";
@@ -73,8 +74,11 @@ tn_status tn_fuse_note_digests(const struct tn_fuse *fuse, struct tn_output *out
 	return note(fuse, output, add_digests, err);
 }
 
-tn_status tn_fuse_note_files(const struct tn_fuse *fuse, struct tn_output *output, struct tn_error *err)
+tn_status tn_fuse_note_files(const struct tn_fuse *fuse, const char *words, struct tn_output *output, struct tn_error *err)
 {
+	char text[sizeof words_key + TN_PLAN_WORDS];
+	snprintf(text, sizeof text, "%s%s", words_key, words);
+	TN_TRY(tn_output_remark(output, text, err));
 	return note(fuse, output, add_files, err);
 }
 
@@ -124,6 +128,11 @@ static const char *find_last(const char *remarks, const char *key, size_t *n)
 			*n = (size_t)(end - found);
 		}
 	return found;
+}
+
+const char *tn_fuse_recall_words(const char *remarks, size_t *n)
+{
+	return find_last(remarks, words_key, n);
 }
 
 static int recall_choices(struct tn_fuse *fuse, const char *text, size_t n)

@@ -10,7 +10,6 @@
 #include "store/staging.h"
 #include "transform/delta_cache.h"
 #include "transform/output.h"
-#include "transform/plan_id.h"
 
 #include <stdatomic.h>
 #include <string.h>
@@ -32,6 +31,7 @@ struct run {
 	struct tn_consumption *consumption;   /* NULL: the base stays */
 	int base_lock;                        /* of a base that is used up; else -1 */
 	int has_choices;                      /* from the remarks */
+	char words[TN_PLAN_WORDS];            /* what is made, for people */
 };
 
 /* ---- one block ------------------------------------------------------------------------------------------- */
@@ -279,7 +279,7 @@ static tn_status write_notes(struct run *run, unsigned flags, struct tn_error *e
 	if (!run->has_choices)
 		TN_TRY(tn_fuse_note_choices(fuse, run->output, err));
 	if (!run->has_choices && run->consumption)
-		TN_TRY(tn_fuse_note_files(fuse, run->output, err));
+		TN_TRY(tn_fuse_note_files(fuse, run->words, run->output, err));
 	if (!run->consumption || !(flags & TN_SAVE_IDENTIFY) || fuse->base_digests)
 		return TN_OK;
 	TN_TRY(tn_consumption_check_whole(fuse, "no receipt", err));
@@ -301,29 +301,6 @@ static tn_status write_output(struct run *run, unsigned flags, struct tn_error *
 	return tn_output_commit(run->output, parameters_of(fuse), TN_INDEX_TRANSFORMERS, err);
 }
 
-static struct tn_output_place place_of(const struct tn_fuse *fuse, const char *save_path, unsigned flags)
-{
-	struct tn_output_place place = { .path = save_path, .flags = flags };
-	struct tn_sha256 id;
-	tn_plan_id_begin(&id, "fuse");
-	if (flags & TN_SAVE_CONSUME)
-		tn_plan_id_add_consumed(&id, fuse->base);
-	else
-		tn_plan_id_add_checkpoint(&id, fuse->base);
-	for (size_t i = 0; i < fuse->adapter_count; i++) {
-		tn_plan_id_add_adapter(&id, fuse->adapters[i].adapter);
-		tn_plan_id_add(&id, &fuse->adapters[i].weight, sizeof fuse->adapters[i].weight);
-	}
-	const struct tn_fuse_options *o = &fuse->options;
-	if (o->dense_base)
-		tn_plan_id_add_checkpoint(&id, o->dense_base);
-	const int options[] = { (int)o->rounding, o->dequantize, o->promote_bits, o->allow_nonfinite };
-	tn_plan_id_add(&id, options, sizeof options);
-	tn_plan_id_add(&id, &o->min_survival, sizeof o->min_survival);
-	tn_sha256_finish(&id, place.plan_id);
-	return place;
-}
-
 /* The choices of the run that is taken up again, or new ones. */
 static tn_status choose(struct run *run, const struct tn_output_place *place, struct tn_error *err)
 {
@@ -333,18 +310,21 @@ static tn_status choose(struct run *run, const struct tn_output_place *place, st
 	}
 	if (run->has_choices)
 		return TN_OK;
-	TN_TRY(tn_consumption_check_whole(run->fuse, "other inputs, other options or another version of tenon", err));
+	if (place->flags & TN_SAVE_CONSUME)
+		TN_TRY(tn_consumption_check_begun(run->fuse, place->path, run->words, err));
+	TN_TRY(tn_consumption_check_whole(run->fuse, "--consume-input", err));
 	return tn_fuse_survey(run->fuse, err);
 }
 
 static tn_status run_fuse(struct run *run, const char *save_path, unsigned flags, struct tn_error *err)
 {
 	struct tn_fuse *fuse = run->fuse;
-	struct tn_output_place place = place_of(fuse, save_path, flags);
+	struct tn_output_place place = { .path = save_path, .flags = flags };
 	struct tn_consumption consumption;
 	TN_TRY(check_inputs(fuse, save_path, err));
 	if (flags & TN_SAVE_CONSUME)
 		TN_TRY(tn_consume_lock(fuse->base->path, &run->base_lock, err));
+	TN_TRY(tn_fuse_name_plan(fuse, flags, place.plan_id, run->words, err));
 	TN_TRY(choose(run, &place, err));
 	if (flags & TN_SAVE_CONSUME) {
 		TN_TRY(tn_consumption_plan(fuse, save_path, flags, &run->arena, &consumption, err));

@@ -2,15 +2,17 @@
 #include "transform/plan_id.h"
 
 #include "adapter/adapter.h"
+#include "base/error.h"
 #include "store/checkpoint.h"
 #include "store/safetensors.h"
+#include "transform/content.h"
 
 #include <string.h>
 
 void tn_plan_id_begin(struct tn_sha256 *id, const char *job)
 {
 	tn_sha256_init(id);
-	tn_plan_id_add_text(id, tn_version());
+	tn_sha256_add_u64(id, TN_RESULTS_VERSION);
 	tn_plan_id_add_text(id, job);
 }
 
@@ -63,4 +65,18 @@ void tn_plan_id_add_adapter(struct tn_sha256 *id, const tn_adapter *adapter)
 		return;
 	add_file(id, &config);
 	tn_file_close(&config);
+}
+
+tn_status tn_plan_id_add_adapter_content(struct tn_sha256 *id, const tn_adapter *adapter, unsigned char hash[TN_HASH_BYTES],
+					 struct tn_error *err)
+{
+	char path[TN_PATH_BYTES];
+	struct tn_digest config;
+	uint64_t bytes;
+	TN_TRY(tn_adapter_hash(adapter, hash, err));
+	tn_plan_id_add(id, hash, TN_HASH_BYTES);
+	if (tn_path_join(path, adapter->path, "adapter_config.json", NULL) == TN_OK &&
+	    tn_content_file(adapter->ctx, path, &config, &bytes, NULL) == TN_OK)
+		tn_plan_id_add(id, config.bytes, sizeof config.bytes);
+	return TN_OK;
 }

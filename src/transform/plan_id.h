@@ -8,7 +8,12 @@
 #include "tenon/adapter.h"
 #include "tenon/checkpoint.h"
 
-/* `job` with the version of tenon. End with tn_sha256_finish. */
+/* Versions of tenon that share this number go on with each other's runs. Raise it with the change that makes the same plan write
+ * other bytes, or that reads or leaves other remarks in a journal: shards of two such versions do not mix. The program's own
+ * version does not count, so that an upgrade locks nobody out of a model that is half used up. */
+enum { TN_RESULTS_VERSION = 1 };
+
+/* `job` with TN_RESULTS_VERSION. End with tn_sha256_finish. */
 void tn_plan_id_begin(struct tn_sha256 *id, const char *job);
 void tn_plan_id_add(struct tn_sha256 *id, const void *bytes, size_t n);
 void tn_plan_id_add_text(struct tn_sha256 *id, const char *text); /* NULL allowed */
@@ -17,5 +22,9 @@ void tn_plan_id_add_checkpoint(struct tn_sha256 *id, const tn_checkpoint *checkp
  * to another disk. */
 void tn_plan_id_add_consumed(struct tn_sha256 *id, const tn_checkpoint *checkpoint);
 void tn_plan_id_add_adapter(struct tn_sha256 *id, const tn_adapter *adapter);
+/* The same by content, wherever its files lie and whenever they were copied: tn_adapter_hash, which *hash gets, and the text of
+ * its configuration. Reads the whole adapter. */
+tn_status tn_plan_id_add_adapter_content(struct tn_sha256 *id, const tn_adapter *adapter, unsigned char hash[TN_HASH_BYTES],
+					 struct tn_error *err);
 
 #endif

@@ -28,7 +28,8 @@ complain() {
 }
 
 reset() {
-	rm -rf "$place" "$mark"
+	rm -rf "$place" "$mark" "$area"/lora-*
+	used=$adapter
 	mkdir "$place"
 	cp -R "$base" "$place/base"
 }
@@ -38,7 +39,7 @@ fuse() { # variables, further options
 	shift
 	# shellcheck disable=SC2086
 	env $vars ASAN_OPTIONS=verify_asan_link_order=0 "$tenon" fuse -q --threads 1 --consume-input --model "$place/base" \
-		--adapter-path "$adapter" --save-path "$place/out" "$@" >"$area/stdout" 2>"$area/stderr"
+		--adapter-path "$used" --save-path "$place/out" "$@" >"$area/stdout" 2>"$area/stderr"
 }
 
 reset
@@ -74,6 +75,8 @@ check() { # what, exit status
 		check_unmarked "$1" "$2"
 	fi
 	# as if the system had been started anew: other inodes
+	# and the adapter fetched anew: another place, other times
+	cp -R "$adapter" "$area/lora-$((runs % 2))" && used=$area/lora-$((runs % 2))
 	[ ! -d "$place/base" ] || { cp -a "$place/base" "$place/copy" && rm -r "$place/base" && mv "$place/copy" "$place/base"; }
 	fuse "LD_PRELOAD=$faultfs" --resume || complain "$1: it cannot be taken up again"
 	[ "$(describe "$place/out")" = "$after" ] || complain "$1: another result"
