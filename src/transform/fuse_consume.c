@@ -52,8 +52,8 @@ static tn_status check_mark(struct tn_consumption *c, unsigned flags, struct tn_
 		return TN_OK;
 	if (strcmp(found.output, c->output) != 0)
 		return tn_fail(err, TN_E_EXISTS, base,
-			       "'%.100s' is being used up for '%.90s', and '%.90s' was asked for; finish the first, or, where it is "
-			       "the same folder moved, write its new path into " TN_CONSUMED_NAME,
+			       "'%.100s' is being used up for '%.90s', and '%.90s' was asked for; finish the first, or, if it was "
+			       "only moved, write its new path into " TN_CONSUMED_NAME,
 			       base, found.output, c->output);
 	if (!(flags & TN_SAVE_RESUME))
 		return tn_fail(err, TN_E_EXISTS, base, "'%.200s' is being used up by an interrupted run; go on with --resume",

@@ -4,6 +4,7 @@
 
 #include "adapter/identity.h"
 #include "base/error.h"
+#include "base/numeral.h"
 #include "transform/plan_id.h"
 
 #include <stdio.h>
@@ -31,7 +32,7 @@ static tn_status add_adapters(const struct tn_fuse *fuse, struct tn_sha256 *id, 
 			tn_plan_id_add_adapter(id, a->adapter);
 		tn_plan_id_add(id, &a->weight, sizeof a->weight);
 		tn_hash_text(text, hash);
-		snprintf(word, sizeof word, ", adapter %.*s x %g", (int)HASH_DIGITS, text, a->weight);
+		tn_snprintf(word, sizeof word, ", adapter %.*s x %g", (int)HASH_DIGITS, text, a->weight);
 		say(words, i < NAMED_ADAPTERS ? word : i == NAMED_ADAPTERS ? " and others" : "");
 	}
 	return TN_OK;
@@ -52,7 +53,7 @@ static void add_options(const struct tn_fuse *fuse, struct tn_sha256 *id, char w
 	say(words, o->dequantize ? ", dequantize" : "");
 	snprintf(word, sizeof word, ", promote-bits %d", o->promote_bits);
 	say(words, o->promote_bits ? word : "");
-	snprintf(word, sizeof word, ", min-survival %g", o->min_survival);
+	tn_snprintf(word, sizeof word, ", min-survival %g", o->min_survival);
 	say(words, o->min_survival > 0 ? word : "");
 	say(words, o->allow_nonfinite ? ", allow-nonfinite" : "");
 }
