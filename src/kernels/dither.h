@@ -27,10 +27,13 @@ TN_INLINE uint32_t row_seed(uint64_t seed, uint64_t row)
 	return mix32(h ^ (uint32_t)(row >> 32));
 }
 
+/* Between columns, in what is hashed. */
+#define TN_HASH_STEP 0x9E3779B9u
+
 /* Uniform in [0, 1): 24 bits, so that it never rounds up to 1. */
 TN_INLINE float uniform(uint32_t row_hash, size_t column)
 {
-	return (float)(mix32(row_hash + (uint32_t)column * 0x9E3779B9u) >> 8) * 0x1p-24f;
+	return (float)(mix32(row_hash + (uint32_t)column * TN_HASH_STEP) >> 8) * 0x1p-24f;
 }
 
 /* E2M1 codes in the order of their values, -6 to 6, without -0; `order` is where a code stands. */

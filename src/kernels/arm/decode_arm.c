@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Decoding: affine codes of 4 and 8 bits and E2M1 codes 16 at a time, 16-bit floats in dense_arm.c; the plain decoders do the rest.
+/* Decoding: affine codes and E2M1 codes 16 at a time, 16-bit floats in dense_arm.c; the plain decoders do the rest.
  * The same bits: product and sum are fused for F32 alone, as there. */
-#include "kernels/arm/override_arm.h"
+#include "kernels/arm/codec_arm.h"
 
 #define CODEC(name) extern const struct tn_codec TN_ISA_NAME(tn_codec_##name);
 #include "kernels/codecs.def"
@@ -13,39 +13,35 @@ static const struct tn_codec *const plain[TN_CODEC_COUNT] = {
 #undef CODEC
 };
 
-/* 16 codes as bytes in order. */
-TN_INLINE uint8x16_t codes_of(const unsigned char *src, const int bits)
+const struct tn_codec *TN_ISA_NAME(tn_plain_codec)(enum tn_codec_id id)
 {
-	if (bits == 8)
-		return vld1q_u8(src);
-	uint8x8_t v = vld1_u8(src), even = vand_u8(v, vdup_n_u8(15)), odd = vshr_n_u8(v, 4);
-	return vcombine_u8(vzip1_u8(even, odd), vzip2_u8(even, odd));
+	return plain[id];
 }
 
-TN_INLINE void decode_4(float *dst, uint16x4_t codes, float32x4_t scale, float32x4_t bias, int fused)
+TN_INLINE void decode_4(float *dst, uint32x4_t codes, float32x4_t scale, float32x4_t bias, int fused)
 {
-	float32x4_t x = vcvtq_f32_u32(vmovl_u16(codes));
+	float32x4_t x = vcvtq_f32_u32(codes);
 	vst1q_f32(dst, fused ? vfmaq_f32(bias, x, scale) : vaddq_f32(vmulq_f32(x, scale), bias));
 }
 
 TN_INLINE void decode_affine_as(float *dst, const struct tn_row *row, size_t group, size_t cols, const int bits, tn_dtype dtype)
 {
 	const unsigned char *src = row->part[TN_PART_WEIGHT];
+	size_t left = cols / 8 * (size_t)bits;
 	for (size_t g = 0; g < cols / group; g++) {
 		float32x4_t scale = vdupq_n_f32(load_as(row->part[TN_PART_SCALES], g, dtype));
 		float32x4_t bias = vdupq_n_f32(load_as(row->part[TN_PART_BIASES], g, dtype));
-		for (size_t i = 0; i < group; i += 16, src += 2 * bits, dst += 16) {
-			uint8x16_t codes = codes_of(src, bits);
-			uint16x8_t low = vmovl_u8(vget_low_u8(codes)), high = vmovl_high_u8(codes);
-			decode_4(dst, vget_low_u16(low), scale, bias, dtype == TN_F32);
-			decode_4(dst + 4, vget_high_u16(low), scale, bias, dtype == TN_F32);
-			decode_4(dst + 8, vget_low_u16(high), scale, bias, dtype == TN_F32);
-			decode_4(dst + 12, vget_high_u16(high), scale, bias, dtype == TN_F32);
+		for (size_t i = 0; i < group; i += 16, src += 2 * bits, left -= 2 * (size_t)bits, dst += 16) {
+			uint32x4_t codes[4];
+			widen_16(codes, unpack_16(src, left, bits));
+			TN_UNROLL(4)
+			for (int v = 0; v < 4; v++)
+				decode_4(dst + 4 * v, codes[v], scale, bias, dtype == TN_F32);
 		}
 	}
 }
 
-TN_INLINE void decode_affine(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols, const int bits)
+TN_INLINE void decode_bits(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols, const int bits)
 {
 	if (f->dtype == TN_F32)
 		decode_affine_as(dst, row, f->group, cols, bits, TN_F32);
@@ -53,6 +49,19 @@ TN_INLINE void decode_affine(float *dst, const struct tn_row *row, const struct 
 		decode_affine_as(dst, row, f->group, cols, bits, TN_F16);
 	else
 		decode_affine_as(dst, row, f->group, cols, bits, TN_BF16);
+}
+
+static void decode_affine(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols)
+{
+	switch (f->bits) {
+	case 1: decode_bits(dst, row, f, cols, 1); break;
+	case 2: decode_bits(dst, row, f, cols, 2); break;
+	case 3: decode_bits(dst, row, f, cols, 3); break;
+	case 4: decode_bits(dst, row, f, cols, 4); break;
+	case 5: decode_bits(dst, row, f, cols, 5); break;
+	case 6: decode_bits(dst, row, f, cols, 6); break;
+	default: decode_bits(dst, row, f, cols, 8); break;
+	}
 }
 
 /* The upper halves of what E2M1 codes stand for, byte by byte. */
@@ -75,7 +84,7 @@ TN_INLINE void decode_e2m1(float *dst, const struct tn_row *row, size_t cols, co
 	for (size_t g = 0; g < cols / group; g++) {
 		float scale = group == 32 ? e8m0_decode(scales[g]) : tn_f32_from_f8_e4m3(scales[g]);
 		for (size_t i = 0; i < group; i += 16, src += 8, dst += 16) {
-			uint8x16_t codes = codes_of(src, 4), h = vqtbl1q_u8(high, codes), l = vqtbl1q_u8(low, codes);
+			uint8x16_t codes = unpack_16(src, 8, 4), h = vqtbl1q_u8(high, codes), l = vqtbl1q_u8(low, codes);
 			scale_8(dst, vzip1q_u8(l, h), scale);
 			scale_8(dst + 8, vzip2q_u8(l, h), scale);
 		}
@@ -87,10 +96,8 @@ void TN_ISA_NAME(tn_arm_decode)(float *dst, const struct tn_row *row, const stru
 	int exact = !f->like_mlx && !f->has_global_scale;
 	if (f->codec == TN_CODEC_dense && TN_ISA_NAME(tn_arm_decode_dense)(dst, row->part[TN_PART_WEIGHT], cols, f->dtype))
 		return;
-	if (f->codec == TN_CODEC_affine && exact && f->bits == 4)
-		decode_affine(dst, row, f, cols, 4);
-	else if (f->codec == TN_CODEC_affine && exact && f->bits == 8)
-		decode_affine(dst, row, f, cols, 8);
+	if (f->codec == TN_CODEC_affine && exact)
+		decode_affine(dst, row, f, cols);
 	else if (f->codec == TN_CODEC_mxfp4 && exact)
 		decode_e2m1(dst, row, cols, 32);
 	else if (f->codec == TN_CODEC_nvfp4 && exact)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/add_product.h"
-#include "kernels/arm/override_arm.h"
+#include "kernels/arm/codec_arm.h"
 #include "kernels/vector/dots.h"
 
 /* Written once, with the table that points at them. */
@@ -14,6 +14,10 @@ static void override_codecs(struct tn_kernels *k)
 	nvfp4 = *k->codec[TN_CODEC_nvfp4];
 	dense.decode = affine.decode = mxfp4.decode = nvfp4.decode = TN_ISA_NAME(tn_arm_decode);
 	dense.encode = TN_ISA_NAME(tn_arm_encode_dense);
+	affine.encode = TN_ISA_NAME(tn_arm_encode_affine);
+	affine.dither = TN_ISA_NAME(tn_arm_dither_affine);
+	mxfp4.encode = nvfp4.encode = TN_ISA_NAME(tn_arm_encode_e2m1);
+	mxfp4.dither = nvfp4.dither = TN_ISA_NAME(tn_arm_dither_e2m1);
 	k->codec[TN_CODEC_dense] = &dense;
 	k->codec[TN_CODEC_affine] = &affine;
 	k->codec[TN_CODEC_mxfp4] = &mxfp4;
