@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the default set makes of modules, written into memory in the form of the base: the bytes that a fuse would write. Taking
- * it back is dropping that memory; the bytes of the base are never touched. */
+/* What the default set makes of modules, written into memory in the form of the base: the bytes that a fuse would write (of what
+ * another library packed, fuse --dequantize). Taking it back is dropping that memory; the base's bytes are never touched. */
 #include "live/live.h"
 
 #include "base/checked.h"
@@ -31,7 +31,8 @@ void tn_merged_release(tn_context *ctx, struct tn_merged *m)
 
 /* ---- the plan of a fuse ---------------------------------------------------------------------------------- */
 
-static tn_status plan(struct tn_live *live, struct tn_fuse **out, struct tn_error *err)
+/* `in_memory`: for a merge. Modules of other libraries are no longer packed as they were, and become dense. */
+static tn_status plan(struct tn_live *live, int in_memory, struct tn_fuse **out, struct tn_error *err)
 {
 	const struct tn_snapshot *s = live->current;
 	struct tn_fuse_options options = TN_FUSE_OPTIONS_INIT;
@@ -42,6 +43,7 @@ static tn_status plan(struct tn_live *live, struct tn_fuse **out, struct tn_erro
 	for (size_t i = 1; i < s->enabled_count; i++)
 		more[i - 1] = (struct tn_weighted_adapter){ s->enabled[i]->adapter, s->enabled[i]->weight };
 	options.weight = s->enabled[0]->weight;
+	options.dequantize = in_memory && tn_foreign_set_count(live->foreign) > 0;
 	options.more = more;
 	options.more_count = s->enabled_count - 1;
 	tn_status status = tn_fuse_plan(live->ctx, live->base, s->enabled[0]->adapter, &options, out, err);
@@ -61,7 +63,8 @@ static size_t find_target(const struct merging *g, size_t module)
 				    : tn_layer_length(t->name) == path && memcmp(t->name, m->path, path) == 0;
 		if (module == g->live->head && own && (t->landing_count || t->replacement))
 			return i;
-		if (strcmp(t->name, m->weight->name) == 0)
+		int is_packed = t->matrix && t->matrix->foreign; /* the target has the name of the weight, the tensor that of codes */
+		if (is_packed ? t->base == m->weight : strcmp(t->name, m->weight->name) == 0)
 			found = i;
 	}
 	return found;
@@ -100,8 +103,8 @@ static tn_status make_room(struct merging *g, const struct tn_fuse_step *step, s
 static tn_status refuse(const struct merging *g, size_t module, struct tn_error *err)
 {
 	const char *path = g->live->modules[module].path;
-	return tn_fail(err, TN_E_UNSUPPORTED, path, "'%.100s' is replaced whole, or packed by another library, and there is "
-		       "nothing to merge in the form of the base; run tenon fuse", path);
+	return tn_fail(err, TN_E_UNSUPPORTED, path, "'%.100s' is replaced whole by an adapter, so it has no factors to merge "
+		       "and costs nothing beside the base; leave it as it is, or write a new model with tn_live_fuse", path);
 }
 
 /* Takes a module up. One that needs no merge is passed over where all are asked for. */
@@ -109,7 +112,7 @@ static tn_status add_module(struct merging *g, size_t module, int alone, struct 
 {
 	size_t target = find_target(g, module);
 	const struct tn_fuse_step *step = target == TN_NO_TARGET ? NULL : g->fuse->step_of[target];
-	if (!step || !step->form.by_rows || step->form.in.foreign)
+	if (!step || !step->form.by_rows)
 		return alone ? refuse(g, module, err) : TN_OK;
 	size_t at = (size_t)(step - g->fuse->steps);
 	if (!g->of_step[at])
@@ -258,7 +261,7 @@ tn_status tn_live_merge(tn_live *live, size_t module, struct tn_error *err)
 	pthread_mutex_lock(&live->change);
 	tn_status status = check_merge(live, module, err);
 	if (status == TN_OK)
-		status = plan(live, &g.fuse, err);
+		status = plan(live, 1, &g.fuse, err);
 	if (status == TN_OK)
 		status = merge(&g, module, err);
 	for (size_t i = 0; g.made && i < live->module_count; i++)
@@ -306,7 +309,7 @@ tn_status tn_live_fuse(tn_live *live, const char *save_path, unsigned flags, str
 {
 	struct tn_fuse *fuse = NULL;
 	pthread_mutex_lock(&live->change); /* adapters stay attached, and so open */
-	tn_status status = plan(live, &fuse, err);
+	tn_status status = plan(live, 0, &fuse, err);
 	if (status == TN_OK)
 		status = tn_fuse_run(fuse, save_path, flags, err);
 	tn_fuse_free(fuse);

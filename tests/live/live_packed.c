@@ -123,6 +123,24 @@ static void every_packed_module_multiplies(void **state)
 	assert_true(checked > 120);
 }
 
+/* An adapter of rank 1 for modules of that name, [in] and [out]: lora_a and lora_b, which the caller frees. */
+static float *write_adapter(const char *folder, const char *path, int in, int out)
+{
+	char config[512], header[1024], file[1200];
+	snprintf(header, sizeof header, "{\"%s.lora_a\":{\"dtype\":\"F32\",\"shape\":[%d,1],\"data_offsets\":[0,%d]},"
+		 "\"%s.lora_b\":{\"dtype\":\"F32\",\"shape\":[1,%d],\"data_offsets\":[%d,%d]}}", path, in, 4 * in, path, out, 4 * in,
+		 4 * (in + out));
+	float *ab = live_x(1, (size_t)(in + out), 8);
+	mkdir(folder, 0777);
+	snprintf(file, sizeof file, "%s/adapters.safetensors", folder);
+	tt_write_st(file, header, ab, (size_t)(in + out) * sizeof *ab);
+	snprintf(config, sizeof config, "{\"fine_tune_type\": \"lora\", \"num_layers\": -1, \"lora_parameters\": {\"rank\": 1, "
+		 "\"dropout\": 0.0, \"scale\": 2.0, \"keys\": [\"%s\"]}}", path);
+	snprintf(file, sizeof file, "%s/adapter_config.json", folder);
+	tt_write_text(file, config);
+	return ab;
+}
+
 /* The small model of the archive: what runs packed runs to the same numbers as what tenon dequantizes. */
 static void an_adapter_computes_beside_packed_weights(void **state)
 {
@@ -130,7 +148,7 @@ static void an_adapter_computes_beside_packed_weights(void **state)
 	static const char *const modules[] = { "self_attn.k_proj", "self_attn.v_proj", "self_attn.q_proj" };
 	struct tt *t = *state;
 	for (size_t i = 0; i < sizeof bases / sizeof *bases; i++) {
-		char folder[1024], path[256], config[512], header[1024];
+		char folder[1024], path[256];
 		struct live_base base;
 		struct tn_module_shape shape;
 		snprintf(folder, sizeof folder, "%s/%s", LIVE_FOREIGN, bases[i]);
@@ -139,15 +157,7 @@ static void an_adapter_computes_beside_packed_weights(void **state)
 		size_t module = tn_live_module(base.live, path), n;
 		tn_live_shape(base.live, module, &shape);
 		int in = (int)shape.in_features, out = (int)shape.out_features;
-		snprintf(header, sizeof header, "{\"%s.lora_a\":{\"dtype\":\"F32\",\"shape\":[%d,1],\"data_offsets\":[0,%d]},"
-			 "\"%s.lora_b\":{\"dtype\":\"F32\",\"shape\":[1,%d],\"data_offsets\":[%d,%d]}}", path, in, 4 * in, path, out, 4 * in,
-			 4 * (in + out));
-		float *ab = live_x(1, (size_t)(in + out), 8);
-		mkdir(tt_path(t, "lora"), 0777);
-		tt_write_st(tt_path(t, "lora/adapters.safetensors"), header, ab, (size_t)(in + out) * sizeof *ab);
-		snprintf(config, sizeof config, "{\"fine_tune_type\": \"lora\", \"num_layers\": -1, \"lora_parameters\": {\"rank\": 1, "
-			 "\"dropout\": 0.0, \"scale\": 2.0, \"keys\": [\"%s\"]}}", modules[i]);
-		tt_write_text(tt_path(t, "lora/adapter_config.json"), config);
+		float *ab = write_adapter(tt_path(t, "lora"), path, in, out);
 		tn_adapter *adapter = live_adapter(t, tt_path(t, "lora"));
 		tt_ok(t, tn_live_attach(base.live, "a", adapter, 1, &t->err));
 		double *w = expected(t, folder, path, &n);
@@ -169,6 +179,62 @@ static void an_adapter_computes_beside_packed_weights(void **state)
 		free(x);
 		free(y);
 		tt_remove_tree(tt_path(t, "lora"));
+	}
+}
+
+static float *product(struct tn_live *live, size_t module, size_t in)
+{
+	tn_snapshot *s = tn_live_snapshot(live);
+	float *x = live_x(ROWS, in, 4), *y = live_forward(s, live, module, 0, ROWS, x, NULL);
+	tn_snapshot_release(s);
+	free(x);
+	return y;
+}
+
+/* Codes in MLX's form, in order and dense in memory: merged they have the bits of what fuse --dequantize writes. */
+static void merged_packed_modules_are_the_dequantized_fuse(void **state)
+{
+	static const char *const bases[] = { "awq_gemm_g64", "gptq_gqm_v1_b4_g32_asym_act", "bnb_nf4_b64_dq_u8_bf16_40x128" };
+	static const char *const paths[] = { "model.layers.0.self_attn.k_proj", "model.layers.0.self_attn.v_proj",
+					     "model.layers.0.self_attn.q_proj" };
+	struct tt *t = *state;
+	for (size_t i = 0; i < sizeof bases / sizeof *bases; i++) {
+		struct tn_fuse_options options = TN_FUSE_OPTIONS_INIT;
+		struct live_base base, fused;
+		struct tn_module_shape shape;
+		char folder[1024];
+		tn_fuse *fuse;
+		snprintf(folder, sizeof folder, "%s/%s", LIVE_FOREIGN, bases[i]);
+		live_open(t, folder, &base);
+		size_t module = tn_live_module(base.live, paths[i]);
+		tn_live_shape(base.live, module, &shape);
+		const size_t in = (size_t)shape.in_features, bytes = ROWS * (size_t)shape.out_features * sizeof(float);
+		free(write_adapter(tt_path(t, "lora%zu", i), paths[i], (int)in, (int)shape.out_features));
+		tn_adapter *adapter = live_adapter(t, tt_path(t, "lora%zu", i));
+		options.dequantize = 1;
+		tt_ok(t, tn_fuse_plan(t->ctx, base.checkpoint, adapter, &options, &fuse, &t->err));
+		tt_ok(t, tn_fuse_run(fuse, tt_path(t, "dense%zu", i), 0, &t->err));
+		tn_fuse_free(fuse);
+		live_open(t, tt_path(t, "dense%zu", i), &fused);
+		float *expected_y = product(fused.live, tn_live_module(fused.live, paths[i]), in), *bare = product(base.live, module, in);
+		tt_ok(t, tn_live_attach(base.live, "a", adapter, 1, &t->err));
+		for (int all = 0; all < 2; all++) {
+			tt_ok(t, tn_live_merge(base.live, all ? TN_LIVE_ALL : module, &t->err));
+			float *merged = product(base.live, module, in);
+			if (memcmp(merged, expected_y, bytes) != 0)
+				fail_msg("%s: merged is not what the fuse wrote: %g, %g", bases[i], (double)merged[0], (double)expected_y[0]);
+			tt_ok(t, tn_live_unmerge(base.live, module, &t->err));
+			free(merged);
+		}
+		tt_ok(t, tn_live_detach(base.live, "a", &t->err));
+		float *after = product(base.live, module, in);
+		assert_memory_equal(bare, after, bytes);
+		tn_adapter_close(adapter);
+		live_close(&base);
+		live_close(&fused);
+		free(expected_y);
+		free(bare);
+		free(after);
 	}
 }
 
@@ -214,6 +280,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TT_TEST(every_packed_module_multiplies),
 		TT_TEST(an_adapter_computes_beside_packed_weights),
+		TT_TEST(merged_packed_modules_are_the_dequantized_fuse),
 		TT_TEST(narrow_activations_may_be_named),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
