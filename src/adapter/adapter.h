@@ -25,6 +25,7 @@ struct tn_adapter_entry {
 	const struct tn_token_rule *tokens;
 	uint64_t groups;                    /* experts of a stack, else 1 */
 	uint64_t a_blocks, b_blocks;        /* BD-LoRA: that factor is packed from so many diagonal blocks; else 1 */
+	unsigned list_place;                /* from 1 on: of a list of factors, whose outputs stand under each other; 0: of none */
 	int of_parameter;                   /* path names a parameter itself (target_parameters), not a module */
 	int is_attention_output;            /* PEFT merges the out_proj of a MultiheadAttention twice, and trains so */
 };

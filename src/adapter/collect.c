@@ -33,6 +33,8 @@ static int compare_parts(const void *a, const void *b)
 	const struct part *x = a, *y = b;
 	int order = strcmp(x->key.path, y->key.path);
 	if (!order)
+		order = (x->key.list_place > y->key.list_place) - (x->key.list_place < y->key.list_place);
+	if (!order)
 		order = (x->key.depth > y->key.depth) - (x->key.depth < y->key.depth);
 	return order ? order : (int)x->key.role - (int)y->key.role;
 }
@@ -353,6 +355,7 @@ static tn_status make_factors(tn_adapter *adapter, struct group *g, struct tn_ad
 	e->module.path = g->parts[0].key.path;
 	e->module.kind = TN_MODULE_LORA;
 	e->is_attention_output = g->parts[0].key.is_inner;
+	e->list_place = g->parts[0].key.list_place;
 	TN_TRY(name_parameter(adapter, g, e, err));
 	if (g->parts[0].key.depth && !e->of_parameter)
 		return tn_fail(err, TN_E_UNSUPPORTED, e->module.path, "'%.100s' has factors below base_layer, and "
@@ -449,7 +452,9 @@ static tn_status make_entry(tn_adapter *adapter, struct group *g, struct tn_erro
 
 static int compare_entries(const void *a, const void *b)
 {
-	return strcmp(((const struct tn_adapter_entry *)a)->module.path, ((const struct tn_adapter_entry *)b)->module.path);
+	const struct tn_adapter_entry *x = a, *y = b;
+	int order = strcmp(x->module.path, y->module.path);
+	return order ? order : (x->list_place > y->list_place) - (x->list_place < y->list_place);
 }
 
 static tn_status group_parts(tn_adapter *adapter, const struct part *parts, size_t count, struct tn_error *err)
@@ -458,7 +463,7 @@ static tn_status group_parts(tn_adapter *adapter, const struct part *parts, size
 	for (size_t i = 0, next; i < count; i = next) {
 		int apart = parts[i].key.role == TN_KEY_WHOLE || parts[i].key.role == TN_KEY_TOKENS;
 		for (next = i + 1; next < count && strcmp(parts[next].key.path, parts[i].key.path) == 0; next++)
-			if (parts[next].key.depth != parts[i].key.depth ||
+			if (parts[next].key.depth != parts[i].key.depth || parts[next].key.list_place != parts[i].key.list_place ||
 			    (parts[next].key.role != parts[i].key.role && (apart || parts[next].key.role >= TN_KEY_TOKENS)))
 				break;
 		struct group g = { .parts = parts + i, .count = next - i };

@@ -181,21 +181,40 @@ static tn_status parse_peft(struct tn_arena *arena, const char *name, struct tn_
 
 /* ---- mlx-lm ---------------------------------------------------------------------------------------------- */
 
+/* Takes ".<number>" off the end of name[0..*n) where that leaves a factor: its place in a list, from 1 on; 0: it has none. */
+static unsigned take_list_place(const char *name, size_t *n)
+{
+	static const char *const factors[] = { ".lora_a", ".lora_b" };
+	unsigned place = 0;
+	size_t digits = 0, m = sizeof ".lora_a" - 1;
+	while (digits < *n && name[*n - 1 - digits] >= '0' && name[*n - 1 - digits] <= '9')
+		digits++;
+	size_t rest = *n - digits;
+	if (!digits || digits > 3 || rest < m + 1 || name[rest - 1] != '.')
+		return 0;
+	if (memcmp(name + rest - 1 - m, factors[0], m) != 0 && memcmp(name + rest - 1 - m, factors[1], m) != 0)
+		return 0;
+	for (size_t i = rest; i < *n; i++)
+		place = 10 * place + (unsigned)(name[i] - '0');
+	*n = rest - 1;
+	return place + 1;
+}
+
 static tn_status parse_mlx(struct tn_arena *arena, const char *name, struct tn_key *out, struct tn_error *err)
 {
 	static const struct {
 		const char *ending;
 		tn_key_role role;
 	} roles[] = { { ".lora_a", TN_KEY_A }, { ".lora_b", TN_KEY_B }, { ".m", TN_KEY_MAGNITUDE } };
+	size_t n = strlen(name);
+	const unsigned place = take_list_place(name, &n);
 	for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) {
-		if (!tn_ends_with(name, roles[i].ending) || strlen(name) == strlen(roles[i].ending))
+		size_t m = strlen(roles[i].ending);
+		if (n <= m || memcmp(name + n - m, roles[i].ending, m) != 0)
 			continue;
-		*out = (struct tn_key){ .role = roles[i].role };
-		return tn_arena_text(arena, name, strlen(name) - strlen(roles[i].ending), &out->path, err);
+		*out = (struct tn_key){ .role = roles[i].role, .list_place = place };
+		return tn_arena_text(arena, name, n - m, &out->path, err);
 	}
-	if (strstr(name, ".lora_a.") || strstr(name, ".lora_b."))
-		return tn_fail(err, TN_E_UNSUPPORTED, name, "'%.100s' is one of a list of factors (afm7's fused projections), "
-			       "which mlx-lm refuses too", name);
 	return tn_fail(err, TN_E_UNSUPPORTED, name, "'%.100s' is not an adapter parameter: an mlx-lm adapter of that type holds "
 		       "...lora_a, ...lora_b and, with dora, ...m. Whole tensors belong to fine_tune_type full", name);
 }

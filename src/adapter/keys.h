@@ -16,6 +16,7 @@ struct tn_key {
 	tn_key_role role;
 	unsigned depth;         /* PEFT: how many ".base_layer" stood behind the module */
 	int is_inner;           /* PEFT: ".base_layer" stood inside the path: the out_proj of a MultiheadAttention */
+	unsigned list_place;    /* mlx-lm: X.lora_a.2 is the third of a list: 3; 0: of no list */
 	int of_base_layer;      /* TN_KEY_WHOLE: of a module that has factors too */
 };
 

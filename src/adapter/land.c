@@ -337,9 +337,34 @@ static tn_status find_matrix(struct tn_joint *j, const struct tn_adapter_entry *
 	return tn_joint_fail_missing(j, path, name, err);
 }
 
+/* A list of factors, as mlx-lm has it for AFM's projections of several matrices in one: its outputs stand under each other in the
+ * weight, in the order of the list. *first gets the row of this one. */
+static tn_status place_in_list(const struct tn_joint *j, const struct tn_adapter_entry *e, const struct tn_tensor *w,
+			       uint64_t *first, struct tn_error *err)
+{
+	const tn_adapter *a = j->adapter;
+	const struct tn_adapter_entry *of = e - (e->list_place - 1), *end = a->entries + a->count;
+	uint64_t rows = 0;
+	unsigned count = 0;
+	int is_whole = (size_t)(e - a->entries) >= e->list_place - 1;
+	for (; is_whole && of + count < end && strcmp(of[count].module.path, e->module.path) == 0; count++) {
+		is_whole = of[count].list_place == count + 1;
+		*first = of + count == e ? rows : *first;
+		rows += of[count].module.out_features;
+	}
+	if (!is_whole || rows != w->shape[0])
+		return tn_fail(err, TN_E_MISMATCH, e->module.path,
+			       "the list of factors of '%.100s' gives %llu rows%s, and the base '%.60s' has %llu: the file is "
+			       "incomplete, or of another base", e->module.path, (unsigned long long)rows,
+			       is_whole ? "" : " with one missing", w->name, (unsigned long long)w->shape[0]);
+	return e->module.in_features == w->elements / w->shape[0] ? TN_OK
+	       : fail_shape(&e->module, w, e->module.out_features, w->elements / w->shape[0], 0, err);
+}
+
 static tn_status land_matrix(struct tn_joint *j, const struct tn_adapter_entry *e, size_t *out, struct tn_error *err)
 {
-	struct tn_delta_shape shape;
+	struct tn_delta_shape shape = { 0, 1, 0 };
+	uint64_t first = 0;
 	size_t slot;
 	TN_TRY(find_matrix(j, e, out, err));
 	const struct tn_tensor *w = tn_target_source(&j->targets[*out]);
@@ -347,11 +372,15 @@ static tn_status land_matrix(struct tn_joint *j, const struct tn_adapter_entry *
 		return tn_fail(err, TN_E_MISMATCH, e->module.path, "'%.100s' has %u dimensions in the base; a matrix was expected",
 			       w->name, w->rank);
 	TN_TRY(check_editable(j, e, *out, err));
-	TN_TRY(choose_shape(j, e, w, &shape, err));
-	TN_TRY(choose_heads(j, e, &shape, err));
+	if (e->list_place) {
+		TN_TRY(place_in_list(j, e, w, &first, err));
+	} else {
+		TN_TRY(choose_shape(j, e, w, &shape, err));
+		TN_TRY(choose_heads(j, e, &shape, err));
+	}
 	uint64_t cols = w->elements / w->shape[0];
 	TN_TRY(tn_joint_add_slot(j, e, TN_SLOT_DELTA, &shape, *out, cols, &slot, err));
-	TN_TRY(tn_joint_add_landing(j, *out, slot, 0, 0, w->shape[0], err));
+	TN_TRY(tn_joint_add_landing(j, *out, slot, first, 0, e->list_place ? e->module.out_features : w->shape[0], err));
 	if (j->slots[slot].change == TN_BASE_OLORA && shape.rows_are_inputs)
 		return tn_fail(err, TN_E_UNSUPPORTED, e->module.path, "'%.100s' is a Conv1D, for which PEFT's olora is broken",
 			       e->module.path);

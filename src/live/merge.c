@@ -63,7 +63,7 @@ static size_t find_target(const struct merging *g, size_t module)
 				    : tn_layer_length(t->name) == path && memcmp(t->name, m->path, path) == 0;
 		if (module == g->live->head && own && (t->landing_count || t->replacement))
 			return i;
-		int is_packed = t->matrix && t->matrix->foreign; /* the target has the name of the weight, the tensor that of codes */
+		int is_packed = t->matrix && t->matrix->foreign; /* its tensor holds codes, under a name of their own */
 		if (is_packed ? t->base == m->weight : strcmp(t->name, m->weight->name) == 0)
 			found = i;
 	}

@@ -74,6 +74,14 @@ static int has_embedding(const tn_adapter *a)
 	return has_kind(a, TN_MODULE_EMBEDDING) || has_kind(a, TN_MODULE_EMBEDDING_DORA);
 }
 
+static int has_list(const tn_adapter *a)
+{
+	for (size_t i = 0; i < a->count; i++)
+		if (a->entries[i].list_place)
+			return 1;
+	return 0;
+}
+
 static uint64_t largest_rank(const tn_adapter *a)
 {
 	uint64_t rank = 0;
@@ -135,6 +143,8 @@ static tn_status check_mlx(struct check *c, struct tn_error *err)
 	const struct rule rules[] = {
 		{ suffix, E, "keys", "mlx-lm wants names inside the layer in full, 'self_attn.q_proj' and not 'q_proj': it "
 				     "would call these tensors incompatible" },
+		{ has_list(c->adapter), E, "", "mlx-lm 0.32 writes lists of factors (lora_a.0, lora_a.1, ...: AFM's projections) "
+					       "and refuses to load them; tenon applies them" },
 		{ f->method == TN_METHOD_DORA, N, "", "mlx-lm fuses DoRA into float32 weights whatever the base has; tenon "
 						      "keeps the base's dtype" },
 	};

@@ -3,6 +3,8 @@
  * where there is one. */
 #include "adapterlib.h"
 
+#include <stdlib.h>
+
 #define MLX(layers, rest) "{\"num_layers\":" #layers ",\"lora_parameters\":{\"rank\":2,\"scale\":2" rest "}}"
 #define KEYS ",\"keys\":[\"q_proj\"]"
 #define PEFT(rest) "{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":4,\"target_modules\":[\"q_proj\"]" rest "}"
@@ -210,12 +212,49 @@ static void a_grown_vocabulary_changes_the_config(void **state)
 	json_decref(config);
 }
 
-/* What PEFT or anyone writes in float32 passes; another scale, a row too many or a missing tensor does not. */
+/* AFM's projections of mlx-lm: rows of the first factors above those of the second. */
+static void lists_of_factors_stand_under_each_other(void **state)
+{
+	struct al *t = *state;
+	static const float zero[9] = { 0 }, a0[] = { 1, 2, 3 }, b0[] = { 1, 2 }, a1[] = { 4, 5, 6 }, b1[] = { 3 };
+	static const double w[] = { 2, 4, 6, 4, 8, 12, 24, 30, 36 };
+	static const char config[] = "{\"num_layers\":-1,\"lora_parameters\":{\"rank\":1,\"scale\":2,\"keys\":[\"l.qkv\"]}}";
+	const struct al_tensor base = { "m.layers.0.l.qkv.weight", { 3, 3 }, 2, zero };
+	const struct al_tensor lora[] = { { "m.layers.0.l.qkv.lora_a.0", { 3, 1 }, 2, a0 }, { "m.layers.0.l.qkv.lora_b.0", { 1, 2 }, 2, b0 },
+					  { "m.layers.0.l.qkv.lora_a.1", { 3, 1 }, 2, a1 }, { "m.layers.0.l.qkv.lora_b.1", { 1, 1 }, 2, b1 } };
+	const struct al_tensor narrow[] = { lora[0], lora[1], { lora[2].name, { 2, 1 }, 2, NULL }, lora[3] };
+	const struct al_tensor late[] = { lora[0], lora[1], { "m.layers.0.l.qkv.lora_a.2", { 3, 1 }, 2, a1 },
+					  { "m.layers.0.l.qkv.lora_b.2", { 1, 1 }, 2, b1 } };
+	al_write_base(al_path(t, "base"), "{}", &base, 1);
+	al_write_adapter(al_path(t, "a"), config, "adapters.safetensors", lora, 4);
+	al_ok(t, al_fuse(t, al_path(t, "base"), al_path(t, "a"), al_path(t, "out")));
+	tn_checkpoint *out;
+	const struct tn_tensor *made;
+	al_ok(t, tn_checkpoint_open(t->ctx, al_path(t, "out"), &out, &t->err));
+	double *values = al_load(t, out, base.name, &made);
+	for (size_t i = 0; i < COUNT(w); i++)
+		assert_true(values[i] == w[i]);
+	free(values);
+	tn_checkpoint_close(out);
+	al_write_adapter(al_path(t, "short"), config, "adapters.safetensors", lora, 2);
+	al_expect(t, al_fuse(t, al_path(t, "base"), al_path(t, "short"), al_path(t, "no")), TN_E_MISMATCH);
+	al_expect_named(t, "gives 2 rows");
+	al_write_adapter(al_path(t, "late"), config, "adapters.safetensors", late, 4);
+	al_expect(t, al_fuse(t, al_path(t, "base"), al_path(t, "late"), al_path(t, "no")), TN_E_MISMATCH);
+	al_expect_named(t, "one missing");
+	al_write_adapter(al_path(t, "narrow"), config, "adapters.safetensors", narrow, 4);
+	al_expect(t, al_fuse(t, al_path(t, "base"), al_path(t, "narrow"), al_path(t, "no")), TN_E_MISMATCH);
+	al_expect_named(t, "in = 3");
+	al_write_adapter(al_path(t, "half"), config, "adapters.safetensors", lora, 3);
+	al_expect(t, al_fuse(t, al_path(t, "base"), al_path(t, "half"), al_path(t, "no")), TN_E_FORMAT);
+}
+
 int main(void)
 {
-	struct CMUnitTest tests[1 + COUNT(toy_cases) + COUNT(file_cases)];
+	struct CMUnitTest tests[2 + COUNT(toy_cases) + COUNT(file_cases)];
 	size_t n = 0;
 	tests[n++] = (struct CMUnitTest)AL_TEST(a_grown_vocabulary_changes_the_config);
+	tests[n++] = (struct CMUnitTest)AL_TEST(lists_of_factors_stand_under_each_other);
 	for (size_t i = 0; i < COUNT(toy_cases); i++)
 		tests[n++] = (struct CMUnitTest){ toy_cases[i].name, toy_row, NULL, NULL, (void *)(uintptr_t)&toy_cases[i] };
 	for (size_t i = 0; i < COUNT(file_cases); i++)

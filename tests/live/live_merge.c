@@ -16,6 +16,7 @@ static const struct {
 	{ "peft", "llama", "cases/trainable_tokens" },
 	{ "peft", "llama_tied", "cases/tied_embedding" },
 	{ "peft", "gpt2", "cases/gpt2_conv1d" },
+	{ "mlx_adapters", "models/afm7", "errors/afm7_fused_projection" },
 	{ "mlx_adapters", "models/llama_tied", "adapters/key_embed_tokens_tied" },
 	{ "mlx_adapters", "models/llama_q4_g64", "adapters/q4" },
 	{ "mlx_adapters", "models/llama_nvfp4", "adapters/nvfp4" },
