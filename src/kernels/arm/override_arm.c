@@ -2,6 +2,7 @@
 #include "kernels/add_product.h"
 #include "kernels/arm/codec_arm.h"
 #include "kernels/vector/dots.h"
+#include "kernels/vector/lowrank_tiles.h"
 
 /* Written once, with the table that points at them. */
 static struct tn_codec dense, affine, mxfp4, nvfp4;
@@ -27,6 +28,9 @@ static void override_codecs(struct tn_kernels *k)
 void TN_ISA_NAME(tn_kernels_override)(struct tn_kernels *k)
 {
 	override_codecs(k);
+	k->lowrank_bytes = TN_ISA_NAME(tn_vector_lowrank_bytes);
+	k->lowrank_pack = TN_ISA_NAME(tn_vector_lowrank_pack);
+	k->lowrank_rows = TN_ISA_NAME(tn_vector_lowrank_rows);
 	k->add_product = TN_ISA_NAME(tn_vector_add_product);
 	k->product_bytes = TN_ISA_NAME(tn_arm_product_bytes);
 	k->product_prepare = TN_ISA_NAME(tn_arm_product_prepare);

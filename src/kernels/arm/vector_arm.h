@@ -16,6 +16,7 @@ typedef float32x4_t floats;
 #define STORE(p, v) vst1q_f32(p, v)
 #define FMA(a, b, c) vfmaq_f32(c, a, b)
 #define ADD(a, b) vaddq_f32(a, b)
+#define MUL(a, b) vmulq_f32(a, b)
 #define SPREAD(x) vdupq_n_f32(x)
 #define SUM(v) vaddvq_f32(v)
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kernels/add_product.h"
+#include "kernels/vector/lowrank_tiles.h"
 #include "kernels/x86/codec_x86.h"
 #include "kernels/x86/product_x86.h"
 
@@ -44,9 +45,9 @@ void TN_ISA_NAME(tn_kernels_override)(struct tn_kernels *k)
 {
 	override_codecs(k);
 	k->recode_rows = TN_ISA_NAME(tn_x86_recode_rows);
-	k->lowrank_bytes = TN_ISA_NAME(tn_x86_lowrank_bytes);
-	k->lowrank_pack = TN_ISA_NAME(tn_x86_lowrank_pack);
-	k->lowrank_rows = TN_ISA_NAME(tn_x86_lowrank_rows);
+	k->lowrank_bytes = TN_ISA_NAME(tn_vector_lowrank_bytes);
+	k->lowrank_pack = TN_ISA_NAME(tn_vector_lowrank_pack);
+	k->lowrank_rows = TN_ISA_NAME(tn_vector_lowrank_rows);
 	k->round_sums = TN_ISA_NAME(tn_x86_round_sums);
 	k->change_sums = TN_ISA_NAME(tn_x86_change_sums);
 	k->project_rows = TN_ISA_NAME(tn_x86_project_rows);

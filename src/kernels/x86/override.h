@@ -7,10 +7,6 @@
 
 #include <immintrin.h>
 
-size_t TN_ISA_NAME(tn_x86_lowrank_bytes)(enum tn_factor_width width, size_t rank, size_t cols);
-float TN_ISA_NAME(tn_x86_lowrank_pack)(void *packed, const float *a, enum tn_factor_width width, size_t rank, size_t cols);
-void TN_ISA_NAME(tn_x86_lowrank_rows)(float *dst, size_t dst_stride, const struct tn_lowrank *p, const float *b, size_t rows,
-				      void *scratch);
 void TN_ISA_NAME(tn_x86_change_sums)(struct tn_change_sums *sums, uint16_t *halves, const float *before, const float *after,
 				     const float *wanted, size_t n);
 void TN_ISA_NAME(tn_x86_round_sums)(uint16_t *dst, const float *w, const float *d, tn_dtype product, tn_dtype dtype, size_t n);

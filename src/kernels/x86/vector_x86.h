@@ -17,6 +17,7 @@ typedef __m512 floats;
 #define STORE(p, v) _mm512_storeu_ps(p, v)
 #define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define ADD(a, b) _mm512_add_ps(a, b)
+#define MUL(a, b) _mm512_mul_ps(a, b)
 #define SPREAD(x) _mm512_set1_ps(x)
 #define SUM(v) _mm512_reduce_add_ps(v)
 #define UNPACK_LOW(a, b) _mm512_unpacklo_ps(a, b)
@@ -61,6 +62,7 @@ typedef __m256 floats;
 #define STORE(p, v) _mm256_storeu_ps(p, v)
 #define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define ADD(a, b) _mm256_add_ps(a, b)
+#define MUL(a, b) _mm256_mul_ps(a, b)
 
 TN_INLINE float sum_of(floats v)
 {

@@ -2,19 +2,11 @@
 /* Rows of a product in tiles: every load of A serves four rows. The sums begin with the first k, as those of lowrank_f32, and are
  * rounded as often: multiplications and additions are fused only where no product is rounded, and vdpbf16ps, which adds the
  * product of the upper halves before the other, takes subnormal numbers for zero, so it is left to factors that make none. */
-#include "kernels/x86/vector_x86.h"
+#include "kernels/vector/lowrank_tiles.h"
+#include "kernels/vector/vector.h"
 
-enum { ROWS = TN_ROWS_AT_ONCE, VECTORS = 2, COLS = VECTORS * LANES };
-
-#if defined(__AVX512F__)
-#define MUL(a, b) _mm512_mul_ps(a, b)
-#define UPPER(v) _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32((int)0xFFFF0000u)))
-#define LOWER(v) _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(v), 16))
-#else
-#define MUL(a, b) _mm256_mul_ps(a, b)
-#define UPPER(v) _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32((int)0xFFFF0000u)))
-#define LOWER(v) _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(v), 16))
-#endif
+/* As many sums as leave registers for what is multiplied. */
+enum { ROWS = TN_ROWS_AT_ONCE, VECTORS = LANES == 4 ? 4 : 2, COLS = VECTORS * LANES };
 
 /* How A was packed and is multiplied: `paired` are two rows of BF16 in one, the first in the upper halves. */
 enum how { ROUND_BOTH, FUSED, PAIRED_ROUND_BOTH, PAIRED_AT_ONCE };
@@ -36,7 +28,7 @@ TN_INLINE size_t steps_of(enum tn_factor_width width, size_t rank)
 	return packs_pairs(width) ? (rank + 1) / 2 : rank;
 }
 
-size_t TN_ISA_NAME(tn_x86_lowrank_bytes)(enum tn_factor_width width, size_t rank, size_t cols)
+size_t TN_ISA_NAME(tn_vector_lowrank_bytes)(enum tn_factor_width width, size_t rank, size_t cols)
 {
 	return (steps_of(width, rank) * ((cols + COLS - 1) / COLS) * COLS * sizeof(float) + 63) / 64 * 64;
 }
@@ -54,7 +46,7 @@ static uint32_t least_bits(const float *values, size_t n)
 }
 
 /* Tiles of COLS columns, [steps][COLS] each, zeros behind the last column. */
-float TN_ISA_NAME(tn_x86_lowrank_pack)(void *packed, const float *a, enum tn_factor_width width, size_t rank, size_t cols)
+float TN_ISA_NAME(tn_vector_lowrank_pack)(void *packed, const float *a, enum tn_factor_width width, size_t rank, size_t cols)
 {
 	uint32_t *dst = packed;
 	int pairs = packs_pairs(width);
@@ -88,26 +80,28 @@ TN_INLINE void sum_tile(floats sum[ROWS][VECTORS], const float *a, const float *
 	const size_t stride = how == PAIRED_AT_ONCE ? steps : rank;
 	TN_UNROLL(4)
 	for (int r = 0; r < count; r++)
-		TN_UNROLL(2)
+		TN_UNROLL(4)
 		for (int v = 0; v < VECTORS; v++)
 			sum[r][v] = ZERO();
 	for (size_t k = 0; k < steps; k++, a += COLS) {
 		floats x[VECTORS];
-		TN_UNROLL(2)
+		TN_UNROLL(4)
 		for (int v = 0; v < VECTORS; v++)
 			x[v] = LOAD(a + v * LANES);
 		TN_UNROLL(4)
 		for (int r = 0; r < count; r++) {
 			const float *at = b + (size_t)r * stride;
-			TN_UNROLL(2)
+			TN_UNROLL(4)
 			for (int v = 0; v < VECTORS; v++) {
 				if (how != PAIRED_ROUND_BOTH) {
 					sum[r][v] = multiply_add(x[v], SPREAD(at[k]), sum[r][v], how);
 					continue;
 				}
-				sum[r][v] = multiply_add(UPPER(x[v]), SPREAD(at[2 * k]), sum[r][v], ROUND_BOTH);
+				floats apart[2];
+				split_pairs(apart, x[v]);
+				sum[r][v] = multiply_add(apart[1], SPREAD(at[2 * k]), sum[r][v], ROUND_BOTH);
 				if (2 * k + 1 < rank)
-					sum[r][v] = multiply_add(LOWER(x[v]), SPREAD(at[2 * k + 1]), sum[r][v], ROUND_BOTH);
+					sum[r][v] = multiply_add(apart[0], SPREAD(at[2 * k + 1]), sum[r][v], ROUND_BOTH);
 			}
 		}
 	}
@@ -123,7 +117,7 @@ TN_INLINE void sum_rows(float *dst, size_t stride, const struct tn_lowrank *p, c
 		sum_tile(sum, a, b, p->rank, steps, count, how);
 		for (int r = 0; r < count; r++) {
 			float copy[COLS], *at = dst + (size_t)r * stride + j, *to = n < COLS ? copy : at;
-			TN_UNROLL(2)
+			TN_UNROLL(4)
 			for (int v = 0; v < VECTORS; v++)
 				STORE(to + v * LANES, sum[r][v]);
 			if (n < COLS)
@@ -167,7 +161,7 @@ static void pair_rows(uint32_t *dst, const float *b, size_t rows, size_t rank)
 }
 #endif
 
-void TN_ISA_NAME(tn_x86_lowrank_rows)(float *dst, size_t dst_stride, const struct tn_lowrank *p, const float *b, size_t rows,
+void TN_ISA_NAME(tn_vector_lowrank_rows)(float *dst, size_t dst_stride, const struct tn_lowrank *p, const float *b, size_t rows,
 				      void *scratch)
 {
 	switch (how_for(p, b, rows * p->rank)) {
