@@ -137,17 +137,23 @@ TN_INLINE size_t vector_bytes(const struct tn_product *p)
 	return steps_of(p) * planes_of(p) * 2 * STEP_BYTES + (2 * group_room(p) * sizeof(float) + 63) / 64 * 64;
 }
 
-/* Whole numbers [16] become their lowest byte each, even ones before odd ones, and what is left of them. */
-TN_INLINE __m128i cut_bytes(__m256i *a, __m256i *b)
+/* Whole numbers [16] become bytes, even ones before odd ones. */
+TN_INLINE __m128i narrow_to_bytes(__m256i a, __m256i b)
 {
 	const __m256i mask = _mm256_set1_epi32(0xFF);
 	const __m256i split = _mm256_setr_epi8(0, 4, 8, 12, 2, 6, 10, 14, -1, -1, -1, -1, -1, -1, -1, -1, 0, 4, 8, 12, 2, 6, 10, 14,
 					       -1, -1, -1, -1, -1, -1, -1, -1);
-	__m256i both = _mm256_packus_epi32(_mm256_and_si256(*a, mask), _mm256_and_si256(*b, mask));
+	__m256i both = _mm256_packus_epi32(_mm256_and_si256(a, mask), _mm256_and_si256(b, mask));
 	both = _mm256_shuffle_epi8(_mm256_permute4x64_epi64(both, 0xD8), split);
-	*a = _mm256_srai_epi32(_mm256_sub_epi32(*a, _mm256_srai_epi32(_mm256_slli_epi32(*a, 24), 24)), 8);
-	*b = _mm256_srai_epi32(_mm256_sub_epi32(*b, _mm256_srai_epi32(_mm256_slli_epi32(*b, 24), 24)), 8);
 	return _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(both, _mm256_setr_epi32(0, 4, 1, 5, 2, 3, 6, 7)));
+}
+
+/* The lowest `bits` as a signed number; *v becomes what is above them. */
+TN_INLINE __m256i cut_digit(__m256i *v, const int bits)
+{
+	__m256i digit = _mm256_srai_epi32(_mm256_slli_epi32(*v, 32 - bits), 32 - bits);
+	*v = _mm256_srai_epi32(_mm256_sub_epi32(*v, digit), bits);
+	return digit;
 }
 
 /* The largest whole number of so many planes. */
@@ -156,9 +162,10 @@ TN_INLINE float most_in(unsigned planes)
 	return planes == 3 ? 127.0f * 65536 : planes == 2 ? 127.0f * 256 : 127.0f;
 }
 
-/* A group of n from element `first` on; returns the scale of its whole numbers, of which the largest is `most`. *sum is that of
- * what they stand for, so that a bias meets the same x as a code. */
-TN_INLINE float cut_group(int8_t *bytes, const float *x, size_t first, size_t n, const unsigned planes, float most, float *sum)
+/* A group of n from element `first` on; returns the scale of its whole numbers, of which the largest is `most`. All planes but the
+ * highest hold `bits` of them. *sum is that of what they stand for, so that a bias meets the same x as a code. */
+TN_INLINE float cut_group(int8_t *bytes, const float *x, size_t first, size_t n, const unsigned planes, const int bits, float most,
+			  float *sum)
 {
 	__m256i whole = _mm256_setzero_si256();
 	float top = abs_max(x + first, (int)n), factor = top > 0x1p-100f ? most / top : 0;
@@ -168,7 +175,7 @@ TN_INLINE float cut_group(int8_t *bytes, const float *x, size_t first, size_t n,
 		__m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i + 8), _mm256_set1_ps(factor)));
 		whole = _mm256_add_epi32(whole, _mm256_add_epi32(a, b));
 		for (unsigned p = planes; p-- > 0;) {
-			__m128i cut = cut_bytes(&a, &b);
+			__m128i cut = p ? narrow_to_bytes(cut_digit(&a, bits), cut_digit(&b, bits)) : narrow_to_bytes(a, b);
 			_mm_storel_epi64((__m128i *)(void *)(at + p * 2 * STEP_BYTES), cut);
 			_mm_storel_epi64((__m128i *)(void *)(at + p * 2 * STEP_BYTES + STEP_BYTES), _mm_unpackhi_epi64(cut, cut));
 		}

@@ -54,11 +54,11 @@ static void prepare_one(unsigned char *dst, const struct tn_product *p, const fl
 	memset(dst, 0, vector_bytes(p));
 	for (size_t g = 0; g < groups; g++) {
 		if (planes == 3)
-			scales[g] = cut_group((int8_t *)dst, x, g * group, group, 3, most_in(3), &sums[g]);
+			scales[g] = cut_group((int8_t *)dst, x, g * group, group, 3, 8, most_in(3), &sums[g]);
 		else if (planes == 2)
-			scales[g] = cut_group((int8_t *)dst, x, g * group, group, 2, most_in(2), &sums[g]);
+			scales[g] = cut_group((int8_t *)dst, x, g * group, group, 2, 8, most_in(2), &sums[g]);
 		else
-			scales[g] = cut_group((int8_t *)dst, x, g * group, group, 1, most_in(1), &sums[g]);
+			scales[g] = cut_group((int8_t *)dst, x, g * group, group, 1, 8, most_in(1), &sums[g]);
 	}
 }
 

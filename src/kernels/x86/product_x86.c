@@ -10,13 +10,12 @@ enum way { IN_PLANES, IN_STRIPS, IN_TILES, IN_PIECES, IN_ROWS };
 /* Codes of 4 bits: so few x in planes, row by row; more of them unpacked once for all. Measured. */
 static size_t most_in_planes(const struct tn_product *p)
 {
-	const int exact = p->precision == TN_PRECISION_EXACT;
 #if defined(__AMX_BF16__)
-	return exact && p->x_dtype != TN_BF16 ? 6 : 5;
+	return p->precision == TN_PRECISION_EXACT && p->x_dtype != TN_BF16 ? 6 : 5;
 #elif defined(__AVX512VNNI__)
-	return TN_ISA_NAME(tn_strips_in_pairs)(p) ? 4 : exact ? 11 : 5;
+	return TN_ISA_NAME(tn_strips_fewest)(p) - 1;
 #else
-	return exact ? 15 : 5;
+	return p->precision == TN_PRECISION_EXACT ? 15 : 5;
 #endif
 }
 

@@ -14,8 +14,9 @@ void TN_ISA_NAME(tn_planes_prepare)(unsigned char *dst, const struct tn_product 
 void TN_ISA_NAME(tn_planes_rows)(float *y, size_t y_stride, const struct tn_product *p, const unsigned char *planes,
 				 const struct tn_rows *w, size_t rows);
 
-/* strips.c: the same formats, for many activations; in pairs of BF16 or in planes. `strips` are prepared activations. */
-int TN_ISA_NAME(tn_strips_in_pairs)(const struct tn_product *p);
+/* strips.c: the same formats, for many activations, from so many on; in pairs of BF16 or in planes, crossed or not. `strips` are
+ * prepared activations. */
+size_t TN_ISA_NAME(tn_strips_fewest)(const struct tn_product *p);
 size_t TN_ISA_NAME(tn_strips_bytes)(const struct tn_product *p);
 void TN_ISA_NAME(tn_strips_prepare)(unsigned char *dst, const struct tn_product *p, const float *x, size_t x_stride);
 size_t TN_ISA_NAME(tn_strips_scratch)(const struct tn_product *p);

@@ -3,7 +3,8 @@
  * lanes of vectors; then every x meets it: four or two neighbours of x, the same in all lanes, times those of each row. Sums of a
  * group stay in registers and are scaled once, in float32, so that a tile takes nothing from memory but x and codes that are near.
  *
- * Here x in planes of 8 bits (planes.c prepares them); strips_bf16.c does the same in pairs of BF16. */
+ * Here x in planes of 8 bits (planes.c prepares them); strips_bf16.c does the same in pairs of BF16, strips_crossed.c with fewer
+ * multiplications. */
 #include "kernels/x86/strips.h"
 
 /* ---- scales ---------------------------------------------------------------------------------------------- */
@@ -57,8 +58,9 @@ static void fill_scales(float (*scale)[STRIP], float (*bias)[STRIP], const struc
 /* ---- codes ----------------------------------------------------------------------------------------------- */
 
 /* As bytes: [dword][even, odd][half][LANES] lanes of four codes. */
-static void unpack_bytes(unsigned char *codes, const ints *turned, size_t dword, size_t half, int is_float)
+static void unpack_bytes(unsigned char *codes, const ints *turned, size_t dword, size_t half, const struct tn_format *f)
 {
+	const int is_float = f->codec != TN_CODEC_affine;
 	const ints table = load_e2m1_table();
 	unsigned char *to = codes + dword * 4 * STEP_BYTES + half * STEP_BYTES;
 	for (size_t i = 0; i < LANES; i++, to += 4 * STEP_BYTES) {
@@ -72,7 +74,6 @@ static void unpack_bytes(unsigned char *codes, const ints *turned, size_t dword,
 static void unpack(const struct strip_form *form, unsigned char *codes, const struct source *s, const struct tn_product *p,
 		   size_t first)
 {
-	const int is_float = p->format->codec != TN_CODEC_affine;
 	const size_t row_bytes = p->cols / 2, begin = first / 2,
 		     end = begin + CHUNK / 2 < row_bytes ? begin + CHUNK / 2 : row_bytes;
 	for (size_t half = 0; half < 2; half++) {
@@ -88,7 +89,7 @@ static void unpack(const struct strip_form *form, unsigned char *codes, const st
 			for (size_t i = 0; i < LANES; i++)
 				v[i] = load_codes(row[i], at, row_bytes);
 			turn(v);
-			form->unpack(codes, v, dword, half, is_float);
+			form->unpack(codes, v, dword, half, p->format);
 		}
 	}
 }
@@ -124,7 +125,7 @@ TN_INLINE void prepare_as(unsigned char *dst, const struct tn_product *p, const 
 		if (n < CHUNK)
 			memset(dst, 0, x_bytes(p));
 		for (size_t g = 0; g < n / group; g++)
-			scales[g] = cut_group((int8_t *)dst, x + i, g * group, group, planes, most, &scales[in_chunk + g]);
+			scales[g] = cut_group((int8_t *)dst, x + i, g * group, group, planes, 8, most, &scales[in_chunk + g]);
 	}
 }
 
@@ -310,13 +311,16 @@ static const struct strip_form *form_of(const struct tn_product *p)
 #if defined(TN_FAST_PAIRS)
 	if (p->x_dtype == TN_BF16 && p->precision != TN_PRECISION_INT8)
 		return &TN_ISA_NAME(tn_strips_of_pairs);
+	if (p->precision == TN_PRECISION_EXACT)
+		return &TN_ISA_NAME(tn_strips_crossed);
 #endif
 	return &of_bytes;
 }
 
-int TN_ISA_NAME(tn_strips_in_pairs)(const struct tn_product *p)
+size_t TN_ISA_NAME(tn_strips_fewest)(const struct tn_product *p)
 {
-	return form_of(p) != &of_bytes;
+	const struct strip_form *form = form_of(p);
+	return form != &of_bytes ? form->fewest : p->precision == TN_PRECISION_EXACT ? 12 : 6;
 }
 
 size_t TN_ISA_NAME(tn_strips_bytes)(const struct tn_product *p)

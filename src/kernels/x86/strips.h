@@ -27,16 +27,18 @@ struct strip_chunk {
 
 /* How codes and x are multiplied. */
 struct strip_form {
+	size_t fewest;                                /* x for which it is worth while */
 	int codes_are_floats;                         /* E2M1 codes as they are: without a bias */
 	size_t (*bytes)(const struct tn_product *p);
 	void (*prepare)(unsigned char *dst, const struct tn_product *p, const float *x, size_t x_stride);
 	/* Eight codes of LANES rows each, from `dword` of the chunk on, into one half of the strip. */
-	void (*unpack)(unsigned char *codes, const ints *turned, size_t dword, size_t half, int is_float);
+	void (*unpack)(unsigned char *codes, const ints *turned, size_t dword, size_t half, const struct tn_format *f);
 	void (*multiply)(const struct strip_chunk *c, size_t x_count);
 };
 
 #if defined(TN_FAST_PAIRS)
 extern const struct strip_form TN_ISA_NAME(tn_strips_of_pairs);
+extern const struct strip_form TN_ISA_NAME(tn_strips_crossed);
 #endif
 
 TN_INLINE size_t chunks_of(const struct tn_product *p)

@@ -52,7 +52,7 @@ static void prepare(unsigned char *dst, const struct tn_product *p, const float 
 /* ---- codes ----------------------------------------------------------------------------------------------- */
 
 /* [dword][pair][half][LANES] pairs of BF16. The table stands there twice, since its index has five bits. */
-static void unpack(unsigned char *codes, const ints *turned, size_t dword, size_t half, int is_float)
+static void unpack(unsigned char *codes, const ints *turned, size_t dword, size_t half, const struct tn_format *f)
 {
 	static const uint16_t whole[32] = { 0x0000, 0x3F80, 0x4000, 0x4040, 0x4080, 0x40A0, 0x40C0, 0x40E0, 0x4100, 0x4110, 0x4120,
 					    0x4130, 0x4140, 0x4150, 0x4160, 0x4170, 0x0000, 0x3F80, 0x4000, 0x4040, 0x4080, 0x40A0,
@@ -60,7 +60,7 @@ static void unpack(unsigned char *codes, const ints *turned, size_t dword, size_
 	static const uint16_t e2m1[32] = { 0x0000, 0x3F00, 0x3F80, 0x3FC0, 0x4000, 0x4040, 0x4080, 0x40C0, 0x8000, 0xBF00, 0xBF80,
 					   0xBFC0, 0xC000, 0xC040, 0xC080, 0xC0C0, 0x0000, 0x3F00, 0x3F80, 0x3FC0, 0x4000, 0x4040,
 					   0x4080, 0x40C0, 0x8000, 0xBF00, 0xBF80, 0xBFC0, 0xC000, 0xC040, 0xC080, 0xC0C0 };
-	const ints table = LOAD_INTS(is_float ? e2m1 : whole);
+	const ints table = LOAD_INTS(f->codec == TN_CODEC_affine ? whole : e2m1);
 	unsigned char *to = codes + (dword * 8 + half) * STEP_BYTES;
 	for (size_t i = 0; i < LANES; i++, to += 8 * STEP_BYTES) {
 		_mm512_storeu_si512(to, _mm512_permutexvar_epi16(turned[i], table));
@@ -149,7 +149,7 @@ static void multiply(const struct strip_chunk *c, size_t x_count)
 }
 
 const struct strip_form TN_ISA_NAME(tn_strips_of_pairs) = {
-	.codes_are_floats = 1, .bytes = pairs_bytes, .prepare = prepare, .unpack = unpack, .multiply = multiply,
+	.fewest = 5, .codes_are_floats = 1, .bytes = pairs_bytes, .prepare = prepare, .unpack = unpack, .multiply = multiply,
 };
 
 #endif
