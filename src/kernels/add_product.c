@@ -43,7 +43,7 @@ TN_INLINE int round_lanes(unsigned char *dst, const struct settled_row *row, con
 	for (size_t l = 0; l < n; l++)
 		out[l] = narrow(sum[l], p->dtype);
 	uint64_t which = unsettled(row, out, n);
-	const struct columns columns = { a, p->cols, ROWS_AS_THEY_ARE };
+	const struct columns columns = { a, p->cols, ROWS_AS_THEY_ARE, 0 };
 	int bad = which ? settle(row, &columns, which, w, sum, out) : 0;
 	memcpy(dst, out, n * sizeof *out);
 	return bad;
@@ -93,7 +93,7 @@ static void finish_panel(unsigned char *dst, const unsigned char *src, const str
 {
 	const struct panel *panel = row->panel;
 	for (size_t j = 0, n; j < panel->cols; j += n) {
-		const struct columns columns = { panel->p->a + panel->first + j, panel->p->cols, ROWS_AS_THEY_ARE };
+		const struct columns columns = { panel->p->a + panel->first + j, panel->p->cols, ROWS_AS_THEY_ARE, 0 };
 		uint16_t w[LANES], out[LANES];
 		n = lanes_at(j, panel->cols);
 		memcpy(w, src + 2 * j, n * sizeof *w);

@@ -11,6 +11,8 @@
 #include "kernels/isa_build.h"
 #include "kernels/quant.h"
 
+enum { LENGTH_LANES = 8 };
+
 /* A panel of columns, and the length of the longest. */
 struct panel {
 	const struct tn_add_product *p;
@@ -48,38 +50,49 @@ TN_INLINE size_t panel_cols(const struct tn_add_product *p, size_t first)
 	return p->cols - first < TN_PANEL_COLS ? p->cols - first : TN_PANEL_COLS;
 }
 
-/* The length of the longest column in the panel of A from column `first` on. */
-static inline float panel_longest(const struct tn_add_product *p, size_t first)
+/* The length of the longest column in the panel of A from column `first` on, from the squares of all of them. */
+static inline float longest_of(const struct tn_add_product *p, size_t first, const float *squares)
 {
-	float sum[TN_PANEL_COLS] = { 0 }, longest = 0, top = 0;
-	size_t n = panel_cols(p, first);
-	for (size_t k = 0; k < p->rank; k++) {
-		const float *row = p->a + k * p->cols + first;
-		for (size_t j = 0; j < n; j++)
-			sum[j] += row[j] * row[j];
-	}
-	for (size_t j = 0; j < n; j++)
-		longest = sum[j] > longest ? sum[j] : longest;
+	float most[LENGTH_LANES] = { 0 }, longest = 0, top = 0;
+	size_t n = panel_cols(p, first), j = 0;
+	for (; j + LENGTH_LANES <= n; j += LENGTH_LANES)
+		for (size_t l = 0; l < LENGTH_LANES; l++)
+			most[l] = squares[j + l] > most[l] ? squares[j + l] : most[l];
+	for (; j < n; j++)
+		longest = squares[j] > longest ? squares[j] : longest;
+	for (size_t l = 0; l < LENGTH_LANES; l++)
+		longest = most[l] > longest ? most[l] : longest;
 	if (longest > 0x1p-80f)
 		return sqrtf(longest);
 	for (size_t k = 0; k < p->rank; k++) { /* squares of small numbers vanish */
-		float most = abs_max(p->a + k * p->cols + first, (int)n);
-		top = most > top ? most : top;
+		float most_of_row = abs_max(p->a + k * p->cols + first, (int)n);
+		top = most_of_row > top ? most_of_row : top;
 	}
 	return top * sqrtf((float)p->rank);
+}
+
+static inline float panel_longest(const struct tn_add_product *p, size_t first)
+{
+	float squares[TN_PANEL_COLS] = { 0 };
+	for (size_t k = 0; k < p->rank; k++) {
+		const float *row = p->a + k * p->cols + first;
+		for (size_t j = 0; j < panel_cols(p, first); j++)
+			squares[j] += row[j] * row[j];
+	}
+	return longest_of(p, first, squares);
 }
 
 /* |b|, summed in lanes so that the compiler may use vectors. */
 TN_INLINE float length_of(const float *b, size_t n)
 {
-	float sum[8] = { 0 };
+	float sum[LENGTH_LANES] = { 0 };
 	size_t i = 0;
-	for (; i + 8 <= n; i += 8)
-		for (size_t l = 0; l < 8; l++)
+	for (; i + LENGTH_LANES <= n; i += LENGTH_LANES)
+		for (size_t l = 0; l < LENGTH_LANES; l++)
 			sum[l] += b[i + l] * b[i + l];
 	for (size_t l = 0; i < n; i++, l++)
 		sum[l] += b[i] * b[i];
-	for (size_t width = 4; width; width /= 2)
+	for (size_t width = LENGTH_LANES / 2; width; width /= 2)
 		for (size_t l = 0; l < width; l++)
 			sum[l] += sum[l + width];
 	/* squares of small numbers vanish */
@@ -123,12 +136,20 @@ TN_INLINE uint64_t unsettled(const struct settled_row *row, const uint16_t *out,
 	return which;
 }
 
-/* Neighbouring columns of A, as they are or as they were packed: rows of two k swapped, or pairs of BF16 in one. */
+/* Neighbouring columns of A, as they are or as they were packed: rows of two k swapped, or pairs of BF16 in one. `apart`: if not
+ * 0, odd columns stand so far behind even ones, and so do their sums. */
 struct columns {
 	const float *a;
 	size_t stride;
 	enum { ROWS_AS_THEY_ARE, ROWS_SWAPPED, ROWS_PAIRED } rows;
+	size_t apart;
 };
+
+/* Where column l stands. */
+TN_INLINE size_t column_place(const struct columns *c, size_t l)
+{
+	return c->apart ? l / 2 + l % 2 * c->apart : l;
+}
 
 /* Products in the order of their sum. */
 TN_INLINE size_t swapped(size_t k, size_t rank)
@@ -136,30 +157,43 @@ TN_INLINE size_t swapped(size_t k, size_t rank)
 	return (k ^ 1u) < rank ? k ^ 1u : k;
 }
 
-TN_INLINE float column_value(const struct columns *c, size_t k, size_t l, size_t rank)
+/* Row k of the column at `place`. */
+TN_INLINE float column_value(const struct columns *c, size_t k, size_t place, size_t rank)
 {
 	if (c->rows == ROWS_PAIRED) {
-		uint32_t both = tn_f32_bits(c->a[k / 2 * c->stride + l]);
+		uint32_t both = tn_f32_bits(c->a[k / 2 * c->stride + place]);
 		return tn_f32_from_bits(k % 2 ? both & 0xFFFF0000u : both << 16);
 	}
-	return c->a[(c->rows == ROWS_SWAPPED ? swapped(k, rank) : k) * c->stride + l];
+	return c->a[(c->rows == ROWS_SWAPPED ? swapped(k, rank) : k) * c->stride + place];
 }
 
 static inline uint16_t in_double(const struct settled_row *row, const struct columns *c, size_t l, float w)
 {
 	const struct tn_add_product *p = row->panel->p;
 	double sum[4] = { 0 };
-	size_t k = 0;
+	size_t k = 0, place = column_place(c, l);
 	for (; k + 4 <= p->rank; k += 4)
 		for (size_t i = 0; i < 4; i++)
-			sum[i] += (double)row->b[k + i] * (double)column_value(c, k + i, l, p->rank);
+			sum[i] += (double)row->b[k + i] * (double)column_value(c, k + i, place, p->rank);
 	for (size_t i = 0; k < p->rank; k++, i++)
-		sum[i] += (double)row->b[k] * (double)column_value(c, k, l, p->rank);
+		sum[i] += (double)row->b[k] * (double)column_value(c, k, place, p->rank);
 	return narrow((float)(row->gain * ((double)w + p->scale * ((sum[0] + sum[1]) + (sum[2] + sum[3])))), p->dtype);
 }
 
-/* Looks at the results in columns l for every bit l of `which`: sum before and out after rounding, w the source.
- * Returns 1 when one of them is not finite. */
+/* The sum in float32, in its order. */
+static inline float in_order(const struct settled_row *row, const struct columns *c, size_t l, float w)
+{
+	const struct tn_add_product *p = row->panel->p;
+	float sum = 0;
+	for (size_t k = 0; k < p->rank; k++) {
+		size_t at = swapped(k, p->rank);
+		sum += row->b[at] * column_value(c, at, column_place(c, l), p->rank);
+	}
+	return w + (float)p->scale * sum;
+}
+
+/* Looks at the results in columns l for every bit l of `which`: sum before and out after rounding, w the source. Zero and what is
+ * not finite may stand for other sums than those that are given. Returns 1 when one of them is not finite. */
 __attribute__((noinline, unused)) static int settle(const struct settled_row *row, const struct columns *c, uint64_t which,
 						    const uint16_t *w, const float *sum, uint16_t *out)
 {
@@ -168,11 +202,14 @@ __attribute__((noinline, unused)) static int settle(const struct settled_row *ro
 	int bad = 0;
 	for (; which; which &= which - 1) {
 		size_t l = (size_t)__builtin_ctzll(which);
-		uint16_t low = narrow(sum[l] - row->error, dtype), high = narrow(sum[l] + row->error, dtype);
-		if ((out[l] & 0x7FFFu) >= top)
-			out[l] = narrow(sum[l], dtype);
+		uint16_t size = out[l] & 0x7FFFu;
+		float source = widen(w[l], dtype);
+		float v = size && size < top ? sum[column_place(c, l)] : in_order(row, c, l, source);
+		uint16_t low = narrow(v - row->error, dtype), high = narrow(v + row->error, dtype);
+		if (size >= top)
+			out[l] = narrow(v, dtype);
 		else
-			out[l] = low == high ? low : in_double(row, c, l, widen(w[l], dtype));
+			out[l] = low == high ? low : in_double(row, c, l, source);
 		bad |= (out[l] & 0x7FFFu) >= top;
 	}
 	return bad;

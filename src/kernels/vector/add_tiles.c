@@ -4,7 +4,7 @@
 #include "kernels/vector/tiles.h"
 
 enum {
-	BATCH_COLS = 4096,     /* see struct batch */
+	BATCH_COLS = 1024,     /* see struct batch */
 	BATCH = BATCH_COLS / TILE_COLS, TILES_OF_PANEL = TN_PANEL_COLS / TILE_COLS
 };
 
@@ -37,8 +37,9 @@ struct batch {
 	size_t first;                      /* number of the first tile */
 	pair least[BATCH_COLS / TN_PANEL_COLS + 1]; /* of each panel, the first one first; see least_of */
 	uint32_t marks[BATCH];             /* not 0: a result is below */
-	/* what is gone by then: the source, or, where that stays and results are past the caches, those */
+	/* what is gone by then: the source, or, where that stays and results are past the caches, those; */
 	uint16_t rows[BATCH][TILE_ROWS][TILE_COLS];
+	float sums[BATCH][TILE_ROWS][TILE_COLS]; /* as keep_sums() does */
 };
 
 TN_INLINE struct panel panel_of(const struct work *w, size_t tile)
@@ -60,30 +61,20 @@ TN_INLINE pair least_of(const struct panel *panel, const struct work *w, size_t 
 /* A row of a tile that is looked at again. */
 struct again {
 	struct settled_row row;
-	const float *a, *b;                /* packed */
-	const void *source;
+	const float *sums, *a;             /* kept; packed */
+	const void *source, *out;
 	unsigned char *dst;
 };
 
-/* `sum` as before. Where the two ends of the error round to the same, so does all between them, and nearly every result is done
- * with. Zero may be what became of a subnormal number or of a NaN. */
-TN_INLINE int look_at_row(const struct work *w, const struct again *again, vec sum[VECTORS], enum how how)
+static __attribute__((noinline)) int settle_again(const struct work *w, const struct again *again, uint64_t which,
+						  const vec sum[VECTORS], pair out)
 {
-	const tn_dtype dtype = w->p->dtype;
-	const unsigned infinite = half_infinity(dtype), limit = again->row.limit;
-	vec error = SPREAD(again->row.error);
-	add_source(sum, again->source, SPREAD((float)w->p->scale), dtype, w->scaled);
-	pair out = narrow_pair(sum[0], sum[1], dtype);
-	pair low = narrow_pair(SUB(sum[0], error), SUB(sum[1], error), dtype);
-	pair high = narrow_pair(ADD(sum[0], error), ADD(sum[1], error), dtype);
-	uint64_t which = undecided(out, SPREAD_HALF(2 * limit), SPREAD_HALF(2 * (infinite - limit)), low, high, 2 * infinite);
-	if (!which)
-		return 0;
-	float sums[TILE_COLS];
 	uint16_t halves[TILE_COLS], source[TILE_COLS];
-	const struct columns columns = { again->a, TILE_COLS, how == PAIRS ? ROWS_PAIRED : ROWS_SWAPPED };
-	for (int v = 0; v < VECTORS; v++)
-		STORE(sums + v * LANES, sum[v]);
+	float sums[TILE_COLS];
+	const struct columns columns = { again->a, TILE_COLS, w->how == PAIRS ? ROWS_PAIRED : ROWS_SWAPPED,
+					 APART(w->p->dtype) ? LANES : 0 };
+	STORE(sums, sum[0]);
+	STORE(sums + LANES, sum[1]);
 	STORE_PAIR(halves, out);
 	memcpy(source, again->source, sizeof source);
 	int bad = settle(&again->row, &columns, which, source, sums, halves);
@@ -91,26 +82,33 @@ TN_INLINE int look_at_row(const struct work *w, const struct again *again, vec s
 	return bad;
 }
 
-/* The sums of two rows of tiles once more: those of one would wait for each other. */
-TN_INLINE int look_at_two(const struct work *w, const struct again again[2], size_t stride, enum how how)
+/* Where the two ends of the error round to the same, so does all between them, and nearly every result is done with. Zero may be
+ * what became of a subnormal number or of a NaN. */
+TN_INLINE int look_at_row(const struct work *w, const struct again *again, tn_dtype dtype)
 {
-	const float *a[2] = { again[0].a, again[1].a }, *b[2] = { again[0].b, again[1].b };
-	vec sum[2][VECTORS] = { { ZERO(), ZERO() }, { ZERO(), ZERO() } };
-	for (size_t k = 0; k < w->steps; k++) {
-		TN_UNROLL(2)
-		for (int i = 0; i < 2; i++) {
-			TN_UNROLL(2)
-			for (int v = 0; v < VECTORS; v++)
-				sum[i][v] = multiply_add(LOAD(a[i] + v * LANES), b[i], sum[i][v], how);
-			a[i] += TILE_COLS;
-			b[i] += stride;
-		}
-	}
-	return look_at_row(w, &again[0], sum[0], how) | look_at_row(w, &again[1], sum[1], how);
+	const unsigned infinite = half_infinity(dtype), limit = again->row.limit;
+	const vec error = SPREAD(again->row.error);
+	vec sum[VECTORS];
+	pair out = LOAD_PAIR(again->out), ties = SPREAD_HALF(1);
+	kept_sums(sum, again->sums, out, dtype);
+	round_pair(&ties, sum, dtype);
+	const int tie = TIED(ties, dtype) != 0;
+	out = tie ? narrow_pair(sum[0], sum[1], dtype) : out;
+	pair low = narrow_pair(SUB(sum[0], error), SUB(sum[1], error), dtype);
+	pair high = narrow_pair(ADD(sum[0], error), ADD(sum[1], error), dtype);
+	uint64_t which = undecided(out, SPREAD_HALF(2 * limit), SPREAD_HALF(2 * (infinite - limit)), low, high, 2 * infinite);
+	return which || tie ? settle_again(w, again, which, sum, out) : 0;
+}
+
+/* The results in question. */
+TN_INLINE const void *results_at(const struct rows *rows, const struct batch *batch, size_t i, size_t r)
+{
+	const void *out = rows->dst + r * rows->dst_stride + 2 * TILE_COLS * (batch->first + i - rows->first);
+	return rows->src != rows->dst ? batch->rows[i][r] : out;
 }
 
 /* The rows of marked tiles that marked them, as tile * TILE_ROWS + row; without branches, which nobody could foresee. */
-static size_t list_rows(const struct rows *rows, const struct batch *batch, size_t tiles, uint32_t *list)
+TN_INLINE size_t list_rows(const struct rows *rows, const struct batch *batch, size_t tiles, uint32_t *list, tn_dtype dtype)
 {
 	uint32_t marked[BATCH];
 	size_t n = 0, count = 0;
@@ -122,36 +120,31 @@ static size_t list_rows(const struct rows *rows, const struct batch *batch, size
 		size_t i = marked[m], tile = batch->first + i;
 		pair least = batch->least[tile / TILES_OF_PANEL - batch->first / TILES_OF_PANEL];
 		for (size_t r = 0; r < rows->count; r++) {
-			const void *out = rows->dst + r * rows->dst_stride + 2 * TILE_COLS * (tile - rows->first);
+			pair out = LOAD_PAIR(results_at(rows, batch, i, r));
 			list[count] = (uint32_t)(i * TILE_ROWS + r);
-			count += MARKS_BELOW(doubled(LOAD_PAIR(rows->src != rows->dst ? batch->rows[i][r] : out)), least) != 0;
+			count += (MARKS_BELOW(doubled(out), least) | tied_sums(batch->sums[i][r], dtype)) != 0;
 		}
 	}
 	return count;
 }
 
-/* What list_rows() found: tile and row. */
-TN_INLINE struct again again_at(const struct work *w, const struct rows *rows, const struct batch *batch, uint32_t found,
-				struct panel *panel)
+TN_INLINE int look_at_rows(const struct work *w, const struct rows *rows, const struct batch *batch, size_t tiles, tn_dtype dtype)
 {
-	size_t i = found / TILE_ROWS, r = found % TILE_ROWS, tile = batch->first + i, at = 2 * TILE_COLS * (tile - rows->first);
-	*panel = panel_of(w, tile);
-	const void *kept = batch->rows[i][r], *src = rows->src + r * rows->src_stride + at;
-	return (struct again){ settle_row(panel, w->p->b + (rows->row + r) * w->p->rank, w->lengths[r]),
-			       w->a + tile * w->steps * TILE_COLS, w->b + r, rows->src != rows->dst ? src : kept,
-			       rows->dst + r * rows->dst_stride + at };
-}
-
-TN_INLINE int look_at_rows(const struct work *w, const struct rows *rows, const struct batch *batch, const uint32_t *list, size_t n,
-			   enum how how)
-{
-	struct panel panel[2];
+	uint32_t list[BATCH * TILE_ROWS];
+	size_t n = list_rows(rows, batch, tiles, list, dtype);
 	int bad = 0;
-	for (size_t i = 0; i < n; i += 2) {
-		size_t next = i + 1 < n ? i + 1 : i;
-		const struct again again[2] = { again_at(w, rows, batch, list[i], panel),
-						again_at(w, rows, batch, list[next], panel + 1) };
-		bad |= look_at_two(w, again, rows->count, how);
+	for (size_t k = 0; k < n; k++) {
+		size_t i = list[k] / TILE_ROWS, r = list[k] % TILE_ROWS, tile = batch->first + i;
+		size_t at = 2 * TILE_COLS * (tile - rows->first);
+		const void *kept = batch->rows[i][r], *src = rows->src + r * rows->src_stride + at;
+		const struct panel panel = panel_of(w, tile);
+		const struct again again = { settle_row(&panel, w->p->b + (rows->row + r) * w->p->rank, w->lengths[r]),
+					     batch->sums[i][r],
+					     w->a + tile * w->steps * TILE_COLS,
+					     rows->src != rows->dst ? src : kept,
+					     results_at(rows, batch, i, r),
+					     rows->dst + r * rows->dst_stride + at };
+		bad |= look_at_row(w, &again, dtype);
 	}
 	return bad;
 }
@@ -159,15 +152,7 @@ TN_INLINE int look_at_rows(const struct work *w, const struct rows *rows, const 
 static __attribute__((noinline)) int look_again(const struct work *w, const struct rows *rows, const struct batch *batch,
 						size_t tiles)
 {
-	uint32_t list[BATCH * TILE_ROWS];
-	size_t n = list_rows(rows, batch, tiles, list);
-	switch (w->how) {
-#if defined(TN_FAST_PAIRS)
-	case PAIRS: return look_at_rows(w, rows, batch, list, n, PAIRS);
-#endif
-	case ROUND_BOTH: return look_at_rows(w, rows, batch, list, n, ROUND_BOTH);
-	default: return look_at_rows(w, rows, batch, list, n, FUSED);
-	}
+	return w->p->dtype == TN_BF16 ? look_at_rows(w, rows, batch, tiles, TN_BF16) : look_at_rows(w, rows, batch, tiles, TN_F16);
 }
 
 /* At most BATCH tiles of rows, from number `first` on; stream: into others, past the caches, else in place. */
@@ -188,7 +173,7 @@ TN_INLINE void add_batch(const struct work *w, const struct rows *rows, struct b
 			batch->least[(begin + i) / TILES_OF_PANEL - begin / TILES_OF_PANEL] = least;
 		}
 		vec sum[TILE_ROWS][VECTORS];
-		pair out[TILE_ROWS], lowest = SPREAD_HALF(0x7FFF);
+		pair out[TILE_ROWS], lowest = SPREAD_HALF(0x7FFF), ties = SPREAD_HALF(1);
 		TN_UNROLL(8)
 		for (int r = 0; r < count; r++)
 			PREFETCH(src + (size_t)(AHEAD + r) * src_stride);
@@ -196,9 +181,10 @@ TN_INLINE void add_batch(const struct work *w, const struct rows *rows, struct b
 		TN_UNROLL(8)
 		for (int r = 0; r < count; r++) {
 			add_source(sum[r], src + (size_t)r * src_stride, scale, dtype, scaled);
-			out[r] = narrow_pair(sum[r][0], sum[r][1], dtype);
+			out[r] = round_pair(&ties, sum[r], dtype);
 			lowest = SMALLER_HALVES(lowest, doubled(out[r]));
 			STORE_PAIR(batch->rows[i][r], stream ? out[r] : LOAD_PAIR(src + (size_t)r * src_stride));
+			keep_sums(batch->sums[i][r], sum[r], dtype);
 		}
 		TN_UNROLL(8)
 		for (int r = 0; r < count; r++) {
@@ -207,7 +193,7 @@ TN_INLINE void add_batch(const struct work *w, const struct rows *rows, struct b
 			else
 				STORE_PAIR(dst + (size_t)r * dst_stride, out[r]);
 		}
-		batch->marks[i] = MARKS_BELOW(lowest, least);
+		batch->marks[i] = MARKS_BELOW(lowest, least) | TIED(ties, dtype);
 		src += 2 * TILE_COLS;
 		dst += 2 * TILE_COLS;
 	}
@@ -295,9 +281,11 @@ static int add_rows(const struct work *w, size_t row, size_t count)
 /* Packs columns from w->first on. */
 static void pack_columns(const struct work *w)
 {
-	for (size_t first = w->first; first < w->first + w->cols; first += TN_PANEL_COLS)
-		w->longest[(first - w->first) / TN_PANEL_COLS] = panel_longest(w->p, first);
-	pack_tiles(w->a, w->p, w->first, w->cols, w->how);
+	float *a = w->a;
+	for (size_t first = w->first; first < w->first + w->cols; first += TN_PANEL_COLS) {
+		w->longest[(first - w->first) / TN_PANEL_COLS] = pack_panel(a, w->p, first, w->how);
+		a += w->steps * TN_PANEL_COLS;
+	}
 }
 
 /* All rows of the packed columns, TILE_ROWS at a time. */

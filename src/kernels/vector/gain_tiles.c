@@ -80,6 +80,15 @@ TN_INLINE struct kept_tile kept_after(struct kept_tile t, size_t cols, const int
 	return t;
 }
 
+/* Lanes of even and odd columns, apart, into the order of the columns. */
+TN_INLINE void put_in_order(float lanes[SQUARE_LANES])
+{
+	float apart[SQUARE_LANES];
+	memcpy(apart, lanes, sizeof apart);
+	for (size_t l = 0; l < SQUARE_LANES; l++)
+		lanes[l] = apart[l / 2 + l % 2 * (SQUARE_LANES / 2)];
+}
+
 TN_INLINE void keep_panel(struct kept_tile t, size_t cols, double *squares, const int count, enum how how, tn_dtype dtype,
 			  int scaled)
 {
@@ -97,6 +106,8 @@ TN_INLINE void keep_panel(struct kept_tile t, size_t cols, double *squares, cons
 		float lanes[SQUARE_LANES];
 		for (int v = 0; v < SQUARES; v++)
 			STORE(lanes + v * LANES, sum[r][v]);
+		if (APART(dtype))
+			put_in_order(lanes);
 		add_squares(squares + r * SQUARE_LANES, lanes);
 	}
 }
@@ -177,6 +188,7 @@ TN_INLINE void set_finished(struct finished *f, const struct gains *g, size_t at
 	f->src = g->src + row * g->src_stride + 2 * first;
 	f->columns.a = packed ? g->a + first * g->steps : p->a + first;
 	f->columns.stride = packed ? TILE_COLS : p->cols;
+	f->columns.apart = packed && APART(p->dtype) ? LANES : 0;
 	f->columns.rows = !packed ? ROWS_AS_THEY_ARE : g->how == PAIRS ? ROWS_PAIRED : ROWS_SWAPPED;
 	f->per_column = packed ? g->steps : 1;
 	f->gain = SPREAD((float)gain);
@@ -282,9 +294,11 @@ static void pack_columns(struct gains *g, size_t first)
 		return;
 	g->first = first;
 	g->cols = g->p->cols - first < g->packed ? g->p->cols - first : g->packed;
-	for (size_t at = first; at < first + g->cols; at += TN_PANEL_COLS)
-		g->longest[at / TN_PANEL_COLS] = panel_longest(g->p, at);
-	pack_tiles(g->a, g->p, first, g->cols, g->how);
+	float *a = g->a;
+	for (size_t at = first; at < first + g->cols; at += TN_PANEL_COLS) {
+		g->longest[at / TN_PANEL_COLS] = pack_panel(a, g->p, at, g->how);
+		a += g->steps * TN_PANEL_COLS;
+	}
 }
 
 /* The sums and squares of some rows. */

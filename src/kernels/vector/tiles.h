@@ -12,6 +12,50 @@
 #include "kernels/arm/tiles_arm.h"
 #endif
 
+/* Whether the first vector of a tile has its even columns and the second one the odd ones, as halves are widened and rounded in
+ * fewer operations; else the columns are in order, and put_apart() is not called. */
+#if !defined(APART)
+#define APART(dtype) 0
+#define put_apart(v) ((void)(v))
+/* The numbers of a tile, rounded. Where that is easier they may be off by one where a sum is halfway between two; such sums are
+ * `tied`. */
+TN_INLINE pair round_pair(pair *ties, const vec v[VECTORS], tn_dtype dtype)
+{
+	(void)ties;
+	return narrow_pair(v[0], v[1], dtype);
+}
+#define TIED(ties, dtype) 0
+#endif
+
+/* Sums beside which what they were rounded to is kept too. */
+#if !defined(LOWER_HALVES)
+TN_INLINE void keep_sums(float kept[2 * LANES], const vec v[VECTORS], tn_dtype dtype)
+{
+	(void)dtype;
+	STORE(kept, v[0]);
+	STORE(kept + LANES, v[1]);
+}
+
+TN_INLINE void kept_sums(vec v[VECTORS], const float kept[2 * LANES], pair out, tn_dtype dtype)
+{
+	(void)out;
+	(void)dtype;
+	v[0] = LOAD(kept);
+	v[1] = LOAD(kept + LANES);
+}
+#endif
+
+TN_INLINE uint32_t tied_sums(const float kept[2 * LANES], tn_dtype dtype)
+{
+	(void)kept;
+	if (!APART(dtype))
+		return 0;
+	pair ties = SPREAD_HALF(1);
+	const vec v[VECTORS] = { LOAD(kept), LOAD(kept + LANES) };
+	round_pair(&ties, v, dtype);
+	return TIED(ties, dtype);
+}
+
 enum {
 	TILE_COLS = LANES * VECTORS,
 	AHEAD = TILE_ROWS,     /* rows of the source that are asked for into the second cache */
@@ -39,48 +83,83 @@ static inline enum how how_for(const struct tn_add_product *p)
 
 /* ---- packing --------------------------------------------------------------------------------------------- */
 
-/* Columns of A as tiles [TILE_COLS] under each other, zeros behind its last column. */
-static inline void pack_floats(float *dst, const struct tn_add_product *p, size_t first, size_t cols)
+/* A step of a tile: columns of a row of A; with PAIRS those of the next row too, in the high halves. */
+TN_INLINE void pack_step(float *dst, const float *row, const float *next, enum how how, int apart)
 {
-	for (size_t j = 0; j < cols; j += TILE_COLS) {
-		size_t n = cols - j < TILE_COLS ? cols - j : TILE_COLS;
-		for (size_t k = 0; k < p->rank; k++, dst += TILE_COLS) {
-			memcpy(dst, p->a + swapped(k, p->rank) * p->cols + first + j, n * sizeof *dst);
-			for (size_t l = n; l < TILE_COLS; l++)
-				dst[l] = 0;
-		}
-	}
-}
-
-#if defined(TN_FAST_PAIRS)
-/* The same as pairs of BF16: k in the low half, k + 1 in the high one. */
-static inline void pack_pairs(float *dst, const struct tn_add_product *p, size_t first, size_t cols)
-{
-	for (size_t j = 0; j < cols; j += TILE_COLS) {
-		size_t n = cols - j < TILE_COLS ? cols - j : TILE_COLS;
-		for (size_t k = 0; k < p->rank; k += 2, dst += TILE_COLS) {
-			const float *low = p->a + k * p->cols + first + j, *high = k + 1 < p->rank ? low + p->cols : NULL;
-			for (size_t l = 0; l < n && high; l++)
-				dst[l] = tn_f32_from_bits(tn_f32_bits(low[l]) >> 16 | (tn_f32_bits(high[l]) & 0xFFFF0000u));
-			for (size_t l = 0; l < n && !high; l++)
-				dst[l] = tn_f32_from_bits(tn_f32_bits(low[l]) >> 16);
-			for (size_t l = n; l < TILE_COLS; l++)
-				dst[l] = 0;
-		}
-	}
-}
-#endif
-
-static inline void pack_tiles(float *dst, const struct tn_add_product *p, size_t first, size_t cols, enum how how)
-{
+	vec v[VECTORS] = { LOAD(row), LOAD(row + LANES) };
 #if defined(TN_FAST_PAIRS)
 	if (how == PAIRS) {
-		pack_pairs(dst, p, first, cols);
-		return;
+		v[0] = paired(v[0], LOAD(next));
+		v[1] = paired(v[1], LOAD(next + LANES));
 	}
 #endif
+	(void)next;
 	(void)how;
-	pack_floats(dst, p, first, cols);
+	if (apart)
+		put_apart(v);
+	STORE(dst, v[0]);
+	STORE(dst + LANES, v[1]);
+}
+
+/* The columns of A from `first` on as a tile, rows in the order of the sum, and the squares of their lengths. */
+TN_INLINE float *pack_tile(float *dst, float *squares, const struct tn_add_product *p, size_t first, enum how how, int apart)
+{
+	static const float none[TILE_COLS];
+	vec length[VECTORS] = { ZERO(), ZERO() };
+	for (size_t k = 0; k < p->rank; k++) {
+		const float *row = p->a + k * p->cols + first;
+		TN_UNROLL(2)
+		for (int v = 0; v < VECTORS; v++)
+			length[v] = ADD(length[v], MUL(LOAD(row + v * LANES), LOAD(row + v * LANES)));
+		if (how != PAIRS)
+			pack_step(dst + swapped(k, p->rank) * TILE_COLS, row, NULL, how, apart);
+		else if (k % 2 == 0)
+			pack_step(dst + k / 2 * TILE_COLS, row, k + 1 < p->rank ? row + p->cols : none, how, apart);
+	}
+	STORE(squares, length[0]);
+	STORE(squares + LANES, length[1]);
+	return dst + (how == PAIRS ? (p->rank + 1) / 2 : p->rank) * TILE_COLS;
+}
+
+/* The last n columns, zeros behind them. */
+static inline void pack_last_tile(float *dst, float *squares, const struct tn_add_product *p, size_t first, size_t n, enum how how,
+				  int apart)
+{
+	static const float none[TILE_COLS];
+	float row[2][TILE_COLS] = { { 0 } };
+	for (size_t l = 0; l < TILE_COLS; l++)
+		squares[l] = 0;
+	for (size_t k = 0; k < p->rank; k++) {
+		memcpy(row[k % 2], p->a + k * p->cols + first, n * sizeof **row);
+		for (size_t l = 0; l < n; l++)
+			squares[l] += row[k % 2][l] * row[k % 2][l];
+		if (how != PAIRS)
+			pack_step(dst + swapped(k, p->rank) * TILE_COLS, row[k % 2], NULL, how, apart);
+		else if (k % 2 || k + 1 == p->rank)
+			pack_step(dst + k / 2 * TILE_COLS, row[0], k % 2 ? row[1] : none, how, apart);
+	}
+}
+
+/* A panel of A as tiles [TILE_COLS] under each other, and the length of its longest column. */
+TN_INLINE float pack_panel_as(float *dst, const struct tn_add_product *p, size_t first, enum how how)
+{
+	const int apart = APART(p->dtype);
+	float squares[TN_PANEL_COLS];
+	size_t j = 0, cols = panel_cols(p, first);
+	for (; j + TILE_COLS <= cols; j += TILE_COLS)
+		dst = pack_tile(dst, squares + j, p, first + j, how, apart);
+	if (j < cols)
+		pack_last_tile(dst, squares + j, p, first + j, cols - j, how, apart);
+	return longest_of(p, first, squares);
+}
+
+static inline float pack_panel(float *dst, const struct tn_add_product *p, size_t first, enum how how)
+{
+#if defined(TN_FAST_PAIRS)
+	if (how == PAIRS)
+		return pack_panel_as(dst, p, first, PAIRS);
+#endif
+	return pack_panel_as(dst, p, first, how == ROUND_BOTH ? ROUND_BOTH : FUSED);
 }
 
 /* `rows` rows of B beside each other, as the tiles multiply by them; pairs: of BF16. */
