@@ -13,7 +13,7 @@ foreach(name override affine_x86 change_x86 decode decode_halves dense_x86 e2m1_
   list(APPEND overrides_x86_64 x86/${name})
 endforeach()
 set(overrides_aarch64 vector/add_tiles vector/dots vector/factor_products vector/gain_tiles vector/lowrank_tiles)
-foreach(name override_arm affine_arm decode_arm dense_arm e2m1_arm planes_arm product_arm)
+foreach(name override_arm affine_arm decode_arm dense_arm float_codes_arm float_dither_arm planes_arm product_arm)
   list(APPEND overrides_aarch64 arm/${name})
 endforeach()
 file(STRINGS ${kernels_dir}/codecs.def lines REGEX "^CODEC\\(")

@@ -14,6 +14,9 @@ void TN_ISA_NAME(tn_arm_dither_affine)(void *codes, const struct tn_row *row, co
 void TN_ISA_NAME(tn_arm_encode_e2m1)(const struct tn_row_out *row, const float *src, const struct tn_format *f, size_t cols);
 void TN_ISA_NAME(tn_arm_dither_e2m1)(void *codes, const struct tn_row *row, const float *d, const struct tn_format *f,
 				     size_t cols, uint64_t seed, uint64_t row_number, struct tn_dither_counts *counts);
+void TN_ISA_NAME(tn_arm_encode_e4m3)(const struct tn_row_out *row, const float *src, const struct tn_format *f, size_t cols);
+void TN_ISA_NAME(tn_arm_dither_e4m3)(void *codes, const struct tn_row *row, const float *d, const struct tn_format *f,
+				     size_t cols, uint64_t seed, uint64_t row_number, struct tn_dither_counts *counts);
 
 /* ---- streams --------------------------------------------------------------------------------------------- */
 
@@ -89,6 +92,50 @@ TN_INLINE void widen_16(uint32x4_t v[4], uint8x16_t bytes)
 	v[1] = vmovl_high_u16(low);
 	v[2] = vmovl_u16(vget_low_u16(high));
 	v[3] = vmovl_high_u16(high);
+}
+
+/* ---- values ---------------------------------------------------------------------------------------------- */
+
+TN_INLINE uint32x4_t bits_of(float32x4_t x)
+{
+	return vreinterpretq_u32_f32(x);
+}
+
+TN_INLINE float32x4_t from_bits(uint32x4_t x)
+{
+	return vreinterpretq_f32_u32(x);
+}
+
+/* Of 16 codes E2M1: the upper halves of the floats, put together of two bytes that are looked up. */
+TN_INLINE void e2m1_values(float32x4_t v[4], uint8x16_t codes)
+{
+	static const uint8_t upper[16] = { 0x00, 0x3F, 0x3F, 0x3F, 0x40, 0x40, 0x40, 0x40,
+					   0x80, 0xBF, 0xBF, 0xBF, 0xC0, 0xC0, 0xC0, 0xC0 };
+	static const uint8_t lower[16] = { 0x00, 0x00, 0x80, 0xC0, 0x00, 0x40, 0x80, 0xC0,
+					   0x00, 0x00, 0x80, 0xC0, 0x00, 0x40, 0x80, 0xC0 };
+	uint8x16_t h = vqtbl1q_u8(vld1q_u8(upper), codes), l = vqtbl1q_u8(vld1q_u8(lower), codes);
+	uint16x8_t first = vreinterpretq_u16_u8(vzip1q_u8(l, h)), second = vreinterpretq_u16_u8(vzip2q_u8(l, h));
+	v[0] = from_bits(vshll_n_u16(vget_low_u16(first), 16));
+	v[1] = from_bits(vshll_high_n_u16(first, 16));
+	v[2] = from_bits(vshll_n_u16(vget_low_u16(second), 16));
+	v[3] = from_bits(vshll_high_n_u16(second, 16));
+}
+
+/* Of 8 codes E4M3 in the upper bytes: F16 has room for them, with exponents 8 lower; what is NaN becomes one. */
+TN_INLINE void e4m3_halves(float32x4_t v[2], uint16x8_t codes)
+{
+	uint16x8_t magnitude = vshrq_n_u16(vshlq_n_u16(codes, 1), 2), sign = vandq_u16(codes, vdupq_n_u16(0x8000));
+	uint16x8_t nan = vandq_u16(vceqq_u16(magnitude, vdupq_n_u16(0x3F80)), vdupq_n_u16(0x7E00));
+	float16x8_t h = vreinterpretq_f16_u16(vorrq_u16(vorrq_u16(magnitude, sign), nan));
+	v[0] = vmulq_n_f32(vcvt_f32_f16(vget_low_f16(h)), 256);
+	v[1] = vmulq_n_f32(vcvt_high_f32_f16(h), 256);
+}
+
+TN_INLINE void e4m3_values(float32x4_t v[4], uint8x16_t codes)
+{
+	const uint8x16_t zero = vdupq_n_u8(0);
+	e4m3_halves(v, vreinterpretq_u16_u8(vzip1q_u8(zero, codes)));
+	e4m3_halves(v + 2, vreinterpretq_u16_u8(vzip2q_u8(zero, codes)));
 }
 
 /* ---- chance ---------------------------------------------------------------------------------------------- */

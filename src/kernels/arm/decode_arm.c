@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Decoding: affine codes and E2M1 codes 16 at a time, 16-bit floats in dense_arm.c; the plain decoders do the rest.
+/* Decoding: affine, E2M1 and E4M3 codes 16 at a time, 16-bit floats in dense_arm.c; the plain decoders do the rest.
  * The same bits: product and sum are fused for F32 alone, as there. */
 #include "kernels/arm/codec_arm.h"
 
@@ -64,30 +64,33 @@ static void decode_affine(float *dst, const struct tn_row *row, const struct tn_
 	}
 }
 
-/* The upper halves of what E2M1 codes stand for, byte by byte. */
-static const uint8_t e2m1_high[16] = { 0x00, 0x3F, 0x3F, 0x3F, 0x40, 0x40, 0x40, 0x40,
-				       0x80, 0xBF, 0xBF, 0xBF, 0xC0, 0xC0, 0xC0, 0xC0 };
-static const uint8_t e2m1_low[16] = { 0x00, 0x00, 0x80, 0xC0, 0x00, 0x40, 0x80, 0xC0,
-				      0x00, 0x00, 0x80, 0xC0, 0x00, 0x40, 0x80, 0xC0 };
-
-TN_INLINE void scale_8(float *dst, uint8x16_t halves, float scale)
+TN_INLINE void scale_16(float *dst, const float32x4_t values[4], float scale)
 {
-	uint16x8_t h = vreinterpretq_u16_u8(halves);
-	vst1q_f32(dst, vmulq_n_f32(vreinterpretq_f32_u32(vshll_n_u16(vget_low_u16(h), 16)), scale));
-	vst1q_f32(dst + 4, vmulq_n_f32(vreinterpretq_f32_u32(vshll_high_n_u16(h, 16)), scale));
+	TN_UNROLL(4)
+	for (int v = 0; v < 4; v++)
+		vst1q_f32(dst + 4 * v, vmulq_n_f32(values[v], scale));
 }
 
 TN_INLINE void decode_e2m1(float *dst, const struct tn_row *row, size_t cols, const size_t group)
 {
 	const unsigned char *src = row->part[TN_PART_WEIGHT], *scales = row->part[TN_PART_SCALES];
-	const uint8x16_t high = vld1q_u8(e2m1_high), low = vld1q_u8(e2m1_low);
 	for (size_t g = 0; g < cols / group; g++) {
 		float scale = group == 32 ? e8m0_decode(scales[g]) : tn_f32_from_f8_e4m3(scales[g]);
 		for (size_t i = 0; i < group; i += 16, src += 8, dst += 16) {
-			uint8x16_t codes = unpack_16(src, 8, 4), h = vqtbl1q_u8(high, codes), l = vqtbl1q_u8(low, codes);
-			scale_8(dst, vzip1q_u8(l, h), scale);
-			scale_8(dst + 8, vzip2q_u8(l, h), scale);
+			float32x4_t values[4];
+			e2m1_values(values, unpack_16(src, 8, 4));
+			scale_16(dst, values, scale);
 		}
+	}
+}
+
+TN_INLINE void decode_e4m3(float *dst, const struct tn_row *row, size_t cols)
+{
+	const unsigned char *src = row->part[TN_PART_WEIGHT], *scales = row->part[TN_PART_SCALES];
+	for (size_t i = 0; i < cols; i += 16) {
+		float32x4_t values[4];
+		e4m3_values(values, vld1q_u8(src + i));
+		scale_16(dst + i, values, e8m0_decode(scales[i / 32]));
 	}
 }
 
@@ -102,6 +105,8 @@ void TN_ISA_NAME(tn_arm_decode)(float *dst, const struct tn_row *row, const stru
 		decode_e2m1(dst, row, cols, 32);
 	else if (f->codec == TN_CODEC_nvfp4 && exact)
 		decode_e2m1(dst, row, cols, 16);
+	else if (f->codec == TN_CODEC_mxfp8 && exact)
+		decode_e4m3(dst, row, cols);
 	else
 		plain[f->codec]->decode(dst, row, f, cols);
 }

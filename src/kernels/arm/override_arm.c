@@ -5,23 +5,27 @@
 #include "kernels/vector/lowrank_tiles.h"
 
 /* Written once, with the table that points at them. */
-static struct tn_codec dense, affine, mxfp4, nvfp4;
+static struct tn_codec dense, affine, mxfp4, mxfp8, nvfp4;
 
 static void override_codecs(struct tn_kernels *k)
 {
 	dense = *k->codec[TN_CODEC_dense];
 	affine = *k->codec[TN_CODEC_affine];
 	mxfp4 = *k->codec[TN_CODEC_mxfp4];
+	mxfp8 = *k->codec[TN_CODEC_mxfp8];
 	nvfp4 = *k->codec[TN_CODEC_nvfp4];
-	dense.decode = affine.decode = mxfp4.decode = nvfp4.decode = TN_ISA_NAME(tn_arm_decode);
+	dense.decode = affine.decode = mxfp4.decode = mxfp8.decode = nvfp4.decode = TN_ISA_NAME(tn_arm_decode);
 	dense.encode = TN_ISA_NAME(tn_arm_encode_dense);
 	affine.encode = TN_ISA_NAME(tn_arm_encode_affine);
 	affine.dither = TN_ISA_NAME(tn_arm_dither_affine);
 	mxfp4.encode = nvfp4.encode = TN_ISA_NAME(tn_arm_encode_e2m1);
 	mxfp4.dither = nvfp4.dither = TN_ISA_NAME(tn_arm_dither_e2m1);
+	mxfp8.encode = TN_ISA_NAME(tn_arm_encode_e4m3);
+	mxfp8.dither = TN_ISA_NAME(tn_arm_dither_e4m3);
 	k->codec[TN_CODEC_dense] = &dense;
 	k->codec[TN_CODEC_affine] = &affine;
 	k->codec[TN_CODEC_mxfp4] = &mxfp4;
+	k->codec[TN_CODEC_mxfp8] = &mxfp8;
 	k->codec[TN_CODEC_nvfp4] = &nvfp4;
 }
 
