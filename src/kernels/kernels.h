@@ -55,6 +55,7 @@ struct tn_dither_counts {
 };
 
 struct tn_change_sums;
+struct tn_refit;
 
 /* decode: one row, dst [cols]: the exact value, rounded once to float32 (like_mlx: as MLX rounds). Rows are
  * independent, and so are whole groups: with the parts advanced, any run of groups of a row is a row.
@@ -66,6 +67,8 @@ struct tn_change_sums;
  * NULL likewise.
  * change_sums: the kernel of that name for two rows of one format, by the bytes that they are. 0, or NULL: it has to be done with
  * values.
+ * refit: W + D as mlx_lm.fuse has it, of one format, in one go: what decode with like_mlx, round_sums, encode and change_sums make
+ * one after the other, and how many codes differ. 0, or NULL: it has to be done like that; what was written until then is void.
  * part_bytes: bytes of one row in that part; 0 when the codec has no such part. cols is a multiple of the group. */
 struct tn_codec {
 	const char *name;          /* of quantized codecs: the "mode" of MLX */
@@ -78,6 +81,8 @@ struct tn_codec {
 	double (*steps2)(const struct tn_row *src, const struct tn_format *format, size_t cols);
 	int (*change_sums)(struct tn_change_sums *sums, uint16_t *halves, const struct tn_row *before, const struct tn_row *after,
 			   const struct tn_format *format, const float *wanted, size_t cols);
+	int (*refit)(struct tn_refit *refit, const struct tn_row_out *dst, const struct tn_row *src, const struct tn_format *format,
+		     size_t cols);
 	size_t (*part_bytes)(const struct tn_format *format, unsigned part, size_t cols);
 	/* For the quantized ones; the rest is 0 for dense. The first of each list is the default, 0 ends it. */
 	uint8_t bits[8];
@@ -252,6 +257,16 @@ struct tn_lowrank {
  * every operation rounded; after each TN_CHANGE_RUN columns lanes half of 32, 16, 8, 4, 2 apart are added, and that in double. */
 struct tn_change_sums {
 	double wanted2, error2, both;
+};
+
+/* What is added to a row that is written again, and what became of it. */
+struct tn_refit {
+	const float *product;       /* what MLX adds, before it is rounded to product_dtype */
+	tn_dtype product_dtype;
+	const float *wanted;
+	uint16_t *halves;           /* the change; change_sums says how */
+	struct tn_change_sums sums; /* added to */
+	uint64_t moved;             /* added to */
 };
 
 /* ---- the table ------------------------------------------------------------------------------------------- */

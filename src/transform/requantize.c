@@ -341,25 +341,47 @@ static int sum_codes(const struct tn_row_edit *e, uint16_t *halves, struct tn_ch
 	       tn_survival_is_usual(sums);
 }
 
-static void requantize_row(const struct tn_row_edit *e, const struct tn_survival_rows *rows, size_t i, int plain)
+/* What write_row and sum_codes do, together, where the codec can. */
+static int refit_at_once(const struct tn_row_edit *e, uint16_t *halves, struct tn_change_sums *sums)
+{
+	const struct tn_codec *codec = e->kernels->codec[e->in.codec];
+	struct tn_refit refit = { e->s.product, e->loaded->delta.product, e->s.wanted, halves, { 0, 0, 0 }, 0 };
+	if (!codec->refit || !is_refit(e) || mlx_dtype(e) != e->out.dtype || e->in.dtype != e->out.dtype ||
+	    !codec->refit(&refit, &e->result, &e->source, &e->in, e->form->cols) || !tn_survival_is_usual(&refit.sums))
+		return 0;
+	*sums = refit.sums;
+	e->sum->moved += refit.moved;
+	return 1;
+}
+
+/* The result of a row, and what became of it. */
+static void write_and_sum(const struct tn_row_edit *e, const struct tn_survival_rows *rows, size_t i, int plain,
+			  struct tn_change_sums *sums)
 {
 	const struct tn_row_scratch *s = &e->s;
 	uint16_t *halves = rows->halves + i * tn_survival_stride(e->form->cols);
 	struct tn_row result = { { e->result.part[0], e->result.part[1], e->result.part[2] } };
+	if (plain && refit_at_once(e, halves, sums))
+		return;
+	write_row(e, halves, plain);
+	if (by_codes(e, plain) && sum_codes(e, halves, sums))
+		return;
+	if (by_codes(e, plain))
+		tn_edit_source(e, s->w);
+	e->kernels->codec[e->out.codec]->decode(s->after, &result, &e->out, e->form->cols);
+	tn_survival_sum_row(sums, rows, i, s->w, s->after, s->wanted);
+}
+
+static void requantize_row(const struct tn_row_edit *e, const struct tn_survival_rows *rows, size_t i, int plain)
+{
 	struct tn_change_sums sums = { 0, 0, 0 };
 	if (!by_codes(e, plain))
-		tn_edit_source(e, s->w);
+		tn_edit_source(e, e->s.w);
 	if (e->form->dense.tensor)
 		add_drift(e);
 	if (!plain)
 		make_wanted(e);
-	write_row(e, halves, plain);
-	if (!by_codes(e, plain) || !sum_codes(e, halves, &sums)) {
-		if (by_codes(e, plain))
-			tn_edit_source(e, s->w);
-		e->kernels->codec[e->out.codec]->decode(s->after, &result, &e->out, e->form->cols);
-		tn_survival_sum_row(&sums, rows, i, s->w, s->after, s->wanted);
-	}
+	write_and_sum(e, rows, i, plain, &sums);
 	tn_survival_add_row(e->sum, rows, &sums, e->kernels->codec[e->in.codec]->steps2(&e->source, &e->in, e->form->cols), plain);
 }
 

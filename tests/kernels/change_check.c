@@ -154,11 +154,109 @@ static void check_formats(const struct tn_kernels *k, const struct tn_kernels *p
 	static const tn_dtype dtypes[] = { TN_F32, TN_F16, TN_BF16 };
 	for (uint16_t group = 32; group <= 128; group *= 2)
 		for (int d = 0; d < 3; d++)
-			for (uint8_t bits = 3; bits <= 5; bits++)
+			for (uint8_t bits = 3; bits <= 8; bits += bits == 5 ? 3 : 1)
 				for (size_t n = 1; n <= COLS / group; n += n < 4 ? 1 : 5) {
 					struct tn_format f = { .codec = TN_CODEC_affine, .dtype = dtypes[d], .bits = bits, .group = group };
 					check_codes(k, portable, &f, n * group);
 				}
+}
+
+/* ---- rows that are written again ------------------------------------------------------------------------- */
+
+/* Rows of a format by the kernels that `refit` stands for. */
+static void refit_apart(const struct tn_kernels *k, struct tn_refit *r, const struct tn_row_out *dst, const struct tn_row *src,
+			const struct tn_format *f, size_t cols)
+{
+	static float w[COLS], before[COLS], after[COLS];
+	static uint16_t sums[COLS];
+	struct tn_format as_mlx = *f;
+	const struct tn_format dense = { .codec = TN_CODEC_dense, .dtype = f->dtype };
+	const struct tn_row rows = { { sums } }, result = { { dst->part[0], dst->part[1], dst->part[2] } };
+	as_mlx.like_mlx = 1;
+	k->codec[f->codec]->decode(w, src, &as_mlx, cols);
+	k->round_sums(sums, w, r->product, r->product_dtype, f->dtype, cols);
+	k->codec[TN_CODEC_dense]->decode(w, &rows, &dense, cols);
+	k->codec[f->codec]->encode(dst, w, f, cols);
+	k->codec[f->codec]->decode(before, src, f, cols);
+	k->codec[f->codec]->decode(after, &result, f, cols);
+	k->change_sums(&r->sums, r->halves, before, after, r->wanted, cols);
+	for (size_t i = 0; i < cols * f->bits / 8; i++) {
+		unsigned x = ((const unsigned char *)src->part[0])[i] ^ ((const unsigned char *)dst->part[0])[i];
+		r->moved += f->bits == 8 ? x != 0 : (uint64_t)((x & 15) != 0) + (x >> 4 != 0);
+	}
+}
+
+/* A row and what is added to it; by `kind` with products of 0, with subnormal ones, with infinity, with NaN, with tiny scales. */
+static void make_row(const struct tn_kernels *portable, unsigned char part[TN_PART_COUNT][COLS * 4], float *product, float *wanted,
+		     const struct tn_format *f, size_t cols, int kind)
+{
+	static float values[COLS];
+	for (size_t i = 0; i < cols; i++) {
+		values[i] = some_float(0, 1) * 0.01f + (i / f->group % 5 == 1 ? 0.02f : 0);
+		product[i] = kind == 1 && i % 90 < 45 ? 0 : some_float(0, 1) * (kind == 2 ? 0x1p-127f : 0.001f);
+		wanted[i] = some_float(0, 1) * 0.001f;
+	}
+	if (kind == 3)
+		product[cols / 2] = INFINITY;
+	if (kind == 4)
+		product[cols / 3] = tn_f32_from_bits(0xFFFFFFFFu);
+	for (size_t i = 0; kind == 5 && i < f->group; i++)
+		values[i] *= 0x1p-118f;
+	struct tn_row_out out = { { part[0], part[1], part[2] } };
+	portable->codec[f->codec]->encode(&out, values, f, cols);
+	for (size_t g = 0; kind == 5 && g < cols / f->group; g++)
+		((uint16_t *)(void *)part[TN_PART_SCALES])[g] = f->dtype == TN_BF16 ? 0x0120 : 1;
+}
+
+static uint64_t refit_count;
+
+static void check_refit(const struct tn_kernels *k, const struct tn_kernels *portable, const struct tn_format *f, size_t cols,
+			tn_dtype product_dtype, int kind)
+{
+	static _Alignas(4) unsigned char part[TN_PART_COUNT][COLS * 4], got[TN_PART_COUNT][COLS * 4], want[TN_PART_COUNT][COLS * 4];
+	static float product[COLS], wanted[COLS];
+	static uint16_t halves[2][STRIDE];
+	const struct tn_row row = { { part[0], part[1], part[2] } };
+	const struct tn_row_out out[] = { { { got[0], got[1], got[2] } }, { { want[0], want[1], want[2] } } };
+	struct tn_refit r[] = { { product, product_dtype, wanted, halves[0], { 1, 2, 3 }, 4 },
+				{ product, product_dtype, wanted, halves[1], { 1, 2, 3 }, 4 } };
+	make_row(portable, part, product, wanted, f, cols, kind);
+	memset(got, CANARY, sizeof got);
+	memset(want, CANARY, sizeof want);
+	memset(halves, CANARY, sizeof halves);
+	if (!k->codec[f->codec]->refit || !k->codec[f->codec]->refit(&r[0], &out[0], &row, f, cols))
+		return;
+	refit_count += kind < 2;
+	refit_apart(portable, &r[1], &out[1], &row, f, cols);
+	if (memcmp(got, want, sizeof got) != 0)
+		complain(k->isa, "refit", cols, f->group, "other bytes than the kernels one after the other");
+	if (memcmp(&r[0].sums, &r[1].sums, sizeof r[0].sums) != 0 || memcmp(halves[0], halves[1], sizeof *halves) != 0)
+		complain(k->isa, "refit", cols, f->group, "other changes than the kernels one after the other");
+	if (r[0].moved != r[1].moved)
+		complain(k->isa, "refit", cols, f->group, "counts other codes");
+}
+
+static void check_refits(const struct tn_kernels *k, const struct tn_kernels *portable)
+{
+	static const struct tn_format formats[] = {
+		{ .codec = TN_CODEC_affine, .bits = 4 },
+		{ .codec = TN_CODEC_affine, .bits = 8 },
+		{ .codec = TN_CODEC_affine, .bits = 3 },
+	};
+	static const tn_dtype dtypes[] = { TN_F32, TN_F16, TN_BF16 };
+	const uint64_t before = refit_count;
+	for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
+		for (uint16_t group = 32; group <= 128; group *= 2)
+			for (int d = 1; d < 3; d++)
+				for (size_t n = 1; n <= COLS / group; n += n < 4 ? 1 : 5)
+					for (int kind = 0; kind < 18; kind++) {
+						struct tn_format f = formats[i];
+						f.dtype = dtypes[d];
+						f.group = group;
+						check_refit(k, portable, &f, n * group, dtypes[kind % 3], kind / 3);
+					}
+	if (k->codec[TN_CODEC_affine]->refit && refit_count == before)
+		complain(k->isa, "refit", 0, 0, "never does it");
 }
 
 /* ---- sums that are written ------------------------------------------------------------------------------- */
@@ -236,6 +334,7 @@ int main(void)
 		}
 		check_products(k, portable);
 		check_formats(k, portable);
+		check_refits(k, portable);
 		for (size_t c = 0; c < sizeof widths / sizeof *widths; c++) {
 			check_rounded(k, portable, widths[c]);
 			check_sums(k, portable, widths[c], 1);

@@ -29,14 +29,6 @@ TN_INLINE int any_nan(floats a, floats b)
 #endif
 }
 
-/* No NaN. */
-TN_INLINE floats round_number(floats x, tn_dtype dtype)
-{
-	if (dtype == TN_BF16)
-		return AS_FLOATS(VI(and)(to_bf16(x), V(set1_epi32)((int)0xFFFF0000u)));
-	return round_floats(x, dtype);
-}
-
 /* Two vectors of numbers, one behind the other. */
 TN_INLINE void store_rounded(uint16_t *dst, floats low, floats high, tn_dtype dtype)
 {
@@ -195,53 +187,6 @@ void TN_ISA_NAME(tn_x86_change_sums)(struct tn_change_sums *sums, uint16_t *halv
 	add_runs(sums, &(struct change_row){ halves, before, after, wanted }, n, add_run);
 }
 
-#if defined(__AVX512F__)
-TN_INLINE __m512 table_at(const struct tn_row *row, size_t g, tn_dtype dtype)
-{
-	return values_of_nibbles(load_as(row->part[TN_PART_SCALES], g, dtype), load_as(row->part[TN_PART_BIASES], g, dtype), dtype);
-}
-
-/* Of codes of 4 bits. */
-TN_INLINE void change_sums_4(struct tn_change_sums *sums, uint16_t *halves, const struct tn_row *before, const struct tn_row *after,
-			     size_t group, tn_dtype dtype, const float *wanted, size_t cols)
-{
-	const unsigned char *old = before->part[TN_PART_WEIGHT], *new = after->part[TN_PART_WEIGHT];
-	for (size_t i = 0; i < cols;) {
-		floats sum[SUMS][VECTORS];
-		size_t end = cols - i < TN_CHANGE_RUN ? cols : i + TN_CHANGE_RUN;
-		clear(sum);
-		for (; i < end; i += group) {
-			__m512 was = table_at(before, i / group, dtype), is = table_at(after, i / group, dtype);
-			for (size_t j = i; j < i + group; j += BLOCK) {
-				floats change[VECTORS];
-				TN_UNROLL(2)
-				for (int v = 0; v < VECTORS; v++) {
-					size_t at = (j + (size_t)v * LANES) / 2;
-					change[v] = SUB(_mm512_permutexvar_ps(spread_nibbles(new + at), is),
-							_mm512_permutexvar_ps(spread_nibbles(old + at), was));
-				}
-				add_changes(sum, halves + j, change, wanted + j);
-			}
-		}
-		add_tree(sums, sum);
-	}
-}
-
-int TN_ISA_NAME(tn_x86_change_sums_affine)(struct tn_change_sums *sums, uint16_t *halves, const struct tn_row *before,
-					   const struct tn_row *after, const struct tn_format *f, const float *wanted, size_t cols)
-{
-	if (f->bits != 4)
-		return 0;
-	if (f->dtype == TN_F32)
-		change_sums_4(sums, halves, before, after, f->group, TN_F32, wanted, cols);
-	else if (f->dtype == TN_F16)
-		change_sums_4(sums, halves, before, after, f->group, TN_F16, wanted, cols);
-	else
-		change_sums_4(sums, halves, before, after, f->group, TN_BF16, wanted, cols);
-	return 1;
-}
-#endif
-
 /* ---- directions ------------------------------------------------------------------------------------------ */
 
 /* The 16 lanes of a sum. */
@@ -289,37 +234,47 @@ TN_INLINE float sum_lanes(const floats v[PARTS])
 }
 
 /* Directions at a time: as many as leave room for their sums. */
-enum { WIDTH = LANES == 16 ? 4 : 1 };
+enum { WIDTH = LANES == 16 ? 4 : 2 };
 
-TN_INLINE void project_tile(float *dst, const uint16_t *directions, size_t rank, size_t blocks, const uint16_t *halves,
+/* Sums of some lanes, those of the words from the first on. */
+TN_INLINE void project_part(floats sum[ROWS][WIDTH], const uint16_t *directions, size_t rank, size_t blocks, const uint16_t *halves,
 			    size_t stride, const int rows, const int width)
 {
-	floats sum[ROWS][WIDTH][PARTS];
 	TN_UNROLL(4)
 	for (int r = 0; r < rows; r++)
 		TN_UNROLL(4)
 		for (int k = 0; k < width; k++)
+			sum[r][k] = ZERO();
+	for (size_t i = 0; i < blocks; i++, directions += rank * BLOCK, halves += BLOCK) {
+		pairs u[WIDTH];
+		TN_UNROLL(4)
+		for (int k = 0; k < width; k++)
+			u[k] = load_words(directions + k * BLOCK);
+		TN_UNROLL(4)
+		for (int r = 0; r < rows; r++) {
+			pairs x = load_words(halves + (size_t)r * stride);
+			TN_UNROLL(4)
+			for (int k = 0; k < width; k++)
+				sum[r][k] = add_products(sum[r][k], u[k], x);
+		}
+	}
+}
+
+TN_INLINE void project_tile(float *dst, const uint16_t *directions, size_t rank, size_t blocks, const uint16_t *halves,
+			    size_t stride, const int rows, const int width)
+{
+	floats sum[PARTS][ROWS][WIDTH];
+	TN_UNROLL(2)
+	for (int p = 0; p < PARTS; p++)
+		project_part(sum[p], directions + p * 2 * LANES, rank, blocks, halves + p * 2 * LANES, stride, rows, width);
+	for (int r = 0; r < rows; r++)
+		for (int k = 0; k < width; k++) {
+			floats lanes[PARTS];
 			TN_UNROLL(2)
 			for (int p = 0; p < PARTS; p++)
-				sum[r][k][p] = ZERO();
-	for (size_t i = 0; i < blocks; i++, directions += rank * BLOCK, halves += BLOCK)
-		TN_UNROLL(2)
-		for (int p = 0; p < PARTS; p++) {
-			pairs x[ROWS];
-			TN_UNROLL(4)
-			for (int r = 0; r < rows; r++)
-				x[r] = load_words(halves + (size_t)r * stride + p * 2 * LANES);
-			TN_UNROLL(4)
-			for (int k = 0; k < width; k++) {
-				pairs u = load_words(directions + k * BLOCK + p * 2 * LANES);
-				TN_UNROLL(4)
-				for (int r = 0; r < rows; r++)
-					sum[r][k][p] = add_products(sum[r][k][p], u, x[r]);
-			}
+				lanes[p] = sum[p][r][k];
+			dst[(size_t)r * rank + (size_t)k] = sum_lanes(lanes);
 		}
-	for (int r = 0; r < rows; r++)
-		for (int k = 0; k < width; k++)
-			dst[(size_t)r * rank + (size_t)k] = sum_lanes(sum[r][k]);
 }
 
 TN_INLINE void project(float *dst, const uint16_t *directions, size_t rank, size_t blocks, const uint16_t *halves, size_t stride,

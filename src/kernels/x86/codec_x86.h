@@ -13,10 +13,10 @@ const struct tn_codec *TN_ISA_NAME(tn_x86_codec)(enum tn_codec_id id);
 void TN_ISA_NAME(tn_x86_encode_affine)(const struct tn_row_out *row, const float *src, const struct tn_format *f, size_t cols);
 void TN_ISA_NAME(tn_x86_dither_affine)(void *codes, const struct tn_row *row, const float *d, const struct tn_format *f,
 				       size_t cols, uint64_t seed, uint64_t row_number, struct tn_dither_counts *counts);
-#if defined(__AVX512F__)
+int TN_ISA_NAME(tn_x86_refit_affine)(struct tn_refit *refit, const struct tn_row_out *dst, const struct tn_row *src,
+				     const struct tn_format *f, size_t cols);
 int TN_ISA_NAME(tn_x86_change_sums_affine)(struct tn_change_sums *sums, uint16_t *halves, const struct tn_row *before,
 					   const struct tn_row *after, const struct tn_format *f, const float *wanted, size_t cols);
-#endif
 void TN_ISA_NAME(tn_x86_encode_e2m1)(const struct tn_row_out *row, const float *src, const struct tn_format *f, size_t cols);
 void TN_ISA_NAME(tn_x86_dither_e2m1)(void *codes, const struct tn_row *row, const float *d, const struct tn_format *f,
 				     size_t cols, uint64_t seed, uint64_t row_number, struct tn_dither_counts *counts);

@@ -103,6 +103,14 @@ TN_INLINE floats round_floats(floats x, tn_dtype dtype)
 #endif
 }
 
+/* The same where nothing is NaN. */
+TN_INLINE floats round_number(floats x, tn_dtype dtype)
+{
+	if (dtype == TN_BF16)
+		return AS_FLOATS(VI(and)(to_bf16(x), V(set1_epi32)((int)0xFFFF0000u)));
+	return round_floats(x, dtype);
+}
+
 /* Finite F16 in the low halves of the lanes, whose upper halves are 0, as float32. */
 TN_INLINE floats from_f16(ints h)
 {
@@ -160,6 +168,16 @@ TN_INLINE floats ascending_floats(void)
 	static const float numbers[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
 	return V(loadu_ps)(numbers);
 }
+
+#if defined(__AVX512BW__)
+/* Sixteen even and sixteen odd halves in their order. */
+TN_INLINE ints interleave_halves(ints v)
+{
+	static const uint16_t order[32] = { 0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+					    8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31 };
+	return _mm512_permutexvar_epi16(load_ints(order), v);
+}
+#endif
 
 /* ---- numbers of 16 bits ------------------------------------------------------------------------------------ */
 

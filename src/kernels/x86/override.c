@@ -27,9 +27,8 @@ static void override_codecs(struct tn_kernels *k)
 	affine.decode = TN_ISA_NAME(tn_x86_decode);
 	affine.encode = TN_ISA_NAME(tn_x86_encode_affine);
 	affine.dither = TN_ISA_NAME(tn_x86_dither_affine);
-#if defined(__AVX512F__)
 	affine.change_sums = TN_ISA_NAME(tn_x86_change_sums_affine);
-#endif
+	affine.refit = TN_ISA_NAME(tn_x86_refit_affine);
 	mxfp4 = *k->codec[TN_CODEC_mxfp4];
 	nvfp4 = *k->codec[TN_CODEC_nvfp4];
 	mxfp4.decode = nvfp4.decode = TN_ISA_NAME(tn_x86_decode);

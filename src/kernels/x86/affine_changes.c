@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Rows of affine codes that are written again, and what became of them, without rows of values: HALVES columns at a time, even ones
+ * in one vector and odd ones in the other, from which the sums of change_rows.c follow, for these add even and odd lanes last. */
+#include "kernels/x86/affine_halves.h"
+
+enum { SUMS = 3, BLOCK = TN_DIRECTION_COLS, STEPS = BLOCK / HALVES };
+
+/* Values of HALVES columns. */
+struct two {
+	floats even, odd;
+};
+
+/* ---- columns ---------------------------------------------------------------------------------------------- */
+
+/* Numbers of HALVES columns. */
+TN_INLINE struct two load_two(const float *p)
+{
+#if defined(__AVX512BW__)
+	static const int32_t even[16] = { 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30 };
+	static const int32_t odd[16] = { 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31 };
+	floats a = _mm512_loadu_ps(p), b = _mm512_loadu_ps(p + 16);
+	return (struct two){ _mm512_permutex2var_ps(a, load_ints(even), b), _mm512_permutex2var_ps(a, load_ints(odd), b) };
+#else
+	floats a = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 8), 1);
+	floats b = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p + 4)), _mm_loadu_ps(p + 12), 1);
+	return (struct two){ _mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xDD) };
+#endif
+}
+
+/* Rounded to the dtype, in order; with the instruction that there is for BF16, which makes subnormal numbers 0. */
+TN_INLINE ints narrow_two(struct two x, tn_dtype dtype)
+{
+#if defined(__AVX512BF16__)
+	if (dtype == TN_BF16)
+		return interleave_halves((ints)_mm512_cvtne2ps_pbh(x.odd, x.even));
+#endif
+	return narrow_pairs(x.even, x.odd, dtype);
+}
+
+/* A code and, `bits` above it, the next one in each lane. */
+TN_INLINE ints load_codes(const unsigned char *p, const int bits)
+{
+#if defined(__AVX512BW__)
+	if (bits == 4)
+		return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+	return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
+#else
+	if (bits == 4)
+		return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
+	return _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+#endif
+}
+
+TN_INLINE struct two codes_as_floats(ints codes, const int bits)
+{
+	ints even = VI(and)(codes, V(set1_epi32)((1 << bits) - 1));
+	return (struct two){ V(cvtepi32_ps)(even), V(cvtepi32_ps)(V(srli_epi32)(codes, bits)) };
+}
+
+/* ---- values ----------------------------------------------------------------------------------------------- */
+
+/* What codes mean; a product of a code and a scale of 16 bits is exact, and F32 is fused everywhere. */
+struct grid {
+	floats scale, bias;
+#if defined(__AVX512BW__)
+	floats table;              /* of codes of 4 bits */
+#endif
+};
+
+TN_INLINE struct grid grid_of(float scale, float bias)
+{
+	struct grid g = { V(set1_ps)(scale), V(set1_ps)(bias),
+#if defined(__AVX512BW__)
+			  V(fmadd_ps)(ascending_floats(), V(set1_ps)(scale), V(set1_ps)(bias))
+#endif
+	};
+	return g;
+}
+
+TN_INLINE struct two values_of(ints codes, const struct grid *g, const int bits)
+{
+#if defined(__AVX512BW__)
+	if (bits == 4)
+		return (struct two){ _mm512_permutexvar_ps(codes, g->table),
+				     _mm512_permutexvar_ps(_mm512_srli_epi32(codes, 4), g->table) };
+#endif
+	struct two x = codes_as_floats(codes, bits);
+	return (struct two){ V(fmadd_ps)(x.even, g->scale, g->bias), V(fmadd_ps)(x.odd, g->scale, g->bias) };
+}
+
+/* The same with MLX's roundings of products and of sums. */
+struct rounded_grid {
+	floats scale, bias;
+	floats table[16 / FLOATS]; /* of codes of 4 bits */
+};
+
+TN_INLINE floats round_twice(floats codes, const struct rounded_grid *g, tn_dtype dtype)
+{
+	return round_number(V(add_ps)(round_number(V(mul_ps)(codes, g->scale), dtype), g->bias), dtype);
+}
+
+TN_INLINE struct rounded_grid rounded_grid_of(float scale, float bias, const int bits, tn_dtype dtype)
+{
+	struct rounded_grid g = { V(set1_ps)(scale), V(set1_ps)(bias), { V(setzero_ps)() } };
+	if (bits == 4)
+		TN_UNROLL(2)
+		for (int i = 0; i < 16 / FLOATS; i++)
+			g.table[i] = round_twice(V(add_ps)(ascending_floats(), V(set1_ps)((float)(i * FLOATS))), &g, dtype);
+	return g;
+}
+
+/* Of indices in the lowest 4 bits of the lanes, of which `top` has the highest one as its sign. */
+TN_INLINE floats look_up(const struct rounded_grid *g, ints index, ints top)
+{
+#if defined(__AVX512BW__)
+	(void)top;
+	return _mm512_permutexvar_ps(index, g->table[0]);
+#else
+	return _mm256_blendv_ps(_mm256_permutevar8x32_ps(g->table[0], index), _mm256_permutevar8x32_ps(g->table[1], index),
+				AS_FLOATS(top));
+#endif
+}
+
+TN_INLINE struct two rounded_values_of(ints codes, const struct rounded_grid *g, const int bits, tn_dtype dtype)
+{
+	if (bits == 4)
+		return (struct two){ look_up(g, codes, V(slli_epi32)(codes, 28)),
+				     look_up(g, V(srli_epi32)(codes, 4), V(slli_epi32)(codes, 24)) };
+	struct two x = codes_as_floats(codes, bits);
+	return (struct two){ round_twice(x.even, g, dtype), round_twice(x.odd, g, dtype) };
+}
+
+/* Scales or biases of usual size, so that every value is a multiple of a number that is not subnormal, as are differences. */
+TN_INLINE int are_usual(const unsigned char *numbers, size_t n, tn_dtype dtype)
+{
+	const uint32_t least = 27u << 23, width = 200u << 23; /* 2^-100 to 2^100 */
+	uint32_t odd = 0;
+	for (size_t i = 0; i < n; i++) {
+		uint32_t size = tn_f32_bits(load_as(numbers, i, dtype)) & 0x7FFFFFFFu;
+		odd |= size && size - least > width;
+	}
+	return !odd;
+}
+
+TN_INLINE int is_usual(const struct tn_row *row, size_t groups, tn_dtype dtype)
+{
+	return are_usual(row->part[TN_PART_SCALES], groups, dtype) && are_usual(row->part[TN_PART_BIASES], groups, dtype);
+}
+
+/* ---- sums that are measured ------------------------------------------------------------------------------- */
+
+struct run {
+	struct two sum[SUMS][STEPS];
+};
+
+TN_INLINE void clear_run(struct run *run)
+{
+	TN_UNROLL(3)
+	for (int i = 0; i < SUMS; i++)
+		TN_UNROLL(2)
+		for (int s = 0; s < STEPS; s++)
+			run->sum[i][s] = (struct two){ V(setzero_ps)(), V(setzero_ps)() };
+}
+
+TN_INLINE void add_error(struct run *run, const int s, struct two change, const float *wanted)
+{
+	const struct two d = load_two(wanted);
+	struct two error = { V(sub_ps)(change.even, d.even), V(sub_ps)(change.odd, d.odd) };
+	run->sum[0][s].even = V(add_ps)(run->sum[0][s].even, V(mul_ps)(d.even, d.even));
+	run->sum[0][s].odd = V(add_ps)(run->sum[0][s].odd, V(mul_ps)(d.odd, d.odd));
+	run->sum[1][s].even = V(add_ps)(run->sum[1][s].even, V(mul_ps)(error.even, error.even));
+	run->sum[1][s].odd = V(add_ps)(run->sum[1][s].odd, V(mul_ps)(error.odd, error.odd));
+	run->sum[2][s].even = V(add_ps)(run->sum[2][s].even, V(mul_ps)(error.even, d.even));
+	run->sum[2][s].odd = V(add_ps)(run->sum[2][s].odd, V(mul_ps)(error.odd, d.odd));
+}
+
+TN_INLINE float add_lanes(const struct two *sum, const int odd)
+{
+#if defined(__AVX512BW__)
+	floats v = odd ? sum->odd : sum->even;
+	__m256 b = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+#else
+	__m256 b = odd ? _mm256_add_ps(sum[0].odd, sum[1].odd) : _mm256_add_ps(sum[0].even, sum[1].even);
+#endif
+	__m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+	c = _mm_add_ps(c, _mm_movehl_ps(c, c));
+	return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+}
+
+TN_INLINE void end_run(struct tn_change_sums *sums, const struct run *run)
+{
+	sums->wanted2 += (double)(add_lanes(run->sum[0], 0) + add_lanes(run->sum[0], 1));
+	sums->error2 += (double)(add_lanes(run->sum[1], 0) + add_lanes(run->sum[1], 1));
+	sums->both += (double)(add_lanes(run->sum[2], 0) + add_lanes(run->sum[2], 1));
+}
+
+TN_INLINE struct two difference(struct two a, struct two b)
+{
+	return (struct two){ V(sub_ps)(a.even, b.even), V(sub_ps)(a.odd, b.odd) };
+}
+
+TN_INLINE void change_sums(struct tn_change_sums *sums, uint16_t *halves, const struct tn_row *before, const struct tn_row *after,
+			   size_t group, tn_dtype dtype, const float *wanted, size_t cols, const int bits)
+{
+	const unsigned char *old = before->part[TN_PART_WEIGHT], *new = after->part[TN_PART_WEIGHT];
+	for (size_t i = 0; i < cols;) {
+		struct run run;
+		size_t end = cols - i < TN_CHANGE_RUN ? cols : i + TN_CHANGE_RUN;
+		clear_run(&run);
+		for (; i < end; i += group) {
+			size_t g = i / group;
+			const struct grid was = grid_of(load_as(before->part[TN_PART_SCALES], g, dtype),
+							load_as(before->part[TN_PART_BIASES], g, dtype));
+			const struct grid is = grid_of(load_as(after->part[TN_PART_SCALES], g, dtype),
+						       load_as(after->part[TN_PART_BIASES], g, dtype));
+			for (size_t j = i; j < i + group; j += BLOCK)
+				TN_UNROLL(2)
+				for (int s = 0; s < STEPS; s++) {
+					size_t at = j + (size_t)s * HALVES, byte = at / 8 * (size_t)bits;
+					struct two change = difference(values_of(load_codes(new + byte, bits), &is, bits),
+								       values_of(load_codes(old + byte, bits), &was, bits));
+					add_error(&run, s, change, wanted + at);
+					store_ints(halves + at, narrow_two(change, TN_BF16), 0);
+				}
+		}
+		end_run(sums, &run);
+	}
+}
+
+TN_INLINE int change_sums_of(struct tn_change_sums *sums, uint16_t *halves, const struct tn_row *before, const struct tn_row *after,
+			     const struct tn_format *f, tn_dtype dtype, const float *wanted, size_t cols)
+{
+	const size_t groups = cols / f->group;
+	if ((f->bits != 4 && f->bits != 8) || !is_usual(before, groups, dtype) || !is_usual(after, groups, dtype))
+		return 0;
+	if (f->bits == 4)
+		change_sums(sums, halves, before, after, f->group, dtype, wanted, cols, 4);
+	else
+		change_sums(sums, halves, before, after, f->group, dtype, wanted, cols, 8);
+	return 1;
+}
+
+int TN_ISA_NAME(tn_x86_change_sums_affine)(struct tn_change_sums *sums, uint16_t *halves, const struct tn_row *before,
+					   const struct tn_row *after, const struct tn_format *f, const float *wanted, size_t cols)
+{
+	if (f->dtype == TN_F32)
+		return change_sums_of(sums, halves, before, after, f, TN_F32, wanted, cols);
+	if (f->dtype == TN_F16)
+		return change_sums_of(sums, halves, before, after, f, TN_F16, wanted, cols);
+	return change_sums_of(sums, halves, before, after, f, TN_BF16, wanted, cols);
+}
+
+/* ---- sums that are written -------------------------------------------------------------------------------- */
+
+/* Groups whose grids are fitted together. */
+struct batch {
+	const unsigned char *codes, *scales, *biases; /* of the source */
+	unsigned char *to, *to_scales, *to_biases;
+	const float *product, *wanted;
+	uint16_t *halves;
+	size_t group, count;
+	tn_dtype first;            /* what the product is rounded to before the dtype; F32: nothing */
+};
+
+/* What makes a batch one for the long way. */
+struct doubts {
+	unsigned nan, zeros;
+};
+
+TN_INLINE struct two round_product(const float *p, tn_dtype first, tn_dtype dtype, struct doubts *doubts)
+{
+#if defined(__AVX512BF16__)
+	if (dtype == TN_BF16 && first == TN_F32) {
+		ints h = (ints)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(p + 16), _mm512_loadu_ps(p));
+		doubts->zeros |= (unsigned)_mm512_testn_epi16_mask(h, h);
+		return (struct two){ even_floats(h, TN_BF16), odd_floats(h, TN_BF16) };
+	}
+#endif
+	struct two x = load_two(p);
+	doubts->nan |= LANES_UNLESS(x.even, _CMP_ORD_Q, x.odd);
+	return (struct two){ round_number(round_number(x.even, first), dtype), round_number(round_number(x.odd, first), dtype) };
+}
+
+/* Rounded sums of a batch in `sums`. */
+TN_INLINE void add_products(uint16_t *sums, const struct batch *b, tn_dtype first, const int bits, tn_dtype dtype,
+			    struct doubts *doubts)
+{
+	for (size_t g = 0, i = 0; g < b->count; g++) {
+		const struct rounded_grid grid =
+			rounded_grid_of(load_as(b->scales, g, dtype), load_as(b->biases, g, dtype), bits, dtype);
+		for (size_t end = i + b->group; i < end; i += HALVES) {
+			struct two w = rounded_values_of(load_codes(b->codes + i / 8 * (size_t)bits, bits), &grid, bits, dtype);
+			struct two d = round_product(b->product + i, first, dtype, doubts);
+			ints h = narrow_two((struct two){ V(add_ps)(w.even, d.even), V(add_ps)(w.odd, d.odd) }, dtype);
+#if defined(__AVX512BF16__)
+			doubts->zeros |= (unsigned)_mm512_testn_epi16_mask(h, h);
+#endif
+			store_ints(sums + i, h, 0);
+		}
+	}
+}
+
+/* Whether a number is so small that it, or its sum with another, can be subnormal. */
+static int any_tiny(const float *p, size_t n)
+{
+	uint32_t tiny = 0;
+	for (size_t i = 0; i < n; i++) {
+		uint32_t size = tn_f32_bits(p[i]) & 0x7FFFFFFFu;
+		tiny |= size && size < 27u << 23;
+	}
+	return tiny != 0;
+}
+
+TN_INLINE void encode_group(struct run *run, const struct batch *b, const uint16_t *sums, const struct grids *grids, size_t g,
+			    const int bits, tn_dtype dtype)
+{
+	const floats scale = V(set1_ps)(grids->scale[g]), bias = V(set1_ps)(grids->bias[g]);
+	const floats inverse = V(set1_ps)(grids->inverse[g]);
+	store_as(b->to_scales, g, grids->scale[g], dtype);
+	store_as(b->to_biases, g, grids->bias[g], dtype);
+	const struct grid was = grid_of(load_as(b->scales, g, dtype), load_as(b->biases, g, dtype));
+	const struct grid is = grid_of(load_as(b->to_scales, g, dtype), load_as(b->to_biases, g, dtype));
+	for (size_t j = g * b->group; j < (g + 1) * b->group; j += BLOCK)
+		TN_UNROLL(2)
+		for (int s = 0; s < STEPS; s++) {
+			size_t at = j + (size_t)s * HALVES, byte = at / 8 * (size_t)bits;
+			ints h = load_ints(sums + at);
+			ints even = codes_of(even_floats(h, dtype), scale, bias, inverse, bits);
+			ints odd = codes_of(odd_floats(h, dtype), scale, bias, inverse, bits);
+			struct two new = { V(fmadd_ps)(V(cvtepi32_ps)(even), is.scale, is.bias),
+					   V(fmadd_ps)(V(cvtepi32_ps)(odd), is.scale, is.bias) };
+			struct two change = difference(new, values_of(load_codes(b->codes + byte, bits), &was, bits));
+			store_codes(b->to + byte, HALVES / 8 * (size_t)bits, even, odd, bits);
+			add_error(run, s, change, b->wanted + at);
+			store_ints(b->halves + at, narrow_two(change, TN_BF16), 0);
+		}
+}
+
+/* Codes of 4 or 8 bits that differ in so many bytes, a multiple of 16. */
+TN_INLINE uint64_t count_moved(const unsigned char *a, const unsigned char *b, size_t bytes, const int bits)
+{
+	uint64_t moved = 0;
+#if defined(__AVX512BW__)
+	for (size_t i = 0; i < bytes; i += 64) {
+		__mmask64 some = bytes - i < 64 ? ((__mmask64)1 << (bytes - i)) - 1 : ~(__mmask64)0;
+		__m512i x = _mm512_xor_si512(_mm512_maskz_loadu_epi8(some, a + i), _mm512_maskz_loadu_epi8(some, b + i));
+		moved += (uint64_t)__builtin_popcountll(_mm512_test_epi8_mask(x, _mm512_set1_epi8((char)(bits == 4 ? 15 : 255))));
+		if (bits == 4)
+			moved += (uint64_t)__builtin_popcountll(_mm512_test_epi8_mask(x, _mm512_set1_epi8((char)0xF0)));
+	}
+#else
+	const __m128i low = _mm_set1_epi8((char)(bits == 4 ? 15 : 255)), zero = _mm_setzero_si128();
+	for (size_t i = 0; i < bytes; i += 16) {
+		__m128i x = _mm_xor_si128(_mm_loadu_si128((const __m128i *)(const void *)(a + i)),
+					  _mm_loadu_si128((const __m128i *)(const void *)(b + i)));
+		unsigned same = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_and_si128(x, low), zero));
+		if (bits == 4)
+			same |= (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_andnot_si128(low, x), zero)) << 16;
+		moved += (bits == 4 ? 32u : 16u) - (unsigned)__builtin_popcount(same);
+	}
+#endif
+	return moved;
+}
+
+/* 0: by the long way. */
+TN_INLINE int refit_batch(struct run *run, const struct batch *b, const int bits, tn_dtype dtype)
+{
+	uint16_t sums[TN_CHANGE_RUN];
+	struct doubts doubts = { 0, 0 };
+	if (b->first == TN_F32)
+		add_products(sums, b, TN_F32, bits, dtype, &doubts);
+	else
+		add_products(sums, b, b->first, bits, dtype, &doubts);
+	if (doubts.nan || (doubts.zeros && any_tiny(b->product, b->count * b->group)))
+		return 0;
+	const struct grids grids = grids_of((const unsigned char *)sums, b->group, b->count, bits, dtype);
+	if (grids.odd)
+		return 0;
+	for (size_t g = 0; g < b->count; g++)
+		encode_group(run, b, sums, &grids, g, bits, dtype);
+	return 1;
+}
+
+TN_INLINE struct batch batch_at(const struct tn_refit *r, const struct tn_row_out *dst, const struct tn_row *src,
+				const struct tn_format *f, size_t i, size_t most, tn_dtype dtype)
+{
+	const size_t at = i / f->group * sizeof(uint16_t), byte = i / 8 * f->bits;
+	const size_t run = TN_CHANGE_RUN / f->group, count = most / f->group, room = run < FLOATS ? run : FLOATS;
+	return (struct batch){
+		.codes = (const unsigned char *)src->part[TN_PART_WEIGHT] + byte,
+		.scales = (const unsigned char *)src->part[TN_PART_SCALES] + at,
+		.biases = (const unsigned char *)src->part[TN_PART_BIASES] + at,
+		.to = (unsigned char *)dst->part[TN_PART_WEIGHT] + byte,
+		.to_scales = (unsigned char *)dst->part[TN_PART_SCALES] + at,
+		.to_biases = (unsigned char *)dst->part[TN_PART_BIASES] + at,
+		.product = r->product + i,
+		.wanted = r->wanted + i,
+		.halves = r->halves + i,
+		.group = f->group,
+		.count = count < room ? count : room,
+		.first = r->product_dtype == dtype ? TN_F32 : r->product_dtype,
+	};
+}
+
+TN_INLINE int refit(struct tn_refit *r, const struct tn_row_out *dst, const struct tn_row *src, const struct tn_format *f,
+		    size_t cols, const int bits, tn_dtype dtype)
+{
+	if (!is_usual(src, cols / f->group, dtype))
+		return 0;
+	for (size_t i = 0; i < cols;) {
+		struct run run;
+		size_t end = cols - i < TN_CHANGE_RUN ? cols : i + TN_CHANGE_RUN;
+		clear_run(&run);
+		while (i < end) {
+			struct batch b = batch_at(r, dst, src, f, i, end - i, dtype);
+			if (!refit_batch(&run, &b, bits, dtype))
+				return 0;
+			i += b.count * b.group;
+		}
+		end_run(&r->sums, &run);
+	}
+	r->moved += count_moved(src->part[TN_PART_WEIGHT], dst->part[TN_PART_WEIGHT], cols / 8 * (size_t)bits, bits);
+	return 1;
+}
+
+int TN_ISA_NAME(tn_x86_refit_affine)(struct tn_refit *r, const struct tn_row_out *dst, const struct tn_row *src,
+				     const struct tn_format *f, size_t cols)
+{
+	const int bits = f->flavour == TN_ENCODE_CPU && (f->dtype == TN_BF16 || f->dtype == TN_F16) ? f->bits : 0;
+	if (bits == 4)
+		return f->dtype == TN_BF16 ? refit(r, dst, src, f, cols, 4, TN_BF16) : refit(r, dst, src, f, cols, 4, TN_F16);
+	if (bits == 8)
+		return f->dtype == TN_BF16 ? refit(r, dst, src, f, cols, 8, TN_BF16) : refit(r, dst, src, f, cols, 8, TN_F16);
+	return 0;
+}
