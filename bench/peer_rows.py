@@ -70,19 +70,24 @@ def bnb_peers(decode):
     return {f"bitsandbytes {bnb.__version__}": run}
 
 
-def mlx_fuse_peers():
+def mlx_fuse_peers(mode="affine", bits=4, group=64, dora=False):
     mx = module("mlx.core")
     if not mx:
         return {}
     mx.set_default_device(mx.cpu)
-    packed = [mx.quantize((mx.random.normal((OUT, 4096)) * 0.02).astype(mx.bfloat16), group_size=64, bits=4) for _ in range(4)]
+    args = dict(group_size=group, bits=bits, mode=mode)
+    packed = [mx.quantize((mx.random.normal((OUT, 4096)) * 0.02).astype(mx.bfloat16), **args) for _ in range(4)]
+    magnitude = mx.random.uniform(1, 1.5, (OUT,))
     a, b = mx.random.normal((4096, 16)) * 0.02, mx.random.normal((16, OUT)) * 0.02
     factors = {"F32": (a, b), "BF16": (a.astype(mx.bfloat16), b.astype(mx.bfloat16))}
     mx.eval(packed, factors)
 
-    def fuse(i, a, b):  # mlx-lm 0.32: LoRALinear.fuse of a quantized linear
-        w = mx.dequantize(*packed[i % 4], group_size=64, bits=4)
-        mx.eval(mx.quantize(w + ((2.0 * b.T) @ a.T).astype(w.dtype), group_size=64, bits=4))
+    def fuse(i, a, b):  # mlx-lm 0.32: LoRALinear.fuse of a quantized linear, and DoRALinear.fuse
+        w = mx.dequantize(*packed[i % 4], **args)
+        w = w + ((2.0 * b.T) @ a.T).astype(w.dtype)
+        if dora:
+            w = (magnitude / mx.linalg.norm(w, axis=1))[:, None] * w
+        mx.eval(mx.quantize(w, **args))
     return {f"mlx-lm's fuse on the CPU, factors {name}": lambda i, ab=ab: fuse(i, *ab) for name, ab in factors.items()}
 
 
@@ -174,6 +179,9 @@ def adapter_peers():
 PEERS = {
     "fuse-r16": fuse_peers, "fuse-r16-in-place": fuse_peers,
     "fuse-4-nearest": mlx_fuse_peers, "fuse-4-dither": mlx_fuse_peers,
+    "fuse-4-dora-nearest": lambda: mlx_fuse_peers(dora=True), "fuse-4-dora-dither": lambda: mlx_fuse_peers(dora=True),
+    "fuse-8-nearest": lambda: mlx_fuse_peers(bits=8), "fuse-mxfp4-nearest": lambda: mlx_fuse_peers("mxfp4", 4, 32),
+    "fuse-nvfp4-nearest": lambda: mlx_fuse_peers("nvfp4", 4, 16),
     "quantize-4": lambda: mlx_peers("affine", 4, 64, 0), "dequantize-4": lambda: mlx_peers("affine", 4, 64, 1),
     "quantize-mxfp4": lambda: mlx_peers("mxfp4", 4, 32, 0), "dequantize-mxfp4": lambda: mlx_peers("mxfp4", 4, 32, 1),
     "quantize-nvfp4": lambda: mlx_peers("nvfp4", 4, 16, 0), "dequantize-nvfp4": lambda: mlx_peers("nvfp4", 4, 16, 1),

@@ -230,8 +230,10 @@ double bench_ours(struct bench *b)
 	case FUSE:
 	case FUSE_IN_PLACE:
 	case FUSE_DORA: return fuse(b, b->row->kind == FUSE_DORA);
-	case FUSE_PACKED_NEAREST:
-	case FUSE_PACKED_DITHER: return timed(b, fuse_packed_task, OUT / TASK_ROWS);
+	case FUSE_PACKED:
+	case FUSE_PACKED_DITHER:
+	case FUSE_PACKED_DORA:
+	case FUSE_PACKED_DORA_DITHER: return timed(b, fuse_packed_task, OUT / TASK_ROWS);
 	case QUANTIZE:
 	case DEQUANTIZE: return timed(b, recode_task, OUT / TASK_ROWS);
 	case QUANTIZE_NF4:
@@ -407,7 +409,7 @@ static void make(struct bench *b)
 		b->x[i] = p.x_dtype == TN_BF16 ? tn_f32_from_bf16(tn_bf16_from_f32(some())) : some();
 	b->prepared = bench_memory(b->k->product_bytes(&p));
 	b->scratch = bench_memory(b->threads * SCRATCH);
-	if (row->kind == FUSE_PACKED_NEAREST || row->kind == FUSE_PACKED_DITHER)
+	if (row->kind >= FUSE_PACKED && row->kind <= FUSE_PACKED_DORA_DITHER)
 		bench_load_packed(b);
 }
 

@@ -135,8 +135,10 @@ double bench_check(struct bench *b)
 	case FUSE:
 	case FUSE_IN_PLACE:
 	case FUSE_DORA: return check_fused(b);
-	case FUSE_PACKED_NEAREST:
-	case FUSE_PACKED_DITHER: return check_fused_packed(b);
+	case FUSE_PACKED:
+	case FUSE_PACKED_DITHER:
+	case FUSE_PACKED_DORA:
+	case FUSE_PACKED_DORA_DITHER: return check_fused_packed(b);
 	case QUANTIZE:
 	case DEQUANTIZE: return check_recoded(b);
 	case QUANTIZE_NF4:

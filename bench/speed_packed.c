@@ -14,6 +14,8 @@ void bench_load_packed(struct bench *b)
 	void *directions = bench_memory(tn_directions_bytes(rank, cols)), *packed;
 	*d = (struct tn_delta){ .a = b->a, .b = b->b, .rank = rank, .cols = cols, .rows = OUT, .group_rows = OUT, .scale = 2,
 				.left = TN_BF16, .product = TN_BF16 }; /* as mlx-lm holds an adapter of BF16 */
+	if (row->kind == FUSE_PACKED_DORA || row->kind == FUSE_PACKED_DORA_DITHER)
+		d->row_magnitude = b->magnitude;
 	d->width = tn_delta_width(d);
 	packed = bench_memory(b->k->lowrank_bytes(d->width, rank, cols));
 	tn_basis_make(b->k, b->a, rank, cols, basis);
@@ -34,7 +36,8 @@ void bench_fuse_packed(const struct bench *b, const struct tn_kernels *k, size_t
 		.kernels = k, .form = &form, .loaded = &b->loaded, .in = row->format, .out = row->format, .sum = &sum
 	};
 	struct tn_row_edit edits[TN_ROWS_AT_ONCE];
-	form.rounding = row->kind == FUSE_PACKED_NEAREST ? TN_ROUNDING_NEAREST : TN_ROUNDING_DITHER;
+	form.rounding = row->kind == FUSE_PACKED || row->kind == FUSE_PACKED_DORA ? TN_ROUNDING_NEAREST : TN_ROUNDING_DITHER;
+	form.gains_scales = !k->codec[row->format.codec]->byte_scales;
 	memcpy(form.source_bytes, b->row_bytes, sizeof form.source_bytes);
 	e.s = tn_edit_row_scratch(scratch, &form);
 	for (size_t i = 0; i < count; i += TN_ROWS_AT_ONCE) {

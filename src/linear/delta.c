@@ -37,14 +37,13 @@ static const float *factor_a(const struct tn_delta *delta, size_t row)
 	return delta->a + row / delta->group_rows * delta->rank * delta->cols;
 }
 
-/* One element in double. */
-static float edit_element(const struct tn_delta *delta, size_t row, size_t j, float w)
+double tn_delta_element(const struct tn_delta *delta, size_t row, size_t column, float w)
 {
 	const float *a = factor_a(delta, row), *b = delta->b + row * delta->rank;
 	double sum = 0;
 	for (size_t i = 0; i < delta->rank; i++)
-		sum += (double)b[i] * (double)a[i * delta->cols + j];
-	return (float)((double)w + delta->scale * sum);
+		sum += (double)b[i] * (double)a[i * delta->cols + column];
+	return (double)w + delta->scale * sum;
 }
 
 /* n <= LANES elements from column j. One in hundreds is computed again, so they are looked for a block at a time. */
@@ -58,7 +57,7 @@ static void add_block(const struct tn_delta *delta, size_t row, size_t j, size_t
 	}
 	for (size_t l = 0; again && l < n; l++)
 		if (fabsf(sum[l]) < fabsf(d[j + l]) * cancelled || fabsf(sum[l]) < least)
-			sum[l] = edit_element(delta, row, j + l, w[j + l]);
+			sum[l] = (float)tn_delta_element(delta, row, j + l, w[j + l]);
 	memcpy(w + j, sum, n * sizeof *sum);
 }
 

@@ -59,6 +59,9 @@ int tn_delta_add_rows(const struct tn_kernels *k, const struct tn_delta *delta, 
 /* Row `row` of scale * B A alone: d [cols], sums in float32. */
 void tn_delta_product_f32(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, float *d, void *scratch);
 
+/* One element of W + scale * B A, in double. */
+double tn_delta_element(const struct tn_delta *delta, size_t row, size_t column, float w);
+
 /* The factor of a finished row v = W - removed + scale * B A with a row magnitude. */
 double tn_delta_row_gain(const struct tn_delta *delta, size_t row, const double *v);
 

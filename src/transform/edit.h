@@ -121,6 +121,7 @@ struct tn_row_edit {
 	struct tn_row source, dense;
 	struct tn_row_out result;
 	struct tn_row_scratch s;
+	double gain;                   /* of the whole row, once its delta has been made */
 	struct tn_survival_sums *sum;
 };
 

@@ -6,6 +6,8 @@
 #include "kernels/quant.h"
 #include "weights/format.h"
 
+#include <math.h>
+
 /* ---- deltas ---------------------------------------------------------------------------------------------- */
 
 /* Rows b A of the group of the first edit; b [count, rank] stands in s.delta. */
@@ -69,13 +71,108 @@ static void make_products(struct tn_row_edit *edits, size_t count)
 	}
 }
 
+/* ---- gains ----------------------------------------------------------------------------------------------- */
+
+/* Rows that follow from W and a product in float32: not where doubles are taken out of W, or the result's scales could show it. */
+static int is_gained(const struct tn_row_edit *e)
+{
+	const struct tn_delta *d = &e->loaded->delta;
+	return !tn_delta_is_plain(d) && !d->removed.rank && e->out.dtype != TN_F32;
+}
+
 /* The row of any delta in s.truth, and what it adds in s.wanted. */
-static void make_wanted(const struct tn_row_edit *e)
+static void make_wanted_closely(struct tn_row_edit *e)
 {
 	const struct tn_row_scratch *s = &e->s;
-	tn_delta_row_f64(e->kernels, &e->loaded->delta, e->delta_row, s->w, s->truth, TN_SIZES_NONE, NULL, s->delta);
-	for (size_t i = 0; i < e->form->cols; i++)
+	const struct tn_delta *d = &e->loaded->delta;
+	tn_delta_sum_f64(e->kernels, d, e->delta_row, s->w, s->truth, TN_SIZES_NONE, NULL, s->delta);
+	e->gain = d->row_magnitude ? tn_delta_row_gain(d, e->delta_row, s->truth) : 1;
+	for (size_t i = 0; i < e->form->cols; i++) {
+		s->truth[i] *= d->column_gain ? d->column_gain[i] : e->gain;
 		s->wanted[i] = (float)(s->truth[i] - (double)s->w[i]);
+	}
+}
+
+/* g with g |v| the magnitude; 0 where squares overflow or vanish in float32, or have no sum at all. */
+static double gain_of(const struct tn_row_edit *e, const float *v)
+{
+	double length2 = 0;
+	for (size_t j = 0, n; j < e->form->cols; j += n) {
+		n = e->form->cols - j < TN_PANEL_COLS ? e->form->cols - j : TN_PANEL_COLS;
+		length2 += (double)e->kernels->dot_f32(v + j, v + j, n);
+	}
+	return length2 > 0x1p-80 && length2 < 0x1p100 ? (double)e->loaded->delta.row_magnitude[e->delta_row] / sqrt(length2) : 0;
+}
+
+/* g (W + P) - W as (g - 1) W + g P, which loses nothing where g is next to 1. P stands in s.product. */
+static void make_wanted(struct tn_row_edit *e)
+{
+	const struct tn_row_scratch *s = &e->s;
+	const struct tn_delta *d = &e->loaded->delta;
+	const size_t cols = e->form->cols;
+	e->gain = 0;
+	if (is_gained(e) && d->row_magnitude && !d->column_gain) {
+		memcpy(s->after, s->w, cols * sizeof *s->after);
+		e->kernels->axpy_f32(s->after, 1, s->product, cols);
+		e->gain = gain_of(e, s->after);
+	}
+	if (e->gain != 0) {
+		memset(s->wanted, 0, cols * sizeof *s->wanted);
+		e->kernels->axpy_f32(s->wanted, (float)e->gain, s->product, cols);
+		e->kernels->axpy_f32(s->wanted, (float)(e->gain - 1), s->w, cols);
+	} else if (is_gained(e) && d->column_gain) {
+		for (size_t i = 0; i < cols; i++)
+			s->wanted[i] = (float)((d->column_gain[i] - 1) * (double)s->w[i] +
+					       d->column_gain[i] * (double)s->product[i]);
+	} else {
+		make_wanted_closely(e);
+	}
+}
+
+enum { LOOKED_AT = 16 }; /* every group is a multiple of it */
+
+static const float cancelled = 0x1p-7f, vanished = 0x1p-8f;
+
+/* W + D of LOOKED_AT columns. 1 where one is little beside D or least. */
+static int add_block(float *dst, const float *w, const float *d, float least)
+{
+	float sum[LOOKED_AT];
+	int little = 0;
+	for (int i = 0; i < LOOKED_AT; i++) {
+		sum[i] = w[i] + d[i];
+		little |= (fabsf(sum[i]) < fabsf(d[i]) * cancelled) | (fabsf(sum[i]) < least);
+	}
+	memcpy(dst, sum, sizeof sum);
+	return little;
+}
+
+/* W + D of gains in s.after: in float32, but in double where W and D, or the products in D, leave next to nothing. */
+static void add_gained(const struct tn_row_edit *e)
+{
+	const struct tn_row_scratch *s = &e->s;
+	const struct tn_delta *d = &e->loaded->delta;
+	const size_t cols = e->form->cols;
+	const float least = vanished * sqrtf(e->kernels->dot_f32(s->wanted, s->wanted, cols) / (float)cols);
+	for (size_t i = 0; i < cols; i += LOOKED_AT) {
+		if (!add_block(s->after + i, s->w + i, s->wanted + i, least))
+			continue;
+		for (size_t j = i; j < i + LOOKED_AT; j++)
+			if (fabsf(s->after[j]) < fabsf(s->wanted[j]) * cancelled || fabsf(s->after[j]) < least)
+				s->after[j] = (float)((d->column_gain ? d->column_gain[j] : e->gain) *
+						      tn_delta_element(d, e->delta_row, j, s->w[j]));
+	}
+}
+
+/* The values that are written, in s.after. */
+static void add_wanted(const struct tn_row_edit *e, int plain)
+{
+	const struct tn_row_scratch *s = &e->s;
+	if (!plain && is_gained(e)) {
+		add_gained(e);
+		return;
+	}
+	for (size_t i = 0; i < e->form->cols; i++)
+		s->after[i] = plain ? s->w[i] + s->wanted[i] : (float)s->truth[i];
 }
 
 /* ---- nearest --------------------------------------------------------------------------------------------- */
@@ -113,8 +210,7 @@ static void refit(const struct tn_row_edit *e, uint16_t *halves, int plain)
 	if (plain) {
 		sum_like_mlx(e, dtype, halves);
 	} else {
-		for (size_t i = 0; i < cols; i++)
-			e->s.after[i] = (float)e->s.truth[i];
+		add_wanted(e, 0);
 		if (dtype != TN_F32)
 			e->kernels->codec[TN_CODEC_dense]->encode(&(struct tn_row_out){ { halves } }, e->s.after, &dense, cols);
 	}
@@ -178,13 +274,11 @@ static int is_row_gain(const struct tn_row_edit *e)
 /* Scales and biases of a row whose grid is kept: 1 when they took its gain. */
 static int place_scales(const struct tn_row_edit *e)
 {
-	const struct tn_delta *delta = &e->loaded->delta;
 	if (!is_row_gain(e)) {
 		tn_requantize_keep_scales(e);
 		return 0;
 	}
-	tn_delta_sum_f64(e->kernels, delta, e->delta_row, e->s.w, e->s.truth, TN_SIZES_NONE, NULL, e->s.delta);
-	gain_scales(e, tn_delta_row_gain(delta, e->delta_row, e->s.truth));
+	gain_scales(e, e->gain);
 	return 1;
 }
 
@@ -193,11 +287,7 @@ static void keep_grid(const struct tn_row_edit *e)
 {
 	const struct tn_codec *codec = e->kernels->codec[e->in.codec];
 	struct tn_dither_counts counts = { 0, 0 };
-	const float *d = e->s.wanted;
-	if (place_scales(e)) {
-		tn_delta_product_f32(e->kernels, &e->loaded->delta, e->delta_row, e->s.product, e->s.delta);
-		d = e->s.product;
-	}
+	const float *d = place_scales(e) ? e->s.product : e->s.wanted;
 	if (e->form->rounding == TN_ROUNDING_NEAREST)
 		codec->nearest(e->result.part[TN_PART_WEIGHT], &e->source, d, &e->in, e->form->cols, &counts);
 	else
@@ -276,8 +366,7 @@ static void refit_grid(const struct tn_row_edit *e, int plain)
 		keep_grid(e);
 		return;
 	}
-	for (size_t i = 0; i < e->form->cols; i++)
-		s->after[i] = plain ? s->w[i] + s->wanted[i] : (float)s->truth[i];
+	add_wanted(e, plain);
 	fit_scales(e, s->after);
 	e->sum->clamped += count_beyond(e, s->after);
 	e->kernels->codec[e->out.codec]->encode(&e->result, s->after, &e->out, e->form->cols);
@@ -289,12 +378,10 @@ static void refit_grid(const struct tn_row_edit *e, int plain)
 /* On another grid, or from values that lie on none. */
 static void encode_sum(const struct tn_row_edit *e, int plain)
 {
-	const struct tn_row_scratch *s = &e->s;
-	for (size_t i = 0; i < e->form->cols; i++)
-		s->after[i] = plain ? s->w[i] + s->wanted[i] : (float)s->truth[i];
+	add_wanted(e, plain);
 	if (e->out.codec == TN_CODEC_grid)
 		place_scales(e);
-	e->kernels->codec[e->out.codec]->encode(&e->result, s->after, &e->out, e->form->cols);
+	e->kernels->codec[e->out.codec]->encode(&e->result, e->s.after, &e->out, e->form->cols);
 	e->sum->moved += !same_grid(e) ? e->form->cols
 				       : tn_survival_count_codes(e->source.part[TN_PART_WEIGHT], e->result.part[TN_PART_WEIGHT],
 								 e->form->cols, e->out.codec == TN_CODEC_grid ? 8 : e->in.bits);
@@ -312,10 +399,16 @@ static void add_drift(const struct tn_row_edit *e)
 	}
 }
 
+/* Whether codes become codes of the same kind, whose values say everything. */
+static int stays_codes(const struct tn_row_edit *e)
+{
+	return !e->form->dense.tensor && same_grid(e) && !e->form->fits_scales;
+}
+
 /* Whether a row is written without its values. */
 static int by_codes(const struct tn_row_edit *e, int plain)
 {
-	return plain && !e->form->dense.tensor && same_grid(e) && !e->form->fits_scales;
+	return plain && stays_codes(e);
 }
 
 /* `halves` is scratch. */
@@ -364,7 +457,7 @@ static void write_and_sum(const struct tn_row_edit *e, const struct tn_survival_
 	if (plain && refit_at_once(e, halves, sums))
 		return;
 	write_row(e, halves, plain);
-	if (by_codes(e, plain) && sum_codes(e, halves, sums))
+	if (stays_codes(e) && sum_codes(e, halves, sums))
 		return;
 	if (by_codes(e, plain))
 		tn_edit_source(e, s->w);
@@ -372,7 +465,7 @@ static void write_and_sum(const struct tn_row_edit *e, const struct tn_survival_
 	tn_survival_sum_row(sums, rows, i, s->w, s->after, s->wanted);
 }
 
-static void requantize_row(const struct tn_row_edit *e, const struct tn_survival_rows *rows, size_t i, int plain)
+static void requantize_row(struct tn_row_edit *e, const struct tn_survival_rows *rows, size_t i, int plain)
 {
 	struct tn_change_sums sums = { 0, 0, 0 };
 	if (!by_codes(e, plain))
@@ -385,6 +478,29 @@ static void requantize_row(const struct tn_row_edit *e, const struct tn_survival
 	tn_survival_add_row(e->sum, rows, &sums, e->kernels->codec[e->in.codec]->steps2(&e->source, &e->in, e->form->cols), plain);
 }
 
+/* Rows whose D is no product: two at a time, for the coordinates of D are summed too. */
+static void requantize_any(struct tn_row_edit *edits, size_t count, const struct tn_survival_rows *rows)
+{
+	enum { TOGETHER = TN_ROWS_AT_ONCE / 2 };
+	const struct tn_row_edit *e = &edits[0];
+	const size_t cols = e->form->cols;
+	if (!e->loaded->delta.removed.rank) {
+		scale_rows(e, count, 0);
+		multiply(e, count, e->s.product);
+	}
+	for (size_t i = count; i-- > 0;) {
+		edits[i].s.wanted += i * cols;
+		edits[i].s.product += i * cols;
+	}
+	for (size_t i = 0, n; i < count; i += n) {
+		n = count - i < TOGETHER ? count - i : TOGETHER;
+		for (size_t r = 0; r < n; r++)
+			requantize_row(&edits[i + r], rows, r, 0);
+		if (rows->directions)
+			tn_survival_add_both(e->sum, rows, edits[i].s.wanted, n);
+	}
+}
+
 void tn_requantize_rows(struct tn_row_edit *edits, size_t count)
 {
 	const struct tn_row_edit *e = &edits[0];
@@ -394,17 +510,12 @@ void tn_requantize_rows(struct tn_row_edit *edits, size_t count)
 	if (loaded->directions)
 		rows.directions = loaded->directions + e->delta_row / d->group_rows * loaded->directions_bytes / sizeof(uint16_t);
 	if (!tn_delta_is_plain(d)) {
-		for (size_t i = 0; i < count; i++) {
-			requantize_row(&edits[i], &rows, 0, 0);
-			if (rows.directions)
-				tn_survival_add_both(e->sum, &rows, e->s.wanted);
-		}
+		requantize_any(edits, count, &rows);
 		return;
 	}
 	make_products(edits, count);
-	for (size_t i = 0; i < count; i++) {
+	for (size_t i = 0; i < count; i++)
 		requantize_row(&edits[i], &rows, i, 1);
-	}
 	if (rows.directions)
 		tn_survival_add_directions(e->sum, &rows, count);
 }

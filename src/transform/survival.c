@@ -150,16 +150,18 @@ void tn_survival_add_directions(struct tn_survival_sums *sum, const struct tn_su
 		sum->captured2 += (double)r->coordinates[i] * (double)r->coordinates[i];
 }
 
-void tn_survival_add_both(struct tn_survival_sums *sum, const struct tn_survival_rows *r, const float *wanted)
+void tn_survival_add_both(struct tn_survival_sums *sum, const struct tn_survival_rows *r, const float *wanted, size_t count)
 {
 	static const struct tn_format bf16 = { .codec = TN_CODEC_dense, .dtype = TN_BF16 };
-	size_t stride = tn_survival_stride(r->cols);
-	uint16_t *halves = r->halves + stride;
-	const float *x = r->coordinates, *y = x + r->rank;
-	r->kernels->codec[TN_CODEC_dense]->encode(&(struct tn_row_out){ { halves } }, wanted, &bf16, r->cols);
-	memset(halves + r->cols, 0, (stride - r->cols) * sizeof *halves);
-	r->kernels->project_rows(r->coordinates, r->directions, r->rank, r->cols, r->halves, stride, 2);
-	for (size_t i = 0; i < r->rank; i++) {
+	const size_t stride = tn_survival_stride(r->cols);
+	const float *x = r->coordinates, *y = x + count * r->rank;
+	for (size_t i = 0; i < count; i++) {
+		uint16_t *halves = r->halves + (count + i) * stride;
+		r->kernels->codec[TN_CODEC_dense]->encode(&(struct tn_row_out){ { halves } }, wanted + i * r->cols, &bf16, r->cols);
+		memset(halves + r->cols, 0, (stride - r->cols) * sizeof *halves);
+	}
+	r->kernels->project_rows(r->coordinates, r->directions, r->rank, r->cols, r->halves, stride, 2 * count);
+	for (size_t i = 0; i < count * r->rank; i++) {
 		sum->kept += (double)x[i] * (double)y[i];
 		sum->captured2 += (double)x[i] * (double)x[i];
 		sum->wanted2 += (double)y[i] * (double)y[i];

@@ -36,8 +36,8 @@ struct tn_survival_rows {
 	const struct tn_kernels *kernels;
 	const uint16_t *directions;          /* NULL: none, the sums with U stay */
 	size_t rank, cols;
-	uint16_t *halves;                    /* a row for each, at tn_survival_stride; at least 2 */
-	float *coordinates;                  /* [TN_ROWS_AT_ONCE * rank], at least 2 * rank */
+	uint16_t *halves;                    /* a row for each, at tn_survival_stride; where D is no product, two */
+	float *coordinates;                  /* [TN_ROWS_AT_ONCE * rank] */
 };
 
 /* The sums of row i, whose change is kept in halves: between two rows of values. What they vanish or overflow in is summed in
@@ -51,8 +51,9 @@ void tn_survival_add_row(struct tn_survival_sums *sum, const struct tn_survival_
 			 double steps2, int is_product);
 /* Adds the coordinates of `count` rows that are there, of products. */
 void tn_survival_add_directions(struct tn_survival_sums *sum, const struct tn_survival_rows *rows, size_t count);
-/* Adds the coordinates of row 0 where D is anything. */
-void tn_survival_add_both(struct tn_survival_sums *sum, const struct tn_survival_rows *rows, const float *wanted);
+/* Adds the coordinates of `count` rows, at most TN_ROWS_AT_ONCE / 2, where D [count, cols] is anything; of halves the rows behind
+ * them are used too. */
+void tn_survival_add_both(struct tn_survival_sums *sum, const struct tn_survival_rows *rows, const float *wanted, size_t count);
 
 /* |scale * B A|^2 of one row. Scratch: rank doubles. */
 double tn_survival_product2(const struct tn_delta *delta, const double *basis, size_t row, double *scratch);

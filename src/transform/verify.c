@@ -157,7 +157,7 @@ static void measure_row(struct comparison *c, const struct tn_edit_truth *t, con
 	if (rows.directions && is_product)
 		tn_survival_add_directions(&sums, &rows, 1);
 	else if (rows.directions)
-		tn_survival_add_both(&sums, &rows, c->wanted_delta);
+		tn_survival_add_both(&sums, &rows, c->wanted_delta, 1);
 	c->finding->far_off |= !(sums.error2 <= sums.step2 + c->kernels->codec[format->codec]->steps2(row, format, f->cols) +
 						4 * sums.delta2);
 	tn_survival_add(&c->finding->sums, &sums);

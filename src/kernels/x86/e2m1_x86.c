@@ -48,9 +48,21 @@ TN_INLINE void decode_groups(float *dst, const unsigned char *src, const unsigne
 	}
 }
 
+/* Where the dtype holds every product of a code and a scale, MLX's rounding to it changes nothing but NaN. */
+static int rounds(const struct tn_row *row, const struct tn_format *f, size_t cols)
+{
+	const unsigned char *scales = row->part[TN_PART_SCALES];
+	int any_nan = 0;
+	if (f->codec == TN_CODEC_mxfp4)
+		return f->dtype == TN_F16;
+	for (size_t g = 0; g < cols / 16; g++)
+		any_nan |= (scales[g] & 0x7F) == 0x7F;
+	return any_nan;
+}
+
 void TN_ISA_NAME(tn_x86_decode_e2m1)(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols)
 {
-	if (f->like_mlx || f->has_global_scale)
+	if (f->has_global_scale || (f->like_mlx && rounds(row, f, cols)))
 		TN_ISA_NAME(tn_plain_codec)(f->codec)->decode(dst, row, f, cols);
 	else if (f->codec == TN_CODEC_mxfp4)
 		decode_groups(dst, row->part[TN_PART_WEIGHT], row->part[TN_PART_SCALES], cols, 32);
