@@ -250,6 +250,85 @@ int TN_ISA_NAME(tn_x86_change_sums_affine)(struct tn_change_sums *sums, uint16_t
 	return change_sums_of(sums, halves, before, after, f, TN_BF16, wanted, cols);
 }
 
+/* ---- moving codes ----------------------------------------------------------------------------------------- */
+
+/* How many lanes were odd or even. */
+struct tally {
+	ints moved, clamped;
+};
+
+TN_INLINE ints add_unequal(ints count, floats a, floats b)
+{
+#if defined(__AVX512BW__)
+	return _mm512_mask_add_epi32(count, _mm512_cmp_ps_mask(a, b, _CMP_NEQ_UQ), count, _mm512_set1_epi32(1));
+#else
+	return _mm256_sub_epi32(count, as_ints(_mm256_cmp_ps(a, b, _CMP_NEQ_UQ)));
+#endif
+}
+
+TN_INLINE uint64_t add_up(ints count)
+{
+	uint32_t lane[FLOATS];
+	uint64_t sum = 0;
+	memcpy(lane, &count, sizeof lane);
+	for (int i = 0; i < FLOATS; i++)
+		sum += lane[i];
+	return sum;
+}
+
+/* Codes moved by d steps, `place` being a row's hash and column put together; NaN moves nothing. */
+TN_INLINE ints move_codes(floats old, floats d, ints place, floats scale, const int bits, struct tally *tally)
+{
+#if defined(__AVX512BW__)
+	floats x = _mm512_add_ps(_mm512_div_ps(d, scale), mix_16(place));
+	x = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+	x = _mm512_mask_add_ps(old, _mm512_cmp_ps_mask(x, x, _CMP_ORD_Q), old, x);
+#else
+	floats x = _mm256_floor_ps(_mm256_add_ps(_mm256_div_ps(d, scale), mix_8(place)));
+	x = _mm256_add_ps(old, _mm256_and_ps(x, _mm256_cmp_ps(x, x, _CMP_ORD_Q)));
+#endif
+	floats kept = V(min_ps)(V(max_ps)(x, V(setzero_ps)()), V(set1_ps)((float)((1 << bits) - 1)));
+	tally->moved = add_unequal(tally->moved, kept, old);
+	tally->clamped = add_unequal(tally->clamped, kept, x);
+	return V(cvtps_epi32)(kept);
+}
+
+TN_INLINE void dither(unsigned char *dst, const struct tn_row *row, const float *d, const struct tn_format *f, size_t cols,
+		      uint32_t row_hash, struct tn_dither_counts *counts, const int bits)
+{
+	static const uint32_t numbers[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
+	const uint32_t column = 0x9E3779B9u; /* uniform() of dither.h */
+	const unsigned char *src = row->part[TN_PART_WEIGHT];
+	const ints step = V(set1_epi32)((int)(column * (uint32_t)HALVES)), next = V(set1_epi32)((int)column);
+	const size_t bytes = HALVES / 8 * (size_t)bits;
+	struct tally tally = { VI(setzero)(), VI(setzero)() };
+	ints place = V(add_epi32)(V(mullo_epi32)(load_ints(numbers), V(set1_epi32)((int)(2 * column))),
+				  V(set1_epi32)((int)row_hash));
+	for (size_t g = 0, i = 0; g < cols / f->group; g++) {
+		const float number = load_as(row->part[TN_PART_SCALES], g, f->dtype);
+		const floats scale = V(set1_ps)(number != 0 ? number : NAN); /* without a scale nothing moves, as for NaN */
+		for (size_t end = i + f->group; i < end; i += HALVES, src += bytes, dst += bytes) {
+			const ints codes = load_codes(src, bits);
+			const struct two old = codes_as_floats(codes, bits), change = load_two(d + i);
+			ints even = move_codes(old.even, change.even, place, scale, bits, &tally);
+			ints odd = move_codes(old.odd, change.odd, V(add_epi32)(place, next), scale, bits, &tally);
+			store_codes(dst, bytes, even, odd, bits);
+			place = V(add_epi32)(place, step);
+		}
+	}
+	counts->moved += add_up(tally.moved);
+	counts->clamped += add_up(tally.clamped);
+}
+
+void TN_ISA_NAME(tn_x86_dither_pairs)(unsigned char *dst, const struct tn_row *row, const float *d, const struct tn_format *f,
+				      size_t cols, uint32_t row_hash, struct tn_dither_counts *counts)
+{
+	if (f->bits == 4)
+		dither(dst, row, d, f, cols, row_hash, counts, 4);
+	else
+		dither(dst, row, d, f, cols, row_hash, counts, 8);
+}
+
 /* ---- sums that are written -------------------------------------------------------------------------------- */
 
 /* Groups whose grids are fitted together. */
@@ -262,17 +341,37 @@ struct batch {
 	tn_dtype first;            /* what the product is rounded to before the dtype; F32: nothing */
 };
 
-/* What makes a batch one for the long way. */
+/* What makes a batch one for the long way: NaN, or a number that became 0 where it was not 0 before. */
 struct doubts {
-	unsigned nan, zeros;
+	unsigned nan;
+#if defined(__AVX512BF16__)
+	ints least;                /* of all halves, without their signs */
+#endif
 };
+
+TN_INLINE struct doubts no_doubts(void)
+{
+	struct doubts none = { 0,
+#if defined(__AVX512BF16__)
+			       _mm512_set1_epi16(-1)
+#endif
+	};
+	return none;
+}
+
+#if defined(__AVX512BF16__)
+TN_INLINE void note_zeros(struct doubts *doubts, ints halves)
+{
+	doubts->least = _mm512_min_epu16(doubts->least, _mm512_add_epi16(halves, halves));
+}
+#endif
 
 TN_INLINE struct two round_product(const float *p, tn_dtype first, tn_dtype dtype, struct doubts *doubts)
 {
 #if defined(__AVX512BF16__)
 	if (dtype == TN_BF16 && first == TN_F32) {
 		ints h = (ints)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(p + 16), _mm512_loadu_ps(p));
-		doubts->zeros |= (unsigned)_mm512_testn_epi16_mask(h, h);
+		note_zeros(doubts, h);
 		return (struct two){ even_floats(h, TN_BF16), odd_floats(h, TN_BF16) };
 	}
 #endif
@@ -281,25 +380,30 @@ TN_INLINE struct two round_product(const float *p, tn_dtype first, tn_dtype dtyp
 	return (struct two){ round_number(round_number(x.even, first), dtype), round_number(round_number(x.odd, first), dtype) };
 }
 
+/* The numbers of all groups of a batch, as floats, before and after. */
+struct numbers {
+	float old_scale[FLOATS], old_bias[FLOATS], scale[FLOATS], bias[FLOATS];
+};
+
 /* Rounded sums of a batch in `sums`. */
-TN_INLINE void add_products(uint16_t *sums, const struct batch *b, tn_dtype first, const int bits, tn_dtype dtype,
-			    struct doubts *doubts)
+TN_INLINE void add_products(uint16_t *sums, const struct batch *b, const struct numbers *n, tn_dtype first, const int bits,
+			    tn_dtype dtype, struct doubts *doubts)
 {
 	for (size_t g = 0, i = 0; g < b->count; g++) {
-		const struct rounded_grid grid =
-			rounded_grid_of(load_as(b->scales, g, dtype), load_as(b->biases, g, dtype), bits, dtype);
+		const struct rounded_grid grid = rounded_grid_of(n->old_scale[g], n->old_bias[g], bits, dtype);
 		for (size_t end = i + b->group; i < end; i += HALVES) {
 			struct two w = rounded_values_of(load_codes(b->codes + i / 8 * (size_t)bits, bits), &grid, bits, dtype);
 			struct two d = round_product(b->product + i, first, dtype, doubts);
 			ints h = narrow_two((struct two){ V(add_ps)(w.even, d.even), V(add_ps)(w.odd, d.odd) }, dtype);
 #if defined(__AVX512BF16__)
-			doubts->zeros |= (unsigned)_mm512_testn_epi16_mask(h, h);
+			note_zeros(doubts, h);
 #endif
 			store_ints(sums + i, h, 0);
 		}
 	}
 }
 
+#if defined(__AVX512BF16__)
 /* Whether a number is so small that it, or its sum with another, can be subnormal. */
 static int any_tiny(const float *p, size_t n)
 {
@@ -310,16 +414,34 @@ static int any_tiny(const float *p, size_t n)
 	}
 	return tiny != 0;
 }
+#endif
 
-TN_INLINE void encode_group(struct run *run, const struct batch *b, const uint16_t *sums, const struct grids *grids, size_t g,
-			    const int bits, tn_dtype dtype)
+/* Writes them in the dtype; gets what they are then. None is NaN. */
+TN_INLINE void write_numbers(unsigned char *dst, float *rounded, const float *numbers, size_t count, tn_dtype dtype)
+{
+	uint16_t halves[FLOATS];
+	floats v = round_number(V(loadu_ps)(numbers), dtype);
+	V(storeu_ps)(rounded, v);
+#if defined(__AVX512BW__)
+	__m256i h = dtype == TN_F16 ? _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT)
+				    : _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(v), 16));
+	_mm256_storeu_si256((__m256i *)(void *)halves, h);
+#else
+	__m256i upper = _mm256_srli_epi32(_mm256_castps_si256(v), 16);
+	__m128i h = dtype == TN_F16 ? _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT)
+				    : _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1));
+	_mm_storeu_si128((__m128i *)(void *)halves, h);
+#endif
+	memcpy(dst, halves, count * sizeof *halves);
+}
+
+TN_INLINE void encode_group(struct run *run, const struct batch *b, const uint16_t *sums, const struct grids *grids,
+			    const struct numbers *n, size_t g, const int bits, tn_dtype dtype)
 {
 	const floats scale = V(set1_ps)(grids->scale[g]), bias = V(set1_ps)(grids->bias[g]);
 	const floats inverse = V(set1_ps)(grids->inverse[g]);
-	store_as(b->to_scales, g, grids->scale[g], dtype);
-	store_as(b->to_biases, g, grids->bias[g], dtype);
-	const struct grid was = grid_of(load_as(b->scales, g, dtype), load_as(b->biases, g, dtype));
-	const struct grid is = grid_of(load_as(b->to_scales, g, dtype), load_as(b->to_biases, g, dtype));
+	const floats new_scale = V(set1_ps)(n->scale[g]), new_bias = V(set1_ps)(n->bias[g]);
+	const struct grid was = grid_of(n->old_scale[g], n->old_bias[g]);
 	for (size_t j = g * b->group; j < (g + 1) * b->group; j += BLOCK)
 		TN_UNROLL(2)
 		for (int s = 0; s < STEPS; s++) {
@@ -327,8 +449,8 @@ TN_INLINE void encode_group(struct run *run, const struct batch *b, const uint16
 			ints h = load_ints(sums + at);
 			ints even = codes_of(even_floats(h, dtype), scale, bias, inverse, bits);
 			ints odd = codes_of(odd_floats(h, dtype), scale, bias, inverse, bits);
-			struct two new = { V(fmadd_ps)(V(cvtepi32_ps)(even), is.scale, is.bias),
-					   V(fmadd_ps)(V(cvtepi32_ps)(odd), is.scale, is.bias) };
+			struct two new = { V(fmadd_ps)(V(cvtepi32_ps)(even), new_scale, new_bias),
+					   V(fmadd_ps)(V(cvtepi32_ps)(odd), new_scale, new_bias) };
 			struct two change = difference(new, values_of(load_codes(b->codes + byte, bits), &was, bits));
 			store_codes(b->to + byte, HALVES / 8 * (size_t)bits, even, odd, bits);
 			add_error(run, s, change, b->wanted + at);
@@ -343,7 +465,9 @@ TN_INLINE uint64_t count_moved(const unsigned char *a, const unsigned char *b, s
 #if defined(__AVX512BW__)
 	for (size_t i = 0; i < bytes; i += 64) {
 		__mmask64 some = bytes - i < 64 ? ((__mmask64)1 << (bytes - i)) - 1 : ~(__mmask64)0;
-		__m512i x = _mm512_xor_si512(_mm512_maskz_loadu_epi8(some, a + i), _mm512_maskz_loadu_epi8(some, b + i));
+		__m512i old = bytes - i < 64 ? _mm512_maskz_loadu_epi8(some, a + i) : _mm512_loadu_si512(a + i);
+		__m512i new = bytes - i < 64 ? _mm512_maskz_loadu_epi8(some, b + i) : _mm512_loadu_si512(b + i);
+		__m512i x = _mm512_xor_si512(old, new);
 		moved += (uint64_t)__builtin_popcountll(_mm512_test_epi8_mask(x, _mm512_set1_epi8((char)(bits == 4 ? 15 : 255))));
 		if (bits == 4)
 			moved += (uint64_t)__builtin_popcountll(_mm512_test_epi8_mask(x, _mm512_set1_epi8((char)0xF0)));
@@ -366,18 +490,29 @@ TN_INLINE uint64_t count_moved(const unsigned char *a, const unsigned char *b, s
 TN_INLINE int refit_batch(struct run *run, const struct batch *b, const int bits, tn_dtype dtype)
 {
 	uint16_t sums[TN_CHANGE_RUN];
-	struct doubts doubts = { 0, 0 };
+	struct numbers numbers;
+	struct doubts doubts = no_doubts();
+	for (size_t g = 0; g < b->count; g++) {
+		numbers.old_scale[g] = load_as(b->scales, g, dtype);
+		numbers.old_bias[g] = load_as(b->biases, g, dtype);
+	}
 	if (b->first == TN_F32)
-		add_products(sums, b, TN_F32, bits, dtype, &doubts);
+		add_products(sums, b, &numbers, TN_F32, bits, dtype, &doubts);
 	else
-		add_products(sums, b, b->first, bits, dtype, &doubts);
-	if (doubts.nan || (doubts.zeros && any_tiny(b->product, b->count * b->group)))
+		add_products(sums, b, &numbers, b->first, bits, dtype, &doubts);
+	if (doubts.nan)
 		return 0;
+#if defined(__AVX512BF16__)
+	if (_mm512_testn_epi16_mask(doubts.least, doubts.least) && any_tiny(b->product, b->count * b->group))
+		return 0;
+#endif
 	const struct grids grids = grids_of((const unsigned char *)sums, b->group, b->count, bits, dtype);
 	if (grids.odd)
 		return 0;
+	write_numbers(b->to_scales, numbers.scale, grids.scale, b->count, dtype);
+	write_numbers(b->to_biases, numbers.bias, grids.bias, b->count, dtype);
 	for (size_t g = 0; g < b->count; g++)
-		encode_group(run, b, sums, &grids, g, bits, dtype);
+		encode_group(run, b, sums, &grids, &numbers, g, bits, dtype);
 	return 1;
 }
 

@@ -105,49 +105,6 @@ void TN_ISA_NAME(tn_x86_encode_affine)(const struct tn_row_out *row, const float
 
 /* ---- moving codes ---------------------------------------------------------------------------------------- */
 
-#if defined(__AVX512BW__)
-/* uniform() of columns `first` to first + 16. */
-TN_INLINE __m512 uniform_16(uint32_t row_hash, size_t first)
-{
-	const __m512i ascending = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-	__m512i x = _mm512_mullo_epi32(ascending, _mm512_set1_epi32((int)0x9E3779B9u));
-	return mix_16(_mm512_add_epi32(x, _mm512_set1_epi32((int)(row_hash + (uint32_t)first * 0x9E3779B9u))));
-}
-
-/* 16 codes of 4 bits. */
-TN_INLINE void pack_nibbles(unsigned char *dst, __m512i codes)
-{
-	__m128i pairs = _mm_maddubs_epi16(_mm512_cvtepi32_epi8(codes), _mm_set1_epi16(0x1001));
-	_mm_storel_epi64((__m128i *)(void *)dst, _mm_packus_epi16(pairs, pairs));
-}
-
-/* 4 bits; the other widths go 8 at a time. */
-TN_INLINE void dither_groups_4(unsigned char *dst, const struct tn_row *row, const float *d, const struct tn_format *f, size_t cols,
-			       uint32_t row_hash, struct tn_dither_counts *counts)
-{
-	const unsigned char *src = row->part[TN_PART_WEIGHT];
-	const __m512 top = _mm512_set1_ps(15), zero = _mm512_setzero_ps();
-	uint64_t moved = 0, clamped = 0;
-	for (size_t g = 0; g < cols / f->group; g++) {
-		float scale = load_as(row->part[TN_PART_SCALES], g, f->dtype);
-		const __m512 s = _mm512_set1_ps(scale);
-		const __mmask16 any = scale != 0 ? 0xFFFF : 0;
-		for (size_t i = g * f->group; i < (g + 1) * f->group; i += 16, src += 8, dst += 8) {
-			__m512 old = _mm512_cvtepi32_ps(_mm512_and_si512(spread_nibbles(src), _mm512_set1_epi32(15)));
-			__m512 x = _mm512_add_ps(_mm512_div_ps(_mm512_loadu_ps(d + i), s), uniform_16(row_hash, i));
-			x = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-			x = _mm512_mask_add_ps(old, _mm512_mask_cmp_ps_mask(any, x, x, _CMP_ORD_Q), old, x);
-			__m512 kept = _mm512_min_ps(_mm512_max_ps(x, zero), top);
-			moved += (uint64_t)__builtin_popcount(_mm512_cmp_ps_mask(kept, old, _CMP_NEQ_UQ));
-			clamped += (uint64_t)__builtin_popcount(_mm512_cmp_ps_mask(kept, x, _CMP_NEQ_UQ));
-			pack_nibbles(dst, _mm512_cvtps_epi32(kept));
-		}
-	}
-	counts->moved += moved;
-	counts->clamped += clamped;
-}
-#endif
-
 TN_INLINE void dither_groups(unsigned char *dst, const struct tn_row *row, const float *d, const struct tn_format *f, size_t cols,
 			     int bits, uint32_t row_hash, struct tn_dither_counts *counts)
 {
@@ -179,13 +136,9 @@ void TN_ISA_NAME(tn_x86_dither_affine)(void *codes, const struct tn_row *row, co
 	case 1: dither_groups(codes, row, d, f, cols, 1, hash, counts); break;
 	case 2: dither_groups(codes, row, d, f, cols, 2, hash, counts); break;
 	case 3: dither_groups(codes, row, d, f, cols, 3, hash, counts); break;
-#if defined(__AVX512BW__)
-	case 4: dither_groups_4(codes, row, d, f, cols, hash, counts); break;
-#else
-	case 4: dither_groups(codes, row, d, f, cols, 4, hash, counts); break;
-#endif
+	case 4:
+	case 8: TN_ISA_NAME(tn_x86_dither_pairs)(codes, row, d, f, cols, hash, counts); break;
 	case 5: dither_groups(codes, row, d, f, cols, 5, hash, counts); break;
-	case 6: dither_groups(codes, row, d, f, cols, 6, hash, counts); break;
-	default: dither_groups(codes, row, d, f, cols, 8, hash, counts); break;
+	default: dither_groups(codes, row, d, f, cols, 6, hash, counts); break;
 	}
 }

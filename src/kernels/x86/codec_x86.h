@@ -13,6 +13,9 @@ const struct tn_codec *TN_ISA_NAME(tn_x86_codec)(enum tn_codec_id id);
 void TN_ISA_NAME(tn_x86_encode_affine)(const struct tn_row_out *row, const float *src, const struct tn_format *f, size_t cols);
 void TN_ISA_NAME(tn_x86_dither_affine)(void *codes, const struct tn_row *row, const float *d, const struct tn_format *f,
 				       size_t cols, uint64_t seed, uint64_t row_number, struct tn_dither_counts *counts);
+/* Of codes of 4 and 8 bits. */
+void TN_ISA_NAME(tn_x86_dither_pairs)(unsigned char *dst, const struct tn_row *row, const float *d, const struct tn_format *f,
+				      size_t cols, uint32_t row_hash, struct tn_dither_counts *counts);
 int TN_ISA_NAME(tn_x86_refit_affine)(struct tn_refit *refit, const struct tn_row_out *dst, const struct tn_row *src,
 				     const struct tn_format *f, size_t cols);
 int TN_ISA_NAME(tn_x86_change_sums_affine)(struct tn_change_sums *sums, uint16_t *halves, const struct tn_row *before,
