@@ -8,10 +8,8 @@
 enum { SUMS = 3, BLOCK = TN_DIRECTION_COLS, VECTORS = BLOCK / LANES, WORDS = VECTORS / 2, ROWS = TN_ROWS_AT_ONCE };
 
 #if defined(__AVX512F__)
-#define MUL(a, b) _mm512_mul_ps(a, b)
 #define SUB(a, b) _mm512_sub_ps(a, b)
 #else
-#define MUL(a, b) _mm256_mul_ps(a, b)
 #define SUB(a, b) _mm256_sub_ps(a, b)
 #endif
 
