@@ -51,7 +51,8 @@ struct tn_adapter_module {
 	uint64_t parameters;    /* elements of all its tensors */
 };
 
-/* Opens an adapter folder, or a lone .safetensors (kohya) or .gguf file. Factors stay in the file until they are needed.
+/* Opens an adapter folder, a .safetensors file with an adapter_config.json beside it (any of those that a training run left), or a
+ * lone .safetensors (kohya) or .gguf file. Factors stay in the file until they are needed.
  * Errors: TN_E_NOTFOUND: no folder, no adapter_config.json, no weights. TN_E_FORMAT: damaged, a factor without its other
  * half, shapes that disagree with the rank. TN_E_UNSUPPORTED: a setting or tensor that tenon does not apply.
  * TN_E_LIMIT: a file larger than any adapter is, or a pattern that does not come to an end. */

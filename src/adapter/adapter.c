@@ -8,6 +8,7 @@
 #include "store/gguf.h"
 #include "store/safetensors.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #define CONFIG_NAME "adapter_config.json"
@@ -72,6 +73,17 @@ static tn_status note_unread(tn_adapter *adapter, const char *name, struct tn_er
 	return tn_arena_text(&adapter->arena, name, strlen(name), &adapter->unread, err);
 }
 
+static tn_status open_capped(tn_adapter *adapter, struct tn_file *file, const char *path, struct tn_error *err)
+{
+	if (file->bytes > ADAPTER_CAP) {
+		uint64_t bytes = file->bytes;
+		tn_file_close(file);
+		return tn_fail(err, TN_E_LIMIT, path, "'%s' has %llu bytes; no adapter has more than %llu", path,
+			       (unsigned long long)bytes, (unsigned long long)ADAPTER_CAP);
+	}
+	return tn_safetensors_open_file(adapter->ctx, file, path, &adapter->file, err);
+}
+
 /* The name that goes with the dialect is preferred; the other one is taken only when that is absent (a link into nothing
  * counts as absent), never when something else stands there. */
 static tn_status open_weights(tn_adapter *adapter, struct tn_error *err)
@@ -81,17 +93,12 @@ static tn_status open_weights(tn_adapter *adapter, struct tn_error *err)
 	for (int i = 0; i < 2; i++) {
 		char path[TN_PATH_BYTES];
 		struct tn_file file;
-		TN_TRY(tn_path_join(path, adapter->path, names[i ? !first : first], err));
+		TN_TRY(tn_path_join(path, adapter->folder, names[i ? !first : first], err));
 		tn_status status = tn_file_open(path, &file, err);
 		if (status == TN_E_NOTFOUND)
 			continue;
 		TN_TRY(status);
-		if (file.bytes > ADAPTER_CAP) {
-			tn_file_close(&file);
-			return tn_fail(err, TN_E_LIMIT, path, "'%s' has %llu bytes; no adapter has more than %llu", path,
-				       (unsigned long long)file.bytes, (unsigned long long)ADAPTER_CAP);
-		}
-		TN_TRY(tn_safetensors_open_file(adapter->ctx, &file, path, &adapter->file, err));
+		TN_TRY(open_capped(adapter, &file, path, err));
 		return i == 0 ? note_unread(adapter, names[!first], err) : TN_OK;
 	}
 	return fail_no_weights(adapter, names[first], err);
@@ -115,6 +122,42 @@ static tn_status open_gguf(tn_adapter *adapter, struct tn_error *err)
 	return tn_adapter_collect(adapter, err);
 }
 
+static tn_status read_config(tn_adapter *adapter, const char *folder, struct tn_error *err)
+{
+	char config[TN_PATH_BYTES];
+	tn_path_kind kind = TN_PATH_MISSING;
+	TN_TRY(tn_arena_text(&adapter->arena, folder, strlen(folder), &adapter->folder, err));
+	tn_status status = tn_adapter_config_load(&adapter->arena, folder, &adapter->config, err);
+	if (status != TN_E_NOTFOUND)
+		return status;
+	if (tn_path_join(config, folder, "config.json", NULL) == TN_OK)
+		tn_path_kind_of(config, &kind, NULL);
+	return tn_fail(err, TN_E_NOTFOUND, folder, "'%s' has no " CONFIG_NAME "%s", folder,
+		       kind == TN_PATH_FILE
+			       ? ", but the config.json of a model: an adapter was expected, are the two exchanged?"
+			       : "; an adapter is the folder that PEFT or mlx-lm saved, with that file and its weights");
+}
+
+/* A file of weights. Beside an adapter_config.json it is one that the training run left there, perhaps not its last one; alone it
+ * is kohya's, which has its scales in it. */
+static tn_status open_lone_file(tn_adapter *adapter, struct tn_error *err)
+{
+	char folder[TN_PATH_BYTES];
+	struct tn_file file;
+	const char *path = adapter->path, *slash = strrchr(path, '/');
+	snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path) + 1 : 1, slash ? path : ".");
+	int has_config = tn_adapter_is_folder(folder);
+	if (has_config)
+		TN_TRY(read_config(adapter, folder, err));
+	else
+		adapter->config =
+			(struct tn_adapter_config){ .dialect = TN_DIALECT_KOHYA, .bias = "none", .num_layers = TN_ALL_LAYERS };
+	TN_TRY(tn_file_open(path, &file, err));
+	TN_TRY(open_capped(adapter, &file, path, err));
+	TN_TRY(tn_adapter_collect(adapter, err));
+	return has_config ? tn_adapter_check_identity(adapter, err) : TN_OK;
+}
+
 static tn_status fill(tn_adapter *adapter, const char *path, struct tn_error *err)
 {
 	tn_path_kind kind;
@@ -122,17 +165,13 @@ static tn_status fill(tn_adapter *adapter, const char *path, struct tn_error *er
 	TN_TRY(tn_path_kind_of(path, &kind, err));
 	if (kind == TN_PATH_FILE && tn_ends_with(path, ".gguf"))
 		return open_gguf(adapter, err);
-	if (kind == TN_PATH_FILE && tn_ends_with(path, ".safetensors")) {
-		adapter->config =
-			(struct tn_adapter_config){ .dialect = TN_DIALECT_KOHYA, .bias = "none", .num_layers = TN_ALL_LAYERS };
-		TN_TRY(tn_safetensors_open(adapter->ctx, path, &adapter->file, err));
-		return tn_adapter_collect(adapter, err);
-	}
+	if (kind == TN_PATH_FILE && tn_ends_with(path, ".safetensors"))
+		return open_lone_file(adapter, err);
 	if (kind != TN_PATH_FOLDER)
 		return tn_fail(err, kind == TN_PATH_MISSING ? TN_E_NOTFOUND : TN_E_ARG, path,
 			       "'%s' %s; an adapter is a folder with adapter_config.json and its weights", path,
 			       kind == TN_PATH_MISSING ? "does not exist" : "is not a folder");
-	TN_TRY(tn_adapter_config_load(&adapter->arena, path, &adapter->config, err));
+	TN_TRY(read_config(adapter, path, err));
 	TN_TRY(open_weights(adapter, err));
 	TN_TRY(tn_adapter_collect(adapter, err));
 	return tn_adapter_check_identity(adapter, err);

@@ -34,6 +34,7 @@ struct tn_adapter {
 	tn_context *ctx;
 	struct tn_arena arena;  /* holds this struct too */
 	const char *path;
+	const char *folder;     /* of adapter_config.json; NULL: it has none */
 	struct tn_adapter_config config;
 	tn_safetensors *file;
 	const char *unread;     /* weights of the other dialect's name in the folder too; NULL: none */

@@ -61,7 +61,8 @@ void tn_plan_id_add_adapter(struct tn_sha256 *id, const tn_adapter *adapter)
 	char path[TN_PATH_BYTES];
 	struct tn_file config;
 	add_file(id, &adapter->file->file);
-	if (tn_path_join(path, adapter->path, "adapter_config.json", NULL) != TN_OK || tn_file_open(path, &config, NULL) != TN_OK)
+	if (!adapter->folder || tn_path_join(path, adapter->folder, "adapter_config.json", NULL) != TN_OK ||
+	    tn_file_open(path, &config, NULL) != TN_OK)
 		return;
 	add_file(id, &config);
 	tn_file_close(&config);
@@ -75,7 +76,7 @@ tn_status tn_plan_id_add_adapter_content(struct tn_sha256 *id, const tn_adapter 
 	uint64_t bytes;
 	TN_TRY(tn_adapter_hash(adapter, hash, err));
 	tn_plan_id_add(id, hash, TN_HASH_BYTES);
-	if (tn_path_join(path, adapter->path, "adapter_config.json", NULL) == TN_OK &&
+	if (adapter->folder && tn_path_join(path, adapter->folder, "adapter_config.json", NULL) == TN_OK &&
 	    tn_content_file(adapter->ctx, path, &config, &bytes, NULL) == TN_OK)
 		tn_plan_id_add(id, config.bytes, sizeof config.bytes);
 	return TN_OK;

@@ -40,6 +40,49 @@ static void peft_load_uses_adapter_model_safetensors_filename(void **state)
 	al_ok(t, open_adapter(t, d)); /* the other name, because that one is absent */
 }
 
+static double scale_of_first(struct al *t, const char *path, unsigned char hash[TN_HASH_BYTES])
+{
+	tn_adapter *a;
+	al_ok(t, tn_adapter_open(t->ctx, path, &a, &t->err));
+	double scale = tn_adapter_at(a, 0)->scale;
+	al_ok(t, tn_adapter_hash(a, hash, &t->err));
+	tn_adapter_close(a);
+	return scale;
+}
+
+/* Files that a training run left are named themselves: their scale stands in the configuration beside them, and nowhere else. */
+static void a_file_of_weights_goes_with_the_configuration_beside_it(void **state)
+{
+	struct al *t = *state;
+	unsigned char whole[TN_HASH_BYTES], file[TN_HASH_BYTES];
+	const char *folder = al_path(t, "a");
+	al_write_toy_adapter(folder, PEFT_CONFIG, 1, 2, 0, 3);
+	assert_true(scale_of_first(t, folder, whole) == 2);
+	assert_true(scale_of_first(t, al_path(t, "a/adapter_model.safetensors"), file) == 2);
+	assert_memory_equal(whole, file, TN_HASH_BYTES);
+	al_write_toy_adapter(al_path(t, "m"), CONFIG, 0, 2, 0, 3);
+	move(al_path(t, "m"), "adapters.safetensors", "0000100_adapters.safetensors");
+	assert_true(scale_of_first(t, al_path(t, "m/0000100_adapters.safetensors"), file) == 2);
+	al_expect(t, open_adapter(t, al_path(t, "m")), TN_E_NOTFOUND);
+	for (int i = 0; i < 2; i++) {
+		char config[600];
+		snprintf(config, sizeof config, "%s/adapter_config.json", i ? al_path(t, "m") : folder);
+		assert_int_equal(unlink(config), 0);
+		al_expect(t, open_adapter(t, al_path(t, i ? "m/0000100_adapters.safetensors" : "a/adapter_model.safetensors")),
+			  TN_E_NOTFOUND);
+		al_expect_named(t, i ? "mlx-lm, whose scale" : "PEFT, whose scale");
+	}
+}
+
+/* A model in the place of an adapter. */
+static void a_model_is_told_from_an_adapter(void **state)
+{
+	struct al *t = *state;
+	al_write_toy(al_path(t, "base"));
+	al_expect(t, open_adapter(t, al_path(t, "base")), TN_E_NOTFOUND);
+	al_expect_named(t, "exchanged?");
+}
+
 /* The dialect says which of two files of weights is read; that there are two is said by both ways of opening it. */
 static void the_file_that_is_not_read_is_named(void **state)
 {
@@ -240,6 +283,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		AL_TEST(peft_load_uses_adapter_model_safetensors_filename),
+		AL_TEST(a_file_of_weights_goes_with_the_configuration_beside_it),
+		AL_TEST(a_model_is_told_from_an_adapter),
 		AL_TEST(the_file_that_is_not_read_is_named),
 		AL_TEST(locate_adapter_safetensors_falls_back_when_preferred_is_broken_symlink),
 		AL_TEST(locate_adapter_safetensors_rejects_non_regular_preferred_path_even_with_valid_fallback),
