@@ -40,6 +40,41 @@ static int has_name(const struct cli_option *option, const char *arg, size_t n)
 	return 0;
 }
 
+int cli_is_near(const char *typed, size_t n, const char *name, size_t m)
+{
+	size_t front = 0, back = 0;
+	while (front < n && front < m && typed[front] == name[front])
+		front++;
+	while (back < n - front && back < m - front && typed[n - 1 - back] == name[m - 1 - back])
+		back++;
+	size_t a = n - front - back, b = m - front - back;
+	const char *x = typed + front, *y = name + front;
+	return (a <= 1 && b <= 1) || (a == 2 && b == 2 && x[0] == y[1] && x[1] == y[0]) || (a == 0 && n >= 4);
+}
+
+/* The first name that `arg` may have been meant for; *length is 0 when there is none. */
+static const char *near_name(const struct cli_option *options, const char *arg, size_t n, size_t *length)
+{
+	for (; options->names; options++)
+		for (const char *p = options->names; *p; p += *length, p += strspn(p, ", ")) {
+			*length = strcspn(p, ",");
+			if (options->kind != CLI_SECTION && *length > 2 && cli_is_near(arg, n, p, *length))
+				return p;
+		}
+	*length = 0;
+	return "";
+}
+
+static int fail_option(const struct cli_command *command, const char *arg, size_t n)
+{
+	size_t length;
+	const char *near = near_name(command->options, arg, n, &length);
+	if (!length)
+		near = near_name(common_options, arg, n, &length);
+	return cli_usage(command, length ? "there is no option '%.*s'; is '%.*s' meant?" : "there is no option '%.*s'", (int)n, arg,
+			 (int)length, near);
+}
+
 static const struct cli_option *find_option(const struct cli_option *options, const char *arg, size_t n)
 {
 	for (; options->names; options++)
@@ -169,7 +204,7 @@ static int take_option(const struct cli_command *command, int argc, char **argv,
 	if (!option)
 		option = find_option(common_options, arg, n);
 	if (!option)
-		return cli_usage(command, "there is no option '%.*s'", (int)n, arg);
+		return fail_option(command, arg, n);
 	if (option->kind == CLI_FLAG) {
 		if (equals)
 			return cli_usage(command, "'%.*s' takes no value", (int)n, arg);
@@ -211,7 +246,8 @@ int cli_parse(const struct cli_command *command, int argc, char **argv, int *exi
 			if (*exit_status >= 0)
 				return 0;
 		} else if (cli.positional_count == command->positional_max) {
-			*exit_status = cli_usage(command, "'%s' is one argument too many", argv[i]);
+			*exit_status = cli_usage(command, "'%s' is one argument too many%s", argv[i], command->positional_max ? ""
+						 : ": everything is named by an option");
 			return 0;
 		} else {
 			cli.positional[cli.positional_count++] = argv[i];

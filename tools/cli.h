@@ -51,6 +51,9 @@ extern struct cli_common cli;
 /* Parses; on --help, or a wrong call, prints and returns 0 with *exit_status set. 1: go on. */
 int cli_parse(const struct cli_command *command, int argc, char **argv, int *exit_status);
 
+/* Whether a name is what was typed but for a slip: one letter too many, too few or another, two neighbours exchanged, or the
+ * rest left out. */
+int cli_is_near(const char *typed, size_t n, const char *name, size_t m);
 /* A wrong call that only the verb can see: prints and returns EXIT_USAGE. */
 int cli_usage(const struct cli_command *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

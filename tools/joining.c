@@ -47,7 +47,8 @@ tn_status joining_open(tn_context *ctx, const struct cli_list *paths, struct joi
 		char path[4096];
 		double weight;
 		if (!split(paths->values[i], path, &weight))
-			return refuse(err, paths->values[i], "is no adapter and no adapter:weight");
+			return refuse(err, paths->values[i],
+				      "ends with no number behind its last colon: ADAPTER or ADAPTER:WEIGHT was expected");
 		if (is_there(j, path))
 			return refuse(err, path, "is there twice; add the weights up");
 		tn_status status = tn_adapter_open(ctx, path, &j->adapters[i], err);

@@ -50,7 +50,13 @@ static int run_verb(int argc, char **argv)
 	for (int i = 0; i < COMMAND_COUNT; i++)
 		if (strcmp(argv[0], commands[i].verb) == 0)
 			return close_stdout(commands[i].run(argc, argv));
-	fprintf(stderr, "tenon: there is no verb '%s'\n", cli_safe(argv[0]));
+	fprintf(stderr, "tenon: there is no verb '%s'", cli_safe(argv[0]));
+	for (int i = 0; i < COMMAND_COUNT; i++)
+		if (cli_is_near(argv[0], strlen(argv[0]), commands[i].verb, strlen(commands[i].verb))) {
+			fprintf(stderr, "; is '%s' meant?\n'tenon help' lists them.\n", commands[i].verb);
+			return EXIT_USAGE;
+		}
+	fprintf(stderr, "\n");
 	print_overview(stderr);
 	return EXIT_USAGE;
 }

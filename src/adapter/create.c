@@ -134,10 +134,21 @@ static tn_status add_module(struct tn_draft *d, const struct tn_base_modules *m,
 		p[i].module = item->path;
 		TN_TRY(add_parameter(d, &p[i], bytes, err));
 	}
-	if (o->rank > tn_min_u64(item->in, item->out))
-		tn_logf(d->ctx, TN_LOG_WARNING, "LoRA rank (%llu) exceeds min(out_features, in_features) = %llu of '%s'",
-			(unsigned long long)o->rank, (unsigned long long)tn_min_u64(item->in, item->out), item->path);
 	return TN_OK;
+}
+
+/* Of all chosen modules in one line. */
+static void warn_of_rank(const struct tn_draft *d, const struct tn_base_modules *m, uint64_t rank)
+{
+	const struct tn_base_module *first = NULL;
+	size_t count = 0;
+	for (size_t i = 0; i < m->count; i++)
+		if (m->items[i].chosen && rank > tn_min_u64(m->items[i].in, m->items[i].out) && count++ == 0)
+			first = &m->items[i];
+	if (first)
+		tn_logf(d->ctx, TN_LOG_WARNING, "LoRA rank (%llu) exceeds min(out_features, in_features) = %llu of '%s'%s",
+			(unsigned long long)rank, (unsigned long long)tn_min_u64(first->in, first->out), first->path,
+			count > 1 ? " and of other modules" : "");
 }
 
 static tn_status add_modules(struct tn_draft *d, const struct tn_base_modules *m, const struct tn_create_options *o,
@@ -152,6 +163,7 @@ static tn_status add_modules(struct tn_draft *d, const struct tn_base_modules *m
 	for (size_t i = 0; i < m->count; i++)
 		if (m->items[i].chosen)
 			TN_TRY(add_module(d, m, &m->items[i], o, &bytes, err));
+	warn_of_rank(d, m, o->rank);
 	return TN_OK;
 }
 

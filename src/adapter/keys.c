@@ -233,8 +233,9 @@ static tn_status parse_kohya(struct tn_arena *arena, const char *name, struct tn
 	int is_peft = tn_starts_with(name, "base_model."), is_mlx = tn_ends_with(name, ".lora_a") || tn_ends_with(name, ".lora_b");
 	if (is_peft || is_mlx)
 		return tn_fail(err, TN_E_NOTFOUND, name,
-			       "'%.100s' is a name of %s, whose scale stands in adapter_config.json, and the file lies without one: "
-			       "put the adapter_config.json that was saved with it beside it", name, is_peft ? "PEFT" : "mlx-lm");
+			       "'%.100s' is a name of %s, whose scale stands in adapter_config.json, and the file lies without "
+			       "one: put the adapter_config.json that was saved with it beside it",
+			       name, is_peft ? "PEFT" : "mlx-lm");
 	for (size_t i = 0; i < sizeof roles / sizeof *roles; i++) {
 		if (!tn_ends_with(name, roles[i].ending) || strlen(name) == strlen(roles[i].ending))
 			continue;

@@ -77,6 +77,22 @@ static int holds_weights(const char *name)
 	return tn_ends_with(name, ".safetensors") && tn_file_role_of(name) == TN_ROLE_WEIGHTS;
 }
 
+/* mlx-lm's words, and what stands there in place of a model. */
+static tn_status fail_without_weights(const tn_checkpoint *c, const struct tn_names *files, struct tn_error *err)
+{
+	const char *hint = "a model's folder holds config.json and model.safetensors, or its shards";
+	for (size_t i = 0; i < files->count; i++) {
+		const char *name = files->items[i];
+		if (strcmp(name, "adapter_config.json") == 0)
+			hint = "it is an adapter, and a model was expected: are the two exchanged?";
+		else if (tn_ends_with(name, ".bin") || tn_ends_with(name, ".pth") || tn_ends_with(name, ".pt"))
+			hint = "its weights are Python pickles: load them with transformers and save them again, as safetensors";
+		else if (tn_ends_with(name, ".gguf"))
+			hint = "models in GGUF are not read: get the model that it was made from";
+	}
+	return tn_fail(err, TN_E_NOTFOUND, c->path, "No .safetensors files found in '%.200s': %s", c->path, hint);
+}
+
 /* Without an index: where there is a model.safetensors the files model*.safetensors, as mlx-lm has it; else every safetensors
  * file that is not an adapter's. */
 static tn_status list_unindexed(tn_checkpoint *c, const struct tn_names *files, struct tn_error *err)
@@ -92,9 +108,7 @@ static tn_status list_unindexed(tn_checkpoint *c, const struct tn_names *files, 
 		TN_TRY(tn_arena_text(&c->arena, name, strlen(name), &c->shard_names[c->shard_count++], err));
 	}
 	TN_TRY(check_numbering(c, err));
-	if (c->shard_count == 0)
-		return tn_fail(err, TN_E_NOTFOUND, c->path, "No .safetensors files found in '%s'", c->path);
-	return TN_OK;
+	return c->shard_count ? TN_OK : fail_without_weights(c, files, err);
 }
 
 /* ---- opening --------------------------------------------------------------------------------------------- */

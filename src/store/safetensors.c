@@ -39,6 +39,14 @@ static tn_status refuse_pointer(const tn_safetensors *file, struct tn_error *err
 		       file->path);
 }
 
+static int is_text(const unsigned char word[8])
+{
+	int text = 1;
+	for (int i = 0; i < 8; i++)
+		text &= (word[i] >= ' ' && word[i] < 0x7f) || word[i] == '\n' || word[i] == '\r' || word[i] == '\t';
+	return text;
+}
+
 static tn_status read_header(tn_safetensors *file, struct tn_error *err)
 {
 	unsigned char word[8];
@@ -50,6 +58,9 @@ static tn_status read_header(tn_safetensors *file, struct tn_error *err)
 	uint64_t length = little_endian_u64(word);
 	if (length > TN_ST_LONGEST_HEADER)
 		TN_TRY(refuse_pointer(file, err));
+	if (length > TN_ST_LONGEST_HEADER && is_text(word))
+		return tn_fail(err, TN_E_LIMIT, file->path, "'%s' is a text and no safetensors file: name that, or its folder",
+			       file->path);
 	if (length > TN_ST_LONGEST_HEADER)
 		return tn_fail(err, TN_E_LIMIT, file->path,
 			       "'%s' says its header has %llu bytes, and at most %d are allowed: it is damaged, or no "

@@ -46,3 +46,13 @@ echo "--- help"
 tenon help | head -n 1
 tenon help fuse | head -n 1
 tenon help help 2>&1 | head -n 1
+echo "--- slips"
+try tenon fues
+try tenon quantize --qbits 4
+try tenon fuse --adapter a
+try tenon fuse --model examples/adapters/pirate --adapter-path examples/base --save-path never
+try tenon fuse --model examples/base --adapter-path examples/base --save-path never
+try tenon fuse --model examples/base --adapter-path examples/adapters/pirate:x --save-path never
+try tenon inspect examples/base/config.json
+mkdir pickles && touch pickles/pytorch_model.bin
+try tenon inspect pickles
