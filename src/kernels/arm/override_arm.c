@@ -35,6 +35,7 @@ void TN_ISA_NAME(tn_kernels_override)(struct tn_kernels *k)
 	k->lowrank_bytes = TN_ISA_NAME(tn_vector_lowrank_bytes);
 	k->lowrank_pack = TN_ISA_NAME(tn_vector_lowrank_pack);
 	k->lowrank_rows = TN_ISA_NAME(tn_vector_lowrank_rows);
+	k->project_rows = TN_ISA_NAME(tn_vector_project_rows);
 	k->add_product = TN_ISA_NAME(tn_vector_add_product);
 	k->product_bytes = TN_ISA_NAME(tn_arm_product_bytes);
 	k->product_prepare = TN_ISA_NAME(tn_arm_product_prepare);

@@ -20,6 +20,13 @@ typedef float32x4_t floats;
 #define SPREAD(x) vdupq_n_f32(x)
 #define SUM(v) vaddvq_f32(v)
 
+/* Lanes half of all apart, then half of those. */
+TN_INLINE float sum_by_halves(floats v)
+{
+	float32x2_t half = vadd_f32(vget_low_f32(v), vget_high_f32(v));
+	return vget_lane_f32(half, 0) + vget_lane_f32(half, 1);
+}
+
 TN_INLINE floats load_bytes(const unsigned char *p)
 {
 	uint32_t four;

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What became of changed rows; change_rows.c and kernels.h say what is computed. BF16 in pairs: the odd column in the upper half of
- * a lane, which vdpbf16ps adds first. */
+/* What became of changed rows; change_rows.c and kernels.h say what is computed. */
 #include "kernels/change_runs.h"
 #include "kernels/x86/lanes.h"
 #include "kernels/x86/vector_x86.h"
 
-enum { SUMS = 3, BLOCK = TN_DIRECTION_COLS, VECTORS = BLOCK / LANES, WORDS = VECTORS / 2, ROWS = TN_ROWS_AT_ONCE };
+enum { SUMS = 3, BLOCK = TN_DIRECTION_COLS, VECTORS = BLOCK / LANES, WORDS = VECTORS / 2 };
 
 #if defined(__AVX512F__)
 #define SUB(a, b) _mm512_sub_ps(a, b)
@@ -151,14 +150,10 @@ TN_INLINE void clear(floats sum[SUMS][VECTORS])
 TN_INLINE float tree(const floats v[VECTORS])
 {
 #if defined(__AVX512F__)
-	floats a = ADD(v[0], v[1]);
-	__m256 b = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+	return sum_by_halves(ADD(v[0], v[1]));
 #else
-	__m256 b = ADD(ADD(v[0], v[2]), ADD(v[1], v[3]));
+	return sum_by_halves(ADD(ADD(v[0], v[2]), ADD(v[1], v[3])));
 #endif
-	__m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-	c = _mm_add_ps(c, _mm_movehl_ps(c, c));
-	return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
 }
 
 TN_INLINE void add_tree(struct tn_change_sums *sums, floats sum[SUMS][VECTORS])
@@ -183,114 +178,4 @@ void TN_ISA_NAME(tn_x86_change_sums)(struct tn_change_sums *sums, uint16_t *halv
 				     const float *wanted, size_t n)
 {
 	add_runs(sums, &(struct change_row){ halves, before, after, wanted }, n, add_run);
-}
-
-/* ---- directions ------------------------------------------------------------------------------------------ */
-
-/* The 16 lanes of a sum. */
-#if defined(TN_FAST_PAIRS)
-enum { PARTS = 1 };
-typedef __m512i pairs;
-TN_INLINE pairs load_words(const uint16_t *p)
-{
-	return _mm512_loadu_si512(p);
-}
-
-TN_INLINE floats add_products(floats sum, pairs u, pairs x)
-{
-	return _mm512_dpbf16_ps(sum, (__m512bh)u, (__m512bh)x);
-}
-#else
-enum { PARTS = 16 / LANES };
-typedef struct {
-	floats odd, even;
-} pairs;
-
-TN_INLINE pairs load_words(const uint16_t *p)
-{
-	floats v[2];
-	load_pairs(v, (const unsigned char *)p);
-	return (pairs){ v[1], v[0] };
-}
-
-TN_INLINE floats add_products(floats sum, pairs u, pairs x)
-{
-	return FMA(u.even, x.even, FMA(u.odd, x.odd, sum));
-}
-#endif
-
-TN_INLINE float sum_lanes(const floats v[PARTS])
-{
-#if defined(__AVX512F__)
-	__m256 b = _mm256_add_ps(_mm512_castps512_ps256(v[0]), _mm512_extractf32x8_ps(v[0], 1));
-#else
-	__m256 b = ADD(v[0], v[1]);
-#endif
-	__m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
-	c = _mm_add_ps(c, _mm_movehl_ps(c, c));
-	return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
-}
-
-/* Directions at a time: as many as leave room for their sums. */
-enum { WIDTH = LANES == 16 ? 4 : 2 };
-
-/* Sums of some lanes, those of the words from the first on. */
-TN_INLINE void project_part(floats sum[ROWS][WIDTH], const uint16_t *directions, size_t rank, size_t blocks, const uint16_t *halves,
-			    size_t stride, const int rows, const int width)
-{
-	TN_UNROLL(4)
-	for (int r = 0; r < rows; r++)
-		TN_UNROLL(4)
-		for (int k = 0; k < width; k++)
-			sum[r][k] = ZERO();
-	for (size_t i = 0; i < blocks; i++, directions += rank * BLOCK, halves += BLOCK) {
-		pairs u[WIDTH];
-		TN_UNROLL(4)
-		for (int k = 0; k < width; k++)
-			u[k] = load_words(directions + k * BLOCK);
-		TN_UNROLL(4)
-		for (int r = 0; r < rows; r++) {
-			pairs x = load_words(halves + (size_t)r * stride);
-			TN_UNROLL(4)
-			for (int k = 0; k < width; k++)
-				sum[r][k] = add_products(sum[r][k], u[k], x);
-		}
-	}
-}
-
-TN_INLINE void project_tile(float *dst, const uint16_t *directions, size_t rank, size_t blocks, const uint16_t *halves,
-			    size_t stride, const int rows, const int width)
-{
-	floats sum[PARTS][ROWS][WIDTH];
-	TN_UNROLL(2)
-	for (int p = 0; p < PARTS; p++)
-		project_part(sum[p], directions + p * 2 * LANES, rank, blocks, halves + p * 2 * LANES, stride, rows, width);
-	for (int r = 0; r < rows; r++)
-		for (int k = 0; k < width; k++) {
-			floats lanes[PARTS];
-			TN_UNROLL(2)
-			for (int p = 0; p < PARTS; p++)
-				lanes[p] = sum[p][r][k];
-			dst[(size_t)r * rank + (size_t)k] = sum_lanes(lanes);
-		}
-}
-
-TN_INLINE void project(float *dst, const uint16_t *directions, size_t rank, size_t blocks, const uint16_t *halves, size_t stride,
-		       const int rows)
-{
-	size_t k = 0;
-	for (; k + WIDTH <= rank; k += WIDTH)
-		project_tile(dst + k, directions + k * BLOCK, rank, blocks, halves, stride, rows, WIDTH);
-	for (; k < rank; k++)
-		project_tile(dst + k, directions + k * BLOCK, rank, blocks, halves, stride, rows, 1);
-}
-
-void TN_ISA_NAME(tn_x86_project_rows)(float *dst, const uint16_t *directions, size_t rank, size_t cols, const uint16_t *halves,
-				      size_t stride, size_t rows)
-{
-	size_t blocks = (cols + BLOCK - 1) / BLOCK;
-	if (rows == ROWS)
-		project(dst, directions, rank, blocks, halves, stride, ROWS);
-	for (size_t i = 0; rows != ROWS && i < rows; i++)
-		project(dst + i * rank, directions, rank, blocks, halves + i * stride, stride, 1);
 }

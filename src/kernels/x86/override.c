@@ -49,7 +49,7 @@ void TN_ISA_NAME(tn_kernels_override)(struct tn_kernels *k)
 	k->lowrank_rows = TN_ISA_NAME(tn_vector_lowrank_rows);
 	k->round_sums = TN_ISA_NAME(tn_x86_round_sums);
 	k->change_sums = TN_ISA_NAME(tn_x86_change_sums);
-	k->project_rows = TN_ISA_NAME(tn_x86_project_rows);
+	k->project_rows = TN_ISA_NAME(tn_vector_project_rows);
 	k->grid_f32 = TN_ISA_NAME(tn_x86_grid_f32);
 	k->level_codes = TN_ISA_NAME(tn_x86_level_codes);
 	k->add_product = TN_ISA_NAME(tn_vector_add_product);

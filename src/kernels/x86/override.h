@@ -10,8 +10,6 @@
 void TN_ISA_NAME(tn_x86_change_sums)(struct tn_change_sums *sums, uint16_t *halves, const float *before, const float *after,
 				     const float *wanted, size_t n);
 void TN_ISA_NAME(tn_x86_round_sums)(uint16_t *dst, const float *w, const float *d, tn_dtype product, tn_dtype dtype, size_t n);
-void TN_ISA_NAME(tn_x86_project_rows)(float *dst, const uint16_t *directions, size_t rank, size_t cols, const uint16_t *halves,
-				      size_t stride, size_t rows);
 
 /* decode of any codec (decode.c). */
 void TN_ISA_NAME(tn_x86_decode)(float *dst, const struct tn_row *row, const struct tn_format *format, size_t cols);

@@ -63,15 +63,8 @@ typedef __m256 floats;
 #define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define ADD(a, b) _mm256_add_ps(a, b)
 #define MUL(a, b) _mm256_mul_ps(a, b)
-
-TN_INLINE float sum_of(floats v)
-{
-	__m128 a = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-	a = _mm_add_ps(a, _mm_movehl_ps(a, a));
-	return _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)));
-}
 #define SPREAD(x) _mm256_set1_ps(x)
-#define SUM(v) sum_of(v)
+#define SUM(v) sum_by_halves(v)
 #define UNPACK_LOW(a, b) _mm256_unpacklo_ps(a, b)
 #define UNPACK_HIGH(a, b) _mm256_unpackhi_ps(a, b)
 #define SHUFFLE(a, b, how) _mm256_shuffle_ps(a, b, how)
@@ -106,6 +99,19 @@ TN_INLINE floats reorder(floats v, const int32_t order[8])
 	return _mm256_permutevar8x32_ps(v, _mm256_loadu_si256((const __m256i *)(const void *)order));
 }
 #endif
+
+/* Lanes half of all apart, then half of those. */
+TN_INLINE float sum_by_halves(floats v)
+{
+#if defined(__AVX512F__)
+	__m256 half = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+#else
+	__m256 half = v;
+#endif
+	__m128 a = _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+	a = _mm_add_ps(a, _mm_movehl_ps(a, a));
+	return _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)));
+}
 
 /* In each 128 bits of four vectors: four rows of four elements made columns. */
 TN_INLINE void turn_fours(floats v[4])
