@@ -36,7 +36,7 @@ struct rows {
 struct batch {
 	size_t first;                      /* number of the first tile */
 	pair least[BATCH_COLS / TN_PANEL_COLS + 1]; /* of each panel, the first one first; see least_of */
-	uint32_t marks[BATCH];             /* not 0: a result is below */
+	uint64_t marks[BATCH];             /* not 0: a result is below; in the upper half: it is tied */
 	/* what is gone by then: the source, or, where that stays and results are past the caches, those; */
 	uint16_t rows[BATCH][TILE_ROWS][TILE_COLS];
 	float sums[BATCH][TILE_ROWS][TILE_COLS]; /* as keep_sums() does */
@@ -108,7 +108,7 @@ TN_INLINE const void *results_at(const struct rows *rows, const struct batch *ba
 }
 
 /* The rows of marked tiles that marked them, as tile * TILE_ROWS + row; without branches, which nobody could foresee. */
-TN_INLINE size_t list_rows(const struct rows *rows, const struct batch *batch, size_t tiles, uint32_t *list, tn_dtype dtype)
+static size_t list_rows(const struct rows *rows, const struct batch *batch, size_t tiles, uint32_t *list)
 {
 	uint32_t marked[BATCH];
 	size_t n = 0, count = 0;
@@ -119,10 +119,11 @@ TN_INLINE size_t list_rows(const struct rows *rows, const struct batch *batch, s
 	for (size_t m = 0; m < n; m++) {
 		size_t i = marked[m], tile = batch->first + i;
 		pair least = batch->least[tile / TILES_OF_PANEL - batch->first / TILES_OF_PANEL];
+		const uint32_t ties = (uint32_t)(batch->marks[i] >> 32);
 		for (size_t r = 0; r < rows->count; r++) {
 			pair out = LOAD_PAIR(results_at(rows, batch, i, r));
 			list[count] = (uint32_t)(i * TILE_ROWS + r);
-			count += (MARKS_BELOW(doubled(out), least) | tied_sums(batch->sums[i][r], dtype)) != 0;
+			count += (MARKS_BELOW(doubled(out), least) | ties) != 0;
 		}
 	}
 	return count;
@@ -131,7 +132,7 @@ TN_INLINE size_t list_rows(const struct rows *rows, const struct batch *batch, s
 TN_INLINE int look_at_rows(const struct work *w, const struct rows *rows, const struct batch *batch, size_t tiles, tn_dtype dtype)
 {
 	uint32_t list[BATCH * TILE_ROWS];
-	size_t n = list_rows(rows, batch, tiles, list, dtype);
+	size_t n = list_rows(rows, batch, tiles, list);
 	int bad = 0;
 	for (size_t k = 0; k < n; k++) {
 		size_t i = list[k] / TILE_ROWS, r = list[k] % TILE_ROWS, tile = batch->first + i;
@@ -193,7 +194,7 @@ TN_INLINE void add_batch(const struct work *w, const struct rows *rows, struct b
 			else
 				STORE_PAIR(dst + (size_t)r * dst_stride, out[r]);
 		}
-		batch->marks[i] = MARKS_BELOW(lowest, least) | TIED(ties, dtype);
+		batch->marks[i] = MARKS_BELOW(lowest, least) | (uint64_t)TIED(ties, dtype) << 32;
 		src += 2 * TILE_COLS;
 		dst += 2 * TILE_COLS;
 	}

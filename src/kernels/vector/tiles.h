@@ -45,17 +45,6 @@ TN_INLINE void kept_sums(vec v[VECTORS], const float kept[2 * LANES], pair out, 
 }
 #endif
 
-TN_INLINE uint32_t tied_sums(const float kept[2 * LANES], tn_dtype dtype)
-{
-	(void)kept;
-	if (!APART(dtype))
-		return 0;
-	pair ties = SPREAD_HALF(1);
-	const vec v[VECTORS] = { LOAD(kept), LOAD(kept + LANES) };
-	round_pair(&ties, v, dtype);
-	return TIED(ties, dtype);
-}
-
 enum {
 	TILE_COLS = LANES * VECTORS,
 	AHEAD = TILE_ROWS,     /* rows of the source that are asked for into the second cache */
