@@ -196,19 +196,16 @@ TN_INLINE void set_finished(struct finished *f, const struct gains *g, size_t at
 	f->stream = g->stream;
 }
 
-/* The upper ends of a tile's results. */
-TN_INLINE pair upper_ends(const struct finished *f, size_t j, tn_dtype dtype)
+/* A tile's results with the error added, or taken away. */
+TN_INLINE void ends_of(vec low[VECTORS], vec high[VECTORS], const struct finished *f, size_t j)
 {
 	const float *sums = f->sums + j / TILE_COLS * f->step;
-	vec low = MUL(f->gain, LOAD(sums)), high = MUL(f->gain, LOAD(sums + LANES));
-	return narrow_pair(ADD(low, f->error), ADD(high, f->error), dtype);
-}
-
-TN_INLINE pair lower_ends(const struct finished *f, size_t j, tn_dtype dtype)
-{
-	const float *sums = f->sums + j / TILE_COLS * f->step;
-	vec low = MUL(f->gain, LOAD(sums)), high = MUL(f->gain, LOAD(sums + LANES));
-	return narrow_pair(SUB(low, f->error), SUB(high, f->error), dtype);
+	TN_UNROLL(2)
+	for (int v = 0; v < VECTORS; v++) {
+		vec result = MUL(f->gain, LOAD(sums + v * LANES));
+		low[v] = SUB(result, f->error);
+		high[v] = ADD(result, f->error);
+	}
 }
 
 /* n columns from j on, a tile or less: what differs at its ends is computed in double. */
@@ -229,19 +226,23 @@ static __attribute__((noinline)) pair finish_slowly(const struct finished *f, si
 /* Columns from j on, in `tiles` whole ones; or n < TILE_COLS of them in one. As round_gained(). */
 TN_INLINE void finish_tiles(const struct finished *f, size_t j, const int tiles, size_t n, tn_dtype dtype)
 {
-	pair out[CHUNK], differ = SPREAD_HALF(0);
+	pair out[CHUNK], differ = SPREAD_HALF(0), ties = SPREAD_HALF(1);
+	vec low[VECTORS], high[VECTORS];
 	TN_UNROLL(4)
 	for (int i = 0; i < tiles; i++) {
-		out[i] = lower_ends(f, j + (size_t)i * TILE_COLS, dtype);
-		differ = OR_DIFFERENT(differ, out[i], upper_ends(f, j + (size_t)i * TILE_COLS, dtype));
+		ends_of(low, high, f, j + (size_t)i * TILE_COLS);
+		out[i] = round_pair(&ties, low, dtype);
+		differ = OR_DIFFERENT(differ, out[i], round_pair(&ties, high, dtype));
 	}
-	if (__builtin_expect(ANY_BIT(differ), 0)) {
+	if (__builtin_expect(ANY_BIT(differ) || TIED(ties, dtype), 0)) {
 		TN_UNROLL(4)
 		for (int i = 0; i < tiles; i++) {
 			const size_t at = j + (size_t)i * TILE_COLS;
-			const pair high = upper_ends(f, at, dtype);
-			if (ANY_BIT(OR_DIFFERENT(SPREAD_HALF(0), out[i], high)))
-				out[i] = finish_slowly(f, at, n, out[i], high);
+			ends_of(low, high, f, at);
+			const pair upper = narrow_pair(high[0], high[1], dtype);
+			out[i] = narrow_pair(low[0], low[1], dtype);
+			if (ANY_BIT(OR_DIFFERENT(SPREAD_HALF(0), out[i], upper)))
+				out[i] = finish_slowly(f, at, n, out[i], upper);
 		}
 	}
 	if (n < TILE_COLS) {
