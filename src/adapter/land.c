@@ -343,20 +343,23 @@ static tn_status place_in_list(const struct tn_joint *j, const struct tn_adapter
 			       uint64_t *first, struct tn_error *err)
 {
 	const tn_adapter *a = j->adapter;
-	const struct tn_adapter_entry *of = e - (e->list_place - 1), *end = a->entries + a->count;
+	const size_t own = (size_t)(e - a->entries);
 	uint64_t rows = 0;
-	unsigned count = 0;
-	int is_whole = (size_t)(e - a->entries) >= e->list_place - 1;
-	for (; is_whole && of + count < end && strcmp(of[count].module.path, e->module.path) == 0; count++) {
-		is_whole = of[count].list_place == count + 1;
-		*first = of + count == e ? rows : *first;
-		rows += of[count].module.out_features;
+	unsigned place = 1;
+	int is_whole = 1;
+	size_t i = own;
+	while (i > 0 && strcmp(a->entries[i - 1].module.path, e->module.path) == 0)
+		i--;
+	for (; is_whole && i < a->count && strcmp(a->entries[i].module.path, e->module.path) == 0; i++) {
+		is_whole = a->entries[i].list_place == place++;
+		*first = i == own ? rows : *first;
+		rows += a->entries[i].module.out_features;
 	}
 	if (!is_whole || rows != w->shape[0])
 		return tn_fail(err, TN_E_MISMATCH, e->module.path,
 			       "the list of factors of '%.100s' gives %llu rows%s, and the base '%.60s' has %llu: the file is "
 			       "incomplete, or of another base", e->module.path, (unsigned long long)rows,
-			       is_whole ? "" : " with one missing", w->name, (unsigned long long)w->shape[0]);
+			       is_whole ? "" : " with one missing or too many", w->name, (unsigned long long)w->shape[0]);
 	return e->module.in_features == w->elements / w->shape[0] ? TN_OK
 	       : fail_shape(&e->module, w, e->module.out_features, w->elements / w->shape[0], 0, err);
 }

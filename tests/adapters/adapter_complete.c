@@ -245,6 +245,10 @@ static void lists_of_factors_stand_under_each_other(void **state)
 	al_write_adapter(al_path(t, "narrow"), config, "adapters.safetensors", narrow, 4);
 	al_expect(t, al_fuse(t, al_path(t, "base"), al_path(t, "narrow"), al_path(t, "no")), TN_E_MISMATCH);
 	al_expect_named(t, "in = 3");
+	const struct al_tensor both[] = { lora[0], lora[1], lora[2], lora[3], { "m.layers.0.l.qkv.lora_a", { 3, 1 }, 2, NULL },
+					  { "m.layers.0.l.qkv.lora_b", { 1, 3 }, 2, NULL } };
+	al_write_adapter(al_path(t, "both"), config, "adapters.safetensors", both, 6);
+	al_expect(t, al_fuse(t, al_path(t, "base"), al_path(t, "both"), al_path(t, "no")), TN_E_MISMATCH);
 	al_write_adapter(al_path(t, "half"), config, "adapters.safetensors", lora, 3);
 	al_expect(t, al_fuse(t, al_path(t, "base"), al_path(t, "half"), al_path(t, "no")), TN_E_FORMAT);
 }
