@@ -85,7 +85,7 @@ static void make_source(const struct tn_add_product *p, enum style style, uint16
 				x *= p->dtype == TN_F16 ? 1 : style == FAINT ? 1e-25 : 1e32;
 			if (style == ZERO_ROWS && i % 4 == 3)
 				x = 0;
-			w[i * p->cols + j] = j % 17 == 3 ? 0 : narrow(x, p->dtype);
+			w[i * p->cols + j] = j % 17 == 3 ? (uint16_t)(j % 2 << 15) : narrow(x, p->dtype); /* zeros of both signs */
 			if (style == NOT_NUMBERS && j % 31 == 6)
 				w[i * p->cols + j] = (uint16_t)(tt_random(&seed) | (p->dtype == TN_BF16 ? 0x7F80 : 0x7C00));
 		}
@@ -195,13 +195,13 @@ static void check_all(void)
 {
 	static const size_t cols[] = { 1, 7, 16, 64, 65, 130, 511, 512, 513, 1100 }, rows[] = { 1, 5, 6, 13, 61 };
 	static const size_t ranks[] = { 1, 2, 3, 8, 16, 31, 70 };
-	static const double scales[] = { 1, 2, 0.7, -1.3 };
+	static const double scales[] = { 1, 2, 0.7, -1.3, -2 };
 	size_t number = 0;
 	for (size_t c = 0; c < sizeof cols / sizeof *cols; c++)
 		for (size_t r = 0; r < sizeof ranks / sizeof *ranks; r++)
 			for (int form = 0; form < 6; form++, number++) {
 				struct tn_add_product p = { .a = factor_a, .b = factor_b, .rank = ranks[r], .cols = cols[c],
-							    .rows = rows[number % 5], .scale = scales[number / 5 % 4],
+							    .rows = rows[number % 5], .scale = scales[number / 5 % 5],
 							    .dtype = form % 2 ? TN_F16 : TN_BF16,
 							    .width = (enum tn_factor_width)(form / 2) };
 				check_case(&p, (enum style)(number / 7 % STYLES), number);
