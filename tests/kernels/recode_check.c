@@ -107,12 +107,20 @@ static void fill(struct matrix *m, const struct tn_recoding *how)
 			fill_random(m->guard[p].at_end, m->all[p]);
 }
 
-/* Scales and biases as files have them, in half of the groups: weights, not any bits. */
+/* Scales and biases as files have them, in half of the groups: weights, not any bits. Or in all of them, biases then multiples of
+ * their scales, but for a few that are 0 with a sign, or anything. */
 static void tame(struct matrix *m, const struct tn_format *f)
 {
+	const int all = (int)(tt_random(&seed) % 2);
 	for (unsigned p = TN_PART_SCALES; p < TN_PART_COUNT && f->codec == TN_CODEC_affine && f->dtype != TN_F32; p++)
-		for (size_t i = 0; i < m->all[p] / 2; i += 2) {
-			uint16_t h = some_half(1, i, f->dtype);
+		for (size_t i = 0; i < m->all[p] / 2; i += all ? 1 : 2) {
+			uint16_t h = some_half(1, i, f->dtype), scale;
+			memcpy(&scale, m->guard[TN_PART_SCALES].at_end + 2 * i, sizeof scale);
+			if (all && p == TN_PART_BIASES && tt_random(&seed) % 32) {
+				float x = f->dtype == TN_BF16 ? tn_f32_from_bf16(scale) : tn_f32_from_f16(scale);
+				x *= -(float)(tt_random(&seed) % 255);
+				h = f->dtype == TN_BF16 ? tn_bf16_from_f32(x) : tn_f16_from_f32(x);
+			}
 			memcpy(m->guard[p].at_end + 2 * i, &h, sizeof h);
 		}
 }

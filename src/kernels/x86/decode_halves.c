@@ -1,90 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Packed rows to 16-bit floats. Few codes of a group mean few numbers: they are computed and rounded once for the group, as the
  * plain decoder and the dense encoder do it, and looked up. Codes of 8 bits (with AVX2, of 5 and more) are computed one by one. */
-#include "kernels/x86/lanes.h"
-
-/* ---- tables of 16-bit numbers ----------------------------------------------------------------------------- */
-
-/* AVX-512: numbers 0 to 31, and 32 to 63 where codes have 6 bits. AVX2: low and high bytes of 16 numbers, in both halves. */
-struct table {
-	ints a, b;
-};
-
-/* Codes that one look-up takes. */
-enum { LOOKED_UP = 32 };
-
-#if defined(__AVX512BW__)
-/* 32 numbers in order, none of them NaN; as BF16 none is subnormal either, which the instruction takes for 0. */
-TN_INLINE ints narrow_two(floats first, floats second, tn_dtype dtype)
-{
-	if (dtype == TN_F16)
-		return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtps_ph(first, _MM_FROUND_TO_NEAREST_INT)),
-					  _mm512_cvtps_ph(second, _MM_FROUND_TO_NEAREST_INT), 1);
-#if defined(__AVX512BF16__)
-	return (ints)_mm512_cvtne2ps_pbh(second, first);
-#else
-	const ints even = _mm512_slli_epi16(ascending_halves(), 1), one = _mm512_set1_epi16(1);
-	ints upper = _mm512_permutex2var_epi16(AS_INTS(first), _mm512_add_epi16(even, one), AS_INTS(second));
-	return round_upper(upper, _mm512_permutex2var_epi16(AS_INTS(first), even, AS_INTS(second)));
-#endif
-}
-
-TN_INLINE void look_up(unsigned char *dst, struct table t, ints codes, const int bits, int far)
-{
-	store_ints(dst, bits == 6 ? _mm512_permutex2var_epi16(t.a, codes, t.b) : _mm512_permutexvar_epi16(codes, t.a), far);
-}
-
-/* The next 32 codes of a stream in lanes of 16 bits; above a code stands what comes behind it. */
-TN_INLINE ints next_codes(const unsigned char *src, size_t left, const int bits)
-{
-	(void)left;
-	if (bits == 4) {
-		ints pairs = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)src));
-		return _mm512_or_si512(pairs, _mm512_slli_epi32(pairs, 12));
-	}
-	const ints at = _mm512_mullo_epi16(ascending_halves(), _mm512_set1_epi16((short)bits));
-	const ints word = _mm512_srli_epi16(at, 4), shift = _mm512_and_si512(at, _mm512_set1_epi16(15));
-	ints stream = _mm512_castsi256_si512(_mm256_maskz_loadu_epi8((__mmask32)((1u << (4 * bits)) - 1), src));
-	ints low = _mm512_srlv_epi16(_mm512_permutexvar_epi16(word, stream), shift);
-	if (16 % bits == 0)
-		return low;
-	ints next = _mm512_permutexvar_epi16(_mm512_add_epi16(word, _mm512_set1_epi16(1)), stream);
-	return _mm512_or_si512(low, _mm512_sllv_epi16(next, _mm512_sub_epi16(_mm512_set1_epi16(16), shift)));
-}
-#else
-TN_INLINE struct table split_table(ints numbers)
-{
-	const ints apart = _mm256_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15, 0, 2, 4, 6, 8, 10, 12, 14, 1,
-					    3, 5, 7, 9, 11, 13, 15);
-	ints both = _mm256_shuffle_epi8(numbers, apart);
-	return (struct table){ _mm256_permute4x64_epi64(both, 0x88), _mm256_permute4x64_epi64(both, 0xDD) };
-}
-
-/* `codes` as bytes: 0 to 7 and 16 to 23 in the lower half, the others in the upper. */
-TN_INLINE void look_up(unsigned char *dst, struct table t, ints codes, const int bits, int far)
-{
-	ints low = _mm256_shuffle_epi8(t.a, codes), high = _mm256_shuffle_epi8(t.b, codes);
-	(void)bits;
-	store_ints(dst, _mm256_unpacklo_epi8(low, high), far);
-	store_ints(dst + 32, _mm256_unpackhi_epi8(low, high), far);
-}
-
-TN_INLINE ints next_codes(const unsigned char *src, size_t left, const int bits)
-{
-	if (bits == 4) {
-		const ints spread = _mm256_setr_epi8(0, 0, 1, 1, 2, 2, 3, 3, 8, 8, 9, 9, 10, 10, 11, 11, 4, 4, 5, 5, 6, 6, 7, 7,
-						     12, 12, 13, 13, 14, 14, 15, 15);
-		ints bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)src));
-		bytes = _mm256_shuffle_epi8(bytes, spread);
-		return _mm256_or_si256(_mm256_and_si256(bytes, _mm256_set1_epi16(15)),
-				       _mm256_and_si256(_mm256_srli_epi16(bytes, 4), _mm256_set1_epi16(0xF00)));
-	}
-	size_t step = (size_t)bits;
-	__m128i a = unpack_8(src, left, bits), b = unpack_8(src + step, left - step, bits);
-	__m128i c = unpack_8(src + 2 * step, left - 2 * step, bits), d = unpack_8(src + 3 * step, left - 3 * step, bits);
-	return _mm256_set_m128i(_mm_unpacklo_epi64(b, d), _mm_unpacklo_epi64(a, c));
-}
-#endif
+#include "kernels/x86/tables.h"
 
 #define BYTES(row, part_name) ((const unsigned char *)(row)->part[TN_PART_##part_name])
 
@@ -103,7 +20,12 @@ static void decode_rest(unsigned char *dst, const struct tn_row *in, const struc
 struct grids {
 	float scale[FLOATS], bias[FLOATS];
 	unsigned odd;              /* a bit for each group in which numbers may be infinite, NaN, or subnormal as BF16 */
+	float raised[FLOATS];      /* bias - RAISED * scale */
+	unsigned is_raised;        /* a bit for each group in which that is exact, and no bias is 0, which may have a sign */
 };
+
+/* What codes are that stand in the bits of a float32 from the ninth on: so many more. */
+#define RAISED 0x1p15f
 
 TN_INLINE floats load_floats(const unsigned char *src, size_t first, size_t count, tn_dtype dtype)
 {
@@ -125,15 +47,6 @@ TN_INLINE floats load_floats(const unsigned char *src, size_t first, size_t coun
 #endif
 }
 
-/* All that is made of numbers of these sizes is 0 or a multiple of 2^-123, and far from overflowing. */
-TN_INLINE unsigned lanes_of_other_sizes(floats x)
-{
-	floats size = V(andnot_ps)(V(set1_ps)(-0.0f), x);
-	unsigned beyond = LANES_UNLESS(size, _CMP_GE_OQ, V(set1_ps)(0x1p-100f)) |
-			  LANES_UNLESS(size, _CMP_LE_OQ, V(set1_ps)(0x1p100f));
-	return beyond & LANES_UNLESS(size, _CMP_EQ_OQ, V(setzero_ps)());
-}
-
 TN_INLINE struct grids grids_of(const struct tn_row *row, size_t first, size_t count, tn_dtype dtype)
 {
 	struct grids grids;
@@ -142,12 +55,17 @@ TN_INLINE struct grids grids_of(const struct tn_row *row, size_t first, size_t c
 	V(storeu_ps)(grids.scale, scale);
 	V(storeu_ps)(grids.bias, bias);
 	grids.odd = lanes_of_other_sizes(scale) | lanes_of_other_sizes(bias);
+	floats much = V(mul_ps)(scale, V(set1_ps)(RAISED)), raised = V(sub_ps)(bias, much), less = V(sub_ps)(raised, bias);
+	/* what was rounded off */
+	floats rest = V(sub_ps)(V(sub_ps)(bias, V(sub_ps)(raised, less)), V(add_ps)(much, less));
+	V(storeu_ps)(grids.raised, raised);
+	grids.is_raised = ~LANES_UNLESS(rest, _CMP_EQ_OQ, V(setzero_ps)()) & LANES_UNLESS(bias, _CMP_EQ_OQ, V(setzero_ps)());
 	return grids;
 }
 
 /* How the values of a group are computed. */
 struct meaning {
-	floats scale, bias;
+	floats scale, bias;        /* of raised codes, when they are */
 	tn_dtype dtype;
 	int like_mlx;
 };
@@ -156,7 +74,7 @@ struct meaning {
 TN_INLINE floats value_of(floats codes, struct meaning m)
 {
 	if (m.like_mlx)
-		return round_floats(V(add_ps)(round_floats(V(mul_ps)(codes, m.scale), m.dtype), m.bias), m.dtype);
+		return round_number(V(add_ps)(round_number(V(mul_ps)(codes, m.scale), m.dtype), m.bias), m.dtype);
 	return V(fmadd_ps)(codes, m.scale, m.bias);
 }
 
@@ -182,42 +100,88 @@ TN_INLINE struct table affine_table(struct meaning m, const int bits, tn_dtype t
 #endif
 }
 
-/* The next HALVES values of codes that are too wide for a table. */
-TN_INLINE ints next_values(const unsigned char *src, size_t left, struct meaning m, const int bits, tn_dtype to)
-{
+/* ... of codes that are too wide for a table: HALVES of them. */
 #if defined(__AVX512BW__)
+TN_INLINE ints next_values(const unsigned char *src, struct meaning m, const int bits, int is_raised, tn_dtype to)
+{
 	const __m128i *codes = (const __m128i *)(const void *)src;
-	(void)left;
 	(void)bits;
+	(void)is_raised;
 	return narrow_two(value_of(V(cvtepi32_ps)(_mm512_cvtepu8_epi32(_mm_loadu_si128(codes))), m),
 			  value_of(V(cvtepi32_ps)(_mm512_cvtepu8_epi32(_mm_loadu_si128(codes + 1))), m), to);
+}
 #else
-	__m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)src);
-	size_t step = (size_t)bits;
-	if (bits != 8)
-		bytes = _mm_unpacklo_epi64(unpack_8(src, left, bits), unpack_8(src + step, left - step, bits));
-	ints pairs = _mm256_cvtepu16_epi32(bytes);
-	return narrow_pairs(value_of(V(cvtepi32_ps)(VI(and)(pairs, V(set1_epi32)(0xFF))), m),
-			    value_of(V(cvtepi32_ps)(V(srli_epi32)(pairs, 8)), m), to);
+TN_INLINE ints next_values(const unsigned char *src, struct meaning m, const int bits, int is_raised, tn_dtype to)
+{
+	ints bytes = _mm256_broadcastsi128_si256(load_exactly(src, 2 * bits)), even, odd;
+	if (bits == 8) {
+		const ints at = _mm256_setr_epi8(-1, 0, -1, -1, -1, 2, -1, -1, -1, 4, -1, -1, -1, 6, -1, -1, -1, 8, -1, -1, -1, 10,
+						 -1, -1, -1, 12, -1, -1, -1, 14, -1, -1);
+		even = _mm256_shuffle_epi8(bytes, at);
+		odd = _mm256_shuffle_epi8(bytes, _mm256_add_epi32(at, _mm256_set1_epi32(0x100)));
+	} else { /* pairs of codes, from the bytes on in which they begin */
+#define AT(pair) -1, (char)((pair) * bits / 4), (char)((pair) * bits / 4 + 1), (char)((pair) * bits / 4 + 2)
+		const ints at = _mm256_setr_epi8(AT(0), AT(1), AT(2), AT(3), AT(4), AT(5), AT(6), AT(7));
+#undef AT
+#define BEFORE(pair) (pair) * 2 * bits % 8
+		const ints before = _mm256_setr_epi32(BEFORE(0), BEFORE(1), BEFORE(2), BEFORE(3), BEFORE(4), BEFORE(5), BEFORE(6),
+						      BEFORE(7));
+#undef BEFORE
+		const ints mask = _mm256_set1_epi32(((1 << bits) - 1) << 8);
+		ints pairs = _mm256_srlv_epi32(_mm256_shuffle_epi8(bytes, at), before);
+		even = _mm256_and_si256(pairs, mask);
+		odd = _mm256_and_si256(_mm256_srli_epi32(pairs, bits), mask);
+	}
+	const ints much = AS_INTS(_mm256_set1_ps(RAISED));
+	if (is_raised)
+		return narrow_pairs(value_of(AS_FLOATS(_mm256_or_si256(even, much)), m),
+				    value_of(AS_FLOATS(_mm256_or_si256(odd, much)), m), to);
+	return narrow_pairs(value_of(_mm256_cvtepi32_ps(_mm256_srli_epi32(even, 8)), m),
+			    value_of(_mm256_cvtepi32_ps(_mm256_srli_epi32(odd, 8)), m), to);
+}
 #endif
+
+/* Groups of 32 << `doubled` numbers. */
+TN_INLINE void decode_wide_groups(unsigned char *dst, const unsigned char *src, const struct grids *grids, size_t count,
+				  unsigned doubled, struct meaning m, const int bits, int is_raised, tn_dtype to, int far)
+{
+	for (size_t g = 0; g < count; g++) {
+		m.scale = V(set1_ps)(grids->scale[g]);
+		m.bias = V(set1_ps)(is_raised ? grids->raised[g] : grids->bias[g]);
+		for (unsigned i = 0; i < 1u << doubled; i++, src += 4 * bits, dst += 64) {
+			store_ints(dst, next_values(src, m, bits, is_raised, to), far);
+#if !defined(__AVX512BW__)
+			store_ints(dst + 32, next_values(src + 2 * bits, m, bits, is_raised, to), far);
+#endif
+		}
+	}
 }
 
-TN_INLINE void decode_group(unsigned char *dst, const unsigned char *src, size_t left, struct meaning m, size_t group,
-			    const int bits, tn_dtype to, int far)
+/* The three ways in loops of their own. */
+TN_INLINE void decode_wide(unsigned char *dst, const unsigned char *src, const struct grids *grids, size_t count, size_t group,
+			   struct meaning m, const int bits, tn_dtype to, int far)
 {
-	const int is_wide = bits > (HALVES == 32 ? 6 : 4);
-	if (is_wide) {
-		for (size_t i = 0; i < group; i += HALVES) {
-			size_t at = i / 8 * (size_t)bits;
-			store_ints(dst + 2 * i, next_values(src + at, left - at, m, bits, to), far);
-		}
-		return;
-	}
+	const unsigned doubled = (unsigned)__builtin_ctz((unsigned)group) - 5, all = (1u << count) - 1;
+	const struct meaning plain = { .dtype = m.dtype, .like_mlx = 0 }, like_mlx = { .dtype = m.dtype, .like_mlx = 1 };
+	const int is_raised = HALVES == 16 && (grids->is_raised & all) == all;
+	if (m.like_mlx)
+		decode_wide_groups(dst, src, grids, count, doubled, like_mlx, bits, 0, to, far);
+	else if (is_raised && doubled == 1)
+		decode_wide_groups(dst, src, grids, count, 1, plain, bits, 1, to, far);
+	else if (is_raised)
+		decode_wide_groups(dst, src, grids, count, doubled, plain, bits, 1, to, far);
+	else if (doubled == 1)
+		decode_wide_groups(dst, src, grids, count, 1, plain, bits, 0, to, far);
+	else
+		decode_wide_groups(dst, src, grids, count, doubled, plain, bits, 0, to, far);
+}
+
+TN_INLINE void decode_group(unsigned char *dst, const unsigned char *src, struct meaning m, size_t group, const int bits,
+			    tn_dtype to, int far)
+{
 	const struct table t = affine_table(m, bits, to);
-	for (size_t i = 0; i < group; i += LOOKED_UP) {
-		size_t at = i / 8 * (size_t)bits;
-		look_up(dst + 2 * i, t, next_codes(src + at, left - at, bits), bits, far);
-	}
+	for (size_t i = 0; i < group; i += LOOKED_UP)
+		look_up(dst + 2 * i, t, next_codes(src + i / 8 * (size_t)bits, bits), bits, far);
 }
 
 static void decode_odd_affine(unsigned char *dst, const struct tn_row *row, const struct tn_recoding *how)
@@ -239,15 +203,22 @@ TN_INLINE int decode_affine(unsigned char *dst, const struct tn_row *row, const 
 {
 	const unsigned char *src = BYTES(row, WEIGHT);
 	const size_t group = how->from->group, groups = how->cols / group, bytes = group / 8 * (size_t)bits;
-	size_t left = groups * bytes;
 	unsigned odd = 0;
 	for (size_t first = 0; first < groups; first += FLOATS) {
 		size_t count = groups - first < FLOATS ? groups - first : FLOATS;
 		struct grids grids = grids_of(row, first, count, from);
+		struct meaning m = { .dtype = from, .like_mlx = how->from->like_mlx };
 		odd |= grids.odd;
-		for (size_t g = 0; g < count; g++, dst += 2 * group, src += bytes, left -= bytes) {
-			struct meaning m = { V(set1_ps)(grids.scale[g]), V(set1_ps)(grids.bias[g]), from, how->from->like_mlx };
-			decode_group(dst, src, left, m, group, bits, to, far);
+		if (bits > (HALVES == 32 ? 6 : 4)) {
+			decode_wide(dst, src, &grids, count, group, m, bits, to, far);
+			dst += 2 * group * count;
+			src += bytes * count;
+			continue;
+		}
+		for (size_t g = 0; g < count; g++, dst += 2 * group, src += bytes) {
+			m.scale = V(set1_ps)(grids.scale[g]);
+			m.bias = V(set1_ps)(grids.bias[g]);
+			decode_group(dst, src, m, group, bits, to, far);
 		}
 	}
 	return odd != 0;
@@ -324,7 +295,7 @@ TN_INLINE void decode_nvfp4_32(unsigned char *dst, const unsigned char *src, con
 {
 	const ints upper = _mm512_inserti64x4(_mm512_setzero_si512(), _mm256_set1_epi16(16), 1);
 	/* (codes & 15) | upper */
-	ints codes = _mm512_ternarylogic_epi32(next_codes(src, 16, 4), _mm512_set1_epi16(15), upper, 0xEA);
+	ints codes = _mm512_ternarylogic_epi32(next_codes(src, 4), _mm512_set1_epi16(15), upper, 0xEA);
 	store_ints(dst, _mm512_permutexvar_epi16(codes, load_numbers(&numbers_of_e4m3[scale[0]], &numbers_of_e4m3[scale[1]])), far);
 }
 
@@ -333,7 +304,7 @@ TN_INLINE void decode_mxfp4_32(unsigned char *dst, const unsigned char *src, uns
 	const numbers_of_scale *numbers = &numbers_of_e8m0[(scale - NEAR_ONE) & 1];
 	ints t = load_numbers(numbers, numbers), power = _mm512_set1_epi16((short)(((scale - NEAR_ONE) >> 1) * 256));
 	t = _mm512_mask_add_epi16(t, 0xFEFEFEFE, t, power);
-	store_ints(dst, _mm512_permutexvar_epi16(next_codes(src, 16, 4), t), far);
+	store_ints(dst, _mm512_permutexvar_epi16(next_codes(src, 4), t), far);
 }
 #else
 TN_INLINE struct table load_numbers(const numbers_of_scale *numbers)
@@ -345,7 +316,7 @@ TN_INLINE struct table load_numbers(const numbers_of_scale *numbers)
 
 TN_INLINE void decode_nvfp4_32(unsigned char *dst, const unsigned char *src, const unsigned char scale[2], int far)
 {
-	ints codes = next_codes(src, 16, 4);
+	ints codes = next_codes(src, 4);
 	struct table t = load_numbers(&numbers_of_e4m3[scale[0]]), u = load_numbers(&numbers_of_e4m3[scale[1]]);
 	/* codes 0 to 15 are the lower quarters of the halves */
 	store_ints(dst, _mm256_unpacklo_epi8(_mm256_shuffle_epi8(t.a, codes), _mm256_shuffle_epi8(t.b, codes)), far);
@@ -358,7 +329,7 @@ TN_INLINE void decode_mxfp4_32(unsigned char *dst, const unsigned char *src, uns
 	struct table t = load_numbers(&numbers_of_e8m0[(scale - NEAR_ONE) & 1]);
 	ints power = _mm256_set1_epi8((char)((scale - NEAR_ONE) >> 1));
 	t.b = _mm256_add_epi8(t.b, _mm256_and_si256(power, not_zero));
-	look_up(dst, t, next_codes(src, 16, 4), 4, far);
+	look_up(dst, t, next_codes(src, 4), 4, far);
 }
 #endif
 

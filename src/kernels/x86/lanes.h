@@ -59,11 +59,12 @@ TN_INLINE ints to_f16(floats x)
 #endif
 }
 
-/* The upper halves of floats rounded to BF16, by the carry out of the lower halves. None is NaN. */
+/* The upper halves of floats rounded to BF16: one more where the lower half is above its middle, or at it beside an odd one. None
+ * is NaN. */
 TN_INLINE ints round_upper(ints upper, ints lower)
 {
-	ints half = VI(or)(VI(and)(upper, V(set1_epi16)(1)), V(set1_epi16)(0x7FFE));
-	return V(add_epi16)(upper, V(srli_epi16)(V(avg_epu16)(lower, half), 15));
+	ints is_even = VI(andnot)(upper, V(set1_epi16)(1));
+	return V(add_epi16)(upper, V(srli_epi16)(V(subs_epu16)(lower, is_even), 15));
 }
 
 /* Even elements in `low`, odd ones in `high`. */
@@ -88,12 +89,11 @@ TN_INLINE ints narrow_pairs(floats low, floats high, tn_dtype dtype)
 	return bf16_pairs(low, high);
 }
 
-/* Rounded to the dtype and back. */
-TN_INLINE floats round_floats(floats x, tn_dtype dtype)
+/* Rounded to the dtype and back, where nothing is NaN, or has become plain_nan() before. */
+TN_INLINE floats round_number(floats x, tn_dtype dtype)
 {
 	if (dtype == TN_F32)
 		return x;
-	x = plain_nan(x, dtype);
 	if (dtype == TN_BF16)
 		return AS_FLOATS(VI(and)(to_bf16(x), V(set1_epi32)((int)0xFFFF0000u)));
 #if defined(__AVX512BW__)
@@ -103,12 +103,10 @@ TN_INLINE floats round_floats(floats x, tn_dtype dtype)
 #endif
 }
 
-/* The same where nothing is NaN. */
-TN_INLINE floats round_number(floats x, tn_dtype dtype)
+/* The same of anything. */
+TN_INLINE floats round_floats(floats x, tn_dtype dtype)
 {
-	if (dtype == TN_BF16)
-		return AS_FLOATS(VI(and)(to_bf16(x), V(set1_epi32)((int)0xFFFF0000u)));
-	return round_floats(x, dtype);
+	return round_number(dtype == TN_F32 ? x : plain_nan(x, dtype), dtype);
 }
 
 /* Finite F16 in the low halves of the lanes, whose upper halves are 0, as float32. */
