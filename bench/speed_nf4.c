@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Rows to and from nf4 of bitsandbytes by the kernels that tenon convert and dequantize take: through float32, blocks of 64. The
- * codes of a matrix stand in its first part, the largest magnitudes of the blocks in its second. */
+/* Rows to and from nf4 of bitsandbytes by the kernels that tenon convert and dequantize take, blocks of 64: to it through
+ * float32. The codes of a matrix stand in its first part, the largest magnitudes of the blocks in its second. */
 #include "speed.h"
 
 #include "weights/nf4.h"
@@ -26,20 +26,14 @@ static void encode(const struct bench *b, const struct tn_kernels *k, const uint
 	k->level_codes(to->part[0], to->part[1], values, cols / TN_LEVEL_BLOCK, bounds);
 }
 
-static void decode(const struct bench *b, const struct tn_kernels *k, uint16_t *to, const struct tn_row_out *from, float *values)
+static void decode(const struct tn_kernels *k, uint16_t *to, const struct tn_row_out *from, size_t n)
 {
-	const size_t cols = b->row->cols;
 	float table[256] = { 0 };
 	const struct tn_grid grid = {
 		.table = table, .code_count = 16, .scales = from->part[1], .group = TN_LEVEL_BLOCK, .factor = 1
 	};
-	const struct tn_packed packed = { TN_PACK_HIGH_FIRST, 4, from->part[0], 0 };
-	uint8_t *codes = (uint8_t *)(values + cols);
-	struct tn_row_out out = { { to } };
 	memcpy(table, tn_nf4_levels, sizeof tn_nf4_levels);
-	k->unpack_codes(codes, &packed, 0, 1, cols);
-	k->grid_f32(values, codes, cols, &grid);
-	k->codec[TN_CODEC_dense]->encode(&out, values, &b->row->format, cols);
+	k->nibble_values(to, TN_BF16, from->part[0], 0, n, &grid, 1);
 }
 
 void bench_nf4_make(struct bench *b)
@@ -56,14 +50,15 @@ void bench_nf4_make(struct bench *b)
 
 void bench_nf4_rows(const struct bench *b, size_t first, size_t count, float *values)
 {
-	const size_t m = b->turn % MATRICES;
+	const size_t m = b->turn % MATRICES, cols = b->row->cols;
+	if (b->row->kind == DEQUANTIZE_NF4) {
+		struct tn_row_out packed = row_of(b, m, first);
+		decode(b->k, b->dense[m] + first * cols, &packed, count * cols);
+		return;
+	}
 	for (size_t i = first; i < first + count; i++) {
 		struct tn_row_out packed = row_of(b, m, i);
-		uint16_t *dense = b->dense[m] + i * b->row->cols;
-		if (b->row->kind == QUANTIZE_NF4)
-			encode(b, b->k, dense, &packed, values);
-		else
-			decode(b, b->k, dense, &packed, values);
+		encode(b, b->k, b->dense[m] + i * cols, &packed, values);
 	}
 }
 
@@ -82,7 +77,7 @@ double bench_nf4_check(struct bench *b)
 			encode(b, portable, dense, &out, values);
 			wrong += memcmp(want, packed.part[0], cols / 2) != 0 || memcmp(want + cols, packed.part[1], scales) != 0;
 		} else {
-			decode(b, portable, (uint16_t *)(void *)want, &packed, values);
+			decode(portable, (uint16_t *)(void *)want, &packed, cols);
 			wrong += memcmp(want, dense, cols * 2) != 0;
 		}
 	}

@@ -36,7 +36,7 @@ static tn_status read_foreign(const struct tn_joint *j, const struct tn_matrix *
 		return tn_fail_nomem(err, m->foreign->weight.name, SIZE_MAX);
 	TN_TRY(tn_buffer_alloc(j->ctx, (size_t)(bytes + tn_foreign_fixed_bytes(m->foreign)), m->foreign->weight.name, &scratch,
 			       err));
-	tn_status status = tn_foreign_read(j->ctx->kernels, &source, m->foreign, first, rows, scratch.data, dst, err);
+	tn_status status = tn_foreign_read(j->ctx->kernels, &source, m->foreign, first, rows, scratch.data, TN_F32, dst, err);
 	tn_buffer_release(j->ctx, &scratch);
 	return status;
 }

@@ -296,6 +296,8 @@ enum { TN_KEY_BLOCK = 16, TN_LEVEL_BLOCK = 64 };
  * Returns 1 when a result is not finite.
  * unpack_codes: dst [rows][cols], one code in each byte; `skip` rows (TN_PACK_HIGH_FIRST: codes) stand before the first.
  * grid_f32: dst[n], what n codes mean.
+ * nibble_values: what n codes mean that lie as TN_PACK_HIGH_FIRST has them, `skip` others before them, rounded once to F32, F16 or
+ *   BF16: dst[n]. grid->group_of is NULL. is_far as of tn_recoding.
  * repack_codes: codes [rows][cols] to where unpack_codes reads them, `bytes` standing for packed->bytes; all other bits stay.
  * recode_rows: src -> dst, which do not overlap.
  * level_codes: blocks of TN_LEVEL_BLOCK values: the largest magnitude of each, and of values times its reciprocal how many of the

@@ -152,6 +152,8 @@ static int add_product(void *dst, size_t dst_stride, const void *src, size_t src
 /* of unpack.c */
 void TN_ISA_NAME(tn_unpack_codes)(uint8_t *dst, const struct tn_packed *src, size_t skip, size_t rows, size_t cols);
 void TN_ISA_NAME(tn_grid_f32)(float *dst, const uint8_t *codes, size_t n, const struct tn_grid *grid);
+void TN_ISA_NAME(tn_nibble_values)(void *dst, tn_dtype dtype, const unsigned char *nibbles, size_t skip, size_t n,
+				   const struct tn_grid *grid);
 void TN_ISA_NAME(tn_level_codes)(uint8_t *codes, float *largest, const float *values, size_t blocks, const float bounds[15]);
 /* of repack.c */
 void TN_ISA_NAME(tn_repack_codes)(unsigned char *bytes, const struct tn_packed *how, const uint8_t *codes, size_t skip,
@@ -176,6 +178,13 @@ static void level_codes(uint8_t *codes, float *largest, const float *values, siz
 static void grid_f32(float *dst, const uint8_t *codes, size_t n, const struct tn_grid *grid)
 {
 	TN_ISA_NAME(tn_grid_f32)(dst, codes, n, grid);
+}
+
+static void nibble_values(void *dst, tn_dtype dtype, const unsigned char *nibbles, size_t skip, size_t n,
+			  const struct tn_grid *grid, int is_far)
+{
+	(void)is_far;
+	TN_ISA_NAME(tn_nibble_values)(dst, dtype, nibbles, skip, n, grid);
 }
 
 static void pack_codes(void *dst, const uint8_t *codes, size_t n, unsigned bits)

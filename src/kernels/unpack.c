@@ -208,3 +208,26 @@ void TN_ISA_NAME(tn_grid_f32)(float *dst, const uint8_t *codes, size_t n, const 
 		decode_run(dst + i, codes + i, end - i, grid, g);
 	}
 }
+
+extern const struct tn_codec TN_ISA_NAME(tn_codec_dense);
+
+void TN_ISA_NAME(tn_nibble_values)(void *dst, tn_dtype dtype, const unsigned char *nibbles, size_t skip, size_t n,
+				   const struct tn_grid *grid);
+void TN_ISA_NAME(tn_nibble_values)(void *dst, tn_dtype dtype, const unsigned char *nibbles, size_t skip, size_t n,
+				   const struct tn_grid *grid)
+{
+	enum { CHUNK = 256 };
+	const struct tn_format format = { .codec = TN_CODEC_dense, .dtype = dtype };
+	const size_t size = dtype == TN_F32 ? sizeof(float) : sizeof(uint16_t);
+	struct tn_grid rest = *grid;
+	uint8_t codes[CHUNK];
+	float values[CHUNK];
+	for (size_t i = 0; i < n; i += CHUNK) {
+		size_t count = n - i < CHUNK ? n - i : CHUNK;
+		struct tn_row_out out = { { (unsigned char *)dst + i * size } };
+		rest.offset = grid->offset + i;
+		unpack_high_first(codes, nibbles, skip + i, count);
+		TN_ISA_NAME(tn_grid_f32)(values, codes, count, &rest);
+		TN_ISA_NAME(tn_codec_dense).encode(&out, values, &format, count);
+	}
+}

@@ -49,7 +49,7 @@ static tn_status run_block(void *arg, const struct tn_block *block, void *scratc
 		float *values = scratch;
 		void *rest = (unsigned char *)scratch + tn_align_up(n * cols * sizeof *values, 64);
 		struct tn_row_out out = row_of(p, block->first);
-		TN_TRY(tn_foreign_read(k, &source, p->foreign, block->first, block->count, rest, values, err));
+		TN_TRY(tn_foreign_read(k, &source, p->foreign, block->first, block->count, rest, TN_F32, values, err));
 		k->codec[TN_CODEC_dense]->encode(&out, values, &p->format, n * cols);
 		return TN_OK;
 	}

@@ -180,14 +180,17 @@ static tn_status repack_block(const struct run *run, const struct tn_recode_step
 				   block->first, block->count, scratch, rows, err);
 }
 
-/* The same decoded, all at once, then encoded. */
+/* The same decoded, and encoded unless floats are asked for. */
 static tn_status decode_block(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
 			      const struct parts *p, void *scratch, struct tn_error *err)
 {
 	const struct tn_kernels *k = run->recode->ctx->kernels;
 	struct tn_tensor_source source = tn_checkpoint_source(run->recode->base);
 	size_t cols = (size_t)step->in.cols;
-	TN_TRY(tn_foreign_read(k, &source, step->in.foreign, block->first, block->count, scratch, p->row, err));
+	if (step->out.codec == TN_CODEC_dense)
+		return tn_foreign_read(k, &source, step->in.foreign, block->first, block->count, scratch, step->out.dtype,
+				       p->out[TN_PART_WEIGHT], err);
+	TN_TRY(tn_foreign_read(k, &source, step->in.foreign, block->first, block->count, scratch, TN_F32, p->row, err));
 	for (uint64_t i = 0; i < block->count; i++) {
 		struct tn_row_out out;
 		for (unsigned part = 0; part < TN_PART_COUNT; part++)
@@ -199,9 +202,16 @@ static tn_status decode_block(const struct run *run, const struct tn_recode_step
 	return TN_OK;
 }
 
+/* Rows that are encoded from float32. */
+static uint64_t value_bytes(const struct tn_recode_step *step)
+{
+	int is_encoded = step->info.action != TN_RECODE_REPACK && step->out.codec != TN_CODEC_dense;
+	return is_encoded ? step->in.cols * sizeof(float) : 0;
+}
+
 static uint64_t foreign_row_bytes(const struct tn_recode_step *step)
 {
-	return step->in.cols * sizeof(float) + sizeof(struct tn_row_out) + tn_foreign_row_bytes(step->in.foreign);
+	return value_bytes(step) + sizeof(struct tn_row_out) + tn_foreign_row_bytes(step->in.foreign);
 }
 
 static tn_status foreign_block(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
@@ -209,7 +219,7 @@ static tn_status foreign_block(const struct run *run, const struct tn_recode_ste
 {
 	struct parts p = split_scratch(step, block, scratch);
 	size_t n = (size_t)block->count;
-	unsigned char *rows = (unsigned char *)p.row + tn_align_up(n * (size_t)step->in.cols * sizeof(float), 64);
+	unsigned char *rows = (unsigned char *)p.row + tn_align_up(n * (size_t)value_bytes(step), 64);
 	unsigned char *rest = rows + tn_align_up(n * sizeof(struct tn_row_out), 64);
 	tn_block_enter(block); /* reading too: it is a part of the decoding */
 	tn_status status = step->info.action == TN_RECODE_REPACK
@@ -247,7 +257,7 @@ static tn_status nf4_block(const struct run *run, const struct tn_recode_step *s
 	unsigned char *rest = (unsigned char *)p.row + tn_align_up(n * sizeof(float), 64);
 	if (step->in.foreign)
 		TN_TRY(tn_foreign_read(run->recode->ctx->kernels, &source, step->in.foreign, block->first, block->count,
-				       rest + tn_align_up(bytes + 256, 64), p.row, err));
+				       rest + tn_align_up(bytes + 256, 64), TN_F32, p.row, err));
 	else
 		TN_TRY(decode_rows(run, step, block, &p, p.row, err));
 	round_row(p.row, n, step->round_to);

@@ -1,4 +1,4 @@
-/* Matrices that other libraries quantized: which tensors make one, and its rows as float32. docs/foreign.md has the layouts.
+/* Matrices that other libraries quantized: which tensors make one, and its rows as floats. docs/foreign.md has the layouts.
  *
  * Every such format is, row by row, W = (table[code] - zero) * scale: codes of at most 8 bits, a table of what they stand
  * for, and scales and zero points by group. What differs is how codes, scales and zero points lie; a struct tn_foreign says
@@ -147,11 +147,12 @@ tn_status tn_foreign_store(const struct tn_kernels *kernels, const struct tn_for
 			   const struct tn_grid_rows *rows, const struct tn_tensor_sink *sink,
 			   struct tn_tensor *const outputs[TN_FOREIGN_PARTS], struct tn_error *err);
 
-/* Reads and decodes rows [first, first + count) to dst [count][cols], within scratch of row_bytes * count + fixed_bytes. */
+/* Reads and decodes rows [first, first + count) to dst [count][cols], rounded once to F32, F16 or BF16, within scratch of
+ * row_bytes * count + fixed_bytes. */
 uint64_t tn_foreign_row_bytes(const struct tn_foreign *f);
 uint64_t tn_foreign_fixed_bytes(const struct tn_foreign *f);
 tn_status tn_foreign_read(const struct tn_kernels *kernels, const struct tn_tensor_source *source,
-			  const struct tn_foreign *f, uint64_t first, uint64_t count, void *scratch, float *dst,
+			  const struct tn_foreign *f, uint64_t first, uint64_t count, void *scratch, tn_dtype dtype, void *dst,
 			  struct tn_error *err);
 
 /* What the module is in MLX's terms without loss: 1 and *q, with the dtype of scales and biases in *dtype, when it is. */

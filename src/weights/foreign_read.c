@@ -131,9 +131,9 @@ static void spread_columns(const struct tn_foreign *f, unsigned part, const stru
 		}
 }
 
-/* bitsandbytes: A[j] = map[byte] * nested[j / size] + offset, two roundings; or the floats themselves. To `blocks`, and
- * from there to the groups of each row. */
-static void spread_flat(const struct tn_foreign *f, const struct tn_foreign_block *b, float *blocks, float *out)
+/* bitsandbytes: A[j] = map[byte] * nested[j / size] + offset, two roundings; or the floats themselves. Of all blocks that the rows
+ * touch. */
+static void block_scales(const struct tn_foreign *f, const struct tn_foreign_block *b, float *blocks)
 {
 	const struct tn_slab *s = &f->part[TN_FOREIGN_SCALES], *outer = &f->part[TN_FOREIGN_NESTED];
 	const struct tn_foreign_piece *p = &b->piece[TN_FOREIGN_SCALES], *nested = &b->piece[TN_FOREIGN_NESTED];
@@ -147,9 +147,15 @@ static void spread_flat(const struct tn_foreign *f, const struct tn_foreign_bloc
 		float product = f->nested_map[p->bytes[j]] * tn_foreign_value(nested->bytes, (size_t)at, TN_F32);
 		blocks[j] = product + f->nested_offset;
 	}
+}
+
+/* To `blocks`, and from there to the groups of each row. */
+static void spread_flat(const struct tn_foreign *f, const struct tn_foreign_block *b, float *blocks, float *out)
+{
 	uint64_t groups = tn_foreign_row_groups(f), size = f->cols / groups;
+	block_scales(f, b, blocks);
 	for (uint64_t i = 0; i < b->count * groups; i++)
-		out[i] = blocks[(b->first * f->cols + i * size) / f->group - p->first_cell];
+		out[i] = blocks[(b->first * f->cols + i * size) / f->group - b->piece[TN_FOREIGN_SCALES].first_cell];
 }
 
 static void spread_scales(const struct tn_foreign *f, const struct tn_foreign_block *b, float *blocks, float *out)
@@ -256,15 +262,24 @@ uint64_t tn_foreign_row_groups(const struct tn_foreign *f)
 	return f->scales == TN_SCALES_FLAT ? f->cols / common_divisor(f->cols, f->group) : f->groups;
 }
 
+/* What the rows need of each part; *rest is the memory behind. */
+static tn_status read_pieces(const struct tn_tensor_source *source, const struct tn_foreign *f, uint64_t first, uint64_t count,
+			     void *raw, struct tn_foreign_block *block, unsigned char **rest, struct tn_error *err)
+{
+	*rest = raw;
+	*block = (struct tn_foreign_block){ .first = first, .count = count };
+	for (unsigned p = 0; p < TN_FOREIGN_PARTS; p++)
+		if (f->part[p].tensor)
+			TN_TRY(read_piece(source, f, &f->part[p], first, count, rest, &block->piece[p], err));
+	return TN_OK;
+}
+
 tn_status tn_foreign_load(const struct tn_kernels *kernels, const struct tn_tensor_source *source,
 			  const struct tn_foreign *f, uint64_t first, uint64_t count, void *raw,
 			  struct tn_foreign_block *block, const struct tn_grid_rows *rows, struct tn_error *err)
 {
-	unsigned char *next = raw;
-	*block = (struct tn_foreign_block){ .first = first, .count = count };
-	for (unsigned p = 0; p < TN_FOREIGN_PARTS; p++)
-		if (f->part[p].tensor)
-			TN_TRY(read_piece(source, f, &f->part[p], first, count, &next, &block->piece[p], err));
+	unsigned char *next;
+	TN_TRY(read_pieces(source, f, first, count, raw, block, &next, err));
 	const struct tn_foreign_piece *from = &block->piece[TN_FOREIGN_CODES];
 	struct tn_packed packed = { f->packing, f->bits, from->bytes, from->stride };
 	kernels->unpack_codes(rows->codes, &packed, tn_foreign_skip(f, block, TN_FOREIGN_CODES), (size_t)count, (size_t)f->cols);
@@ -274,7 +289,7 @@ tn_status tn_foreign_load(const struct tn_kernels *kernels, const struct tn_tens
 	return TN_OK;
 }
 
-/* Rows that are only read: the grid form stands in front of the raw bytes. */
+/* Rows that are only read: values of one row and the grid form stand in front of the raw bytes. */
 uint64_t tn_foreign_row_bytes(const struct tn_foreign *f)
 {
 	return f->cols + 2 * sizeof(float) * tn_foreign_row_groups(f) + tn_foreign_raw_row_bytes(f);
@@ -282,7 +297,7 @@ uint64_t tn_foreign_row_bytes(const struct tn_foreign *f)
 
 uint64_t tn_foreign_fixed_bytes(const struct tn_foreign *f)
 {
-	return 3 * 64 + tn_foreign_raw_fixed_bytes(f);
+	return f->cols * sizeof(float) + 4 * 64 + tn_foreign_raw_fixed_bytes(f);
 }
 
 tn_status tn_foreign_load_rows(const struct tn_kernels *kernels, const struct tn_tensor_source *source,
@@ -299,19 +314,47 @@ tn_status tn_foreign_load_rows(const struct tn_kernels *kernels, const struct tn
 	return tn_foreign_load(kernels, source, f, first, count, next + 2 * scales, &block, rows, err);
 }
 
+/* bitsandbytes' 4 bits: the flat matrix as it lies. */
+static tn_status read_nibbles(const struct tn_kernels *kernels, const struct tn_tensor_source *source,
+			      const struct tn_foreign *f, uint64_t first, uint64_t count, void *scratch, tn_dtype dtype, void *dst,
+			      struct tn_error *err)
+{
+	struct tn_foreign_block block;
+	struct tn_grid grid;
+	unsigned char *next;
+	TN_TRY(tn_foreign_grid(f, NULL, &grid, err));
+	TN_TRY(read_pieces(source, f, first, count, scratch, &block, &next, err));
+	float *blocks = (float *)(void *)next;
+	block_scales(f, &block, blocks);
+	grid.scales = blocks;
+	grid.group = (size_t)f->group;
+	grid.offset = (size_t)(first * f->cols - block.piece[TN_FOREIGN_SCALES].first_cell * f->group);
+	kernels->nibble_values(dst, dtype, block.piece[TN_FOREIGN_CODES].bytes, tn_foreign_skip(f, &block, TN_FOREIGN_CODES),
+			       (size_t)(count * f->cols), &grid, 0);
+	return TN_OK;
+}
+
 tn_status tn_foreign_read(const struct tn_kernels *kernels, const struct tn_tensor_source *source,
-			  const struct tn_foreign *f, uint64_t first, uint64_t count, void *scratch, float *dst,
+			  const struct tn_foreign *f, uint64_t first, uint64_t count, void *scratch, tn_dtype dtype, void *dst,
 			  struct tn_error *err)
 {
+	const struct tn_format format = { .codec = TN_CODEC_dense, .dtype = dtype };
 	struct tn_grid_rows rows;
 	struct tn_grid grid;
-	size_t cols = (size_t)f->cols, groups = (size_t)tn_foreign_row_groups(f);
+	size_t cols = (size_t)f->cols, groups = (size_t)tn_foreign_row_groups(f), row_bytes = cols * tn_dtype_bits(dtype) / 8;
+	float *values = scratch;
+	if (f->packing == TN_PACK_HIGH_FIRST && f->scales == TN_SCALES_FLAT && f->zeros == TN_ZEROS_NONE)
+		return read_nibbles(kernels, source, f, first, count, scratch, dtype, dst, err);
 	TN_TRY(tn_foreign_grid(f, NULL, &grid, err));
-	TN_TRY(tn_foreign_load_rows(kernels, source, f, first, count, scratch, &rows, err));
+	TN_TRY(tn_foreign_load_rows(kernels, source, f, first, count, values + tn_align_up(cols, 16), &rows, err));
 	for (size_t r = 0; r < count; r++) {
+		struct tn_row_out out = { { (unsigned char *)dst + r * row_bytes } };
+		float *to = dtype == TN_F32 ? out.part[0] : values;
 		grid.scales = rows.scales + r * groups;
 		grid.zeros = grid.has_zeros ? rows.zeros + r * groups : NULL;
-		kernels->grid_f32(dst + r * cols, rows.codes + r * cols, cols, &grid);
+		kernels->grid_f32(to, rows.codes + r * cols, cols, &grid);
+		if (to == values)
+			kernels->codec[TN_CODEC_dense]->encode(&out, values, &format, cols);
 	}
 	return TN_OK;
 }

@@ -156,6 +156,59 @@ static void check_grid(const struct tn_kernels *k, const struct tn_kernels *port
 		complain(k->isa, "grid_f32", CODE_COLS, 0, "other bits than portable");
 }
 
+/* Numbers of nibbles, from any of them on: usual scales and others, groups that a way for whole ones can take, and others. */
+static void check_nibbles(const struct tn_kernels *k, const struct tn_kernels *portable, int turn)
+{
+	enum { MOST = 900 };
+	static const tn_dtype dtypes[] = { TN_BF16, TN_F16, TN_F32 };
+	static const size_t groups[] = { 64, 32, 20, 96 };
+	static const float odd[] = { 0, -0.0f, 1e-30f, 1e-44f, 1e30f, 3e38f, INFINITY, NAN };
+	float table[256] = { 0 }, scales[MOST / 20 + 2], zeros[MOST / 20 + 2];
+	unsigned char nibbles[MOST / 2 + 64], want[MOST * sizeof(float)];
+	struct tt_guard got;
+	const tn_dtype dtype = dtypes[turn % 3];
+	const size_t size = dtype == TN_F32 ? 4 : 2, skip = turn % 5 == 4 ? 3 : (size_t)(turn % 5) * 2, n = (size_t)(tt_random(&seed) % MOST);
+	struct tn_grid grid = { .table = table, .code_count = 16, .scales = scales, .group = groups[turn / 3 % 4], .factor = 1 };
+	for (int i = 0; i < 16; i++)
+		table[i] = some_float() * (turn % 11 == 10 && i == 5 ? 1e-30f : 1.0f);
+	for (size_t i = 0; i < sizeof scales / sizeof *scales; i++) {
+		scales[i] = turn % 2 && i % 3 == 1 ? odd[tt_random(&seed) % 8] : some_float();
+		zeros[i] = some_float();
+	}
+	fill_random(nibbles, sizeof nibbles);
+	grid.offset = turn % 4 ? tt_random(&seed) % grid.group : 0;
+	grid.zeros = turn % 13 == 12 ? zeros : NULL;
+	grid.add_zeros = turn % 17 == 16;
+	grid.factor = turn % 7 == 6 ? 0.3f : 1.0f;
+	tt_guard_make(&got, n * size);
+	k->nibble_values(got.at_end, dtype, nibbles, skip, n, &grid, turn % 3 == 0);
+	portable->nibble_values(want, dtype, nibbles, skip, n, &grid, 0);
+	for (size_t i = 0; i < n; i++)
+		if (memcmp(got.at_end + i * size, want + i * size, size) != 0) {
+			complain(k->isa, "nibble_values", (unsigned)turn, i, "other bits than portable");
+			break;
+		}
+	tt_guard_free(&got);
+}
+
+/* The plain one against numbers that are computed here. */
+static void check_plain_nibbles(const struct tn_kernels *k)
+{
+	static const unsigned char nibbles[] = { 0x12, 0x3F, 0x80 };
+	static const float scales[] = { 2, 0.5f };
+	float table[256], got[4];
+	uint16_t halves[4];
+	for (int i = 0; i < 256; i++)
+		table[i] = (float)i + 0.125f;
+	const struct tn_grid grid = { .table = table, .code_count = 16, .scales = scales, .group = 3, .offset = 1, .factor = 1 };
+	k->nibble_values(got, TN_F32, nibbles, 1, 4, &grid, 0);
+	k->nibble_values(halves, TN_BF16, nibbles, 1, 4, &grid, 0);
+	if (got[0] != 4.25f || got[1] != 6.25f || got[2] != 7.5625f || got[3] != 4.0625f)
+		complain(k->isa, "nibble_values", 4, 0, "other numbers");
+	if (halves[0] != 0x4088 || halves[1] != 0x40C8 || halves[2] != 0x40F2 || halves[3] != 0x4082)
+		complain(k->isa, "nibble_values", 4, 0, "other BF16");
+}
+
 static void check_codes(const struct tn_kernels *k, const struct tn_kernels *portable)
 {
 	for (unsigned bits = 1; bits <= 8; bits++)
@@ -175,6 +228,9 @@ static void check_codes(const struct tn_kernels *k, const struct tn_kernels *por
 				check_unpack(k, portable, (enum tn_packing)packing, 4, skip);
 	for (int i = 0; i < 24; i++)
 		check_grid(k, portable, (i & 3) == 3, i & 1, i >> 2 & 1, i < 8 ? 256 : i < 16 ? 16 : 15);
+	check_plain_nibbles(k);
+	for (int turn = 0; turn < 600; turn++)
+		check_nibbles(k, portable, turn);
 }
 
 /* Against a plain loop: weights, zeros, tiny and huge numbers, infinity and NaN. */

@@ -51,6 +51,7 @@ void TN_ISA_NAME(tn_kernels_override)(struct tn_kernels *k)
 	k->change_sums = TN_ISA_NAME(tn_x86_change_sums);
 	k->project_rows = TN_ISA_NAME(tn_vector_project_rows);
 	k->grid_f32 = TN_ISA_NAME(tn_x86_grid_f32);
+	k->nibble_values = TN_ISA_NAME(tn_x86_nibble_values);
 	k->level_codes = TN_ISA_NAME(tn_x86_level_codes);
 	k->add_product = TN_ISA_NAME(tn_vector_add_product);
 	k->product_bytes = TN_ISA_NAME(tn_x86_product_bytes);

@@ -21,6 +21,9 @@ void TN_ISA_NAME(tn_x86_recode_rows)(const struct tn_rows_out *dst, const struct
 
 void TN_ISA_NAME(tn_x86_grid_f32)(float *dst, const uint8_t *codes, size_t n, const struct tn_grid *grid);
 
+void TN_ISA_NAME(tn_x86_nibble_values)(void *dst, tn_dtype dtype, const unsigned char *nibbles, size_t skip, size_t n,
+				       const struct tn_grid *grid, int is_far);
+
 void TN_ISA_NAME(tn_x86_level_codes)(uint8_t *codes, float *largest, const float *values, size_t blocks, const float bounds[15]);
 
 void TN_ISA_NAME(tn_kernels_override)(struct tn_kernels *k);
