@@ -5,7 +5,7 @@
 #include "kernels/x86/product_x86.h"
 
 /* Written once, with the table that points at it. */
-static struct tn_codec dense, affine, mxfp4, nvfp4;
+static struct tn_codec dense, affine, mxfp4, mxfp8, nvfp4;
 
 const struct tn_codec *TN_ISA_NAME(tn_x86_codec)(enum tn_codec_id id)
 {
@@ -13,6 +13,7 @@ const struct tn_codec *TN_ISA_NAME(tn_x86_codec)(enum tn_codec_id id)
 	case TN_CODEC_dense: return &dense;
 	case TN_CODEC_affine: return &affine;
 	case TN_CODEC_mxfp4: return &mxfp4;
+	case TN_CODEC_mxfp8: return &mxfp8;
 	case TN_CODEC_nvfp4: return &nvfp4;
 	default: return TN_ISA_NAME(tn_plain_codec)(id);
 	}
@@ -30,13 +31,16 @@ static void override_codecs(struct tn_kernels *k)
 	affine.change_sums = TN_ISA_NAME(tn_x86_change_sums_affine);
 	affine.refit = TN_ISA_NAME(tn_x86_refit_affine);
 	mxfp4 = *k->codec[TN_CODEC_mxfp4];
+	mxfp8 = *k->codec[TN_CODEC_mxfp8];
 	nvfp4 = *k->codec[TN_CODEC_nvfp4];
 	mxfp4.decode = nvfp4.decode = TN_ISA_NAME(tn_x86_decode);
+	mxfp8.decode = TN_ISA_NAME(tn_x86_decode_mxfp8);
 	mxfp4.encode = nvfp4.encode = TN_ISA_NAME(tn_x86_encode_e2m1);
 	mxfp4.dither = nvfp4.dither = TN_ISA_NAME(tn_x86_dither_e2m1);
 	k->codec[TN_CODEC_dense] = &dense;
 	k->codec[TN_CODEC_affine] = &affine;
 	k->codec[TN_CODEC_mxfp4] = &mxfp4;
+	k->codec[TN_CODEC_mxfp8] = &mxfp8;
 	k->codec[TN_CODEC_nvfp4] = &nvfp4;
 }
 
