@@ -23,7 +23,7 @@ static void ask_for(const struct tn_rows *src, size_t first, const struct tn_rec
 {
 	for (size_t i = first; i < first + READ_ROWS && i < how->rows; i++)
 		for (size_t at = line * 64; at < (line + PIECE_LINES) * 64 && at < how->cols; at += 64)
-			_mm_prefetch((const char *)src->first.part[TN_PART_WEIGHT] + i * src->stride[TN_PART_WEIGHT] + at, _MM_HINT_T0);
+			_mm_prefetch((const char *)row_of(src, i).part[TN_PART_WEIGHT] + at, _MM_HINT_T0);
 }
 
 /* A row of codes of 8 bits. */
