@@ -130,4 +130,25 @@ TN_INLINE ints load_codes(const unsigned char *row, size_t at, size_t row_bytes)
 	return LOAD_INTS(padded);
 }
 
+/* ---- how x are dealt out ---------------------------------------------------------------------------------- */
+
+/* The chunk with x from number t0 on, `many` of them, which is a constant where it is called. */
+typedef void (*strip_tile)(const struct strip_chunk *c, size_t t0, const int many);
+
+/* All x, up to six at once, in tiles that differ by one at most. */
+TN_INLINE void multiply_by_six(const struct strip_chunk *c, size_t x_count, strip_tile tile)
+{
+	for (size_t t = 0, left = (x_count + 5) / 6, many; t < x_count; t += many, left--) {
+		many = (x_count - t + left - 1) / left;
+		switch (many) {
+		case 1: tile(c, t, 1); break;
+		case 2: tile(c, t, 2); break;
+		case 3: tile(c, t, 3); break;
+		case 4: tile(c, t, 4); break;
+		case 5: tile(c, t, 5); break;
+		default: tile(c, t, 6); break;
+		}
+	}
+}
+
 #endif

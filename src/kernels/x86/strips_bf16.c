@@ -135,17 +135,7 @@ TN_INLINE void tile(const struct strip_chunk *c, size_t t0, const int many)
 
 static void multiply(const struct strip_chunk *c, size_t x_count)
 {
-	for (size_t t = 0, left = (x_count + TILE - 1) / TILE, many; t < x_count; t += many, left--) {
-		many = (x_count - t + left - 1) / left;
-		switch (many) {
-		case 1: tile(c, t, 1); break;
-		case 2: tile(c, t, 2); break;
-		case 3: tile(c, t, 3); break;
-		case 4: tile(c, t, 4); break;
-		case 5: tile(c, t, 5); break;
-		default: tile(c, t, 6); break;
-		}
-	}
+	multiply_by_six(c, x_count, tile);
 }
 
 const struct strip_form TN_ISA_NAME(tn_strips_of_pairs) = {
