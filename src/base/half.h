@@ -61,10 +61,10 @@ static inline uint16_t tn_f16_from_f32(float x)
 /* F8_E4M3 (e4m3fn): bias 7, no infinity, 0x7F and 0xFF are NaN, largest 448. */
 static inline float tn_f32_from_f8_e4m3(uint8_t b)
 {
-	uint32_t sign = (uint32_t)(b & 0x80u) << 24, magnitude = b & 0x7Fu;
-	if (magnitude == 0x7Fu)
-		return tn_f32_from_bits(sign | 0x7FC00000u);
-	return tn_f32_from_bits(sign | tn_f32_bits(tn_f32_from_bits(magnitude << 20) * 0x1p120f));
+	uint32_t magnitude = b & 0x7Fu, sign = (uint32_t)(b & 0x80u) << 24;
+	uint32_t normal = (magnitude << 20) + (120u << 23), small = tn_f32_bits((float)(int32_t)magnitude * 0x1p-9f);
+	uint32_t value = magnitude < 8 ? small : normal;
+	return tn_f32_from_bits(sign | (magnitude == 0x7F ? 0x7FC00000u : value));
 }
 
 /* F8_E5M2: the upper byte of a float16. */

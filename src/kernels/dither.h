@@ -108,9 +108,8 @@ TN_INLINE unsigned e4m3_dither(unsigned byte, float delta, float u, int *clamped
 /* The distance from a value to the next larger magnitude; of the largest, to the next smaller. */
 TN_INLINE float e4m3_step(unsigned byte)
 {
-	unsigned m = byte & 0x7Fu;
-	m = m > 0x7Du ? 0x7Du : m;
-	return tn_f32_from_f8_e4m3((uint8_t)(m + 1)) - tn_f32_from_f8_e4m3((uint8_t)m);
+	const int exponent = (int)(byte & 0x7Fu) >> 3;
+	return power_of_two((exponent ? exponent : 1) - 10);
 }
 
 /* What the elements of a group are multiplied by, from its scale byte. */

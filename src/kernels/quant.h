@@ -116,6 +116,17 @@ TN_INLINE float e2m1_decode(unsigned code)
 	return tn_f32_from_bits((code & 8u) << 28 | tn_f32_bits(tn_f32_from_bits((code & 7u) << 22) * 0x1p126f));
 }
 
+/* The scale of a group (32: mxfp4, 16: nvfp4) whose magnitudes reach `top`, as MLX takes it on a CPU, and its byte. 0 when only the
+ * plain codec knows what becomes of the group. */
+TN_INLINE int e2m1_fit(uint8_t *byte, float *scale, float top, size_t group, float factor, tn_dtype dtype)
+{
+	const float s = round_to(top / 6.0f, dtype);
+	const int known = isfinite(s), e = known && s != 0 ? ceil_log2(s) : 0;
+	*byte = group == 32 ? (uint8_t)(e + 127) : e4m3_encode(s * factor);
+	*scale = group == 32 ? power_of_two(e) : tn_f32_from_f8_e4m3(*byte);
+	return known;
+}
+
 /* How many of the midpoints lie below |x|: ties go to zero. NaN gives 0. */
 TN_INLINE unsigned e2m1_ties_down(float magnitude)
 {

@@ -67,16 +67,8 @@ TN_INLINE void encode_row(const struct tn_row_out *row, const float *src, const 
 	unsigned char *dst = row->part[TN_PART_WEIGHT], *scales = row->part[TN_PART_SCALES];
 	const float factor = f->has_global_scale ? 2688.0f / f->global_scale : 1.0f;
 	for (size_t g = 0; g < cols / group; g++, src += group, dst += group / 2) {
-		float s = round_to(top_of(src, group) / 6.0f, dtype), scale;
-		int known = isfinite(s);
-		if (group == 32) {
-			int e = known && s != 0 ? ceil_log2(s) : 0;
-			scales[g] = (uint8_t)(e + 127);
-			scale = power_of_two(e);
-		} else {
-			scales[g] = e4m3_encode(s * factor);
-			scale = tn_f32_from_f8_e4m3(scales[g]);
-		}
+		float scale;
+		int known = e2m1_fit(scales + g, &scale, top_of(src, group), group, factor, dtype);
 		for (size_t i = 0; i < group; i += 16)
 			known = known && encode_16(dst + i / 2, src + i, scale, group == 32 ? 1.0f : factor, dtype);
 		if (!known)

@@ -68,15 +68,6 @@ TN_INLINE void pack_8(unsigned char *dst, size_t left, __m256i codes, int bits)
 		memcpy(dst, &bytes, (size_t)bits);
 }
 
-/* tn_f32_from_f8_e4m3 without arithmetic on subnormal numbers. */
-TN_INLINE float e4m3_value(uint8_t byte)
-{
-	uint32_t magnitude = byte & 0x7Fu, sign = (uint32_t)(byte & 0x80u) << 24;
-	uint32_t normal = (magnitude << 20) + (120u << 23), small = tn_f32_bits((float)(int32_t)magnitude * 0x1p-9f);
-	uint32_t value = magnitude < 8 ? small : normal;
-	return tn_f32_from_bits(sign | (magnitude == 0x7F ? 0x7FC00000u : value));
-}
-
 /* What uniform() makes of row hashes and columns that are put together: mix32(), and its upper bits as a fraction. */
 #define TN_DEFINE_MIX(name, ints, floats, width, bits)                                                                   \
 	TN_INLINE floats name(ints x)                                                                                    \

@@ -91,9 +91,9 @@ TN_INLINE struct table affine_table(struct meaning m, const int bits, tn_dtype t
 #if defined(__AVX512BW__)
 	struct table t;
 	floats first = value_of(codes_from(0, 1, bits), m);
-	t.a = t.b = narrow_two(first, bits < 5 ? first : value_of(codes_from(16, 1, bits), m), to);
+	t.a = t.b = narrow_in_order(first, bits < 5 ? first : value_of(codes_from(16, 1, bits), m), to);
 	if (bits == 6)
-		t.b = narrow_two(value_of(codes_from(32, 1, bits), m), value_of(codes_from(48, 1, bits), m), to);
+		t.b = narrow_in_order(value_of(codes_from(32, 1, bits), m), value_of(codes_from(48, 1, bits), m), to);
 	return t;
 #else
 	return split_table(narrow_pairs(value_of(codes_from(0, 2, bits), m), value_of(codes_from(1, 2, bits), m), to));
@@ -107,7 +107,7 @@ TN_INLINE ints next_values(const unsigned char *src, struct meaning m, const int
 	const __m128i *codes = (const __m128i *)(const void *)src;
 	(void)bits;
 	(void)is_raised;
-	return narrow_two(value_of(V(cvtepi32_ps)(_mm512_cvtepu8_epi32(_mm_loadu_si128(codes))), m),
+	return narrow_in_order(value_of(V(cvtepi32_ps)(_mm512_cvtepu8_epi32(_mm_loadu_si128(codes))), m),
 			  value_of(V(cvtepi32_ps)(_mm512_cvtepu8_epi32(_mm_loadu_si128(codes + 1))), m), to);
 }
 #else

@@ -42,7 +42,7 @@ TN_INLINE void decode_8(float *dst, __m256i codes, __m256 scale)
 TN_INLINE void decode_groups(float *dst, const unsigned char *src, const unsigned char *scales, size_t cols, const size_t group)
 {
 	for (size_t g = 0; g < cols / group; g++) {
-		__m256 scale = _mm256_set1_ps(group == 32 ? e8m0_decode(scales[g]) : e4m3_value(scales[g]));
+		__m256 scale = _mm256_set1_ps(group == 32 ? e8m0_decode(scales[g]) : tn_f32_from_f8_e4m3(scales[g]));
 		for (size_t i = 0; i < group; i += 8, src += 4, dst += 8)
 			decode_8(dst, _mm256_cvtepu8_epi32(unpack_8(src, 4, 4)), scale);
 	}
@@ -117,16 +117,8 @@ TN_INLINE void encode_row(const struct tn_row_out *row, const float *src, const 
 	unsigned char *dst = row->part[TN_PART_WEIGHT], *scales = row->part[TN_PART_SCALES];
 	const float factor = f->has_global_scale ? 2688.0f / f->global_scale : 1.0f;
 	for (size_t g = 0; g < cols / (size_t)group; g++, src += group, dst += group / 2) {
-		float s = round_to(top_of(src, group) / 6.0f, dtype), scale;
-		int known = isfinite(s);
-		if (group == 32) {
-			int e = known && s != 0 ? ceil_log2(s) : 0;
-			scales[g] = (uint8_t)(e + 127);
-			scale = power_of_two(e);
-		} else {
-			scales[g] = e4m3_encode(s * factor);
-			scale = e4m3_value(scales[g]);
-		}
+		float scale;
+		int known = e2m1_fit(scales + g, &scale, top_of(src, group), (size_t)group, factor, dtype);
 		if (known && encode_group(dst, src, group, scale, group == 32 ? 1.0f : factor, dtype))
 			continue;
 		struct tn_row_out one = { { dst, scales + g } };
@@ -180,7 +172,7 @@ static float scale_of(uint8_t byte, const struct tn_format *f)
 {
 	if (f->codec == TN_CODEC_mxfp4)
 		return e8m0_decode(byte);
-	float scale = e4m3_value(byte);
+	float scale = tn_f32_from_f8_e4m3(byte);
 	return f->has_global_scale ? (float)((double)scale * (double)f->global_scale / 2688.0) : scale;
 }
 

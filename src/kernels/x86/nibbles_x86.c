@@ -57,7 +57,7 @@ TN_INLINE struct table scaled_table(const struct levels *levels, float scale, tn
 	const floats s = V(set1_ps)(scale);
 #if defined(__AVX512BW__)
 	floats numbers = _mm512_mul_ps(levels->all, s);
-	ints both = narrow_two(numbers, numbers, dtype);
+	ints both = narrow_in_order(numbers, numbers, dtype);
 	return (struct table){ both, both };
 #else
 	return split_table(narrow_pairs(_mm256_mul_ps(levels->even, s), _mm256_mul_ps(levels->odd, s), dtype));

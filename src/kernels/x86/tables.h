@@ -13,21 +13,6 @@ struct table {
 enum { LOOKED_UP = 32 };
 
 #if defined(__AVX512BW__)
-/* 32 numbers in order, none of them NaN; as BF16 none is subnormal either, which the instruction takes for 0. */
-TN_INLINE ints narrow_two(floats first, floats second, tn_dtype dtype)
-{
-	if (dtype == TN_F16)
-		return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtps_ph(first, _MM_FROUND_TO_NEAREST_INT)),
-					  _mm512_cvtps_ph(second, _MM_FROUND_TO_NEAREST_INT), 1);
-#if defined(__AVX512BF16__)
-	return (ints)_mm512_cvtne2ps_pbh(second, first);
-#else
-	const ints even = _mm512_slli_epi16(ascending_halves(), 1), one = _mm512_set1_epi16(1);
-	ints upper = _mm512_permutex2var_epi16(AS_INTS(first), _mm512_add_epi16(even, one), AS_INTS(second));
-	return round_upper(upper, _mm512_permutex2var_epi16(AS_INTS(first), even, AS_INTS(second)));
-#endif
-}
-
 TN_INLINE void look_up(unsigned char *dst, struct table t, ints codes, const int bits, int far)
 {
 	store_ints(dst, bits == 6 ? _mm512_permutex2var_epi16(t.a, codes, t.b) : _mm512_permutexvar_epi16(codes, t.a), far);

@@ -2,7 +2,7 @@
 #ifndef TN_TILES_X86_H
 #define TN_TILES_X86_H
 
-#include "kernels/x86/override.h"
+#include "kernels/x86/lanes.h"
 
 /* Asks for memory that is read in a while, into the second cache. */
 #define PREFETCH(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
@@ -55,26 +55,10 @@ TN_INLINE vec add_pairs(vec sum, vec a, const float *b)
 }
 #endif
 
-#if !defined(__AVX512BF16__)
 /* NaN comes out as something that is not finite, or by overflow as zero: settle() looks at either. */
-TN_INLINE __m256i narrow_bf16(vec v)
-{
-	__m512i u = _mm512_castps_si512(v), odd = _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1));
-	return _mm512_cvtepi32_epi16(
-		_mm512_srli_epi32(_mm512_add_epi32(u, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7FFF))), 16));
-}
-#endif
-
 TN_INLINE pair narrow_pair(vec low, vec high, tn_dtype dtype)
 {
-	if (dtype == TN_F16)
-		return _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtps_ph(low, _MM_FROUND_TO_NEAREST_INT)),
-					  _mm512_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT), 1);
-#if defined(__AVX512BF16__)
-	return (pair)_mm512_cvtne2ps_pbh(high, low);
-#else
-	return _mm512_inserti64x4(_mm512_castsi256_si512(narrow_bf16(low)), narrow_bf16(high), 1);
-#endif
+	return narrow_in_order(low, high, dtype);
 }
 
 /* Of BF16 the lower halves are enough: what was rounded up has a lower half that is negative. Where that is not so, because a sum
