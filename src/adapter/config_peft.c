@@ -173,7 +173,8 @@ static tn_status read_layers(const struct tn_config_reader *r, struct tn_adapter
 	return TN_OK;
 }
 
-/* PEFT matches re.match(".*?\." pattern "\.(\d+)\.", name), and with "[^.]*" without a pattern. */
+/* PEFT matches re.match("(?:^|.*?\.)" pattern "\.(?P<idx>\d+)\.", name), and ".*?\.[^.]*\.(?P<idx>\d+)\." without a pattern: the
+ * number is the last group, behind those that a pattern has of its own. */
 static tn_status read_layer_patterns(const struct tn_config_reader *r, struct tn_adapter_config *out, struct tn_error *err)
 {
 	struct tn_name_rule names;
@@ -188,7 +189,7 @@ static tn_status read_layer_patterns(const struct tn_config_reader *r, struct tn
 	TN_TRY(tn_arena_array(r->arena, n, sizeof(struct tn_regex *), &out->layer_patterns, err));
 	for (out->layer_pattern_count = 0; out->layer_pattern_count < n; out->layer_pattern_count++) {
 		const char *pattern, *name = given ? names.names[out->layer_pattern_count] : "[^.]*";
-		TN_TRY(tn_arena_printf(r->arena, &pattern, err, ".*?\\.%s\\.(\\d+)\\.", name));
+		TN_TRY(tn_arena_printf(r->arena, &pattern, err, "%s%s\\.(\\d+)\\.", given ? "(?:^|.*?\\.)" : ".*?\\.", name));
 		TN_TRY(tn_config_regex(r, pattern, "layers_pattern", &out->layer_patterns[out->layer_pattern_count], err));
 	}
 	return TN_OK;

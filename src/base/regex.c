@@ -173,10 +173,11 @@ static tn_status match(const struct tn_regex *regex, const char *text, uint32_t 
 	if (!data)
 		return tn_fail_nomem(err, regex->pattern, sizeof(PCRE2_SIZE));
 	int n = pcre2_match(regex->code, (PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED, 0, options, data, regex->limits);
-	const PCRE2_SIZE *at = pcre2_get_ovector_pointer(data);
-	if (group && n > 1 && at[2] != PCRE2_UNSET) {
-		*group = text + at[2];
-		*group_length = at[3] - at[2];
+	uint32_t groups = pcre2_get_ovector_count(data) - 1;
+	const PCRE2_SIZE *at = pcre2_get_ovector_pointer(data) + 2 * (size_t)groups;
+	if (group && groups && n > (int)groups && at[0] != PCRE2_UNSET) {
+		*group = text + at[0];
+		*group_length = at[1] - at[0];
 	} else if (group) {
 		*group = NULL;
 	}

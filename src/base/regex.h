@@ -11,7 +11,7 @@ tn_status tn_regex_compile(tn_context *ctx, const char *pattern, const char *whe
 			   struct tn_regex **out, struct tn_error *err);
 void tn_regex_free(struct tn_regex *regex);
 
-/* re.fullmatch and re.match. *group (may be NULL) gets the first group: its begin, or NULL, and *group_length.
+/* re.fullmatch and re.match. *group (may be NULL) gets the last group: its begin, or NULL, and *group_length.
  * TN_E_LIMIT: the match took too many steps. */
 tn_status tn_regex_full(const struct tn_regex *regex, const char *text, int *matched, struct tn_error *err);
 tn_status tn_regex_begin(const struct tn_regex *regex, const char *text, int *matched, const char **group,

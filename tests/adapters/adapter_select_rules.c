@@ -78,6 +78,12 @@ static const struct row rows[] = {
 	  "model.layers.2.experts.7.w1", 0, 1 },
 	{ "PEFT: not the index of the expert", P("\"target_modules\":[\"w1\"],\"layers_to_transform\":[7]"), "model.layers.2.experts.7.w1", 0,
 	  0 },
+	{ "PEFT: layers_pattern finds layers at the root", P("\"target_modules\":[\"q\"],\"layers_to_transform\":[0],\"layers_pattern\":"
+	  "\"layers\""), "layers.0.q", 0, 1 },
+	{ "PEFT: layers_pattern at the root is a whole name", P("\"target_modules\":[\"q\"],\"layers_to_transform\":[0],\"layers_pattern\":"
+	  "\"layers\""), "my_layers.0.q", 0, 0 },
+	{ "PEFT: groups of a layers_pattern are its own", P("\"target_modules\":[\"q\"],\"layers_to_transform\":[3],\"layers_pattern\":"
+	  "\"(h|layers)\""), "model.layers.3.q", 0, 1 },
 	{ "PEFT: layers_pattern is a pattern", P("\"target_modules\":[\"q\"],\"layers_to_transform\":[1],\"layers_pattern\":\"lay..s\""),
 	  "model.layers.1.q", 0, 1 },
 	{ "PEFT: several layers_patterns", P("\"target_modules\":[\"q\"],\"layers_to_transform\":[1],\"layers_pattern\":[\"h\",\"layers\"]"),
