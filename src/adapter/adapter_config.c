@@ -102,13 +102,19 @@ tn_status tn_config_names(const struct tn_config_reader *r, const json_t *object
 
 /* ---- the file -------------------------------------------------------------------------------------------- */
 
-/* lora_parameters or fine_tune_type make it mlx-lm's, whatever else it has; so does the lack of any key of PEFT. */
+static int has(const json_t *root, const char *key)
+{
+	const json_t *value = json_object_get(root, key);
+	return value && !json_is_null(value);
+}
+
+/* lora_parameters or fine_tune_type make it mlx-lm's, whatever else it has; so does the lack of any key of PEFT. null is as good
+ * as no key. */
 static int is_peft(const json_t *root)
 {
-	if (json_object_get(root, "lora_parameters") || json_object_get(root, "fine_tune_type"))
+	if (has(root, "lora_parameters") || has(root, "fine_tune_type"))
 		return 0;
-	return json_object_get(root, "peft_type") || json_object_get(root, "r") || json_object_get(root, "lora_alpha") ||
-	       json_object_get(root, "target_modules");
+	return has(root, "peft_type") || has(root, "r") || has(root, "lora_alpha") || has(root, "target_modules");
 }
 
 static tn_status read_root(struct tn_arena *arena, const json_t *root, const char *where, struct tn_adapter_config *out,

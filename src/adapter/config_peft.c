@@ -338,7 +338,7 @@ tn_status tn_config_read_peft(const struct tn_config_reader *r, struct tn_adapte
 {
 	const json_t *type = json_object_get(r->root, "peft_type");
 	int is_adalora = json_is_string(type) && strcasecmp(json_string_value(type), "ADALORA") == 0;
-	if (type && !is_adalora && (!json_is_string(type) || strcasecmp(json_string_value(type), "LORA") != 0))
+	if (type && !json_is_null(type) && !is_adalora && (!json_is_string(type) || strcasecmp(json_string_value(type), "LORA") != 0))
 		return tn_fail(err, TN_E_UNSUPPORTED, r->where, "peft_type is '%s' in '%s'; LORA or ADALORA was expected. PEFT's "
 			       "convert_to_lora makes a LoRA of most other types",
 			       json_is_string(type) ? json_string_value(type) : "not a text", r->where);

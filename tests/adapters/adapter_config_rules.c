@@ -32,6 +32,10 @@ static const struct row rows[] = {
 	{ "config_parse_peft_use_dora", P("\"use_dora\":true"), TN_OK, NULL, PEFT, DORA, 8, 2, ALL },
 	{ "config_parse_peft_no_peft_type_still_detected", "{\"r\":4,\"lora_alpha\":8,\"target_modules\":[\"q_proj\"]}", TN_OK, NULL,
 	  PEFT, LORA, 4, 2, ALL },
+	{ "null is as good as no key", "{\"peft_type\":\"LORA\",\"r\":16,\"lora_alpha\":32,\"lora_parameters\":null,"
+	  "\"fine_tune_type\":null}", TN_OK, NULL, PEFT, LORA, 16, 2, ALL },
+	{ "null is as good as no key/peft_type", "{\"peft_type\":null,\"r\":16,\"lora_alpha\":32}", TN_OK, NULL, PEFT, LORA, 16, 2, ALL },
+	{ "null is as good as no key/mlx-lm", "{\"peft_type\":null,\"r\":null,\"num_layers\":4}", TN_OK, NULL, MLX, LORA, 8, 20, 4 },
 	{ "config_parse_peft_default_rank_when_r_absent", "{\"peft_type\":\"LORA\",\"target_modules\":[\"q_proj\"]}", TN_OK, NULL, PEFT,
 	  LORA, 8, 1, ALL },
 	{ "config_parse_peft_non_lora_peft_type_is_err", "{\"peft_type\":\"LOHA\"}", TN_E_UNSUPPORTED, "LOHA", UNUSED },
