@@ -45,9 +45,9 @@ struct tn_layer_options {
 	double alpha;           /* scale = alpha / rank */
 	int dora;               /* magnitude = norms of the rows of W; not for experts */
 	tn_init init;           /* TN_INIT_DEFAULT: xorshift, as kizzasi */
-	uint64_t seed;          /* of xorshift 42, of a packed layer 137 */
+	uint64_t seed;          /* 0: kizzasi's, 42, of a packed layer 137 */
 };
-#define TN_LAYER_OPTIONS_INIT { TN_LAYER_LINEAR, 8, 16, 0, TN_INIT_DEFAULT, 42 }
+#define TN_LAYER_OPTIONS_INIT { TN_LAYER_LINEAR, 8, 16, 0, TN_INIT_DEFAULT, 0 }
 
 /* New factors in F32: A random, B zero. `options` may be NULL.
  * Errors, TN_E_ARG, in the seed's words: rank, alpha, a weight without elements, a rank above the smaller side of the weight;
@@ -68,7 +68,9 @@ struct tn_layer_factors {
 TN_API tn_status tn_layer_create_with(tn_context *ctx, const struct tn_linear_weight *weight, tn_layer_kind kind,
 				      const struct tn_layer_factors *factors, tn_layer **out, struct tn_error *err);
 
-/* QLoraLinear: packs W [out, in], F32, as NF4 (tenon/foreign.h) and keeps no other copy of it. */
+/* QLoraLinear: packs W [out, in], F32, as NF4 (tenon/foreign.h) and keeps no other copy of it. `options` may be NULL.
+ * Errors, TN_E_ARG, in the seed's words and order: rank, alpha, group_size, a weight without elements, a rank above its smaller
+ * side; a weight of another rank or dtype, another kind than linear. TN_E_UNSUPPORTED: DoRA. */
 TN_API tn_status tn_layer_create_nf4(tn_context *ctx, const struct tn_array *weight, uint64_t group_size,
 				     const struct tn_layer_options *options, tn_layer **out, struct tn_error *err);
 TN_API void tn_layer_destroy(tn_layer *layer);

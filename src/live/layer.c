@@ -16,10 +16,11 @@ static tn_status check_kind(const tn_layer *l, struct tn_error *err)
 {
 	const struct tn_array *w = l->weight.dense.data ? &l->weight.dense : &l->weight.quantized.weight;
 	uint32_t wanted = l->kind == TN_LAYER_EXPERTS ? 3 : 2;
-	if (l->is_packed || w->rank == wanted)
-		return TN_OK;
-	return tn_fail(err, TN_E_ARG, "weight", "the weight has %u dimensions; %s was expected", w->rank,
-		       wanted == 3 ? "[experts, out, in]" : l->kind == TN_LAYER_EMBEDDING ? "[vocabulary, width]" : "[out, in]");
+	if (w->rank != wanted)
+		return tn_fail(err, TN_E_ARG, "weight", "the weight has %u dimensions; %s was expected", w->rank,
+			       wanted == 3 ? "[experts, out, in]" : l->kind == TN_LAYER_EMBEDDING ? "[vocabulary, width]"
+												  : "[out, in]");
+	return tn_array_elements(w) ? TN_OK : tn_fail(err, TN_E_ARG, "weight", "Weight matrix dimensions must be > 0");
 }
 
 static tn_status begin(tn_context *ctx, const struct tn_linear_weight *weight, tn_layer_kind kind, tn_layer **out,
@@ -264,18 +265,23 @@ tn_status tn_layer_create_with(tn_context *ctx, const struct tn_linear_weight *w
 
 /* ---- making: new ones ------------------------------------------------------------------------------------ */
 
-static tn_status check_options(const tn_layer *l, const struct tn_layer_options *o, const char *who, struct tn_error *err)
+/* kizzasi's checks in its words; of QLoraLinear some are others. */
+static tn_status check_settings(const struct tn_layer_options *o, const char *who, struct tn_error *err)
 {
-	uint64_t least = tn_min_u64(l->out, l->in);
 	if (o->rank == 0)
 		return tn_fail(err, TN_E_ARG, "rank", "%s rank must be > 0", who);
 	if (!(o->alpha > 0) || !isfinite(o->alpha))
 		return tn_fail(err, TN_E_ARG, "alpha", "%s alpha must be > 0.0", who);
-	if (least == 0)
-		return tn_fail(err, TN_E_ARG, "weight", "Weight matrix dimensions must be > 0");
+	return TN_OK;
+}
+
+static tn_status check_fit(const tn_layer *l, const struct tn_layer_options *o, struct tn_error *err)
+{
+	uint64_t least = tn_min_u64(l->out, l->in);
 	if (o->rank > least)
-		return tn_fail(err, TN_E_ARG, "rank", "%s rank (%llu) must not exceed min(out_features, in_features) = %llu", who,
-			       (unsigned long long)o->rank, (unsigned long long)least);
+		return tn_fail(err, TN_E_ARG, "rank", "%sLoRA rank (%llu) must not exceed min(%s) = %llu", l->is_packed ? "Q" : "",
+			       (unsigned long long)o->rank, l->is_packed ? "out, in" : "out_features, in_features",
+			       (unsigned long long)least);
 	if (o->dora && (l->kind == TN_LAYER_EXPERTS || l->is_packed))
 		return tn_fail(err, TN_E_UNSUPPORTED, "dora", "there is no DoRA for %s", l->is_packed ? "packed weights"
 											     : "stacks of experts");
@@ -285,13 +291,14 @@ static tn_status check_options(const tn_layer *l, const struct tn_layer_options 
 /* A stack's experts have a stream each, of seeds that follow each other. */
 static tn_status fill_a(tn_layer *l, const struct tn_layer_options *o, struct tn_error *err)
 {
-	uint64_t one = l->rank * l->in;
+	enum { SEED_OF_LORA_LINEAR = 42, SEED_OF_QLORA_LINEAR = 137 };
+	uint64_t one = l->rank * l->in, seed = o->seed ? o->seed : l->is_packed ? SEED_OF_QLORA_LINEAR : SEED_OF_LORA_LINEAR;
 	float *a = l->a.data;
 	if (o->init != TN_INIT_DEFAULT && o->init != TN_INIT_XORSHIFT)
 		return tn_fail(err, TN_E_UNSUPPORTED, "init", "a layer has no path that its numbers could be drawn from; use "
 			       "xorshift, or set the factors");
 	for (uint64_t e = 0; e < (l->experts ? l->experts : 1); e++)
-		tn_init_xorshift(a + e * one, l->rank, l->in, l->out, o->seed + e);
+		tn_init_xorshift(a + e * one, l->rank, l->in, l->out, seed + e);
 	return TN_OK;
 }
 
@@ -334,8 +341,9 @@ tn_status tn_layer_create(tn_context *ctx, const struct tn_linear_weight *weight
 	static const struct tn_layer_options defaults = TN_LAYER_OPTIONS_INIT;
 	const struct tn_layer_options *o = options ? options : &defaults;
 	tn_layer *l;
+	TN_TRY(check_settings(o, "LoRA", err));
 	TN_TRY(begin(ctx, weight, o->kind, &l, err));
-	tn_status status = check_options(l, o, "LoRA", err);
+	tn_status status = check_fit(l, o, err);
 	if (status == TN_OK)
 		status = make_factors(l, o, err);
 	if (status != TN_OK) {
@@ -351,9 +359,12 @@ static tn_status pack(tn_layer *l, const struct tn_array *w, uint64_t group_size
 {
 	l->out = w->shape[0];
 	l->in = w->shape[1];
-	TN_TRY(check_options(l, o, "QLoRA", err));
+	TN_TRY(check_settings(o, "QLoRA", err));
 	if (group_size == 0)
 		return tn_fail(err, TN_E_ARG, "group_size", "QLoRA group_size must be > 0");
+	if (l->out == 0 || l->in == 0)
+		return tn_fail(err, TN_E_ARG, "weight", "Weight matrix dimensions must be > 0");
+	TN_TRY(check_fit(l, o, err));
 	TN_TRY(tn_nf4_encode(l->ctx, w->data, l->out * l->in, group_size, &l->nf4, err));
 	return make_factors(l, o, err);
 }
@@ -361,17 +372,15 @@ static tn_status pack(tn_layer *l, const struct tn_array *w, uint64_t group_size
 tn_status tn_layer_create_nf4(tn_context *ctx, const struct tn_array *weight, uint64_t group_size,
 			      const struct tn_layer_options *options, tn_layer **out, struct tn_error *err)
 {
-	struct tn_layer_options o = TN_LAYER_OPTIONS_INIT;
+	static const struct tn_layer_options defaults = TN_LAYER_OPTIONS_INIT;
+	const struct tn_layer_options *o = options ? options : &defaults;
 	tn_layer *l;
-	o.seed = 137;
-	if (options)
-		o = *options;
-	if (weight->rank != 2 || weight->dtype != TN_F32 || o.kind != TN_LAYER_LINEAR)
+	if (weight->rank != 2 || weight->dtype != TN_F32 || o->kind != TN_LAYER_LINEAR)
 		return tn_fail(err, TN_E_ARG, "weight", "the weight is %u-D of %s; a linear layer's [out, in] of F32 was expected",
 			       weight->rank, tn_dtype_name(weight->dtype));
 	TN_TRY(tn_alloc(ctx, sizeof *l, "layer", &l, err));
 	*l = (tn_layer){ .ctx = ctx, .kind = TN_LAYER_LINEAR, .is_packed = 1, .enabled = 1 };
-	tn_status status = pack(l, weight, group_size, &o, err);
+	tn_status status = pack(l, weight, group_size, o, err);
 	if (status != TN_OK) {
 		tn_layer_destroy(l);
 		return status;

@@ -238,7 +238,6 @@ static tn_layer *packed_on(struct lay *t, const struct tn_array *w, uint64_t ran
 {
 	struct tn_layer_options o = ly_with(rank, alpha);
 	tn_layer *l;
-	o.seed = 137;
 	OK(tn_layer_create_nf4(t->ctx, w, group, &o, &l, &t->err));
 	return l;
 }
@@ -268,7 +267,13 @@ static void test_qlora_creation(void **state)
 	FAILS(tn_layer_create_nf4(t->ctx, &w.dense, 0, &o, &l, &t->err), TN_E_ARG);
 	assert_string_equal(t->err.msg, "QLoRA group_size must be > 0");
 	o = ly_with(17, 8);
+	FAILS(tn_layer_create_nf4(t->ctx, &w.dense, 0, &o, &l, &t->err), TN_E_ARG);
+	assert_string_equal(t->err.msg, "QLoRA group_size must be > 0");
 	FAILS(tn_layer_create_nf4(t->ctx, &w.dense, 64, &o, &l, &t->err), TN_E_ARG);
+	assert_string_equal(t->err.msg, "QLoRA rank (17) must not exceed min(out, in) = 16");
+	struct tn_array none = ly_make(t, TN_F32, 0, 16, 0);
+	FAILS(tn_layer_create_nf4(t->ctx, &none, 64, &o, &l, &t->err), TN_E_ARG);
+	assert_string_equal(t->err.msg, "Weight matrix dimensions must be > 0");
 	o = ly_with(4, 8);
 	o.dora = 1;
 	FAILS(tn_layer_create_nf4(t->ctx, &w.dense, 64, &o, &l, &t->err), TN_E_UNSUPPORTED);
@@ -335,6 +340,13 @@ static void test_lora_config_validation(void **state)
 	o = ly_with(9, 8);
 	FAILS(tn_layer_create(t->ctx, &w, &o, &l, &t->err), TN_E_ARG);
 	assert_string_equal(t->err.msg, "LoRA rank (9) must not exceed min(out_features, in_features) = 8");
+	struct tn_linear_weight none = { .dense = ly_make(t, TN_F32, 16, 0, 0) };
+	none.dense.rank = 2;
+	FAILS(tn_layer_create(t->ctx, &none, &o, &l, &t->err), TN_E_ARG);
+	assert_string_equal(t->err.msg, "Weight matrix dimensions must be > 0");
+	o.rank = 0;
+	FAILS(tn_layer_create(t->ctx, &none, &o, &l, &t->err), TN_E_ARG);
+	assert_string_equal(t->err.msg, "LoRA rank must be > 0");
 	o = ly_with(4, 8);
 	o.init = TN_INIT_GAUSSIAN;
 	FAILS(tn_layer_create(t->ctx, &w, &o, &l, &t->err), TN_E_UNSUPPORTED);
