@@ -206,6 +206,11 @@ static tn_status read_native(const json_t *object, const char *where, const stru
 			       where);
 	TN_TRY(read_number(object, "bits", where, &q.bits, err));
 	TN_TRY(read_number(object, "group_size", where, &q.group_size, err));
+	if (q.bits != TN_QUANT_DEFAULT && (q.bits < 0 || q.bits > UINT8_MAX))
+		return tn_fail(err, TN_E_FORMAT, where, "`bits` of '%.100s' is %d; 0 to 255 was expected", where, q.bits);
+	if (q.group_size != TN_QUANT_DEFAULT && q.group_size < 0)
+		return tn_fail(err, TN_E_FORMAT, where, "`group_size` of '%.100s' is %d, which must not be negative", where,
+			       q.group_size);
 	if (q.bits == TN_QUANT_DEFAULT)
 		q.bits = base->bits;
 	if (q.group_size == TN_QUANT_DEFAULT)
@@ -253,7 +258,7 @@ static tn_status read_native_model(tn_quant_config *config, json_t *root, int *a
 	config->has_global = 1;
 	json_object_foreach(block, key, value) {
 		struct tn_quantization q;
-		if (!json_is_integer(json_object_get(value, "bits")))
+		if (is_reserved(key) || !json_is_integer(json_object_get(value, "bits")))
 			continue;
 		TN_TRY(read_native(value, key, &config->global, 0, &q, err));
 		TN_TRY(tn_quant_config_add(config, key, &q, err));

@@ -275,6 +275,11 @@ static void test_quant_config_invalid_json(void **state)
 	FAILS(TN_E_FORMAT, "parse", tn_quant_config_parse_native(test_context(), "not json", &c, err));
 	FAILS(TN_E_FORMAT, "parse",
 	      tn_quant_config_parse_native(test_context(), "{\"per_tensor\": {\"a\": {\"bits\": 4}}}", &c, err));
+	FAILS(TN_E_FORMAT, "bits", tn_quant_config_parse_native(test_context(), "{\"bits\": -3}", &c, err));
+	FAILS(TN_E_FORMAT, "bits", tn_quant_config_parse_native(test_context(), "{\"bits\": 256}", &c, err));
+	FAILS(TN_E_FORMAT, "group_size", tn_quant_config_parse_native(test_context(), "{\"group_size\": -64}", &c, err));
+	FAILS(TN_E_FORMAT, "bits", tn_quant_config_parse_native(test_context(),
+								"{\"per_tensor\": {\"a\": {\"bits\": -1, \"group_size\": 64}}}", &c, err));
 }
 
 static void test_config_for_tensor_strips_weight_suffix(void **state)
