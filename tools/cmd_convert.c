@@ -43,7 +43,7 @@ static int check(void)
 {
 	struct tn_quantization *q = &args.request.quantization.q;
 	if (upload_repo)
-		return cli_usage(&command, "tenon does not upload; convert first, then run: huggingface-cli upload %s %s",
+		return cli_usage(&command, "tenon does not upload; convert first, then run: hf upload %s %s",
 				 upload_repo, args.save_path);
 	if (!args.model)
 		return cli_usage(&command, "--hf-path is missing");

@@ -286,7 +286,7 @@ int cmd_fuse(int argc, char **argv)
 	if (!cli_parse(&command, argc, argv, &status))
 		return status;
 	if (args.upload_repo)
-		return cli_usage(&command, "tenon does not upload; fuse first, then run: huggingface-cli upload %s %s",
+		return cli_usage(&command, "tenon does not upload; fuse first, then run: hf upload %s %s",
 				 args.upload_repo, args.save_path ? args.save_path : "OUT");
 	if (args.export_gguf || args.gguf_path)
 		return cli_usage(&command,
