@@ -337,11 +337,11 @@ static tn_status read_numbers(const struct tn_config_reader *r, int is_adalora, 
 tn_status tn_config_read_peft(const struct tn_config_reader *r, struct tn_adapter_config *out, struct tn_error *err)
 {
 	const json_t *type = json_object_get(r->root, "peft_type");
-	int is_adalora = json_is_string(type) && strcasecmp(json_string_value(type), "ADALORA") == 0;
-	if (type && !json_is_null(type) && !is_adalora && (!json_is_string(type) || strcasecmp(json_string_value(type), "LORA") != 0))
+	const char *name = !type || json_is_null(type) ? "LORA" : json_is_string(type) ? json_string_value(type) : "not a text";
+	int is_adalora = strcasecmp(name, "ADALORA") == 0;
+	if (!is_adalora && strcasecmp(name, "LORA") != 0)
 		return tn_fail(err, TN_E_UNSUPPORTED, r->where, "peft_type is '%s' in '%s'; LORA or ADALORA was expected. PEFT's "
-			       "convert_to_lora makes a LoRA of most other types",
-			       json_is_string(type) ? json_string_value(type) : "not a text", r->where);
+			       "convert_to_lora makes a LoRA of most other types", name, r->where);
 	out->dialect = TN_DIALECT_PEFT;
 	out->num_layers = TN_ALL_LAYERS;
 	TN_TRY(check_keys(r, is_adalora, err));
