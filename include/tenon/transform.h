@@ -120,7 +120,8 @@ TN_API tn_status tn_fuse_memory(const tn_fuse *fuse, uint64_t *bytes, struct tn_
 TN_API tn_status tn_fuse_plan_json(const tn_fuse *fuse, tn_write_fn write, void *user, struct tn_error *err);
 
 /* What tn_fuse_run with these `flags` would refuse before it reads a weight: a base that is no folder, a `save_path` that is an
- * input, and with TN_SAVE_CONSUME a base that cannot be used up or that another run has begun to use up. Changes nothing.
+ * input or holds the file of one, and with TN_SAVE_CONSUME a base that cannot be used up or that another run has begun to use
+ * up. Changes nothing.
  * Errors: TN_E_ARG; with TN_SAVE_CONSUME also TN_E_EXISTS, TN_E_UNSUPPORTED, TN_E_IO. */
 TN_API tn_status tn_fuse_check_path(const tn_fuse *fuse, const char *save_path, unsigned flags, struct tn_error *err);
 

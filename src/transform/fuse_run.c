@@ -177,19 +177,19 @@ static tn_status count_blocks(struct run *run, struct tn_error *err)
 	return tn_delta_cache_create(fuse->joint, takes, &run->deltas, err);
 }
 
-static const char *input_of(const tn_adapter *adapter)
-{
-	return adapter->folder ? adapter->folder : adapter->path;
-}
-
 static tn_status check_inputs(const tn_fuse *fuse, const char *save_path, struct tn_error *err)
 {
 	if (!fuse->base->is_folder)
 		return tn_fail(err, TN_E_ARG, fuse->base->path,
 			       "'%s' is a file; a fuse writes a whole model folder and needs one as its base", fuse->base->path);
-	TN_TRY(tn_output_check_path(save_path, fuse->base->path, err));
-	for (size_t i = 0; i < fuse->adapter_count; i++)
-		TN_TRY(tn_output_check_path(save_path, input_of(fuse->adapters[i].adapter), err));
+	TN_TRY(tn_output_check_base(save_path, fuse->base, err));
+	if (fuse->options.dense_base)
+		TN_TRY(tn_output_check_base(save_path, fuse->options.dense_base, err));
+	for (size_t i = 0; i < fuse->adapter_count; i++) {
+		const tn_adapter *adapter = fuse->adapters[i].adapter;
+		TN_TRY(tn_output_check_path(save_path, adapter->path, err));
+		TN_TRY(tn_output_check_path(save_path, tn_safetensors_path(adapter->file), err));
+	}
 	return TN_OK;
 }
 

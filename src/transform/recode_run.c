@@ -382,7 +382,7 @@ static tn_status run_recode(struct run *run, const char *save_path, unsigned fla
 {
 	const struct tn_recode *r = run->recode;
 	struct tn_output_place place = place_of(r, save_path, flags);
-	TN_TRY(tn_output_check_path(save_path, tn_checkpoint_path(r->base), err));
+	TN_TRY(tn_output_check_base(save_path, r->base, err));
 	TN_TRY(cut(run, err));
 	TN_TRY(tn_output_begin(r->ctx, &place, r->shards, r->shard_count, &run->output, err));
 	tn_status status = write_output(run, err);

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define MLX(layers, rest) "{\"num_layers\":" #layers ",\"lora_parameters\":{\"rank\":2,\"scale\":2" rest "}}"
@@ -237,6 +238,10 @@ static void kohya_files(void **state)
 	expect_values(t, al_path(t, "out"), "model.layers.2.self_attn.q_proj.weight", w, 6, 0);
 	al_write_st(al_path(t, "k.safetensors"), &loha, 1);
 	al_expect(t, al_fuse(t, al_path(t, "base"), al_path(t, "k.safetensors"), al_path(t, "out")), TN_E_UNSUPPORTED);
+	mkdir(al_path(t, "loras"), 0777); /* what is replaced must not be the adapter itself */
+	al_write_st(al_path(t, "loras/k.safetensors"), lora, 3);
+	al_expect(t, al_fuse(t, al_path(t, "base"), al_path(t, "loras/k.safetensors"), al_path(t, "loras")), TN_E_ARG);
+	al_expect_named(t, "k.safetensors");
 	al_write_base(al_path(t, "conv"), "{}", &conv, 1);
 	al_write_st(al_path(t, "k.safetensors"), locon, 2);
 	al_ok(t, al_fuse(t, al_path(t, "conv"), al_path(t, "k.safetensors"), al_path(t, "out")));

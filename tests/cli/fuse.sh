@@ -29,6 +29,11 @@ cp -rL examples/base mine
 try tenon fuse --model mine --adapter-path examples/adapters/pirate --save-path ./mine/ -q --force
 try tenon fuse --model mine --adapter-path examples/adapters/pirate --save-path ./mine/ --dry-run
 try tenon fuse --model mine/model.safetensors --adapter-path examples/adapters/pirate --save-path o -q
+mkdir links && ln -s ../mine/model.safetensors links && cp mine/config.json links
+try tenon fuse --model links --adapter-path examples/adapters/pirate --save-path mine -q --force
+try tenon quantize --model links --save-path mine -q --force
+try tenon fuse --model examples/base-mlx-4bit --dense-base mine --adapter-path examples/adapters/pirate --save-path mine -q --force
+rm -r links
 ls -A
 echo "--- many shards with an index"
 tenon convert --hf-path examples/base --mlx-path shards --max-shard-size 1M --quiet
