@@ -164,9 +164,14 @@ static tn_status open_journal(struct tn_staging *s, const unsigned char *plan_id
 			tn_logf(s->arena.ctx, TN_LOG_INFO, "%zu files of the interrupted run are complete and stay", kept);
 		return TN_OK;
 	}
+	int is_protected;
+	TN_TRY(tn_journal_is_protected(s->arena.ctx, s->journal_path, &is_protected, err));
+	if (is_protected) /* nothing takes the place of its files */
+		return tn_fail(err, TN_E_EXISTS, s->journal_path, "'%.140s' speaks of files that are the only copy of what tenon "
+			       "fuse --consume-input has used up: of %zu, %zu are in '%.140s'; put the others back",
+			       s->journal_path, tn_journal_count(s->journal), kept, s->folder);
 	tn_journal_close(s->journal);
 	s->journal = NULL;
-	/* of a protected journal this fails: nothing takes the place of its files */
 	TN_TRY(tn_journal_open(s->arena.ctx, s->journal_path, plan_id, 0, &s->journal, err));
 	return clear_unfinished(s, &kept, err);
 }

@@ -104,12 +104,15 @@ struct tn_consumption {
 	char output[TN_PATH_BYTES];
 };
 /* Refuses bases that cannot be used up, and a base that another run is using up. */
-tn_status tn_consumption_plan(const struct tn_fuse *fuse, const char *save_path, unsigned flags, struct tn_arena *arena,
+tn_status tn_consumption_open(const struct tn_fuse *fuse, const char *save_path, unsigned flags,
 			      struct tn_consumption *consumption, struct tn_error *err);
+/* Once the steps stand. */
+tn_status tn_consumption_plan(struct tn_consumption *consumption, struct tn_arena *arena, struct tn_error *err);
 /* TN_E_EXISTS when a run `with` that has cut files of the base: what is to be read of them is gone. */
 tn_status tn_consumption_check_whole(const struct tn_fuse *fuse, const char *with, struct tn_error *err);
-/* TN_E_EXISTS when files of the base were cut by a run that made something else, and what that was. */
-tn_status tn_consumption_check_begun(const struct tn_fuse *fuse, const char *save_path, const char *words, struct tn_error *err);
+/* TN_E_EXISTS when files of the base were cut by a run that made something else, and what that was; TN_E_NOTFOUND when nothing
+ * is left that says so. */
+tn_status tn_consumption_check_begun(const struct tn_consumption *consumption, const char *words, struct tn_error *err);
 /* What is gone must be in shards that are finished. */
 tn_status tn_consumption_check(const struct tn_consumption *consumption, const struct tn_output *output, struct tn_error *err);
 /* Says in the base what is to come. */

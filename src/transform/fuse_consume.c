@@ -77,8 +77,8 @@ static tn_status check_base(const struct tn_fuse *fuse, struct tn_error *err)
 	return tn_consume_check(fuse->base, err);
 }
 
-tn_status tn_consumption_plan(const struct tn_fuse *fuse, const char *save_path, unsigned flags, struct tn_arena *arena,
-			      struct tn_consumption *c, struct tn_error *err)
+tn_status tn_consumption_open(const struct tn_fuse *fuse, const char *save_path, unsigned flags, struct tn_consumption *c,
+			      struct tn_error *err)
 {
 	*c = (struct tn_consumption){ .fuse = fuse };
 	if (flags & TN_SAVE_FORCE)
@@ -90,6 +90,12 @@ tn_status tn_consumption_plan(const struct tn_fuse *fuse, const char *save_path,
 	if (fuse->base->shard_count == 1)
 		tn_logf(fuse->ctx, TN_LOG_WARNING, "'%s' is one file: there must be room for two of them all the same",
 			fuse->base->path);
+	return TN_OK;
+}
+
+tn_status tn_consumption_plan(struct tn_consumption *c, struct tn_arena *arena, struct tn_error *err)
+{
+	const struct tn_fuse *fuse = c->fuse;
 	TN_TRY(tn_arena_array(arena, fuse->base->shard_count, sizeof *c->last_use, &c->last_use, err));
 	for (size_t i = 0; i < fuse->base->shard_count; i++)
 		c->last_use[i] = (uint32_t)i; /* what nothing reads is safe when as much of the result is */
@@ -106,18 +112,24 @@ tn_status tn_consumption_check_whole(const struct tn_fuse *fuse, const char *wit
 		       "'%.200s' has been used up in part by a fuse with %s; go on as it was begun", fuse->base->path, with);
 }
 
-tn_status tn_consumption_check_begun(const struct tn_fuse *fuse, const char *save_path, const char *words, struct tn_error *err)
+tn_status tn_consumption_check_begun(const struct tn_consumption *c, const char *words, struct tn_error *err)
 {
+	const struct tn_fuse *fuse = c->fuse;
 	struct tn_buffer remarks;
 	size_t n = 0;
 	if (!tn_consume_has_begun(fuse->base))
 		return TN_OK;
-	TN_TRY(tn_staging_remarks(fuse->ctx, save_path, NULL, &remarks, err));
+	TN_TRY(tn_staging_remarks(fuse->ctx, c->output, NULL, &remarks, err));
 	const char *begun = tn_fuse_recall_words(remarks.data, &n);
-	tn_status status = tn_fail(err, TN_E_EXISTS, fuse->base->path,
-				   "'%.60s' has been used up in part for something else: [%.*s]; this is [%s]. Go on with the "
-				   "adapter, the options and, where only that differs, the version of the first",
-				   fuse->base->path, begun ? (int)n : 7, begun ? begun : "unknown", words);
+	tn_status status =
+		begun ? tn_fail(err, TN_E_EXISTS, fuse->base->path,
+				"'%.60s' has been used up in part for something else: [%.*s]; this is [%s]. Go on with the "
+				"adapter, the options and, where only that differs, the version of the first",
+				fuse->base->path, (int)n, begun, words)
+		      : tn_fail(err, TN_E_NOTFOUND, fuse->base->path,
+				"'%.100s' has been used up in part, and the journal that says for what does not lie beside "
+				"'%.100s': put it (its name ends with .tenon-journal) and the hidden folder back",
+				fuse->base->path, c->output);
 	tn_buffer_release(fuse->ctx, &remarks);
 	return status;
 }

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { NAMED_ADAPTERS = 2, HASH_DIGITS = 12 };
+enum { NAMED_ADAPTERS = 2, HASH_DIGITS = 12, CONFIG_DIGITS = 8 };
 
 /* Appends what fits. */
 static void say(char words[TN_PLAN_WORDS], const char *text)
@@ -25,14 +25,17 @@ static tn_status add_adapters(const struct tn_fuse *fuse, struct tn_sha256 *id, 
 	for (size_t i = 0; i < fuse->adapter_count; i++) {
 		const struct tn_weighted_adapter *a = &fuse->adapters[i];
 		unsigned char hash[TN_HASH_BYTES] = { 0 };
-		char text[TN_HASH_TEXT], word[64];
+		struct tn_digest config = { { 0 } };
+		char text[TN_HASH_TEXT], config_text[TN_DIGEST_TEXT], word[64];
 		if (by_content)
-			TN_TRY(tn_plan_id_add_adapter_content(id, a->adapter, hash, err));
+			TN_TRY(tn_plan_id_add_adapter_content(id, a->adapter, hash, &config, err));
 		else
 			tn_plan_id_add_adapter(id, a->adapter);
 		tn_plan_id_add(id, &a->weight, sizeof a->weight);
 		tn_hash_text(text, hash);
-		tn_snprintf(word, sizeof word, ", adapter %.*s x %g", (int)HASH_DIGITS, text, a->weight);
+		tn_digest_text(&config, config_text);
+		tn_snprintf(word, sizeof word, ", adapter %.*s config %.*s x %g", (int)HASH_DIGITS, text, (int)CONFIG_DIGITS,
+			    config_text, a->weight);
 		say(words, i < NAMED_ADAPTERS ? word : i == NAMED_ADAPTERS ? " and others" : "");
 	}
 	return TN_OK;

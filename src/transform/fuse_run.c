@@ -196,14 +196,8 @@ static tn_status check_inputs(const tn_fuse *fuse, const char *save_path, struct
 tn_status tn_fuse_check_path(const tn_fuse *fuse, const char *save_path, unsigned flags, struct tn_error *err)
 {
 	struct tn_consumption consumption;
-	struct tn_arena scratch;
 	TN_TRY(check_inputs(fuse, save_path, err));
-	if (!(flags & TN_SAVE_CONSUME))
-		return TN_OK;
-	tn_arena_init(&scratch, fuse->ctx);
-	tn_status status = tn_consumption_plan(fuse, save_path, flags, &scratch, &consumption, err);
-	tn_arena_release(&scratch);
-	return status;
+	return flags & TN_SAVE_CONSUME ? tn_consumption_open(fuse, save_path, flags, &consumption, err) : TN_OK;
 }
 
 /* Logical ones: of a packed weight its values, of what stands beside it none. */
@@ -315,8 +309,8 @@ static tn_status choose(struct run *run, const struct tn_output_place *place, st
 	}
 	if (run->has_choices)
 		return TN_OK;
-	if (place->flags & TN_SAVE_CONSUME)
-		TN_TRY(tn_consumption_check_begun(run->fuse, place->path, run->words, err));
+	if (run->consumption)
+		TN_TRY(tn_consumption_check_begun(run->consumption, run->words, err));
 	TN_TRY(tn_consumption_check_whole(run->fuse, "--consume-input", err));
 	return tn_fuse_survey(run->fuse, err);
 }
@@ -327,14 +321,15 @@ static tn_status run_fuse(struct run *run, const char *save_path, unsigned flags
 	struct tn_output_place place = { .path = save_path, .flags = flags };
 	struct tn_consumption consumption;
 	TN_TRY(check_inputs(fuse, save_path, err));
-	if (flags & TN_SAVE_CONSUME)
-		TN_TRY(tn_consume_lock(fuse->base->path, &run->base_lock, err));
-	TN_TRY(tn_fuse_name_plan(fuse, flags, place.plan_id, run->words, err));
-	TN_TRY(choose(run, &place, err));
 	if (flags & TN_SAVE_CONSUME) {
-		TN_TRY(tn_consumption_plan(fuse, save_path, flags, &run->arena, &consumption, err));
+		TN_TRY(tn_consume_lock(fuse->base->path, &run->base_lock, err));
+		TN_TRY(tn_consumption_open(fuse, save_path, flags, &consumption, err));
 		run->consumption = &consumption;
 	}
+	TN_TRY(tn_fuse_name_plan(fuse, flags, place.plan_id, run->words, err));
+	TN_TRY(choose(run, &place, err));
+	if (run->consumption)
+		TN_TRY(tn_consumption_plan(run->consumption, &run->arena, err));
 	run->blocks.waits = 1;
 	TN_TRY(tn_fuse_cut(fuse, NULL, "fuse", &run->arena, &run->blocks, err));
 	TN_TRY(describe_shards(run, err));

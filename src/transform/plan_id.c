@@ -5,7 +5,6 @@
 #include "base/error.h"
 #include "store/checkpoint.h"
 #include "store/safetensors.h"
-#include "transform/content.h"
 
 #include <string.h>
 
@@ -69,15 +68,17 @@ void tn_plan_id_add_adapter(struct tn_sha256 *id, const tn_adapter *adapter)
 }
 
 tn_status tn_plan_id_add_adapter_content(struct tn_sha256 *id, const tn_adapter *adapter, unsigned char hash[TN_HASH_BYTES],
-					 struct tn_error *err)
+					 struct tn_digest *config, struct tn_error *err)
 {
 	char path[TN_PATH_BYTES];
-	struct tn_digest config;
 	uint64_t bytes;
+	*config = (struct tn_digest){ { 0 } };
 	TN_TRY(tn_adapter_hash(adapter, hash, err));
 	tn_plan_id_add(id, hash, TN_HASH_BYTES);
-	if (adapter->folder && tn_path_join(path, adapter->folder, "adapter_config.json", NULL) == TN_OK &&
-	    tn_content_file(adapter->ctx, path, &config, &bytes, NULL) == TN_OK)
-		tn_plan_id_add(id, config.bytes, sizeof config.bytes);
+	if (!adapter->folder)
+		return TN_OK;
+	TN_TRY(tn_path_join(path, adapter->folder, "adapter_config.json", err));
+	TN_TRY(tn_content_file(adapter->ctx, path, config, &bytes, err));
+	tn_plan_id_add(id, config->bytes, sizeof config->bytes);
 	return TN_OK;
 }

@@ -7,6 +7,7 @@
 #include "base/sha256.h"
 #include "tenon/adapter.h"
 #include "tenon/checkpoint.h"
+#include "transform/content.h"
 
 /* Versions of tenon that share this number go on with each other's runs. Raise it with the change that makes the same plan write
  * other bytes, or that reads or leaves other remarks in a journal: shards of two such versions do not mix. The program's own
@@ -23,8 +24,8 @@ void tn_plan_id_add_checkpoint(struct tn_sha256 *id, const tn_checkpoint *checkp
 void tn_plan_id_add_consumed(struct tn_sha256 *id, const tn_checkpoint *checkpoint);
 void tn_plan_id_add_adapter(struct tn_sha256 *id, const tn_adapter *adapter);
 /* The same by content, wherever its files lie and whenever they were copied: tn_adapter_hash, which *hash gets, and the text of
- * its configuration. Reads the whole adapter. */
+ * its configuration, whose digest *config gets (zeros: it has none). Reads the whole adapter. */
 tn_status tn_plan_id_add_adapter_content(struct tn_sha256 *id, const tn_adapter *adapter, unsigned char hash[TN_HASH_BYTES],
-					 struct tn_error *err);
+					 struct tn_digest *config, struct tn_error *err);
 
 #endif

@@ -196,6 +196,43 @@ static void known_by_content_alone(struct tt *t)
 	free(text);
 }
 
+static void expect_refusal(struct tt *t, const char *base, const char *out, unsigned flags, tn_status code, const char *text)
+{
+	struct opened job;
+	open_job(t, &job, base, 1);
+	assert_int_equal(tn_fuse_run(job.fuse, out, TN_SAVE_CONSUME | flags, &t->err), code);
+	close_job(&job);
+	tt_expect_msg(t, text);
+}
+
+/* The refusal while `name` of the test's folder is elsewhere. */
+static void expect_missed(struct tt *t, const char *name, const char *base, const char *out, tn_status code, const char *text)
+{
+	char path[4200], away[4200];
+	snprintf(path, sizeof path, "%s/%s", t->folder, name);
+	snprintf(away, sizeof away, "%s/away", t->folder);
+	assert_int_equal(rename(path, away), 0);
+	expect_refusal(t, base, out, TN_SAVE_RESUME, code, text);
+	assert_int_equal(rename(away, path), 0);
+}
+
+/* Each refusal names what is to be done about it. */
+static void what_is_in_the_way_is_said(struct tt *t, const char *base, const char *out)
+{
+	expect_refusal(t, base, out, 0, TN_E_EXISTS, "go on with --resume");
+	expect_refusal(t, base, base, TN_SAVE_RESUME, TN_E_ARG, "is an input");
+	expect_missed(t, ".used.tenon-journal", base, out, TN_E_NOTFOUND, ".tenon-journal) and the hidden folder back");
+	expect_missed(t, ".used.tenon-part", base, out, TN_E_EXISTS, "put the others back");
+}
+
+/* The words of the error for what was begun, and for what was asked for. */
+static void expect_two_plans(const struct tt *t, const char *second_words)
+{
+	const char *first = strstr(t->err.msg, "[tenon "), *second = first ? strstr(first + 1, "[tenon ") : NULL;
+	if (!second || strncmp(strstr(first, "adapter"), strstr(second, "adapter"), 36) == 0 || !strstr(second, second_words))
+		fail_msg("%s", t->err.msg);
+}
+
 static void a_base_that_is_used_up_goes_with_a_copy_of_the_adapter(void **state)
 {
 	struct tt *t = *state;
@@ -215,12 +252,17 @@ static void a_base_that_is_used_up_goes_with_a_copy_of_the_adapter(void **state)
 	open_job_with(t, &job, base, FUSE_EXAMPLES "/adapters/pirate", 1);
 	assert_int_equal(tn_fuse_run(job.fuse, used, TN_SAVE_CONSUME | TN_SAVE_RESUME, &t->err), TN_E_EXISTS);
 	close_job(&job);
-	/* both are named, so that it can be seen what differs */
-	const char *first = strstr(t->err.msg, "[tenon "), *second = first ? strstr(first + 1, "[tenon ") : NULL;
-	if (!second || strncmp(strstr(first, "adapter"), strstr(second, "adapter"), 20) == 0 || !strstr(second, "x 0.25, rounding dither]"))
-		fail_msg("%s", t->err.msg);
+	expect_two_plans(t, "x 0.25, rounding dither]");
+	what_is_in_the_way_is_said(t, base, used);
 
-	snprintf(command, sizeof command, "cp -R '%s' '%s'", FUSE_EXAMPLES "/adapters/whisper", copy);
+	snprintf(command, sizeof command, "cp -R '%s' '%s' && echo >>'%s/adapter_config.json'", FUSE_EXAMPLES "/adapters/whisper",
+		 copy, copy);
+	assert_int_equal(system(command), 0);
+	open_job_with(t, &job, base, copy, 1);
+	assert_int_equal(tn_fuse_run(job.fuse, used, TN_SAVE_CONSUME | TN_SAVE_RESUME, &t->err), TN_E_EXISTS);
+	close_job(&job);
+	expect_two_plans(t, "x 0.25, rounding dither]");
+	snprintf(command, sizeof command, "cp '%s'/* '%s'", FUSE_EXAMPLES "/adapters/whisper", copy);
 	assert_int_equal(system(command), 0);
 	open_job_with(t, &job, base, copy, 2);
 	tt_ok(t, tn_fuse_run(job.fuse, used, TN_SAVE_CONSUME | TN_SAVE_RESUME, &t->err));
