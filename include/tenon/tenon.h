@@ -11,6 +11,7 @@
 #include "tenon/layer.h"
 #include "tenon/linear.h"
 #include "tenon/live.h"
+#include "tenon/lora_config.h"
 #include "tenon/model.h"
 #include "tenon/recode.h"
 #include "tenon/tokenizer.h"

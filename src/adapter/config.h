@@ -55,13 +55,14 @@ struct tn_adapter_config {
 	tn_adapter_dialect dialect;
 	tn_method method;
 	uint64_t rank;
+	double alpha;                    /* mlx-lm: that of the file, else scale * rank */
+	double dropout;                  /* of the training */
 	/* mlx-lm */
 	double scale;
 	int64_t num_layers;              /* the last so many layers; TN_ALL_LAYERS */
 	int has_keys;
 	struct tn_name_rule keys;
 	/* PEFT */
-	double alpha;
 	int use_rslora, lora_bias, fan_in_fan_out, tie_on_purpose;
 	tn_base_change base_change;
 	uint64_t adalora_rank;        /* AdaLoRA: the rank before it was pruned, by which alpha is divided; 0: it is none */
@@ -75,6 +76,7 @@ struct tn_adapter_config {
 	int has_layers;
 	int64_t *layers;
 	size_t layer_count;
+	struct tn_name_rule layers_pattern;
 	struct tn_regex **layer_patterns;
 	size_t layer_pattern_count;
 	struct tn_layer_range *replication;

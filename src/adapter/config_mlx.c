@@ -28,12 +28,11 @@ static tn_status read_method(const struct tn_config_reader *r, tn_method *out, s
 static tn_status read_scale(const struct tn_config_reader *r, const json_t *p, struct tn_adapter_config *out,
 			    struct tn_error *err)
 {
-	double alpha;
 	const json_t *value = json_object_get(p, "alpha");
 	TN_TRY(tn_config_number(r, p, "scale", 20, &out->scale, err));
-	TN_TRY(tn_config_number(r, p, "alpha", 0, &alpha, err));
+	TN_TRY(tn_config_number(r, p, "alpha", out->scale * (double)out->rank, &out->alpha, err));
 	if (value && !json_is_null(value))
-		out->scale = alpha / (double)out->rank;
+		out->scale = out->alpha / (double)out->rank;
 	if (!isfinite(out->scale))
 		return tn_fail(err, TN_E_FORMAT, r->where, "the scale in '%s' is not a finite number", r->where);
 	return TN_OK;
@@ -65,7 +64,6 @@ static tn_status refuse_foreign(const struct tn_config_reader *r, struct tn_erro
 tn_status tn_config_read_mlx(const struct tn_config_reader *r, struct tn_adapter_config *out, struct tn_error *err)
 {
 	const json_t *p = json_object_get(r->root, "lora_parameters");
-	double dropout;
 	if (p && !json_is_object(p) && !json_is_null(p))
 		return tn_fail(err, TN_E_FORMAT, r->where, "'lora_parameters' in '%s' is not an object", r->where);
 	out->dialect = TN_DIALECT_MLX_LM;
@@ -74,9 +72,10 @@ tn_status tn_config_read_mlx(const struct tn_config_reader *r, struct tn_adapter
 	TN_TRY(read_window(r, out, err));
 	TN_TRY(tn_config_rank(r, p, "rank", &out->rank, err));
 	TN_TRY(read_scale(r, p, out, err));
-	TN_TRY(tn_config_number(r, p, "dropout", 0, &dropout, err));
-	if (!(dropout >= 0 && dropout < 1))
-		return tn_fail(err, TN_E_FORMAT, r->where, "'dropout' in '%s' is %g; 0 to below 1 was expected", r->where, dropout);
+	TN_TRY(tn_config_number(r, p, "dropout", 0, &out->dropout, err));
+	if (!(out->dropout >= 0 && out->dropout < 1))
+		return tn_fail(err, TN_E_FORMAT, r->where, "'dropout' in '%s' is %g; 0 to below 1 was expected", r->where,
+			       out->dropout);
 	if (json_is_string(json_object_get(p, "keys")))
 		return tn_fail(err, TN_E_FORMAT, r->where, "'keys' in '%s' is a text; a list of names was expected", r->where);
 	TN_TRY(tn_config_names(r, p, "keys", 0, &out->keys, err));

@@ -177,9 +177,11 @@ static tn_status read_layers(const struct tn_config_reader *r, struct tn_adapter
  * number is the last group, behind those that a pattern has of its own. */
 static tn_status read_layer_patterns(const struct tn_config_reader *r, struct tn_adapter_config *out, struct tn_error *err)
 {
-	struct tn_name_rule names;
-	TN_TRY(tn_config_names(r, r->root, "layers_pattern", 0, &names, err));
-	size_t given = names.count == 1 && !*names.names[0] ? 0 : names.count, n = given ? given : out->has_layers ? 1 : 0;
+	struct tn_name_rule *names = &out->layers_pattern;
+	TN_TRY(tn_config_names(r, r->root, "layers_pattern", 0, names, err));
+	if (names->count == 1 && !*names->names[0])
+		names->count = 0;
+	size_t given = names->count, n = given ? given : out->has_layers ? 1 : 0;
 	if (given && !out->has_layers)
 		return tn_fail(err, TN_E_FORMAT, r->where, "'layers_pattern' is set in '%s' without 'layers_to_transform'",
 			       r->where);
@@ -188,7 +190,7 @@ static tn_status read_layer_patterns(const struct tn_config_reader *r, struct tn
 			       "'target_modules' (in '%s')", r->where);
 	TN_TRY(tn_arena_array(r->arena, n, sizeof(struct tn_regex *), &out->layer_patterns, err));
 	for (out->layer_pattern_count = 0; out->layer_pattern_count < n; out->layer_pattern_count++) {
-		const char *pattern, *name = given ? names.names[out->layer_pattern_count] : "[^.]*";
+		const char *pattern, *name = given ? names->names[out->layer_pattern_count] : "[^.]*";
 		TN_TRY(tn_arena_printf(r->arena, &pattern, err, "%s%s\\.(\\d+)\\.", given ? "(?:^|.*?\\.)" : ".*?\\.", name));
 		TN_TRY(tn_config_regex(r, pattern, "layers_pattern", &out->layer_patterns[out->layer_pattern_count], err));
 	}
@@ -323,6 +325,7 @@ static tn_status read_numbers(const struct tn_config_reader *r, int is_adalora, 
 	int use_dora;
 	TN_TRY(tn_config_rank(r, r->root, "r", &out->rank, err));
 	TN_TRY(tn_config_number(r, r->root, "lora_alpha", 8, &out->alpha, err));
+	TN_TRY(tn_config_number(r, r->root, "lora_dropout", 0, &out->dropout, err));
 	TN_TRY(tn_config_flag(r, r->root, "use_rslora", &out->use_rslora, err));
 	TN_TRY(tn_config_flag(r, r->root, "use_dora", &use_dora, err));
 	TN_TRY(tn_config_flag(r, r->root, "fan_in_fan_out", &out->fan_in_fan_out, err));

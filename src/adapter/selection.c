@@ -86,7 +86,7 @@ int tn_model_has_conv1d(const char *model_type)
 
 /* ---- PEFT ------------------------------------------------------------------------------------------------ */
 
-static tn_status rule_matches(const struct tn_name_rule *rule, const char *path, int *matched, struct tn_error *err)
+tn_status tn_rule_matches(const struct tn_name_rule *rule, const char *path, int *matched, struct tn_error *err)
 {
 	*matched = 0;
 	if (rule->kind == TN_RULE_REGEX)
@@ -115,7 +115,7 @@ static tn_status layer_is_wanted(const struct tn_adapter_config *c, const char *
 
 static tn_status is_left_out(const struct tn_adapter_config *c, const char *path, int *out, struct tn_error *err)
 {
-	TN_TRY(rule_matches(&c->exclude, path, out, err));
+	TN_TRY(tn_rule_matches(&c->exclude, path, out, err));
 	for (size_t i = 0; i < c->saved.count && !*out; i++)
 		TN_TRY(tn_regex_begin(c->saved_regexes[i], path, out, NULL, NULL, err));
 	return TN_OK;
@@ -145,7 +145,7 @@ tn_status tn_select_peft(const struct tn_adapter_config *c, const char *path, in
 		*selected = strcmp(path, c->target.names[i]) == 0; /* in full: whatever its layer */
 	if (*selected)
 		return TN_OK;
-	TN_TRY(rule_matches(&c->target, path, selected, err));
+	TN_TRY(tn_rule_matches(&c->target, path, selected, err));
 	if (*selected && c->has_layers)
 		return layer_is_wanted(c, path, selected, err);
 	return TN_OK;

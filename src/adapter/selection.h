@@ -11,6 +11,9 @@
 tn_status tn_select_peft(const struct tn_adapter_config *config, const char *path, int is_head, int *selected,
 			 struct tn_error *err);
 
+/* Of a list the path or its end behind a dot, of a pattern the whole path; an absent rule matches nothing. */
+tn_status tn_rule_matches(const struct tn_name_rule *rule, const char *path, int *matched, struct tn_error *err);
+
 /* What PEFT takes for target_modules where there are none, by the model_type of the base (peft_targets.def); NULL: it takes
  * nothing and refuses. */
 const char *tn_default_targets(const char *model_type, int is_adalora);
