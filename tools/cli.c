@@ -2,6 +2,7 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <math.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -151,18 +152,21 @@ static int parse_count(const char *text, unsigned *out)
 	return 1;
 }
 
-static int parse_share(const char *text, double *out)
+int cli_number(const char *text, double *out)
 {
 	char *end;
 	*out = strtod(text, &end);
-	return end != text && !*end && *out >= 0 && *out <= 1;
+	return end != text && text[strspn(text, "-+.eE0123456789")] == '\0' && !*end && isfinite(*out);
+}
+
+static int parse_share(const char *text, double *out)
+{
+	return cli_number(text, out) && *out >= 0 && *out <= 1;
 }
 
 static int parse_number(const char *text, double *out)
 {
-	char *end;
-	*out = strtod(text, &end);
-	return end != text && !*end && *out >= 0 && *out < 1e30;
+	return cli_number(text, out) && *out >= 0 && *out < 1e30;
 }
 
 static int parse_whole(const char *text, uint64_t *out)
@@ -174,8 +178,6 @@ static int parse_whole(const char *text, uint64_t *out)
 
 static int add_value(const char *text, struct cli_list *list)
 {
-	if (list->count == CLI_MOST_VALUES)
-		return 0;
 	list->values[list->count++] = text;
 	return 1;
 }
@@ -218,6 +220,9 @@ static int take_option(const struct cli_command *command, int argc, char **argv,
 	if (!equals && *i + 1 >= argc)
 		return cli_usage(command, "'%s' needs a value, %s", arg, option->value);
 	const char *value = equals ? equals + 1 : argv[++*i];
+	if (option->kind == CLI_LIST && ((const struct cli_list *)option->target)->count == CLI_MOST_VALUES)
+		return cli_usage(command, "'%.*s' may be given %d times; '%s' is one too many", (int)n, arg, (int)CLI_MOST_VALUES,
+				 value);
 	if (!*value || !set_value(option, value))
 		return cli_usage(command, "'%s' is not a value for '%.*s' (%s)", value, (int)n, arg, option->help);
 	return -1;

@@ -54,6 +54,8 @@ int cli_parse(const struct cli_command *command, int argc, char **argv, int *exi
 /* Whether a name is what was typed but for a slip: one letter too many, too few or another, two neighbours exchanged, or the
  * rest left out. */
 int cli_is_near(const char *typed, size_t n, const char *name, size_t m);
+/* A finite number in decimal digits, and nothing else. */
+int cli_number(const char *text, double *out);
 /* A wrong call that only the verb can see: prints and returns EXIT_USAGE. */
 int cli_usage(const struct cli_command *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

@@ -46,11 +46,7 @@ static const struct cli_command command = {
 
 static int read_number(const char *text, double *out)
 {
-	char *end;
-	if (!text)
-		return 1;
-	*out = strtod(text, &end);
-	return strspn(text, "-0123456789.eE+") == strlen(text) && !*end && isfinite(*out);
+	return !text || cli_number(text, out);
 }
 
 static int read_whole(const char *text, uint64_t *out)
@@ -135,6 +131,8 @@ static int read_keys(char *text, size_t bytes, const char **keys, struct tn_crea
 		used += n;
 	}
 	o->keys = keys;
+	if (args.keys.count && !o->key_count)
+		return cli_usage(&command, "--keys names nothing; name modules, or leave it out");
 	return EXIT_DONE;
 }
 

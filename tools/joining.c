@@ -1,23 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "joining.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
-/* "path:0.7": the weight behind the last colon, unless the whole text names a folder. */
+/* "path:0.7": the weight behind the last colon, unless the whole text names an adapter, or the colon is of a folder above it. */
 static int split(const char *text, char path[4096], double *weight)
 {
 	const char *colon = strrchr(text, ':');
-	char *end;
+	struct stat st;
 	*weight = 1;
 	if (snprintf(path, 4096, "%s", text) >= 4096)
 		return 0;
-	if (!colon || tn_adapter_is_folder(text))
+	if (!colon || strchr(colon, '/') || tn_adapter_is_folder(text) || (stat(text, &st) == 0 && S_ISREG(st.st_mode)))
 		return 1;
-	*weight = strtod(colon + 1, &end);
-	if (end == colon + 1 || *end)
-		return strchr(colon, '/') != NULL;
+	if (!cli_number(colon + 1, weight))
+		return 0;
 	path[colon - text] = '\0';
 	return 1;
 }
@@ -48,7 +46,7 @@ tn_status joining_open(tn_context *ctx, const struct cli_list *paths, struct joi
 		double weight;
 		if (!split(paths->values[i], path, &weight))
 			return refuse(err, paths->values[i],
-				      "ends with no number behind its last colon: ADAPTER or ADAPTER:WEIGHT was expected");
+				      "ends with no finite number behind its last colon: ADAPTER or ADAPTER:WEIGHT was expected");
 		if (is_there(j, path))
 			return refuse(err, path, "is there twice; add the weights up");
 		tn_status status = tn_adapter_open(ctx, path, &j->adapters[i], err);

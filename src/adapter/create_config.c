@@ -112,7 +112,7 @@ tn_status tn_create_config(struct tn_arena *arena, const struct tn_choice *c, co
 	json_t *root;
 	TN_TRY(tn_json_parse(arena->ctx, defaults, strlen(defaults), "adapter_config.json", &root, err));
 	json_t *name = json_string(o->base_name ? o->base_name : base_path);
-	if (name) /* a path need not be UTF-8, and nobody needs its name */
+	if (name || o->base_name) /* a path need not be UTF-8, and nobody needs its name */
 		set(&f, root, m->peft ? "base_model_name_or_path" : "model", name);
 	if (m->peft)
 		fill_peft(&f, root, c, m);

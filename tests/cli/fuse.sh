@@ -35,6 +35,14 @@ try tenon quantize --model links --save-path mine -q --force
 try tenon fuse --model examples/base-mlx-4bit --dense-base mine --adapter-path examples/adapters/pirate --save-path mine -q --force
 rm -r links
 ls -A
+echo "--- a colon in a name is no weight"
+cp -rL examples/adapters/whisper in:side && cp in:side/adapters.safetensors in:side/a:2.safetensors
+for a in in:side in:side:0.5 in:side/adapters.safetensors in:side/a:2.safetensors in:side/a:2.safetensors:0.25; do
+	fuse --adapter-path "$a" --dry-run --json | grep -m 1 '"weight":'
+done
+try fuse --adapter-path "in:side: 1" --dry-run
+try fuse --adapter-path in:side:nan --dry-run
+rm -r in:side
 echo "--- many shards with an index"
 tenon convert --hf-path examples/base --mlx-path shards --max-shard-size 1M --quiet
 ls shards

@@ -39,3 +39,6 @@ try tenon init examples/base -o e --num-layers two
 try tenon init examples/base -o e --num-layers 7
 try tenon init nowhere -o e
 test -e e || echo "nothing was written"
+# a name that JSON cannot hold
+tenon init examples/base -o odd --dialect peft --base-name "$(printf '\377')" 2>&1
+ls odd 2>/dev/null

@@ -42,6 +42,12 @@ wrong tenon quantize --model nowhere --save-path x --quant-predicate foo
 wrong tenon convert --hf-path nowhere --mlx-path x --quant-predicate foo
 wrong tenon convert --hf-path nowhere --mlx-path x -q --q-bits 7
 wrong tenon convert --hf-path nowhere --mlx-path x -q -d
+set -- fuse --model a --save-path b
+for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17; do set -- "$@" --adapter-path "a$i"; done
+tenon "$@" 2>&1 | head -n 1
+wrong tenon init examples/base -o x --keys ,
+wrong tenon init examples/base -o x --alpha 0x8
+wrong tenon fuse --min-survival " 0.5"
 echo "--- help"
 tenon help | head -n 1
 tenon help fuse | head -n 1
