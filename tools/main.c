@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli.h"
 
+#include <fcntl.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 static const struct {
 	const char *verb, *summary;
@@ -32,6 +34,18 @@ static void raise_file_limit(void)
 		limit.rlim_cur = limit.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &limit);
 	}
+}
+
+/* Where the caller closed stdin, stdout or stderr, the next file that is opened would take its number, and with it what is said
+ * there: a receipt, a weight. To write to what stands there now fails, as to what was closed. */
+static void take_standard_numbers(void)
+{
+	int fd;
+	do
+		fd = open("/dev/null", O_RDONLY);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
 }
 
 /* A result that could not be written (a full disk behind stdout) is a failure. */
@@ -64,6 +78,7 @@ static int run_verb(int argc, char **argv)
 int main(int argc, char **argv)
 {
 	static char help[] = "--help";
+	take_standard_numbers();
 	raise_file_limit();
 	if (argc < 2) {
 		print_overview(stderr);

@@ -9,6 +9,12 @@ grep -A3 '"files"' out.json
 grep 'layers.0.self_attn.q_proj.weight' out.json
 try tenon verify --receipt out.json
 try tenon verify --receipt out.json --json -q | sed -n 1,4p
+echo "--- without stdin, stdout and stderr nothing is said into it"
+touch base/model.odd
+tenon fuse -q --model base --adapter-path adapter --save-path mute --receipt mute.json <&- >&- 2>&-
+echo "= $?"
+head -n 2 mute.json
+rm -r base/model.odd mute
 echo "--- one byte of a weight, a file, a file more"
 cp -r out bad
 printf '\377' | dd of=bad/model.safetensors bs=1 seek=460000 conv=notrunc 2>/dev/null
