@@ -311,7 +311,7 @@ struct tn_quant_layer {
 /* A layer is eligible when its `.weight` is F32, F16 or BF16, of rank 2 or 3, has no `.scales`, and is no convolution
  * (a component of the path that contains "conv"). Of those, the ones whose last dimension the *global* group size
  * divides are quantized; without a recipe, what mlx-lm's file for the `model_type` says of single layers holds (8 bits
- * for routers and the like: src/weights/model_rules.def).
+ * for routers and the like: src/weights/model_rules.def). Matrices that are no layers there stay dense with a recipe too.
  * Layers stand in the order of an mlx-lm model: embeddings, then layers by number, attention
  * before MLP. `config` is that of the checkpoint, NULL when it is dense; when there is one, new layers become overrides
  * in it.

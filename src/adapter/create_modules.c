@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "store/checkpoint.h"
+#include "weights/model_rules.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -191,7 +192,7 @@ static tn_status look_at_matrix(struct tn_base_modules *m, const struct tn_weigh
 		item.out = t->shape[1];
 		return add(m, &item, err);
 	}
-	if (t->rank != 2)
+	if (t->rank != 2 || tn_model_rules(m->model_type, item.path) & TN_RULE_PARAMETER)
 		return TN_OK;
 	item.out = t->shape[0];
 	item.is_conv1d = !w->q.mode && tn_model_has_conv1d(m->model_type) && tn_path_is_conv1d(item.path);

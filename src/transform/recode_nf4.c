@@ -19,7 +19,7 @@ enum { BLOCK = TN_LEVEL_BLOCK };
 
 /* ---- which ----------------------------------------------------------------------------------------------- */
 
-/* Tables of vectors, heads and routers are no nn.Linear to transformers, or are left dense by it. */
+/* Tables of vectors, heads, routers and norms of each head are no nn.Linear to transformers, or are left dense by it. */
 static int is_linear(const struct tn_tensor *t)
 {
 	static const char *const others[] = { "embed_tokens", "wte", "wpe", "word_embeddings", "embed_in", "tok_embeddings",
@@ -30,7 +30,7 @@ static int is_linear(const struct tn_tensor *t)
 	for (size_t i = 0; i < sizeof others / sizeof *others; i++)
 		if (strcmp(tn_path_last(path), others[i]) == 0)
 			return 0;
-	return !tn_path_is_head(path);
+	return !tn_path_is_head(path) && !strstr(tn_path_last(path), "norm");
 }
 
 tn_status tn_recode_check_nf4(const struct tn_recode *r, struct tn_error *err)

@@ -211,11 +211,13 @@ static tn_status decide(tn_quant_plan *plan, struct tn_quant_layer *layer, const
 {
 	static const struct tn_quantization eight_bits = { 64, 8, NULL, 0 };
 	const struct tn_tensor *w = layer->weight;
-	unsigned rules = plan->recipe ? TN_RULE_NONE : tn_model_rules(plan->model_type, layer->layer);
+	unsigned rules = tn_model_rules(plan->model_type, layer->layer);
+	if (plan->recipe)
+		rules &= TN_RULE_PARAMETER;
 	layer->q = plan->global;
 	if (w->shape[w->rank - 1] % (uint64_t)plan->global.group_size != 0)
 		layer->skipped = 1;
-	else if (rules & TN_RULE_DENSE)
+	else if (rules & (TN_RULE_DENSE | TN_RULE_PARAMETER))
 		layer->skipped = 2;
 	if (layer->skipped)
 		return TN_OK;

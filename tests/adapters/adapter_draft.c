@@ -332,6 +332,33 @@ static void a_base_without_layers_has_nothing_to_choose(void **state)
 	tn_checkpoint_close(base);
 }
 
+/* A router of DeepSeek's kind is a matrix, and no layer to mlx-lm: no factors are made for it, and nothing quantizes it. */
+static void matrices_that_are_no_layers_are_left_alone(void **state)
+{
+	struct al *t = *state;
+	static const struct al_tensor tensors[] = { { "model.layers.1.mlp.gate.weight", { 4, 64 }, 2, NULL },
+						    { "model.layers.1.mlp.shared_experts.down_proj.weight", { 8, 64 }, 2, NULL } };
+	const char *folder = al_path(t, "deepseek");
+	al_write_base(folder, "{\"model_type\": \"deepseek_v3\"}", tensors, 2);
+	tn_checkpoint *base = open_base(t, folder);
+	struct tn_create_options o = options_for(TN_DIALECT_MLX_LM, NULL, 0);
+	tn_draft *d;
+	al_ok(t, tn_draft_create(base, &o, &d, &t->err));
+	assert_int_equal(tn_draft_count(d), 2);
+	assert_null(tn_draft_of(d, "model.layers.1.mlp.gate", TN_PARAMETER_A));
+	tn_draft_destroy(d);
+	for (int recipe = 0; recipe < 2; recipe++) {
+		struct tn_quant_request request = TN_QUANT_REQUEST_INIT;
+		tn_quant_plan *plan;
+		request.recipe = recipe ? "mixed_3_6" : NULL;
+		al_ok(t, tn_quant_plan_create(t->ctx, base, NULL, &request, &plan, &t->err));
+		assert_true(tn_quant_plan_find(plan, "model.layers.1.mlp.gate")->skipped);
+		assert_false(tn_quant_plan_find(plan, "model.layers.1.mlp.shared_experts.down_proj")->skipped);
+		tn_quant_plan_destroy(plan);
+	}
+	tn_checkpoint_close(base);
+}
+
 /* ---- identity -------------------------------------------------------------------------------------------- */
 
 static void a_changed_file_or_configuration_is_refused(void **state)
@@ -537,6 +564,7 @@ int main(void)
 		AL_TEST(all_linear_leaves_routers_and_heads_out),
 		AL_TEST(magnitudes_are_measured_block_by_block),
 		AL_TEST(a_base_without_layers_has_nothing_to_choose),
+		AL_TEST(matrices_that_are_no_layers_are_left_alone),
 		AL_TEST(a_changed_file_or_configuration_is_refused),
 		AL_TEST(another_base_is_said_in_the_log),
 		AL_TEST(accounts_add_up),

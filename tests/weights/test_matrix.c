@@ -191,6 +191,8 @@ static void model_files_of_mlx_lm_have_their_say(void **state)
 	assert_int_equal(tn_model_rules("llama", "model.layers.3.mlp.down_proj"), TN_RULE_NONE);
 	assert_int_equal(tn_model_rules("bailing_hybrid", "model.layers.0.attention.embed_q"), TN_RULE_DENSE);
 	assert_int_equal(tn_model_rules(NULL, "lm_head"), TN_RULE_NONE);
+	assert_int_equal(tn_model_rules("glm_moe_dsa", "model.layers.3.mlp.gate"), TN_RULE_PARAMETER);
+	assert_int_equal(tn_model_rules("kimi_k2", "model.layers.3.mlp.gate_proj"), TN_RULE_NONE);
 	assert_true(tn_model_keeps_dtype("kimi_k2", "model.layers.1.mlp.gate.e_score_correction_bias"));
 	assert_false(tn_model_keeps_dtype("llama", "model.layers.1.mlp.gate.e_score_correction_bias"));
 }
