@@ -168,7 +168,7 @@ static tn_status measure_layers(tn_quant_plan *plan, struct tn_error *err)
 	if (!plan->recipe)
 		return TN_OK;
 	for (size_t i = 0; i < plan->count && !first; i++)
-		if (strstr(plan->layers[i].layer, "down_proj"))
+		if (tn_recipe_is_down(plan->layers[i].layer))
 			first = plan->layers[i].layer;
 	if (!first)
 		return tn_fail(err, TN_E_ARG, "recipe", "Model does not have expected keys for mixed quant.");
@@ -181,7 +181,7 @@ static tn_status measure_layers(tn_quant_plan *plan, struct tn_error *err)
 				err, TN_E_ARG, path,
 				"'%.100s' has no layer number where '%.100s' has one, so the recipe cannot be applied",
 				path, first);
-		if (strstr(path, "down_proj") && index >= plan->layer_count)
+		if (tn_recipe_is_down(path) && index >= plan->layer_count)
 			plan->layer_count = index + 1;
 	}
 	return TN_OK;

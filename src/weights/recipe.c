@@ -62,6 +62,13 @@ int tn_recipe_layer_index(const char *path, uint32_t layer_component, uint32_t *
 	return 1;
 }
 
+int tn_recipe_is_down(const char *path)
+{
+	const char *experts = strstr(path, ".experts.");
+	size_t n = strlen(path);
+	return strstr(path, "down_proj") || (experts && n > 3 && strcmp(path + n - 3, ".w2") == 0);
+}
+
 static int gets_more(uint32_t layer, uint32_t count)
 {
 	uint32_t eighth = count / 8;
@@ -76,7 +83,7 @@ int32_t tn_recipe_bits(const char *recipe, const char *path, uint32_t layer_comp
 			continue;
 		tn_recipe_layer_index(path, layer_component, &layer);
 		int is_v = strstr(path, "v_proj") || strstr(path, "v_a_proj") || strstr(path, "v_b_proj");
-		if ((is_v || strstr(path, "down_proj")) && gets_more(layer, layer_count))
+		if ((is_v || tn_recipe_is_down(path)) && gets_more(layer, layer_count))
 			return recipes[i].high;
 		return strstr(path, "lm_head") ? recipes[i].high : recipes[i].low;
 	}

@@ -179,6 +179,8 @@ static void recipes_give_more_bits_to_these_layers(void **state)
 	assert_int_equal(tn_recipe_bits("mixed_4_6", "lm_head", 2, 32), 6);
 	assert_int_equal(tn_recipe_bits("mixed_3_6", "model.embed_tokens", 2, 32), 3);
 	assert_int_equal(tn_recipe_bits("mixed_3_4", "model.layers.0.attn.qkv_proj", 2, 32), 4);
+	assert_int_equal(tn_recipe_bits("mixed_3_6", "model.layers.0.block_sparse_moe.experts.7.w2", 2, 32), 6);
+	assert_int_equal(tn_recipe_bits("mixed_3_6", "model.layers.0.block_sparse_moe.experts.7.w1", 2, 32), 3);
 	assert_int_equal(tn_recipe_bits("mixed_5_6", "lm_head", 2, 32), 0);
 }
 
