@@ -8,7 +8,7 @@ static struct {
 
 static const struct cli_option options[] = {
 	{ CLI_TEXT, "--dense-base", "DIR", "what the quantized BASE was made from, when the fuse had it", &args.dense_base },
-	{ CLI_TEXT, "--receipt", "FILE", "check a folder against what tenon fuse wrote down", &args.receipt },
+	{ CLI_TEXT, "--receipt", "FILE", "check a folder against what a run wrote down", &args.receipt },
 	{ CLI_TEXT, "--model", "BASE", "with --receipt: where the base is now", &args.model },
 	{ CLI_LIST, "--adapter-path", "ADAPTER", "with --receipt: where the adapter is now; may be repeated", &args.adapters },
 	{ CLI_FLAG, NULL, NULL, NULL, NULL },

@@ -134,6 +134,15 @@ static int has_work(const struct recoding *c, const tn_recode *r, struct tn_erro
 	return 0;
 }
 
+/* Of a run that did not happen the plan. */
+static int write_receipt(const struct recoding *c, const tn_recode *r, struct receipt *receipt, struct tn_error *err)
+{
+	if (!c->receipt)
+		return 1;
+	return (c->dry_run ? tn_recode_plan_json(r, receipt_write, receipt, err)
+			   : tn_recode_receipt(r, c->save_path, receipt_write, receipt, err)) == TN_OK;
+}
+
 static int run_plan(const struct recoding *c, const tn_recode *r, const tn_checkpoint *base)
 {
 	struct tn_error err = { .code = TN_E_NOMEM, .msg = "memory ran out" };
@@ -143,8 +152,7 @@ static int run_plan(const struct recoding *c, const tn_recode *r, const tn_check
 	if (!has_work(c, r, &err) || !receipt_begin(&receipt, c->receipt, c->force, &err))
 		return cli_fail(c->command->verb, &err);
 	int done = c->dry_run || tn_recode_run(r, c->save_path, cli_save_flags(c->force, c->resume), &err) == TN_OK;
-	done = done && (!c->receipt || tn_recode_plan_json(r, receipt_write, &receipt, &err) == TN_OK) &&
-	       receipt_end(&receipt, &err);
+	done = done && write_receipt(c, r, &receipt, &err) && receipt_end(&receipt, &err);
 	receipt_abort(&receipt);
 	if (!done)
 		return cli_fail(c->command->verb, &err);

@@ -85,6 +85,12 @@ TN_API tn_status tn_recode_plan_json(const tn_recode *recode, tn_write_fn write,
 /* Runs the plan and writes the folder, as tn_fuse_run does. */
 TN_API tn_status tn_recode_run(const tn_recode *recode, const char *save_path, unsigned flags, struct tn_error *err);
 
+/* The receipt of a plan that has run into `save_path`: the plan, and SHA-256 of the base, of every tensor that was written, of the
+ * files beside the weights and of the headers of these, for tn_verify_receipt. Reads base and result once.
+ * Errors: TN_E_MISMATCH: the folder does not hold what the plan wrote. */
+TN_API tn_status tn_recode_receipt(const tn_recode *recode, const char *save_path, tn_write_fn write, void *user,
+				   struct tn_error *err);
+
 #ifdef __cplusplus
 }
 #endif

@@ -194,8 +194,8 @@ struct tn_receipt_inputs {
 	size_t adapter_count;
 	const char *dense_base;
 };
-/* Checks a folder against the file of its receipt (tn_fuse_receipt): every tensor, file and header of weights identical,
- * changed, missing or extra; base, dense base and adapters by their content. `inputs` may be NULL.
+/* Checks a folder against the file of its receipt (tn_fuse_receipt, tn_recode_receipt): every tensor, file and header of weights
+ * identical, changed, missing or extra; base, dense base and adapters by their content. `inputs` may be NULL.
  * Errors: TN_E_FORMAT: the file is no receipt, or has no hashes. */
 TN_API tn_status tn_verify_receipt(tn_context *ctx, const char *receipt, const struct tn_receipt_inputs *inputs,
 				   tn_verify **out, struct tn_error *err);

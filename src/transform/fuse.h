@@ -6,8 +6,8 @@
 #include "base/text.h"
 #include "tenon/transform.h"
 #include "transform/blocks.h"
-#include "transform/content.h"
 #include "transform/edit.h"
+#include "transform/outcome.h"
 
 /* What becomes of one target, in the order of the input's bytes; item i of the blocks. Scales and biases of a triple that is
  * worked on belong to its weight. */
@@ -122,25 +122,9 @@ tn_status tn_consumption_advance(const struct tn_consumption *consumption, size_
 /* The result stands in its place. */
 tn_status tn_consumption_end(const struct tn_consumption *consumption, struct tn_error *err);
 
-/* What a receipt says beyond the plan: where the result is, and what it and the base hold. */
-struct tn_fuse_file {
-	const char *name;
-	uint64_t bytes;
-	struct tn_digest digest;
-};
-struct tn_fuse_identity {
-	const char *output;
-	struct tn_digest base, result;
-	struct tn_digest dense;              /* of the dense base, where there is one */
-	struct tn_digest *tensors;           /* of every planned one */
-	struct tn_fuse_file *files;          /* beside the weights */
-	size_t file_count;
-	struct tn_fuse_file *headers;        /* of the files of weights, in their order */
-	size_t header_count;
-};
-/* The plan as JSON; with an identity (NULL: none) the receipt. */
-tn_status tn_fuse_write_json(const struct tn_fuse *fuse, const struct tn_fuse_identity *identity, tn_write_fn write,
-			     void *user, struct tn_error *err);
+/* The plan as JSON; with what came of it (NULL: nothing yet), in the plan's order of tensors, the receipt. */
+tn_status tn_fuse_write_json(const struct tn_fuse *fuse, const struct tn_outcome *outcome, tn_write_fn write, void *user,
+			     struct tn_error *err);
 
 /* The base's config.json with what the fuse changes in it; empty when the base has none. */
 tn_status tn_fuse_config(const struct tn_fuse *fuse, struct tn_text *out, struct tn_error *err);

@@ -39,14 +39,6 @@ static void survival_json(struct tn_json_out *out, const struct tn_survival *s)
 	tn_json_out_end(out, '}');
 }
 
-static void digest_json(struct tn_json_out *out, const char *key, const struct tn_digest *digest)
-{
-	char text[TN_DIGEST_TEXT];
-	tn_digest_text(digest, text);
-	tn_json_out_key(out, key);
-	tn_json_out_string(out, text);
-}
-
 /* At most so many units in the last place are lost in a dense result: docs/numerics.md. */
 static double ulp_bound(tn_dtype dtype)
 {
@@ -97,7 +89,7 @@ static void planned_json(struct tn_json_out *out, const struct tn_fuse *fuse, co
 	if (p->survival)
 		survival_json(out, p->survival);
 	if (digest)
-		digest_json(out, "sha256", digest);
+		tn_digest_json(out, "sha256", digest);
 	tn_json_out_end(out, '}');
 }
 
@@ -141,40 +133,12 @@ static void config_json(struct tn_json_out *out, const struct tn_fuse *fuse)
 	tn_json_out_end(out, '}');
 }
 
-static void files_json(struct tn_json_out *out, const char *key, const struct tn_fuse_file *files, size_t count)
-{
-	tn_json_out_key(out, key);
-	tn_json_out_begin(out, '[');
-	for (size_t i = 0; i < count; i++) {
-		tn_json_out_begin_line(out, '{');
-		tn_json_out_key(out, "name");
-		tn_json_out_string(out, files[i].name);
-		tn_json_out_key(out, "bytes");
-		tn_json_out_u64(out, files[i].bytes);
-		digest_json(out, "sha256", &files[i].digest);
-		tn_json_out_end(out, '}');
-	}
-	tn_json_out_end(out, ']');
-}
-
-static void identity_json(struct tn_json_out *out, const struct tn_fuse *fuse, const struct tn_fuse_identity *id)
-{
-	tn_json_out_key(out, "output");
-	tn_json_out_string(out, id->output);
-	digest_json(out, "base_sha256", &id->base);
-	if (fuse->options.dense_base)
-		digest_json(out, "dense_base_sha256", &id->dense);
-	digest_json(out, "output_sha256", &id->result);
-	files_json(out, "files", id->files, id->file_count);
-	files_json(out, "headers", id->headers, id->header_count);
-}
-
 tn_status tn_fuse_plan_json(const tn_fuse *fuse, tn_write_fn write, void *user, struct tn_error *err)
 {
 	return tn_fuse_write_json(fuse, NULL, write, user, err);
 }
 
-tn_status tn_fuse_write_json(const tn_fuse *fuse, const struct tn_fuse_identity *identity, tn_write_fn write, void *user,
+tn_status tn_fuse_write_json(const tn_fuse *fuse, const struct tn_outcome *outcome, tn_write_fn write, void *user,
 			     struct tn_error *err)
 {
 	uint64_t memory;
@@ -200,12 +164,12 @@ tn_status tn_fuse_write_json(const tn_fuse *fuse, const struct tn_fuse_identity 
 	tn_json_out_key(&out, "copied");
 	tn_json_out_u64(&out, tn_fuse_copied_count(fuse));
 	config_json(&out, fuse);
-	if (identity)
-		identity_json(&out, fuse, identity);
+	if (outcome)
+		tn_outcome_json(&out, outcome);
 	tn_json_out_key(&out, "tensors");
 	tn_json_out_begin(&out, '[');
 	for (size_t i = 0; i < fuse->count; i++)
-		planned_json(&out, fuse, &fuse->planned[i], identity ? &identity->tensors[i] : NULL);
+		planned_json(&out, fuse, &fuse->planned[i], outcome ? &outcome->tensors[i] : NULL);
 	tn_json_out_end(&out, ']');
 	tn_json_out_end(&out, '}');
 	return tn_json_out_finish(&out, err);

@@ -5,7 +5,6 @@
 #include "base/text.h"
 #include "store/checkpoint.h"
 #include "store/json_doc.h"
-#include "store/json_out.h"
 #include "weights/format.h"
 
 #include <stdlib.h>
@@ -303,54 +302,4 @@ double tn_recode_bits_per_weight(const tn_recode *r)
 size_t tn_recode_shard_count(const tn_recode *r)
 {
 	return r->shard_count;
-}
-
-static void step_json(struct tn_json_out *out, const struct tn_recode *r, const struct tn_recode_step *step)
-{
-	tn_json_out_begin_line(out, '{');
-	tn_json_out_key(out, "name");
-	tn_json_out_string(out, step->info.tensor->name);
-	tn_json_out_key(out, "action");
-	tn_json_out_string(out, tn_recode_action_name(step->info.action));
-	tn_json_out_key(out, "from");
-	tn_json_out_string(out, step->info.from);
-	tn_json_out_key(out, "to");
-	tn_json_out_string(out, step->info.to);
-	tn_json_out_key(out, "bytes_before");
-	tn_json_out_u64(out, step->info.bytes_before);
-	tn_json_out_key(out, "bytes_after");
-	tn_json_out_u64(out, step->info.bytes_after);
-	tn_json_out_key(out, "shard");
-	tn_json_out_string(out, r->shards[step->shard].name);
-	tn_json_out_end(out, '}');
-}
-
-tn_status tn_recode_plan_json(const tn_recode *r, tn_write_fn write, void *user, struct tn_error *err)
-{
-	struct tn_json_out out;
-	tn_json_out_init(&out, r->ctx, write, user);
-	tn_json_out_begin(&out, '{');
-	tn_json_out_key(&out, "base");
-	tn_json_out_string(&out, tn_checkpoint_path(r->base));
-	tn_json_out_key(&out, "parameters");
-	tn_json_out_u64(&out, r->parameters);
-	tn_json_out_key(&out, "bytes_before");
-	tn_json_out_u64(&out, tn_checkpoint_tensor_bytes(r->base));
-	tn_json_out_key(&out, "bytes_after");
-	tn_json_out_u64(&out, r->bytes_after);
-	tn_json_out_key(&out, "bits_per_weight");
-	tn_json_out_double(&out, tn_recode_bits_per_weight(r));
-	tn_json_out_key(&out, "shards");
-	tn_json_out_u64(&out, r->shard_count);
-	for (int action = TN_RECODE_COPY; action <= TN_RECODE_REQUANTIZE; action++) {
-		tn_json_out_key(&out, tn_recode_action_name((tn_recode_action)action));
-		tn_json_out_u64(&out, tn_recode_count_of(r, (tn_recode_action)action));
-	}
-	tn_json_out_key(&out, "tensors");
-	tn_json_out_begin(&out, '[');
-	for (size_t i = 0; i < r->count; i++)
-		step_json(&out, r, &r->steps[i]);
-	tn_json_out_end(&out, ']');
-	tn_json_out_end(&out, '}');
-	return tn_json_out_finish(&out, err);
 }

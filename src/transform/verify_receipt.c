@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A folder against the receipt of the fuse that wrote it. The receipt is a file like any other, and may say anything. */
+/* A folder against the receipt of the run that wrote it. The receipt is a file like any other, and may say anything. */
 #include "transform/verify.h"
 
 #include "adapter/adapter.h"
@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RECEIPT_CAP = 64 << 20 };
+enum { RECEIPT_CAP = 128 << 20 };
 
 struct check {
 	tn_context *ctx;
@@ -29,8 +29,8 @@ struct check {
 
 static tn_status fail_form(const struct check *c, const char *what, struct tn_error *err)
 {
-	return tn_fail(err, TN_E_FORMAT, c->path, "'%s' is no receipt that can be checked: %s; `tenon fuse --receipt` writes one "
-		       "behind a run", c->path, what);
+	return tn_fail(err, TN_E_FORMAT, c->path, "'%s' is no receipt that can be checked: %s; --receipt writes one behind a "
+		       "run", c->path, what);
 }
 
 static void add(const struct check *c, const char *name, tn_verdict verdict)
@@ -100,9 +100,16 @@ static tn_status compare_lists(const struct check *c, struct pair *pairs, size_t
 	return TN_OK;
 }
 
+/* What quantize and its kin wrote they list apart from what became of each weight. */
+static const json_t *tensors_of(const struct check *c)
+{
+	const json_t *written = json_object_get(c->root, "written");
+	return written ? written : json_object_get(c->root, "tensors");
+}
+
 static tn_status check_tensors(const struct check *c, struct tn_arena *arena, struct tn_error *err)
 {
-	const json_t *list = json_object_get(c->root, "tensors");
+	const json_t *list = tensors_of(c);
 	size_t count = json_array_size(list);
 	struct pair *pairs;
 	const struct tn_tensor **tensors;
@@ -299,7 +306,7 @@ static tn_status check_adapters(const struct check *c, const struct tn_receipt_i
 static tn_status check_all(struct check *c, const struct tn_receipt_inputs *given, struct tn_arena *arena,
 			   struct tn_error *err)
 {
-	const json_t *output = json_object_get(c->root, "output"), *tensors = json_object_get(c->root, "tensors");
+	const json_t *output = json_object_get(c->root, "output"), *tensors = tensors_of(c);
 	const json_t *files = json_object_get(c->root, "files"), *headers = json_object_get(c->root, "headers");
 	if (!json_is_string(output) || !json_is_array(tensors) || !json_is_array(files) || !json_is_array(headers))
 		return fail_form(c, "it does not say what was written", err);

@@ -11,6 +11,12 @@ tenon inspect back | sed -n 1,2p
 grep -c quantization back/config.json
 try tenon dequantize --model q4 --save-path wide --dtype float32 -q --receipt receipt.json
 grep -v '"name"' receipt.json
+try tenon verify --receipt receipt.json
+cp -r wide bad
+printf '\377' | dd of=bad/model.safetensors bs=1 seek=460000 conv=notrunc 2>/dev/null
+try tenon verify --receipt receipt.json bad
+rm -r bad
+try tenon verify --receipt receipt.json --model examples/base | tail -n 2
 try tenon dequantize --model q4 --save-path mlx --like-mlx -q
 sha256sum q4/model.safetensors back/model.safetensors wide/model.safetensors
 echo "--- many shards, little memory, any number of threads"
