@@ -12,7 +12,7 @@ static struct {
 	const char *model, *save_path, *upload_repo, *gguf_path, *rounding, *promote_bits, *receipt, *dense_base;
 	struct cli_list adapters;
 	struct tn_fuse_options fuse;
-	int dry_run, force, resume, consume, export_gguf;
+	int dry_run, force, resume, consume, export_gguf, trust_remote_code;
 } args = { .fuse = TN_FUSE_OPTIONS_INIT };
 
 static const struct cli_option options[] = {
@@ -28,6 +28,7 @@ static const struct cli_option options[] = {
 	{ CLI_TEXT, "--upload-repo", "REPO", "not done by tenon; says what to run instead", &args.upload_repo },
 	{ CLI_FLAG, "--export-gguf", NULL, "not done by tenon; says what to run instead", &args.export_gguf },
 	{ CLI_TEXT, "--gguf-path", "FILE", "goes with --export-gguf", &args.gguf_path },
+	{ CLI_FLAG, "--trust-remote-code", NULL, "accepted; tenon runs no code of models", &args.trust_remote_code },
 	{ CLI_SECTION, "", NULL, "Where the base is quantized:", NULL },
 	{ CLI_FLAG, "--dequantize, --de-quantize", NULL, "write a dense model", &args.fuse.dequantize },
 	{ CLI_TEXT, "--rounding", "R", "auto (the default), dither (keeps small deltas), nearest", &args.rounding },

@@ -109,6 +109,13 @@ static int read_words(struct tn_create_options *o)
 	return EXIT_DONE;
 }
 
+/* What the library would refuse behind the base; the scale has been looked at. */
+static int check_numbers(const struct tn_create_options *o)
+{
+	struct tn_error err;
+	return tn_lora_check(o->rank, 1, o->dropout, &err) == TN_OK ? EXIT_DONE : cli_usage(&command, "%s", err.msg);
+}
+
 /* Splits the values at commas, in `text` of the caller. */
 static int read_keys(char *text, size_t bytes, const char **keys, struct tn_create_options *o)
 {
@@ -209,7 +216,8 @@ int cmd_init(int argc, char **argv)
 		return status;
 	if (!args.out)
 		return cli_usage(&command, "-o is missing");
-	if (read_scales(&o) != EXIT_DONE || read_words(&o) != EXIT_DONE || read_keys(text, sizeof text, keys, &o) != EXIT_DONE)
+	if (read_scales(&o) != EXIT_DONE || read_words(&o) != EXIT_DONE || check_numbers(&o) != EXIT_DONE ||
+	    read_keys(text, sizeof text, keys, &o) != EXIT_DONE)
 		return EXIT_USAGE;
 	tn_context *ctx = cli_context(command.verb);
 	if (!ctx)
