@@ -5,8 +5,8 @@
  * tensor, all tensors, quantized weights (tenon/weights.h).
  *
  * Files are untrusted: whatever they hold, nothing is read outside them, memory grows only with their real headers, and
- * every rejection names the tensor or the byte. Files are read with pread and are never mapped: when another program
- * shortens a file that is open, the read gives TN_E_IO and the process lives on.
+ * every rejection names the tensor or the byte. Files are read with pread and are never mapped (a live base, tenon/live.h, maps
+ * its own): when another program shortens a file that is open, the read gives TN_E_IO and the process lives on.
  */
 #ifndef TENON_CHECKPOINT_H
 #define TENON_CHECKPOINT_H

@@ -3,6 +3,10 @@
  * A job reads blocks of rows, decodes, edits, encodes and writes them. A row needs only itself, so blocks are independent:
  * memory stays under the budget of the context for any model size, and the result has the same bits for any number of
  * threads. The output folder appears whole or not at all.
+ *
+ * Sources. What a fuse makes, and which files go with it: mlx-lm 0.32.2 (mlx_lm/fuse.py, utils.py) and PEFT 0.21
+ * (merge_and_unload); docs/adapters.md and docs/numerics.md say where tenon differs, and why.
+ * Threads. A plan is run, written down and freed by one thread at a time, and read by many while it does not run.
  */
 #ifndef TENON_TRANSFORM_H
 #define TENON_TRANSFORM_H
