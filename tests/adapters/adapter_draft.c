@@ -388,6 +388,7 @@ static void a_changed_file_or_configuration_is_refused(void **state)
 	al_expect(t, tn_adapter_open(t->ctx, folder, &adapter, &t->err), TN_E_MISMATCH);
 	al_expect_named(t, "adapters.safetensors");
 	al_expect_named(t, TN_METADATA_ADAPTER);
+	al_expect(t, tn_adapter_open(t->ctx, weights, &adapter, &t->err), TN_E_MISMATCH); /* by the file alone too */
 	f = fopen(config, "r+");
 	fseek(f, scale - text, SEEK_SET);
 	fputs("20.0", f);
