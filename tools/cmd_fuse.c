@@ -2,7 +2,7 @@
 #include "cli.h"
 #include "groups.h"
 #include "joining.h"
-#include "receipt.h"
+#include "result_file.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -179,13 +179,13 @@ static void print_totals(const tn_fuse *fuse)
 /* The run and its receipt; 1 when all is well. */
 static int run_with_receipt(tn_fuse *fuse, struct tn_error *err)
 {
-	struct receipt receipt;
-	if (!receipt_begin(&receipt, args.receipt, args.force, err))
+	struct result_file receipt;
+	if (!result_file_begin(&receipt, RESULT_RECEIPT, args.receipt, args.force, err))
 		return 0;
 	int done = tn_fuse_run(fuse, args.save_path, save_flags(), err) == TN_OK &&
-		   (!args.receipt || tn_fuse_receipt(fuse, args.save_path, receipt_write, &receipt, err) == TN_OK) &&
-		   receipt_end(&receipt, err);
-	receipt_abort(&receipt);
+		   (!args.receipt || tn_fuse_receipt(fuse, args.save_path, result_file_write, &receipt, err) == TN_OK) &&
+		   result_file_end(&receipt, err);
+	result_file_abort(&receipt);
 	return done;
 }
 

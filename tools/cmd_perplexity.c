@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { LONGEST_WINDOW = 1 << 26 };
+
 static struct {
 	struct speaker_options speaker;
 	uint64_t window;
@@ -133,8 +135,8 @@ int cmd_perplexity(int argc, char **argv)
 		return status;
 	if ((status = speaker_check(&command, &args.speaker)) >= 0)
 		return status;
-	if (args.window == 1 || args.window > 1u << 26)
-		return cli_usage(&command, "--sequence-length is at least 2");
+	if (args.window == 1 || args.window > LONGEST_WINDOW)
+		return cli_usage(&command, "--sequence-length is a number from 2 to %d", (int)LONGEST_WINDOW);
 	tn_context *ctx = cli_context(command.verb);
 	if (!ctx)
 		return EXIT_FAILED;

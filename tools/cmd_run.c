@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include "result_file.h"
 #include "speaker.h"
 
 #include <errno.h>
@@ -42,6 +43,7 @@ struct answer {
 	size_t count, capacity;
 	struct cli_content text;
 	int failed;
+	struct result_file logits; /* of the prompt */
 };
 
 static int keep(void *user, uint32_t id, const char *piece, size_t bytes)
@@ -97,7 +99,7 @@ static tn_status take_words(struct speaker *s, uint32_t **ids, size_t *count, st
 
 /* ---- output ---------------------------------------------------------------------------------------------- */
 
-static tn_status write_logits(const float *logits, size_t rows, uint64_t vocabulary, struct tn_error *err)
+static tn_status write_logits(struct result_file *to, const float *logits, size_t rows, uint64_t vocabulary, struct tn_error *err)
 {
 	char header[160];
 	uint64_t bytes = rows * vocabulary * sizeof *logits;
@@ -107,13 +109,11 @@ static tn_status write_logits(const float *logits, size_t rows, uint64_t vocabul
 	while (n % 8)
 		header[n++] = ' ';
 	uint64_t length = (uint64_t)n;
-	FILE *file = fopen(args.logits, "wb");
-	int failed = !file || fwrite(&length, 1, sizeof length, file) != sizeof length ||
-		     fwrite(header, 1, (size_t)n, file) != (size_t)n || fwrite(logits, 1, bytes, file) != bytes;
-	failed |= file && fclose(file) != 0;
-	if (!failed)
-		return TN_OK;
-	return cli_error(err, TN_E_IO, args.logits, "'%.200s' could not be written: %s", args.logits, strerror(errno));
+	int failed = result_file_write(to, (const char *)&length, sizeof length) || result_file_write(to, header, (size_t)n) ||
+		     result_file_write(to, (const char *)logits, bytes);
+	if (failed)
+		return cli_error(err, TN_E_IO, to->path, "'%.200s' could not be written: %s", to->path, strerror(errno));
+	return result_file_end(to, err) ? TN_OK : err->code;
 }
 
 static void print_ids(const char *key, const uint32_t *ids, size_t count)
@@ -149,7 +149,7 @@ static tn_status answer(struct speaker *s, const uint32_t *ids, size_t count, st
 	}
 	tn_status status = speaker_reply(s, ids, count, reply, err);
 	if (status == TN_OK && args.logits)
-		status = write_logits(reply->all_logits, count, s->info.vocabulary, err);
+		status = write_logits(&a->logits, reply->all_logits, count, s->info.vocabulary, err);
 	if (status == TN_OK && a->failed)
 		status = cli_no_memory(err);
 	free(reply->all_logits);
@@ -162,6 +162,10 @@ static int run(tn_context *ctx, uint32_t *ids, size_t count)
 	struct tn_error err;
 	struct answer a = { .capacity = (size_t)args.most_tokens };
 	struct speaker_reply reply = { .most_tokens = args.most_tokens, .ignore_end = args.ignore_end, .say = keep, .user = &a };
+	if (!result_file_begin(&a.logits, RESULT_LOGITS, args.logits, 1, &err)) {
+		free(ids);
+		return cli_fail(command.verb, &err);
+	}
 	tn_status status = speaker_open(ctx, &args.speaker, ids ? 0 : SPEAKER_NEEDS_TEXT, &s, &err);
 	a.ids = malloc((a.capacity + 1) * sizeof *a.ids);
 	if (status == TN_OK && !a.ids)
@@ -183,6 +187,7 @@ static int run(tn_context *ctx, uint32_t *ids, size_t count)
 	free(ids);
 	free(a.ids);
 	free(a.text.text);
+	result_file_abort(&a.logits);
 	speaker_close(&s);
 	return status == TN_OK ? (reply.interrupted ? EXIT_INTERRUPTED : EXIT_DONE) : cli_fail(command.verb, &err);
 }

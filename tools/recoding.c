@@ -2,7 +2,7 @@
 #include "recoding.h"
 
 #include "groups.h"
-#include "receipt.h"
+#include "result_file.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -135,25 +135,25 @@ static int has_work(const struct recoding *c, const tn_recode *r, struct tn_erro
 }
 
 /* Of a run that did not happen the plan. */
-static int write_receipt(const struct recoding *c, const tn_recode *r, struct receipt *receipt, struct tn_error *err)
+static int write_receipt(const struct recoding *c, const tn_recode *r, struct result_file *receipt, struct tn_error *err)
 {
 	if (!c->receipt)
 		return 1;
-	return (c->dry_run ? tn_recode_plan_json(r, receipt_write, receipt, err)
-			   : tn_recode_receipt(r, c->save_path, receipt_write, receipt, err)) == TN_OK;
+	return (c->dry_run ? tn_recode_plan_json(r, result_file_write, receipt, err)
+			   : tn_recode_receipt(r, c->save_path, result_file_write, receipt, err)) == TN_OK;
 }
 
 static int run_plan(const struct recoding *c, const tn_recode *r, const tn_checkpoint *base)
 {
 	struct tn_error err = { .code = TN_E_NOMEM, .msg = "memory ran out" };
-	struct receipt receipt;
+	struct result_file receipt;
 	double start = cli_seconds();
 	warn(c, r);
-	if (!has_work(c, r, &err) || !receipt_begin(&receipt, c->receipt, c->force, &err))
+	if (!has_work(c, r, &err) || !result_file_begin(&receipt, RESULT_RECEIPT, c->receipt, c->force, &err))
 		return cli_fail(c->command->verb, &err);
 	int done = c->dry_run || tn_recode_run(r, c->save_path, cli_save_flags(c->force, c->resume), &err) == TN_OK;
-	done = done && write_receipt(c, r, &receipt, &err) && receipt_end(&receipt, &err);
-	receipt_abort(&receipt);
+	done = done && write_receipt(c, r, &receipt, &err) && result_file_end(&receipt, &err);
+	result_file_abort(&receipt);
 	if (!done)
 		return cli_fail(c->command->verb, &err);
 	if (cli.json)

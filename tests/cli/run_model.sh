@@ -31,6 +31,10 @@ mkdir one two three && cp -r examples/adapters/pirate one/adapters && cp -r exam
 cp -r examples/adapters/pirate three/adapters
 json --model examples/base --input-ids $ids -n 4 --adapter-path one/adapters:0.5 --adapter-path three/adapters:0.5
 tenon inspect logits.safetensors | tail -n 1
+tenon run -q --model examples/base --input-ids 0,2 -n 0 --logits logits.safetensors && tenon inspect logits.safetensors | tail -n 1
+try tenon run -q --model plain --input-ids $ids -n 0 --logits plain/model.safetensors
+try tenon run -q --model plain --input-ids $ids -n 0 --logits nowhere/logits.safetensors
+cmp examples/base/model.safetensors plain/model.safetensors && ls plain
 echo "--- no room for more"
 json --model examples/base --input-ids $ids --cache-memory 192K 2>/dev/null | tail -n 2
 try tenon run -q --model examples/base -p "$story" --cache-memory 192K
