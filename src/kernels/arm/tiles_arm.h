@@ -27,11 +27,11 @@ typedef uint16x8_t pair;
 #define SMALLER_HALVES(a, b) vreinterpretq_u16_s16(vminq_s16(vreinterpretq_s16_u16(a), vreinterpretq_s16_u16(b)))
 #define MARKS_BELOW(h, least) vmaxvq_u16(vcltq_s16(vreinterpretq_s16_u16(h), vreinterpretq_s16_u16(least)))
 
-TN_INLINE void widen_pair(vec v[VECTORS], const void *p, tn_dtype dtype)
+TN_INLINE void widen_pair(vec v[VECTORS], pair h, tn_dtype dtype)
 {
 	for (int i = 0; i < VECTORS; i++) {
-		uint16x4_t h = vreinterpret_u16_u8(vld1_u8((const uint8_t *)p + 8 * i));
-		v[i] = dtype == TN_F16 ? vcvt_f32_f16(vreinterpret_f16_u16(h)) : vreinterpretq_f32_u32(vshll_n_u16(h, 16));
+		uint16x4_t half = i ? vget_high_u16(h) : vget_low_u16(h);
+		v[i] = dtype == TN_F16 ? vcvt_f32_f16(vreinterpret_f16_u16(half)) : vreinterpretq_f32_u32(vshll_n_u16(half, 16));
 	}
 }
 

@@ -156,47 +156,75 @@ static __attribute__((noinline)) int look_again(const struct work *w, const stru
 	return w->p->dtype == TN_BF16 ? look_at_rows(w, rows, batch, tiles, TN_BF16) : look_at_rows(w, rows, batch, tiles, TN_F16);
 }
 
+/* Tile number i of a batch. All of its source is read before any of its results is written: rows may be a multiple of 4096 bytes
+ * apart, and a CPU that compares no more of addresses than that waits for the write to one row when it reads the next. */
+struct tile {
+	size_t i;
+	const unsigned char *src, *ahead;  /* what is read, and what will be in a while */
+	unsigned char *dst;
+	size_t src_stride, dst_stride;
+	vec scale;
+	pair least;
+};
+
+/* The sums of a tile, with its source added, rounded and stored; what is to be looked at again is kept and marked. */
+TN_INLINE void finish_tile(struct batch *batch, const struct tile *t, vec sum[TILE_ROWS][VECTORS], const int count, tn_dtype dtype,
+			   int scaled, int stream)
+{
+	pair out[TILE_ROWS], lowest = SPREAD_HALF(0x7FFF), ties = SPREAD_HALF(1);
+	TN_UNROLL(8)
+	for (int r = 0; r < count; r++) {
+		const pair source = LOAD_PAIR((stream ? t->src : t->dst) + (size_t)r * t->src_stride);
+		if (!stream)
+			STORE_PAIR(batch->rows[t->i][r], source);
+		add_source(sum[r], source, t->scale, dtype, scaled);
+	}
+	TN_UNROLL(8)
+	for (int r = 0; r < count; r++) {
+		keep_sums(batch->sums[t->i][r], sum[r], dtype);
+		out[r] = round_pair(&ties, sum[r], dtype);
+	}
+	TN_UNROLL(8)
+	for (int r = 0; r < count; r++)
+		lowest = SMALLER_HALVES(lowest, doubled(out[r]));
+	TN_UNROLL(8)
+	for (int r = 0; r < count; r++) {
+		if (stream) {
+			STORE_PAIR(batch->rows[t->i][r], out[r]);
+			STREAM_PAIR(t->dst + (size_t)r * t->dst_stride, out[r]);
+		} else {
+			STORE_PAIR(t->dst + (size_t)r * t->dst_stride, out[r]);
+		}
+	}
+	batch->marks[t->i] = MARKS_BELOW(lowest, t->least) | (uint64_t)TIED(ties, dtype) << 32;
+}
+
 /* At most BATCH tiles of rows, from number `first` on; stream: into others, past the caches, else in place. */
 TN_INLINE void add_batch(const struct work *w, const struct rows *rows, struct batch *batch, size_t tiles, const int count,
 			 enum how how, tn_dtype dtype, int scaled, int stream)
 {
-	const size_t src_stride = rows->src_stride, dst_stride = stream ? rows->dst_stride : src_stride, steps = w->steps;
-	const size_t begin = batch->first, offset = 2 * TILE_COLS * (begin - rows->first);
-	const unsigned char *src = rows->src + offset;
-	unsigned char *dst = rows->dst + offset;
+	const size_t steps = w->steps, begin = batch->first, offset = 2 * TILE_COLS * (begin - rows->first);
 	const float *a = w->a + begin * steps * TILE_COLS, *b = w->b;
-	const vec scale = SPREAD(w->scaled ? (float)w->p->scale : 1.0f);
-	pair least = SPREAD_HALF(0);
-	for (size_t i = 0; i < tiles; i++) {
-		if (i == 0 || (begin + i) % TILES_OF_PANEL == 0) {
-			const struct panel panel = panel_of(w, begin + i);
-			least = least_of(&panel, w, (size_t)count);
-			batch->least[(begin + i) / TILES_OF_PANEL - begin / TILES_OF_PANEL] = least;
+	struct tile t = { .src = rows->src + offset, .dst = rows->dst + offset, .src_stride = rows->src_stride,
+			  .dst_stride = stream ? rows->dst_stride : rows->src_stride,
+			  .scale = SPREAD(w->scaled ? (float)w->p->scale : 1.0f) };
+	t.ahead = t.src + AHEAD * t.src_stride;
+	for (; t.i < tiles; t.i++) {
+		const size_t tile = begin + t.i;
+		if (t.i == 0 || tile % TILES_OF_PANEL == 0) {
+			const struct panel panel = panel_of(w, tile);
+			t.least = least_of(&panel, w, (size_t)count);
+			batch->least[tile / TILES_OF_PANEL - begin / TILES_OF_PANEL] = t.least;
 		}
 		vec sum[TILE_ROWS][VECTORS];
-		pair out[TILE_ROWS], lowest = SPREAD_HALF(0x7FFF), ties = SPREAD_HALF(1);
 		TN_UNROLL(8)
 		for (int r = 0; r < count; r++)
-			PREFETCH(src + (size_t)(AHEAD + r) * src_stride);
+			PREFETCH(t.ahead + (size_t)r * t.src_stride);
 		a = sum_tile(sum, b, (size_t)count, a, steps, count, how);
-		TN_UNROLL(8)
-		for (int r = 0; r < count; r++) {
-			add_source(sum[r], src + (size_t)r * src_stride, scale, dtype, scaled);
-			out[r] = round_pair(&ties, sum[r], dtype);
-			lowest = SMALLER_HALVES(lowest, doubled(out[r]));
-			STORE_PAIR(batch->rows[i][r], stream ? out[r] : LOAD_PAIR(src + (size_t)r * src_stride));
-			keep_sums(batch->sums[i][r], sum[r], dtype);
-		}
-		TN_UNROLL(8)
-		for (int r = 0; r < count; r++) {
-			if (stream)
-				STREAM_PAIR(dst + (size_t)r * dst_stride, out[r]);
-			else
-				STORE_PAIR(dst + (size_t)r * dst_stride, out[r]);
-		}
-		batch->marks[i] = MARKS_BELOW(lowest, least) | (uint64_t)TIED(ties, dtype) << 32;
-		src += 2 * TILE_COLS;
-		dst += 2 * TILE_COLS;
+		finish_tile(batch, &t, sum, count, dtype, scaled, stream);
+		t.src += 2 * TILE_COLS;
+		t.ahead += 2 * TILE_COLS;
+		t.dst += 2 * TILE_COLS;
 	}
 }
 

@@ -49,7 +49,7 @@ TN_INLINE void keep_tile(const struct kept_tile *t, vec squares[TILE_ROWS][SQUAR
 	sum_tile(sum, t->b, (size_t)count, t->a, t->steps, count, how);
 	TN_UNROLL(8)
 	for (int r = 0; r < count; r++) {
-		add_source(sum[r], t->src + (size_t)r * t->src_stride, t->scale, dtype, scaled);
+		add_source(sum[r], LOAD_PAIR(t->src + (size_t)r * t->src_stride), t->scale, dtype, scaled);
 		TN_UNROLL(2)
 		for (size_t v = 0; v < VECTORS; v++) {
 			vec *lanes = &squares[r][(i * VECTORS + v) % SQUARES];

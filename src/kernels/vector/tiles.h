@@ -209,7 +209,7 @@ TN_INLINE const float *sum_tile(vec sum[][VECTORS], const float *b, size_t strid
 }
 
 /* v = w + scale * v. */
-TN_INLINE void add_source(vec v[VECTORS], const void *w, vec scale, tn_dtype dtype, int scaled)
+TN_INLINE void add_source(vec v[VECTORS], pair w, vec scale, tn_dtype dtype, int scaled)
 {
 	vec wide[VECTORS];
 	widen_pair(wide, w, dtype);

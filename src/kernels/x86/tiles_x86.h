@@ -26,15 +26,15 @@ typedef __m512i pair;
 #define SPREAD_HALF(x) _mm512_set1_epi16((short)(x))
 
 /* BF16: a permutation into the upper halves, zeros in the lower ones, is one operation where to widen and to shift are two. */
-TN_INLINE void widen_pair(vec v[VECTORS], const void *p, tn_dtype dtype)
+TN_INLINE void widen_pair(vec v[VECTORS], pair h, tn_dtype dtype)
 {
 	static const uint16_t order[64] = { UPPER_HALVES(0), UPPER_HALVES(8), UPPER_HALVES(16), UPPER_HALVES(24) };
 	for (int i = 0; i < VECTORS; i++)
 		if (dtype == TN_F16)
-			v[i] = _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p + i));
+			v[i] = _mm512_cvtph_ps(i ? _mm512_extracti64x4_epi64(h, 1) : _mm512_castsi512_si256(h));
 		else
-			v[i] = _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xAAAAAAAAu, _mm512_loadu_si512(order + 32 * i),
-										  _mm512_loadu_si512(p)));
+			v[i] = _mm512_castsi512_ps(
+				_mm512_maskz_permutexvar_epi16(0xAAAAAAAAu, _mm512_loadu_si512(order + 32 * i), h));
 }
 
 #if defined(TN_FAST_PAIRS)
@@ -144,9 +144,8 @@ TN_INLINE void put_apart(vec v[VECTORS])
 	v[1] = _mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(odd), 0xD8));
 }
 
-TN_INLINE void widen_pair(vec v[VECTORS], const void *p, tn_dtype dtype)
+TN_INLINE void widen_pair(vec v[VECTORS], pair h, tn_dtype dtype)
 {
-	__m256i h = _mm256_loadu_si256(p);
 	if (dtype == TN_F16) {
 		v[0] = _mm256_cvtph_ps(_mm256_castsi256_si128(h));
 		v[1] = _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1));
