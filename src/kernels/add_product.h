@@ -105,13 +105,28 @@ TN_INLINE int errors_seen(tn_dtype dtype)
 	return dtype == TN_BF16 ? 12800 : 102400;
 }
 
+/* A power of two of usual size can multiply B in place of the sum: the same bits, but for the subnormal ones, unless sums overflow.
+ * Not a negative one, which turns the sign of a sum that is zero: of products it would not, for the sum begins with +0. */
+static inline int moves_into_b(double scale)
+{
+	int exponent;
+	return frexp(scale, &exponent) == 0.5 && exponent > -16 && exponent <= 16;
+}
+
 /* `length` is that of the row of B, times |scale|. With the signs of chance the roundings of a sum come to some 2^-26 of the
- * lengths of its factors, whatever the rank; this error is eight times that. */
+ * lengths of its factors, whatever the rank; this error is eight times that. Numbers of B that are subnormal, or become so with the
+ * scale, may be taken for zero. A row of zeros has no error, however long A is. */
+TN_INLINE float error_of(float length, float longest)
+{
+	const float error = length * longest * 0x1p-23f, least = longest * 0x1p-110f;
+	return !(length > 0 && longest > 0) ? 0 : error > least ? error : least;
+}
+
 TN_INLINE struct settled_row settle_row(const struct panel *panel, const float *b, float length)
 {
-	float error = length * panel->longest * 0x1p-23f;
-	if (error < 0x1p-118f)
-		error = length > 0 && panel->longest > 0 ? 0x1p-118f : 0;
+	float error = error_of(length, panel->longest);
+	if (error > 0 && error < 0x1p-118f)
+		error = 0x1p-118f;
 	float limit = error * (float)errors_seen(panel->p->dtype);
 	limit = limit > 0x1p-90f ? limit : 0x1p-90f;
 	uint16_t bits = narrow(limit, panel->p->dtype), top = half_infinity(panel->p->dtype);
@@ -180,20 +195,31 @@ static inline uint16_t in_double(const struct settled_row *row, const struct col
 	return narrow((float)(row->gain * ((double)w + p->scale * ((sum[0] + sum[1]) + (sum[2] + sum[3])))), p->dtype);
 }
 
-/* The sum in float32, in its order. */
-static inline float in_order(const struct settled_row *row, const struct columns *c, size_t l, float w)
+/* The sum in float32, in its order: of B times `of_b`, the sum of products times `of_sum`. */
+static inline float in_order(const struct settled_row *row, const struct columns *c, size_t l, float w, float of_b, float of_sum,
+			     int fused)
+{
+	const size_t rank = row->panel->p->rank;
+	float sum = 0;
+	for (size_t k = 0; k < rank; k++) {
+		size_t at = swapped(k, rank);
+		float b = of_b * row->b[at], a = column_value(c, at, column_place(c, l), rank);
+		sum = fused ? fmaf(b, a, sum) : sum + b * a;
+	}
+	return w + of_sum * sum;
+}
+
+/* The same as it is defined; where that overflows, as the tiles compute it, for it may not overflow there. */
+static inline float sum_again(const struct settled_row *row, const struct columns *c, size_t l, float w)
 {
 	const struct tn_add_product *p = row->panel->p;
-	float sum = 0;
-	for (size_t k = 0; k < p->rank; k++) {
-		size_t at = swapped(k, p->rank);
-		sum += row->b[at] * column_value(c, at, column_place(c, l), p->rank);
-	}
-	return w + (float)p->scale * sum;
+	const float scale = (float)p->scale, sum = in_order(row, c, l, w, 1, scale, 0);
+	const int moves = moves_into_b(p->scale), fused = p->width != TN_FACTORS_WIDE;
+	return isfinite(sum) ? sum : in_order(row, c, l, w, moves ? scale : 1, moves ? 1 : scale, fused);
 }
 
 /* Looks at the results in columns l for every bit l of `which`: sum before and out after rounding, w the source. Zero and what is
- * not finite may stand for other sums than those that are given. Returns 1 when one of them is not finite. */
+ * not finite may stand for other sums than those that are given, of any size. Returns 1 when one of them is not finite. */
 __attribute__((noinline, unused)) static int settle(const struct settled_row *row, const struct columns *c, uint64_t which,
 						    const uint16_t *w, const float *sum, uint16_t *out)
 {
@@ -204,12 +230,14 @@ __attribute__((noinline, unused)) static int settle(const struct settled_row *ro
 		size_t l = (size_t)__builtin_ctzll(which);
 		uint16_t size = out[l] & 0x7FFFu;
 		float source = widen(w[l], dtype);
-		float v = size && size < top ? sum[column_place(c, l)] : in_order(row, c, l, source);
+		float v = size && size < top ? sum[column_place(c, l)] : sum_again(row, c, l, source);
 		uint16_t low = narrow(v - row->error, dtype), high = narrow(v + row->error, dtype);
-		if (size >= top)
-			out[l] = narrow(v, dtype);
-		else
-			out[l] = low == high ? low : in_double(row, c, l, source);
+		out[l] = narrow(v, dtype);
+		size = out[l] & 0x7FFFu;
+		if (size >= top || (size < row->limit && low != high))
+			out[l] = in_double(row, c, l, source);
+		else if (size < row->limit)
+			out[l] = low;
 		bad |= (out[l] & 0x7FFFu) >= top;
 	}
 	return bad;
@@ -253,7 +281,7 @@ static inline double row_gain(const struct tn_add_product *p, size_t row, const 
 /* A row that is multiplied by its gain. The error is too large for what becomes of subnormal numbers to be told from zero. */
 TN_INLINE struct settled_row gained_row(const struct panel *panel, const float *b, float length, double gain)
 {
-	float error = length * panel->longest * 0x1p-23f * (float)fabs(gain);
+	float error = error_of(length, panel->longest) * (float)fabs(gain);
 	return (struct settled_row){ panel, b, gain, error > 0x1p-125f ? error : 0x1p-125f, 0 };
 }
 

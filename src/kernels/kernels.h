@@ -61,7 +61,8 @@ struct tn_refit;
  * independent, and so are whole groups: with the parts advanced, any run of groups of a row is a row.
  * encode: one row, src [cols], rounded once (codec_*.c say how). NULL where a codec only reads.
  * dither: one row, its codes moved so that the row changes by d [cols] on average (kernels/dither.h); scales and biases are
- * read and stay. u is a hash of (seed, row, column), so the result depends on nothing else. NULL where there are no codes.
+ * read and stay, and the codes do not overlap src's. u is a hash of (seed, row, column), so the result depends on nothing else.
+ * NULL where there are no codes.
  * nearest: the same without chance: each code to the value next to it plus d. NULL where `encode` fits scales anew.
  * steps2: the sum of the squares of the distances between the two grid values around each value: how much a code can move it.
  * NULL likewise.
@@ -184,7 +185,7 @@ enum tn_factor_width {
 
 /* Rows of 16-bit numbers and the product that is added to them. For each element, in float32 with every operation rounded:
  * sum = 0, then += b[k] a[k] for k = 1, 0, 3, 2, 5, 4 ...; result = w + scale * sum, rounded once to the dtype. Where that is
- * so small beside the products that their roundings could show, the element is computed in double (add_product.h).
+ * so small beside the products that their roundings could show, or overflows, the element is computed in double (add_product.h).
  * A row with a magnitude is multiplied by that over its length before it is rounded: squares in float32, in 16 lanes, lane
  * j % 16, over the columns of a panel; what the lanes come to in double; and the 16 in order at the end. A row without any
  * length keeps that. */
@@ -248,7 +249,7 @@ enum { TN_ROWS_AT_ONCE = 4, TN_DIRECTION_COLS = 32, TN_CHANGE_RUN = 1024 };
 struct tn_lowrank {
 	const float *a;      /* [rank, cols] */
 	const void *packed;  /* by lowrank_pack */
-	float least;         /* the smallest magnitude in it that is not 0; 0: not known */
+	float least;         /* the smallest magnitude in it that is not 0; 0: not known, or products may overflow */
 	size_t rank, cols;
 	enum tn_factor_width width; /* of A: a promise */
 };

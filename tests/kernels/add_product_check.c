@@ -34,15 +34,23 @@ static float in_width(float x, enum tn_factor_width width)
 	return width == TN_FACTORS_SHORT ? tn_f32_from_f16(tn_f16_from_f32(x)) : x;
 }
 
-enum style { USUAL, CANCELLED, TINY, ZERO_ROWS, HUGE_VALUES, NOT_NUMBERS, FAINT, VAST, STYLES };
+enum style { USUAL, CANCELLED, TINY, ZERO_ROWS, HUGE_VALUES, NOT_NUMBERS, FAINT, VAST, LONG_A, OVERFLOWING, STYLES };
 
 static void make_factors(const struct tn_add_product *p, enum style style)
 {
-	float size = style == TINY || style == FAINT ? 1e-20f : style == HUGE_VALUES ? 200.0f : 0.3f;
+	const int is_short = p->width == TN_FACTORS_SHORT;
+	const int zeros = style == ZERO_ROWS || style == LONG_A;
+	float a = style == TINY || style == FAINT ? 1e-20f : style == HUGE_VALUES ? 200.0f : 0.3f, b = a;
+	if (style == LONG_A) {
+		a = is_short ? 6e4f : 1e30f;
+		b = is_short ? 1e-5f : 1e-30f;
+	}
+	if (style == OVERFLOWING)
+		a = b = is_short ? 6e4f : 0x1p65f;
 	for (size_t i = 0; i < p->rank * p->cols; i++)
-		factor_a[i] = in_width(uniform() * size, p->width);
+		factor_a[i] = in_width(uniform() * a, p->width);
 	for (size_t i = 0; i < p->rows * p->rank; i++)
-		factor_b[i] = style == ZERO_ROWS && i / p->rank % 2 ? 0 : in_width(uniform() * size, p->width);
+		factor_b[i] = zeros && i / p->rank % 2 ? 0 : in_width(uniform() * b, p->width);
 	if (style == NOT_NUMBERS && p->width == TN_FACTORS_WIDE)
 		factor_a[p->cols / 2] = tn_f32_from_bits(0x7FFFFFFF);
 }
@@ -195,13 +203,13 @@ static void check_all(void)
 {
 	static const size_t cols[] = { 1, 7, 16, 64, 65, 130, 511, 512, 513, 1100 }, rows[] = { 1, 5, 6, 13, 61 };
 	static const size_t ranks[] = { 1, 2, 3, 8, 16, 31, 70 };
-	static const double scales[] = { 1, 2, 0.7, -1.3, -2 };
+	static const double scales[] = { 1, 2, 0.7, -1.3, -2, 0.5, 0x1p-10 };
 	size_t number = 0;
 	for (size_t c = 0; c < sizeof cols / sizeof *cols; c++)
 		for (size_t r = 0; r < sizeof ranks / sizeof *ranks; r++)
 			for (int form = 0; form < 6; form++, number++) {
 				struct tn_add_product p = { .a = factor_a, .b = factor_b, .rank = ranks[r], .cols = cols[c],
-							    .rows = rows[number % 5], .scale = scales[number / 5 % 5],
+							    .rows = rows[number % 5], .scale = scales[number / 5 % 7],
 							    .dtype = form % 2 ? TN_F16 : TN_BF16,
 							    .width = (enum tn_factor_width)(form / 2) };
 				check_case(&p, (enum style)(number / 7 % STYLES), number);

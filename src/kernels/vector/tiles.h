@@ -54,14 +54,6 @@ enum {
 /* How products are summed: with two roundings, one, or as pairs of BF16. */
 enum how { ROUND_BOTH, FUSED, PAIRS };
 
-/* A power of two of usual size can multiply B in place of the sum: the same bits, but for the subnormal ones. Not a negative one,
- * which turns the sign of a sum that is zero: of products it would not, for the sum begins with +0. */
-static inline int moves_into_b(double scale)
-{
-	int exponent;
-	return frexp(scale, &exponent) == 0.5 && exponent > -16 && exponent <= 16;
-}
-
 static inline enum how how_for(const struct tn_add_product *p)
 {
 #if defined(TN_FAST_PAIRS)
