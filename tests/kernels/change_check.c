@@ -39,7 +39,8 @@ static void *memory(size_t bytes)
 
 /* ---- rows of a product ----------------------------------------------------------------------------------- */
 
-/* How many low bits of the factors are 0, and the other size that they have: one with which products are subnormal. */
+/* How many low bits of the factors are 0, and the other size that they have: with some of them products are subnormal, or
+ * overflow. */
 static const struct {
 	enum tn_factor_width width;
 	unsigned a, b;
@@ -48,6 +49,7 @@ static const struct {
 	{ TN_FACTORS_WIDE, 0, 0, 1 },	{ TN_FACTORS_SHORT, 12, 12, 1 }, { TN_FACTORS_SHORT, 12, 12, 0x1p-70f },
 	{ TN_FACTORS_SHORT, 12, 0, 1 }, { TN_FACTORS_BF16, 16, 16, 1 },	 { TN_FACTORS_BF16, 16, 16, 0x1p-66f },
 	{ TN_FACTORS_BF16, 16, 12, 1 }, { TN_FACTORS_BF16, 16, 0, 1 },	 { TN_FACTORS_WIDE, 16, 16, 0x1p-80f },
+	{ TN_FACTORS_SHORT, 12, 12, 0x1p65f }, { TN_FACTORS_BF16, 16, 16, 0x1p65f },
 };
 
 static void check_rows(const struct tn_kernels *k, const struct tn_kernels *portable, size_t f, size_t rank, size_t cols)

@@ -33,16 +33,18 @@ size_t TN_ISA_NAME(tn_vector_lowrank_bytes)(enum tn_factor_width width, size_t r
 	return (steps_of(width, rank) * ((cols + COLS - 1) / COLS) * COLS * sizeof(float) + 63) / 64 * 64;
 }
 
-/* The smallest magnitude that is not 0, as bits. */
-static uint32_t least_bits(const float *values, size_t n)
+/* The smallest magnitude that is not 0; or 0 where one is so large that a product of two such could overflow. */
+static float least_of(const float *values, size_t n)
 {
-	uint32_t least = 0x7F800000u;
+	const uint32_t most = (127u + 60u) << 23;
+	uint32_t least = 0x7F800000u, large = 0;
 	for (size_t i = 0; i < n; i++) {
 		uint32_t u = tn_f32_bits(values[i]) & 0x7FFFFFFFu;
+		large |= u > most;
 		u = u ? u : 0x7F800000u;
 		least = u < least ? u : least;
 	}
-	return least;
+	return large ? 0 : tn_f32_from_bits(least);
 }
 
 /* Tiles of COLS columns, [steps][COLS] each, zeros behind the last column. */
@@ -59,7 +61,7 @@ float TN_ISA_NAME(tn_vector_lowrank_pack)(void *packed, const float *a, enum tn_
 			for (size_t l = 0; second && l < n; l++)
 				dst[l] |= tn_f32_bits(second[l]) >> 16;
 		}
-	return tn_f32_from_bits(least_bits(a, rank * cols));
+	return least_of(a, rank * cols);
 }
 
 /* ---- tiles ----------------------------------------------------------------------------------------------- */
@@ -140,13 +142,13 @@ TN_INLINE void sum_rows_of(float *dst, size_t stride, const struct tn_lowrank *p
 /* ---- the way --------------------------------------------------------------------------------------------- */
 
 /* Where neither factor has a magnitude that is smaller, all products are multiples of a number that is not subnormal, and so are
- * their sums. */
+ * their sums; and where none is too large, no product overflows that a fused sum would take as it is. */
 static enum how how_for(const struct tn_lowrank *p, const float *b, size_t n)
 {
 	uint32_t used = 0;
 	for (size_t i = 0; i < n; i++)
 		used |= tn_f32_bits(b[i]);
-	int plain = p->least * tn_f32_from_bits(least_bits(b, n)) >= 0x1p-96f;
+	int plain = p->least * least_of(b, n) >= 0x1p-96f;
 	if (packs_pairs(p->width))
 		return plain && !(used & 0xFFFFu) ? PAIRED_AT_ONCE : PAIRED_ROUND_BOTH;
 	return plain && p->width != TN_FACTORS_WIDE && !(used & 0xFFFu) ? FUSED : ROUND_BOTH;
