@@ -176,6 +176,19 @@ static void check_format(const struct tn_kernels *k, const struct tn_format *f)
 		}
 }
 
+/* E2M1 with every scale, NaN too, into E4M3, which keeps the sign of a NaN. */
+static void check_codes(const struct tn_kernels *k)
+{
+	static const struct tn_format to = { .codec = TN_CODEC_mxfp8, .dtype = TN_F32, .bits = 8, .group = 32 };
+	for (int form = 0; form < 4; form++) {
+		const enum tn_codec_id id = form % 2 ? TN_CODEC_nvfp4 : TN_CODEC_mxfp4;
+		const struct tn_format from = { .codec = id, .dtype = TN_BF16, .bits = 4, .group = k->codec[id]->groups[0],
+						.like_mlx = (uint8_t)(form / 2) };
+		for (size_t cols = 32; cols < 4000; cols += 992)
+			check(k, &from, &to, cols, 1, 0);
+	}
+}
+
 static void check_formats(const struct tn_kernels *k)
 {
 	static const tn_dtype dtypes[] = { TN_F32, TN_F16, TN_BF16 };
@@ -257,6 +270,7 @@ int main(void)
 			continue;
 		}
 		check_formats(k);
+		check_codes(k);
 		for (int c = 0; c < TN_CODEC_COUNT; c++)
 			if (k->codec[c]->byte_scales) {
 				check_tops(k, (enum tn_codec_id)c);

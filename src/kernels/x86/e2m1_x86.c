@@ -31,12 +31,12 @@ TN_INLINE int group_of(const struct tn_format *f)
 
 /* ---- decoding -------------------------------------------------------------------------------------------- */
 
-/* Magnitude times scale, then the sign of the code: -0 stays -0. */
+/* With its sign before it is scaled: -0 stays -0, and NaN has the sign that the plain codec gives it. */
 TN_INLINE void decode_8(float *dst, __m256i codes, __m256 scale)
 {
 	__m256 magnitude = value_of(look_up(of_code, _mm256_and_si256(codes, _mm256_set1_epi32(7))));
 	__m256i sign = _mm256_slli_epi32(_mm256_and_si256(codes, _mm256_set1_epi32(8)), 28);
-	_mm256_storeu_ps(dst, _mm256_xor_ps(_mm256_mul_ps(magnitude, scale), _mm256_castsi256_ps(sign)));
+	_mm256_storeu_ps(dst, _mm256_mul_ps(_mm256_xor_ps(magnitude, _mm256_castsi256_ps(sign)), scale));
 }
 
 TN_INLINE void decode_groups(float *dst, const unsigned char *src, const unsigned char *scales, size_t cols, const size_t group)
@@ -52,12 +52,12 @@ TN_INLINE void decode_groups(float *dst, const unsigned char *src, const unsigne
 static int rounds(const struct tn_row *row, const struct tn_format *f, size_t cols)
 {
 	const unsigned char *scales = row->part[TN_PART_SCALES];
+	const size_t group = (size_t)group_of(f);
+	const unsigned kept = group == 32 ? 0xFF : 0x7F; /* infinity times 0, and NaN of either sign */
 	int any_nan = 0;
-	if (f->codec == TN_CODEC_mxfp4)
-		return f->dtype == TN_F16;
-	for (size_t g = 0; g < cols / 16; g++)
-		any_nan |= (scales[g] & 0x7F) == 0x7F;
-	return any_nan;
+	for (size_t g = 0; g < cols / group; g++)
+		any_nan |= (scales[g] & kept) == kept;
+	return any_nan || (group == 32 && f->dtype == TN_F16);
 }
 
 void TN_ISA_NAME(tn_x86_decode_e2m1)(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols)
