@@ -354,6 +354,21 @@ static void fill_halves(uint16_t *dst, size_t n, float size)
 		dst[i] = tn_bf16_from_f32(size * (some() + some() + some()));
 }
 
+/* Of a codec that only reads: any codes but NaN of E4M3. Scales as of weights: of 4 bits one for each group, of E4M3 for blocks of
+ * 128 rows, of int8 for each row. */
+static void fill_codes(struct bench *b, size_t m)
+{
+	const struct tn_format *f = &b->row->format;
+	const size_t groups = b->row->cols / f->group;
+	float *scales = (float *)(void *)b->part[m][1];
+	for (size_t i = 0; i < OUT * b->row_bytes[0]; i++)
+		b->part[m][0][i] = (unsigned char)((int)(some() * 128) & (f->code_kind == TN_CODES_E4M3 ? 0xFE : 0xFF));
+	for (size_t i = 0; i < OUT * groups; i++) {
+		size_t like = f->code_kind == TN_CODES_I8 ? i / groups * groups : i / groups / 128 * 128 * groups + i % groups;
+		scales[i] = f->bits == 4 || like == i ? 0.02f * (some() + 1.5f) : scales[like];
+	}
+}
+
 static void make_matrices(struct bench *b)
 {
 	const struct row *row = b->row;
@@ -367,7 +382,9 @@ static void make_matrices(struct bench *b)
 		fill_halves(b->dense[m], OUT * row->cols, 0.02f);
 		for (unsigned p = 0; p < TN_PART_COUNT; p++)
 			b->part[m][p] = b->row_bytes[p] ? bench_memory(OUT * b->row_bytes[p]) : NULL;
-		for (size_t i = 0; i < OUT && row->format.codec != TN_CODEC_dense; i++) {
+		if (!codec->encode)
+			fill_codes(b, m);
+		for (size_t i = 0; i < OUT && codec->encode && row->format.codec != TN_CODEC_dense; i++) {
 			struct tn_row from = { { b->dense[m] + i * row->cols } }, at = bench_row_at(b, m, i);
 			struct tn_row_out to = { { NULL } };
 			for (unsigned p = 0; p < TN_PART_COUNT; p++)
@@ -492,6 +509,10 @@ int main(int argc, char **argv)
 {
 	struct arguments arg = { 1, NULL, NULL, 9 };
 	int i = 1, failed = 0;
+	for (int code = 0; code < 256; code++) {
+		e4m3_table[code] = tn_f32_from_f8_e4m3((uint8_t)code);
+		whole_table[code] = (float)(int8_t)code;
+	}
 	for (; i + 1 < argc && strncmp(argv[i], "--", 2) == 0; i += 2) {
 		const char *value = argv[i + 1];
 		if (strcmp(argv[i], "--threads") == 0)

@@ -3,6 +3,7 @@
 #define BENCH_SPEED_ROWS_H
 
 #include "kernels/kernels.h"
+#include "weights/nf4.h"
 
 enum { TOKENS = 64 };
 /* PRODUCT_OF_BF16: activations are BF16 values, and the kernel is told. */
@@ -29,6 +30,15 @@ struct row {
 #define MXFP4 { .codec = TN_CODEC_mxfp4, .dtype = TN_BF16, .bits = 4, .group = 32 }
 #define NVFP4 { .codec = TN_CODEC_nvfp4, .dtype = TN_BF16, .bits = 4, .group = 16 }
 #define MXFP8 { .codec = TN_CODEC_mxfp8, .dtype = TN_BF16, .bits = 8, .group = 32 }
+
+/* Bases of other libraries in memory: nf4, FP8 and int8. */
+static float e4m3_table[256], whole_table[256]; /* filled by main */
+static const struct tn_grid nf4_grid = { .table = tn_nf4_levels, .code_count = 16, .factor = 1 };
+static const struct tn_grid e4m3_grid = { .table = e4m3_table, .code_count = 256, .factor = 1 };
+static const struct tn_grid whole_grid = { .table = whole_table, .code_count = 256, .factor = 0x1.020408p-7f };
+#define NF4 { .codec = TN_CODEC_table, .dtype = TN_BF16, .bits = 4, .group = 64, .grid = &nf4_grid }
+#define F8 { .codec = TN_CODEC_table, .dtype = TN_BF16, .bits = 8, .group = 128, .grid = &e4m3_grid, .code_kind = TN_CODES_E4M3 }
+#define I8 { .codec = TN_CODEC_table, .dtype = TN_F16, .bits = 8, .group = 1024, .grid = &whole_grid, .code_kind = TN_CODES_I8 }
 
 static const struct row rows[] = {
 	{ "fuse-r16", FUSE, COPY, 4096, 0, 16, BF16, 0, 0.52 },
@@ -64,6 +74,9 @@ static const struct row rows[] = {
 	{ "gemv-mxfp4-exact", PRODUCT, READ_SOURCE, 14336, 1, 0, MXFP4, TN_PRECISION_EXACT, 1e-5 },
 	{ "gemv-nvfp4-exact", PRODUCT, READ_SOURCE, 14336, 1, 0, NVFP4, TN_PRECISION_EXACT, 1e-5 },
 	{ "gemv-8-exact", PRODUCT, READ_SOURCE, 14336, 1, 0, AFFINE(8), TN_PRECISION_EXACT, 1e-5 },
+	{ "gemv-nf4", PRODUCT, READ_SOURCE, 14336, 1, 0, NF4, TN_PRECISION_EXACT, 1e-5 },
+	{ "gemv-f8", PRODUCT, READ_SOURCE, 14336, 1, 0, F8, TN_PRECISION_EXACT, 1e-5 },
+	{ "gemv-int8", PRODUCT, READ_SOURCE, 14336, 1, 0, I8, TN_PRECISION_EXACT, 1e-5 },
 	{ "gemv-bf16-exact", PRODUCT, READ_SOURCE, 4096, 1, 0, BF16, TN_PRECISION_EXACT, 1e-5 },
 	{ "lora-4", LORA, WITHOUT_LORA, 14336, 1, 16, AFFINE(4), TN_PRECISION_EXACT, 1e-5 },
 	{ "lora-bf16", LORA, WITHOUT_LORA, 4096, 1, 16, BF16, TN_PRECISION_EXACT, 1e-5 },
@@ -71,6 +84,9 @@ static const struct row rows[] = {
 	{ "gemm-4-m16", PRODUCT, DOTS, 14336, 16, 0, AFFINE(4), TN_PRECISION_EXACT, 1e-5 },
 	{ "gemm-4-m64", PRODUCT, DOTS, 14336, 64, 0, AFFINE(4), TN_PRECISION_EXACT, 1e-5 },
 	{ "gemm-4-m512", PRODUCT, DOTS, 14336, 512, 0, AFFINE(4), TN_PRECISION_EXACT, 1e-5 },
+	{ "gemm-nf4-m16", PRODUCT, DOTS, 14336, 16, 0, NF4, TN_PRECISION_EXACT, 1e-5 },
+	{ "gemm-f8-m16", PRODUCT, DOTS, 14336, 16, 0, F8, TN_PRECISION_EXACT, 1e-5 },
+	{ "gemm-bf16-m16", PRODUCT, DOTS, 4096, 16, 0, BF16, TN_PRECISION_EXACT, 1e-5 },
 	{ "gemm-4-bf16x-m4", PRODUCT_OF_BF16, DOTS, 14336, 4, 0, AFFINE(4), TN_PRECISION_EXACT, 1e-5 },
 	{ "gemm-4-bf16x-m16", PRODUCT_OF_BF16, DOTS, 14336, 16, 0, AFFINE(4), TN_PRECISION_EXACT, 1e-5 },
 	{ "gemm-4-bf16x-m64", PRODUCT_OF_BF16, DOTS, 14336, 64, 0, AFFINE(4), TN_PRECISION_EXACT, 1e-5 },

@@ -10,7 +10,7 @@ endforeach()
 set(overrides_vector vector/add_tiles vector/dots vector/factor_products vector/gain_tiles vector/lowrank_tiles vector/project_tiles)
 set(overrides_x86_64 ${overrides_vector})
 foreach(name override affine_changes affine_x86 change_x86 decode decode_halves dense_x86 e2m1_x86 e4m3_x86 encode_float_halves
-        encode_halves grid_x86 nibbles_x86 planes product_x86 recode_x86 strips strips_bf16 strips_crossed tiles_amx)
+        encode_halves grid_x86 nibbles_x86 planes product_x86 recode_x86 strips strips_bf16 strips_crossed table_products table_x86 tiles_amx)
   list(APPEND overrides_x86_64 x86/${name})
 endforeach()
 set(overrides_aarch64 ${overrides_vector})

@@ -57,7 +57,8 @@ struct tn_live_options {
 
 /* Maps the shards of a base, which stays the caller's and open until tn_live_close. `options` may be NULL.
  * Modules that another library packed (docs/foreign.md) are unpacked into memory: in MLX's layout where that holds the same
- * values (AWQ, GPTQ in order, packed integers, MXFP4, MXFP8 by 32), else dense in the dtype that their library decodes to.
+ * values (AWQ, GPTQ in order, packed integers, MXFP4, MXFP8 by 32), else as codes with float32 scales (nf4, fp4, int8, E4M3,
+ * NVFP4), else dense in the dtype that their library decodes to.
  * Errors: TN_E_IO: a shard cannot be mapped. Those of reading config.json and packed modules. */
 TN_API tn_status tn_live_open(const tn_checkpoint *base, const struct tn_live_options *options, tn_live **out,
 			      struct tn_error *err);

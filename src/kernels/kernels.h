@@ -23,18 +23,23 @@ enum tn_codec_id {
  * not depend on it. */
 enum { TN_ENCODE_CPU, TN_ENCODE_METAL, TN_ENCODE_CUDA };
 
+/* What codes are that kernels know without their table. */
+enum tn_code_kind { TN_CODES_ANY, TN_CODES_E4M3, TN_CODES_I8 };
+
 /* How one matrix lies on disk; the same for all of its rows. Fields that a codec does not use are 0. */
 struct tn_format {
 	enum tn_codec_id codec;
-	tn_dtype dtype;            /* dense: of the elements. affine: of scales and biases. Float codecs: of the
-	                            * values that are encoded (F32, F16, BF16), whose arithmetic MLX rounds in */
+	tn_dtype dtype;            /* dense: of the elements. affine: of scales and biases. table: what values are
+	                            * rounded to. Float codecs: of the values that are encoded (F32, F16, BF16), whose
+	                            * arithmetic MLX rounds in */
 	uint8_t bits;              /* of one code */
 	uint8_t flavour;           /* TN_ENCODE_* */
 	uint16_t group;            /* elements that share a scale */
 	uint8_t like_mlx;          /* decode with MLX's own roundings, in `dtype`, in place of exactly */
 	uint8_t has_global_scale;
+	uint8_t code_kind;         /* table: enum tn_code_kind */
 	float global_scale;        /* nvfp4: absolute maximum of the tensor; values are scaled by 2688 / global_scale */
-	const struct tn_grid *grid; /* grid: what the codes mean, without scales and zeros, which are the row's */
+	const struct tn_grid *grid; /* grid, table: what the codes mean, without scales and zeros, which are the row's */
 };
 
 /* A codec keeps a row in up to this many tensors: weight, scales, biases. */

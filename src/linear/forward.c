@@ -279,7 +279,7 @@ static int is_prepared_alike(const struct tn_forward *a, const struct tn_forward
 {
 	const struct tn_format *f = &a->linear->format, *g = &b->linear->format;
 	return f->codec == g->codec && f->dtype == g->dtype && f->bits == g->bits && f->group == g->group &&
-	       f->like_mlx == g->like_mlx;
+	       f->like_mlx == g->like_mlx && f->code_kind == g->code_kind;
 }
 
 void tn_forward_run(const struct tn_forward *forwards, size_t count, void *scratch)

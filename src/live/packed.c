@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Modules that other libraries packed, in memory: as MLX has them where that holds the same values, else dense in the dtype
- * that their library decodes to. */
+/* Modules that other libraries packed, in memory: as MLX has them where that holds the same values, else codes and float32 scales
+ * where rows can be decoded from those at speed, else dense in the dtype that their library decodes to. */
 #include "live/live.h"
 
 #include "base/checked.h"
@@ -56,8 +56,10 @@ static tn_status run_block(void *arg, const struct tn_block *block, void *scratc
 	struct tn_row_out *rows = scratch;
 	for (uint64_t i = 0; i < block->count; i++)
 		rows[i] = row_of(p, block->first + i);
-	return tn_foreign_read_mlx(k, &source, p->foreign, &p->format, 1, block->first, block->count,
-				   (unsigned char *)scratch + tn_align_up(n * sizeof *rows, 64), rows, err);
+	void *rest = (unsigned char *)scratch + tn_align_up(n * sizeof *rows, 64);
+	if (p->format.codec == TN_CODEC_table)
+		return tn_foreign_read_table(k, &source, p->foreign, &p->format, block->first, block->count, rest, rows, err);
+	return tn_foreign_read_mlx(k, &source, p->foreign, &p->format, 1, block->first, block->count, rest, rows, err);
 }
 
 static struct tn_block_item item_of(const struct packed *p)
@@ -71,14 +73,20 @@ static struct tn_block_item item_of(const struct packed *p)
 /* ---- modules --------------------------------------------------------------------------------------------- */
 
 /* MLX's form, when the dtype of its scales holds every bias: F32 does. */
-static tn_status choose_format(const struct tn_foreign *f, struct tn_format *out, struct tn_error *err)
+static tn_status choose_format(struct tn_live *live, const struct tn_foreign *f, struct tn_format *out, struct tn_error *err)
 {
 	struct tn_quantization q;
+	struct tn_grid *grid;
 	tn_dtype dtype;
-	*out = (struct tn_format){ .codec = TN_CODEC_dense, .dtype = f->dtype };
-	if (!tn_foreign_as_mlx(f, &q, &dtype))
+	if (tn_foreign_as_mlx(f, &q, &dtype))
+		return tn_format_make(&q, dtype == TN_F16 ? TN_F32 : dtype, TN_FLAVOUR_CPU, "live", out, err);
+	if (!tn_foreign_as_table(f, out)) {
+		*out = (struct tn_format){ .codec = TN_CODEC_dense, .dtype = f->dtype };
 		return TN_OK;
-	return tn_format_make(&q, dtype == TN_F16 ? TN_F32 : dtype, TN_FLAVOUR_CPU, "live", out, err);
+	}
+	TN_TRY(tn_arena_alloc(&live->arena, sizeof *grid, &grid, err));
+	out->grid = grid;
+	return tn_foreign_grid(f, NULL, grid, err);
 }
 
 static tn_status add_module(struct tn_live *live, struct tn_foreign *f, struct packed *p, struct tn_error *err)
@@ -87,7 +95,7 @@ static tn_status add_module(struct tn_live *live, struct tn_foreign *f, struct p
 	struct tn_live_module *m = &live->modules[live->module_count];
 	TN_TRY(tn_foreign_settle(live->foreign, f, err));
 	p->foreign = f;
-	TN_TRY(choose_format(f, &p->format, err));
+	TN_TRY(choose_format(live, f, &p->format, err));
 	tn_format_parts(&p->format, f->cols, p->plan);
 	*m = (struct tn_live_module){ .weight = f->part[TN_FOREIGN_CODES].tensor };
 	TN_TRY(tn_arena_text(&live->arena, w->name, tn_layer_length(w->name), &m->path, err));

@@ -163,4 +163,11 @@ tn_status tn_foreign_read_mlx(const struct tn_kernels *kernels, const struct tn_
 			      const struct tn_foreign *f, const struct tn_format *format, int exact, uint64_t first,
 			      uint64_t count, void *scratch, const struct tn_row_out *rows, struct tn_error *err);
 
+/* What the module is in the codec `table` (kernels/codec_table.c), in which codes keep their bits: 1 and *format, without its grid,
+ * when it is. The values are those of tn_foreign_read in the module's dtype. Scratch as for tn_foreign_read. */
+int tn_foreign_as_table(const struct tn_foreign *f, struct tn_format *format);
+tn_status tn_foreign_read_table(const struct tn_kernels *kernels, const struct tn_tensor_source *source,
+				const struct tn_foreign *f, const struct tn_format *format, uint64_t first, uint64_t count,
+				void *scratch, const struct tn_row_out *rows, struct tn_error *err);
+
 #endif

@@ -144,8 +144,10 @@ static float *write_adapter(const char *folder, const char *path, int in, int ou
 /* The small model of the archive: what runs packed runs to the same numbers as what tenon dequantizes. */
 static void an_adapter_computes_beside_packed_weights(void **state)
 {
-	static const char *const bases[] = { "awq_gemm_g64", "gptq_gqm_v1_b4_g32_asym_act", "bnb_nf4_b64_dq_u8_bf16_40x128" };
-	static const char *const modules[] = { "self_attn.k_proj", "self_attn.v_proj", "self_attn.q_proj" };
+	static const char *const bases[] = { "awq_gemm_g64", "gptq_gqm_v1_b4_g32_asym_act", "bnb_nf4_b64_dq_u8_bf16_40x128",
+					     "bnb_fp4_b64_u8_f16_40x128", "bnb_int8_24x256", "fp8_block_128", "modelopt_nvfp4" };
+	static const char *const modules[] = { "self_attn.k_proj", "self_attn.v_proj", "self_attn.q_proj", "self_attn.q_proj",
+					       "mlp.down_proj", "mlp.up_proj", "mlp.down_proj" };
 	struct tt *t = *state;
 	for (size_t i = 0; i < sizeof bases / sizeof *bases; i++) {
 		char folder[1024], path[256];
@@ -191,12 +193,14 @@ static float *product(struct tn_live *live, size_t module, size_t in)
 	return y;
 }
 
-/* Codes in MLX's form, in order and dense in memory: merged they have the bits of what fuse --dequantize writes. */
+/* Codes in MLX's form, in order, with a table and dense in memory: merged they have the bits of what fuse --dequantize writes. */
 static void merged_packed_modules_are_the_dequantized_fuse(void **state)
 {
-	static const char *const bases[] = { "awq_gemm_g64", "gptq_gqm_v1_b4_g32_asym_act", "bnb_nf4_b64_dq_u8_bf16_40x128" };
+	static const char *const bases[] = { "awq_gemm_g64", "gptq_gqm_v1_b4_g32_asym_act", "bnb_nf4_b64_dq_u8_bf16_40x128",
+					     "bnb_fp4_b64_u8_f16_40x128", "bnb_int8_24x256", "fp8_block_128" };
 	static const char *const paths[] = { "model.layers.0.self_attn.k_proj", "model.layers.0.self_attn.v_proj",
-					     "model.layers.0.self_attn.q_proj" };
+					     "model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.q_proj",
+					     "model.layers.0.mlp.down_proj", "model.layers.0.mlp.up_proj" };
 	struct tt *t = *state;
 	for (size_t i = 0; i < sizeof bases / sizeof *bases; i++) {
 		struct tn_fuse_options options = TN_FUSE_OPTIONS_INIT;

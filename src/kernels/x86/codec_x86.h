@@ -25,6 +25,7 @@ void TN_ISA_NAME(tn_x86_dither_e2m1)(void *codes, const struct tn_row *row, cons
 				     size_t cols, uint64_t seed, uint64_t row_number, struct tn_dither_counts *counts);
 void TN_ISA_NAME(tn_x86_decode_e2m1)(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols);
 void TN_ISA_NAME(tn_x86_decode_mxfp8)(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols);
+void TN_ISA_NAME(tn_x86_decode_table)(float *dst, const struct tn_row *row, const struct tn_format *f, size_t cols);
 
 /* A mask with `bits` low bits in each byte. */
 TN_INLINE uint64_t byte_mask(int bits)

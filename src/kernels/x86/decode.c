@@ -126,6 +126,8 @@ void TN_ISA_NAME(tn_x86_decode)(float *dst, const struct tn_row *row, const stru
 	default:
 		if (f->codec == TN_CODEC_mxfp4 || f->codec == TN_CODEC_nvfp4)
 			TN_ISA_NAME(tn_x86_decode_e2m1)(dst, row, f, cols);
+		else if (f->codec == TN_CODEC_table)
+			TN_ISA_NAME(tn_x86_decode_table)(dst, row, f, cols);
 		else
 			TN_ISA_NAME(tn_plain_codec)(f->codec)->decode(dst, row, f, cols);
 	}

@@ -12,17 +12,10 @@ TN_INLINE int has_nan(const unsigned char *src)
 	return _mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_or_si256(bytes, _mm256_set1_epi8((char)0x80)), all)) != 0;
 }
 
-/* 16 of them as F16: the sign stays, the rest moves by one bit less. */
-TN_INLINE __m256i halves_of(const unsigned char *src)
-{
-	__m256i bytes = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)src));
-	return _mm256_and_si256(_mm256_slli_epi16(bytes, 7), _mm256_set1_epi16((short)0xBF80));
-}
-
 TN_INLINE void decode_group(float *dst, const unsigned char *src, float scale)
 {
 	for (int i = 0; i < GROUP; i += 16) {
-		__m256i h = halves_of(src + i);
+		__m256i h = halves_of_e4m3(src + i);
 #if defined(__AVX512F__)
 		_mm512_storeu_ps(dst + i, _mm512_mul_ps(_mm512_cvtph_ps(h), _mm512_set1_ps(scale)));
 #else

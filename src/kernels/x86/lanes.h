@@ -227,6 +227,13 @@ TN_INLINE ints bf16_of_e4m3(ints magnitude)
 	return where_greater(magnitude, V(set1_epi16)(7), normal, look_up_8(subnormal, magnitude));
 }
 
+/* 16 of them as F16 that are 2^8 times smaller: the sign stays, the rest moves by one bit less. NaN becomes 1.875. */
+TN_INLINE __m256i halves_of_e4m3(const unsigned char *src)
+{
+	__m256i bytes = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)src));
+	return _mm256_and_si256(_mm256_slli_epi16(bytes, 7), _mm256_set1_epi16((short)0xBF80));
+}
+
 /* ---- rows between 16-bit floats and packed formats --------------------------------------------------------- */
 
 /* 1 when the direct decoders know the pair. */

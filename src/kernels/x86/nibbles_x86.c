@@ -32,26 +32,6 @@ static struct levels levels_of(const float *table)
 
 /* ---- numbers of 16 bits ------------------------------------------------------------------------------------ */
 
-TN_INLINE int is_between(float x, float least, float most)
-{
-	float size = fabsf(x);
-	return x == 0 || (size >= least && size <= most);
-}
-
-/* Levels and scales of these sizes have products that are 0 or normal numbers, as float32 and as BF16. */
-static int has_usual_levels(const float *table)
-{
-	int usual = 1;
-	for (int i = 0; i < 16; i++)
-		usual &= is_between(table[i], 0x1p-20f, 0x1p20f);
-	return usual;
-}
-
-TN_INLINE int is_usual_scale(float scale)
-{
-	return is_between(scale, 0x1p-100f, 0x1p100f);
-}
-
 TN_INLINE struct table scaled_table(const struct levels *levels, float scale, tn_dtype dtype)
 {
 	const floats s = V(set1_ps)(scale);

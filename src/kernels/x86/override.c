@@ -5,7 +5,7 @@
 #include "kernels/x86/product_x86.h"
 
 /* Written once, with the table that points at it. */
-static struct tn_codec dense, affine, mxfp4, mxfp8, nvfp4;
+static struct tn_codec dense, affine, mxfp4, mxfp8, nvfp4, table;
 
 const struct tn_codec *TN_ISA_NAME(tn_x86_codec)(enum tn_codec_id id)
 {
@@ -15,6 +15,7 @@ const struct tn_codec *TN_ISA_NAME(tn_x86_codec)(enum tn_codec_id id)
 	case TN_CODEC_mxfp4: return &mxfp4;
 	case TN_CODEC_mxfp8: return &mxfp8;
 	case TN_CODEC_nvfp4: return &nvfp4;
+	case TN_CODEC_table: return &table;
 	default: return TN_ISA_NAME(tn_plain_codec)(id);
 	}
 }
@@ -33,6 +34,8 @@ static void override_codecs(struct tn_kernels *k)
 	mxfp4 = *k->codec[TN_CODEC_mxfp4];
 	mxfp8 = *k->codec[TN_CODEC_mxfp8];
 	nvfp4 = *k->codec[TN_CODEC_nvfp4];
+	table = *k->codec[TN_CODEC_table];
+	table.decode = TN_ISA_NAME(tn_x86_decode_table);
 	mxfp4.decode = nvfp4.decode = TN_ISA_NAME(tn_x86_decode);
 	mxfp8.decode = TN_ISA_NAME(tn_x86_decode_mxfp8);
 	mxfp4.encode = nvfp4.encode = TN_ISA_NAME(tn_x86_encode_e2m1);
@@ -42,6 +45,7 @@ static void override_codecs(struct tn_kernels *k)
 	k->codec[TN_CODEC_mxfp4] = &mxfp4;
 	k->codec[TN_CODEC_mxfp8] = &mxfp8;
 	k->codec[TN_CODEC_nvfp4] = &nvfp4;
+	k->codec[TN_CODEC_table] = &table;
 }
 
 void TN_ISA_NAME(tn_kernels_override)(struct tn_kernels *k)

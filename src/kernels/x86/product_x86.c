@@ -5,7 +5,7 @@
 #include "kernels/product.h"
 
 /* A row of `grid` cannot be cut in pieces. */
-enum way { IN_PLANES, IN_STRIPS, IN_TILES, IN_PIECES, IN_ROWS };
+enum way { IN_PLANES, IN_STRIPS, IN_TILES, IN_TABLES, IN_PIECES, IN_ROWS };
 
 /* Codes of 4 bits: so few x in planes, row by row; more of them unpacked once for all. Measured. */
 static size_t most_in_planes(const struct tn_product *p)
@@ -23,6 +23,8 @@ static size_t most_in_planes(const struct tn_product *p)
  * longer than to decode. */
 static enum way way_of(const struct tn_product *p)
 {
+	if (TN_ISA_NAME(tn_table_takes)(p))
+		return IN_TABLES;
 	const enum way in_floats = p->format->codec != TN_CODEC_grid ? IN_PIECES : IN_ROWS;
 	if (!TN_ISA_NAME(tn_planes_take)(p))
 		return in_floats;
@@ -53,6 +55,7 @@ static size_t bytes_of(const struct tn_product *p)
 #if defined(__AMX_BF16__)
 	case IN_TILES: return TN_ISA_NAME(tn_tiles_bytes)(p);
 #endif
+	case IN_TABLES: return TN_ISA_NAME(tn_table_bytes)(p);
 	case IN_PIECES: return p->m > 1 ? p->m * copy_stride(p->cols) * sizeof(float) : 0;
 	default: return 0;
 	}
@@ -61,7 +64,8 @@ static size_t bytes_of(const struct tn_product *p)
 static size_t scratch_of(const struct tn_product *p)
 {
 	switch (way_of(p)) {
-	case IN_PLANES: return 64;
+	case IN_PLANES:
+	case IN_TABLES: return 64;
 	case IN_STRIPS: return TN_ISA_NAME(tn_strips_scratch)(p);
 #if defined(__AMX_BF16__)
 	case IN_TILES: return TN_ISA_NAME(tn_tiles_scratch)();
@@ -111,6 +115,8 @@ void TN_ISA_NAME(tn_x86_product_prepare)(void *prepared, const struct tn_product
 	} else if (way == IN_TILES) {
 		TN_ISA_NAME(tn_tiles_prepare)(rest, p, x, x_stride);
 #endif
+	} else if (way == IN_TABLES) {
+		TN_ISA_NAME(tn_table_prepare)(rest, p, x);
 	} else if (way == IN_PIECES && p->m > 1) {
 		float *copy = (float *)(void *)rest;
 		head = (struct tn_prepared){ copy, copy_stride(p->cols) };
@@ -132,6 +138,7 @@ void TN_ISA_NAME(tn_x86_product_rows)(float *y, size_t y_stride, const struct tn
 #if defined(__AMX_BF16__)
 	case IN_TILES: TN_ISA_NAME(tn_tiles_rows)(y, y_stride, p, rest, w, rows, scratch); break;
 #endif
+	case IN_TABLES: TN_ISA_NAME(tn_table_rows)(y, p, rest, w, rows); break;
 	case IN_PIECES: TN_ISA_NAME(tn_dots_rows)(y, y_stride, p, &head, w, rows, scratch); break;
 	default: TN_ISA_NAME(tn_product_rows)(y, y_stride, p, prepared, w, rows, scratch); break;
 	}

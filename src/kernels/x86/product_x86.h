@@ -30,6 +30,13 @@ size_t TN_ISA_NAME(tn_tiles_scratch)(void);
 void TN_ISA_NAME(tn_tiles_rows)(float *y, size_t y_stride, const struct tn_product *p, const unsigned char *tiles,
 				const struct tn_rows *w, size_t rows, void *scratch);
 
+/* table_products.c: codes of 4 and 8 bits that a table explains, times one x, in float32; `ordered` is prepared. */
+int TN_ISA_NAME(tn_table_takes)(const struct tn_product *p);
+size_t TN_ISA_NAME(tn_table_bytes)(const struct tn_product *p);
+void TN_ISA_NAME(tn_table_prepare)(unsigned char *dst, const struct tn_product *p, const float *x);
+void TN_ISA_NAME(tn_table_rows)(float *y, const struct tn_product *p, const unsigned char *ordered, const struct tn_rows *w,
+				size_t rows);
+
 /* The seam (product_x86.c). */
 size_t TN_ISA_NAME(tn_x86_product_bytes)(const struct tn_product *p);
 void TN_ISA_NAME(tn_x86_product_prepare)(void *prepared, const struct tn_product *p, const float *x, size_t x_stride);

@@ -119,6 +119,26 @@ TN_INLINE ints next_codes(const unsigned char *src, const int bits)
 }
 #endif
 
+TN_INLINE int is_between(float x, float least, float most)
+{
+	float size = fabsf(x);
+	return x == 0 || (size >= least && size <= most);
+}
+
+/* Levels and scales of these sizes have products that are 0 or normal numbers, as float32 and as BF16. */
+TN_INLINE int has_usual_levels(const float *table)
+{
+	int usual = 1;
+	for (int i = 0; i < 16; i++)
+		usual &= is_between(table[i], 0x1p-20f, 0x1p20f);
+	return usual;
+}
+
+TN_INLINE int is_usual_scale(float scale)
+{
+	return is_between(scale, 0x1p-100f, 0x1p100f);
+}
+
 /* All that is made of numbers of these sizes is 0 or a multiple of 2^-123, and far from overflowing. */
 TN_INLINE unsigned lanes_of_other_sizes(floats x)
 {
