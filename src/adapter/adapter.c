@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "store/checkpoint.h"
 #include "store/gguf.h"
 #include "store/safetensors.h"
 
@@ -169,8 +170,9 @@ static tn_status fill(tn_adapter *adapter, const char *path, struct tn_error *er
 		return open_lone_file(adapter, err);
 	if (kind != TN_PATH_FOLDER)
 		return tn_fail(err, kind == TN_PATH_MISSING ? TN_E_NOTFOUND : TN_E_ARG, path,
-			       "'%s' %s; an adapter is a folder with adapter_config.json and its weights", path,
-			       kind == TN_PATH_MISSING ? "does not exist" : "is not a folder");
+			       "'%s' %s; an adapter is a folder with adapter_config.json and its weights, or a .safetensors or "
+			       ".gguf file%s", path, kind == TN_PATH_MISSING ? "does not exist" : "is no adapter",
+			       kind == TN_PATH_MISSING ? tn_hub_hint(path) : "");
 	TN_TRY(read_config(adapter, path, err));
 	TN_TRY(open_weights(adapter, err));
 	TN_TRY(tn_adapter_collect(adapter, err));

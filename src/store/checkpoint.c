@@ -279,14 +279,29 @@ static tn_status check_consumed(tn_checkpoint *c, int may_be_consumed, struct tn
 		       "finish that with the same command and --resume: it writes '%.200s'", c->path, consumed.output);
 }
 
+const char *tn_hub_hint(const char *path)
+{
+	static const char allowed[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+	char owner[128];
+	tn_path_kind kind;
+	size_t n = strspn(path, allowed);
+	const char *name = path + n + 1; /* behind the slash, when there is one */
+	if (!n || n >= sizeof owner || *path == '.' || path[n] != '/' || !*name || name[strspn(name, allowed)])
+		return "";
+	memcpy(owner, path, n);
+	owner[n] = '\0';
+	return tn_path_kind_of(owner, &kind, NULL) == TN_OK && kind == TN_PATH_MISSING
+		       ? "; tenon downloads nothing: 'hf download' gets what has that name on the Hub" : "";
+}
+
 static tn_status fill(tn_checkpoint *c, const char *path, int may_be_consumed, struct tn_error *err)
 {
 	tn_path_kind kind;
 	TN_TRY(tn_arena_text(&c->arena, path, strlen(path), &c->path, err));
 	TN_TRY(tn_path_kind_of(path, &kind, err));
 	if (kind == TN_PATH_MISSING)
-		return tn_fail(err, TN_E_NOTFOUND, path, "'%s' does not exist; a folder with .safetensors files was expected",
-			       path);
+		return tn_fail(err, TN_E_NOTFOUND, path, "'%s' does not exist; a folder with .safetensors files was expected%s",
+			       path, tn_hub_hint(path));
 	if (kind != TN_PATH_FOLDER)
 		return open_single(c, err);
 	c->is_folder = 1;

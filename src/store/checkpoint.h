@@ -44,6 +44,10 @@ typedef enum tn_file_role {
 } tn_file_role;
 tn_file_role tn_file_role_of(const char *name);
 
+/* For a path that is not there: what to do when it is the name of a repository on the Hugging Face Hub, as mlx-lm and PEFT take
+ * these; "" when it cannot be one. */
+const char *tn_hub_hint(const char *path);
+
 /* The one subfolder that travels with a model: further chat templates (transformers 4.53, tokenization_utils_base.py). */
 #define TN_TEMPLATES_FOLDER "additional_chat_templates"
 
