@@ -76,8 +76,8 @@ TN_API tn_status tn_quant_config_parse(tn_context *ctx, const char *config_json,
 
 /* The forms of mlx-native. `parse_native`: a quantization_config.json with `bits` (4), `group_size` (64) and
  * `per_tensor`. `parse_native_model`: the same out of a config.json's `quantization`, where each object with `bits` is
- * an override and everything else is passed over. `load_native` reads quantization_config.json of a folder. Errors:
- * TN_E_FORMAT; of the file TN_E_NOTFOUND, TN_E_IO. */
+ * an override and everything else is passed over. `load_native` reads quantization_config.json of a folder, or where it has
+ * none, `quantization` of its config.json. Errors: TN_E_FORMAT; of the file TN_E_NOTFOUND, TN_E_IO. */
 TN_API tn_status tn_quant_config_parse_native(tn_context *ctx, const char *json, tn_quant_config **out,
 					      struct tn_error *err);
 TN_API tn_status tn_quant_config_parse_native_model(tn_context *ctx, const char *config_json, tn_quant_config **out,
@@ -254,10 +254,11 @@ TN_API uint64_t tn_quantized_weight_groups(const tn_quantized_weight *weight);
 /* "tensor_name: ..., shape: [...], dtype: ..., bits: ..., ..." as snprintf: the length it has or would have had. */
 TN_API size_t tn_quantized_weight_describe(const tn_quantized_weight *weight, char *dst, size_t bytes);
 
-/* Every quantized weight of a folder that has a quantization_config.json: `<base>.weight`, or `<base>`, wherever there
- * is a `<base>.scales`, in the order of names, with the packed shape and dtype. Scales without a weight are passed
+/* Every quantized weight of a folder, with the parameters of tn_quant_config_load_native: `<base>.weight`, or `<base>`, wherever
+ * there is a `<base>.scales`, in the order of names, with the packed shape and dtype. Scales without a weight are passed
  * over. Release with tn_quantized_weights_free.
- * Errors: TN_E_NOTFOUND naming quantization_config, or "No .safetensors files"; those of opening a checkpoint. */
+ * Errors: TN_E_NOTFOUND naming quantization_config, or "No .safetensors files"; TN_E_FORMAT: config.json has no quantization; those
+ * of opening a checkpoint. */
 TN_API tn_status tn_load_quantized_weights(tn_context *ctx, const char *folder, tn_quantized_weight ***out,
 					   size_t *count, struct tn_error *err);
 TN_API void tn_quantized_weights_free(tn_context *ctx, tn_quantized_weight **weights, size_t count);

@@ -273,14 +273,31 @@ tn_status tn_quant_config_parse_native_model(tn_context *ctx, const char *config
 	return parse_with(ctx, config_json, "config.json", out, read_native_model, err);
 }
 
-tn_status tn_quant_config_load_native(tn_context *ctx, const char *folder, tn_quant_config **out, struct tn_error *err)
+typedef tn_status parse_fn(tn_context *ctx, const char *json, tn_quant_config **out, struct tn_error *err);
+
+static tn_status load_with(tn_context *ctx, const char *folder, const char *name, parse_fn *parse, tn_quant_config **out,
+			   struct tn_error *err)
 {
 	char path[TN_PATH_BYTES];
 	struct tn_buffer text;
-	TN_TRY(tn_path_join(path, folder, "quantization_config.json", err));
+	TN_TRY(tn_path_join(path, folder, name, err));
 	TN_TRY(tn_file_read_text(ctx, path, TN_CONFIG_CAP, &text, err));
-	tn_status status = tn_quant_config_parse_native(ctx, text.data, out, err);
+	tn_status status = parse(ctx, text.data, out, err);
 	tn_buffer_release(ctx, &text);
+	return status;
+}
+
+/* Where both files are missing, it is the first that is missed. */
+tn_status tn_quant_config_load_native(tn_context *ctx, const char *folder, tn_quant_config **out, struct tn_error *err)
+{
+	struct tn_error first;
+	tn_status status = load_with(ctx, folder, "quantization_config.json", tn_quant_config_parse_native, out, &first);
+	if (status == TN_E_NOTFOUND)
+		status = load_with(ctx, folder, "config.json", tn_quant_config_parse_native_model, out, err);
+	else if (status != TN_OK && err)
+		*err = first;
+	if (status == TN_E_NOTFOUND && err)
+		*err = first;
 	return status;
 }
 

@@ -22,10 +22,10 @@ static int enter_folder(void **state)
 
 static int leave_folder(void **state)
 {
-	static const char *const names[] = { "model.safetensors", "quantization_config.json" };
+	static const char *const names[] = { "model.safetensors", "quantization_config.json", "config.json" };
 	char path[128];
 	(void)state;
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < 3; i++) {
 		snprintf(path, sizeof path, "%s/%s", folder, names[i]);
 		unlink(path);
 	}
@@ -297,6 +297,29 @@ static void test_load_quantized_weights_missing_config(void **state)
 	      tn_load_quantized_weights(test_context(), folder, &weights, &count, err));
 }
 
+static void test_load_quantized_weights_by_config_json(void **state)
+{
+	static const char text[] = "{\"model_type\": \"x\", \"quantization\": {\"bits\": 8, \"proj\": {\"bits\": 6, \"group_size\": 32}}}";
+	tn_quantized_weight **weights;
+	size_t count;
+	(void)state;
+	write_safetensors("{\"a.weight\":{\"dtype\":\"U32\",\"shape\":[2,4],\"data_offsets\":[0,32]},"
+			  "\"a.scales\":{\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[32,36]},"
+			  "\"proj.scales\":{\"dtype\":\"F16\",\"shape\":[2],\"data_offsets\":[36,40]},"
+			  "\"proj.weight\":{\"dtype\":\"U32\",\"shape\":[1],\"data_offsets\":[40,44]}}",
+			  44);
+	write_file("config.json", "{\"model_type\": \"x\"}", 19);
+	FAILS(TN_E_FORMAT, "quantization", tn_load_quantized_weights(test_context(), folder, &weights, &count, err));
+	write_file("config.json", text, strlen(text));
+	OK(tn_load_quantized_weights(test_context(), folder, &weights, &count, err));
+	assert_int_equal(count, 2);
+	assert_int_equal(tn_quantized_weight_bits(weights[0]), 8);
+	assert_int_equal(tn_quantized_weight_group_size(weights[0]), 64);
+	assert_int_equal(tn_quantized_weight_bits(weights[1]), 6);
+	assert_int_equal(tn_quantized_weight_group_size(weights[1]), 32);
+	tn_quantized_weights_free(test_context(), weights, count);
+}
+
 #define IN_FOLDER(test) cmocka_unit_test_setup_teardown(test, enter_folder, leave_folder)
 
 int main(void)
@@ -318,6 +341,7 @@ int main(void)
 		IN_FOLDER(test_load_quantized_weights_integration),
 		IN_FOLDER(test_load_quantized_weights_no_safetensors),
 		IN_FOLDER(test_load_quantized_weights_missing_config),
+		IN_FOLDER(test_load_quantized_weights_by_config_json),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
