@@ -297,12 +297,11 @@ TN_INLINE void dither(unsigned char *dst, const struct tn_row *row, const float 
 		      uint32_t row_hash, struct tn_dither_counts *counts, const int bits)
 {
 	static const uint32_t numbers[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
-	const uint32_t column = 0x9E3779B9u; /* uniform() of dither.h */
 	const unsigned char *src = row->part[TN_PART_WEIGHT];
-	const ints step = V(set1_epi32)((int)(column * (uint32_t)HALVES)), next = V(set1_epi32)((int)column);
+	const ints step = V(set1_epi32)((int)(TN_HASH_STEP * (uint32_t)HALVES)), next = V(set1_epi32)((int)TN_HASH_STEP);
 	const size_t bytes = HALVES / 8 * (size_t)bits;
 	struct tally tally = { VI(setzero)(), VI(setzero)() };
-	ints place = V(add_epi32)(V(mullo_epi32)(load_ints(numbers), V(set1_epi32)((int)(2 * column))),
+	ints place = V(add_epi32)(V(mullo_epi32)(load_ints(numbers), V(set1_epi32)((int)(2 * TN_HASH_STEP))),
 				  V(set1_epi32)((int)row_hash));
 	for (size_t g = 0, i = 0; g < cols / f->group; g++) {
 		const float number = load_as(row->part[TN_PART_SCALES], g, f->dtype);

@@ -89,7 +89,7 @@ TN_DEFINE_MIX(mix_16, __m512i, __m512, _mm512, 512)
 TN_INLINE __m256 uniform_8(uint32_t row_hash, size_t first)
 {
 	__m256i x = _mm256_add_epi32(_mm256_set1_epi32((int)(uint32_t)first), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-	x = _mm256_add_epi32(_mm256_mullo_epi32(x, _mm256_set1_epi32((int)0x9E3779B9u)), _mm256_set1_epi32((int)row_hash));
+	x = _mm256_add_epi32(_mm256_mullo_epi32(x, _mm256_set1_epi32((int)TN_HASH_STEP)), _mm256_set1_epi32((int)row_hash));
 	return mix_8(x);
 }
 
