@@ -35,33 +35,63 @@ static int has_category(int32_t c, utf8proc_category_t first, utf8proc_category_
 	return category >= first && category <= last;
 }
 
+enum char_class { PUNCTUATION, CONTROL, MARK, NONSPACING, NUMERIC };
+
+static const struct otherwise {
+	enum char_class which;
+	int32_t first, last;
+	int is_one;
+} otherwise[] = {
+#define OTHERWISE(which, first, last, is_one) { which, first, last, is_one },
+#define LOWER(first, last, distance)
+#include "tokenizer/char_classes.def"
+#undef LOWER
+#undef OTHERWISE
+};
+
+/* What the library's table says, where that is not what its category says. */
+static int is_of_class(int32_t c, enum char_class which, int by_category)
+{
+	size_t low = 0, count = sizeof otherwise / sizeof *otherwise, high = count;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		const struct otherwise *o = &otherwise[middle];
+		if (o->which < which || (o->which == which && o->last < c))
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	int found = low < count && otherwise[low].which == which && otherwise[low].first <= c;
+	return found ? otherwise[low].is_one : by_category;
+}
+
 int tn_char_is_numeric(int32_t c)
 {
-	return has_category(c, UTF8PROC_CATEGORY_ND, UTF8PROC_CATEGORY_NO);
+	return is_of_class(c, NUMERIC, has_category(c, UTF8PROC_CATEGORY_ND, UTF8PROC_CATEGORY_NO));
 }
 
 int tn_char_is_punctuation(int32_t c)
 {
 	if (c < 0x80)
 		return (c >= '!' && c <= '/') || (c >= ':' && c <= '@') || (c >= '[' && c <= '`') || (c >= '{' && c <= '~');
-	return has_category(c, UTF8PROC_CATEGORY_PC, UTF8PROC_CATEGORY_PO);
+	return is_of_class(c, PUNCTUATION, has_category(c, UTF8PROC_CATEGORY_PC, UTF8PROC_CATEGORY_PO));
 }
 
 int tn_char_is_mark(int32_t c)
 {
-	return has_category(c, UTF8PROC_CATEGORY_MN, UTF8PROC_CATEGORY_ME);
+	return is_of_class(c, MARK, has_category(c, UTF8PROC_CATEGORY_MN, UTF8PROC_CATEGORY_ME));
 }
 
 int tn_char_is_nonspacing(int32_t c)
 {
-	return utf8proc_category(c) == UTF8PROC_CATEGORY_MN;
+	return is_of_class(c, NONSPACING, utf8proc_category(c) == UTF8PROC_CATEGORY_MN);
 }
 
 int tn_char_is_control(int32_t c)
 {
 	if (c == '\t' || c == '\n' || c == '\r')
 		return 0;
-	return has_category(c, UTF8PROC_CATEGORY_CC, UTF8PROC_CATEGORY_CO);
+	return is_of_class(c, CONTROL, has_category(c, UTF8PROC_CATEGORY_CC, UTF8PROC_CATEGORY_CO));
 }
 
 int tn_char_is_chinese(int32_t c)
@@ -76,6 +106,16 @@ int tn_char_is_chinese(int32_t c)
 	return 0;
 }
 
+static const struct {
+	int32_t first, last, distance;
+} young_capitals[] = {
+#define OTHERWISE(which, first, last, is_one)
+#define LOWER(first, last, distance) { first, last, distance },
+#include "tokenizer/char_classes.def"
+#undef LOWER
+#undef OTHERWISE
+};
+
 size_t tn_char_lower(int32_t c, int32_t dst[2])
 {
 	if (c == 0x130) {
@@ -84,6 +124,9 @@ size_t tn_char_lower(int32_t c, int32_t dst[2])
 		return 2;
 	}
 	dst[0] = utf8proc_tolower(c);
+	for (size_t i = 0; c >= young_capitals[0].first && i < sizeof young_capitals / sizeof *young_capitals; i++)
+		if (c >= young_capitals[i].first && c <= young_capitals[i].last)
+			dst[0] = c + young_capitals[i].distance;
 	return 1;
 }
 

@@ -34,6 +34,7 @@ size_t tn_char_put(char dst[4], int32_t c);
 tn_status tn_text_add_char(struct tn_text *text, int32_t c, struct tn_error *err);
 
 int tn_char_is_space(int32_t c);          /* White_Space */
+/* Classes are those of the library's tables: char_classes.def. */
 int tn_char_is_word(int32_t c);           /* \w of Rust's regex: letters, marks, digits, connectors, joiners */
 int tn_char_is_numeric(int32_t c);        /* N */
 int tn_char_is_punctuation(int32_t c);    /* P, and the symbols of ASCII */

@@ -3,6 +3,7 @@
 #include "testlib.h"
 
 #include "tenon/tokenizer.h"
+#include "tokenizer/chars.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -278,12 +279,24 @@ static void memory_runs_out(void **state)
 	assert_in_range(failures, 50, 10000);
 }
 
+/* src/tokenizer/char_classes.def: an old table of punctuation and of marks, young numbers and small letters. */
+static void characters_are_what_the_library_says(void **state)
+{
+	int32_t small[2];
+	(void)state;
+	assert_true(tn_char_is_punctuation(0x166D) && !tn_char_is_punctuation(0x11A9A) && tn_char_is_punctuation(0x2014));
+	assert_true(!tn_char_is_mark(0x1CF0D) && !tn_char_is_nonspacing(0x1CF0D) && tn_char_is_mark(0x301));
+	assert_true(!tn_char_is_control(0x890) && tn_char_is_control(0x200B));
+	assert_true(tn_char_is_numeric(0x16FF4) && tn_char_is_numeric(0x663) && !tn_char_is_numeric('a'));
+	assert_true(tn_char_lower(0xA7CB, small) == 1 && small[0] == 0x264);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TT_TEST(everyday), TT_TEST(stop_ids), TT_TEST(broken_text), TT_TEST(streams), TT_TEST(refused), TT_TEST(hostile_pattern),
 		TT_TEST(hostile_pattern_all_over), TT_TEST(a_long_template),
-		TT_TEST(memory_runs_out),
+		TT_TEST(memory_runs_out), cmocka_unit_test(characters_are_what_the_library_says),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
