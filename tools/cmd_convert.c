@@ -57,6 +57,10 @@ static int check(void)
 		return cli_usage(&command, "'%s' is no target: mlx, dense, bnb-nf4", to);
 	if (to && strcmp(to, "bnb-nf4") == 0 && (quantize || dequantize || args.request.requantize))
 		return cli_usage(&command, "--to bnb-nf4 is a quantization of its own; leave out -q, -d and --requantize");
+	if (args.request.requantize && !quantize && !(to && strcmp(to, "mlx") == 0))
+		return cli_usage(&command, "--requantize goes with --to mlx or -q");
+	if (to && strcmp(to, "dense") == 0 && quantize)
+		return cli_usage(&command, "--to dense and -q exclude each other");
 	if (quantize && dequantize)
 		return cli_usage(&command, "Choose either quantize or dequantize, not both.");
 	return -1;

@@ -180,7 +180,7 @@ static void print_totals(const tn_fuse *fuse)
 static int run_with_receipt(tn_fuse *fuse, struct tn_error *err)
 {
 	struct result_file receipt;
-	if (!result_file_begin(&receipt, RESULT_RECEIPT, args.receipt, args.force, err))
+	if (!result_file_begin(&receipt, RESULT_RECEIPT, args.receipt, args.save_path, args.force, err))
 		return 0;
 	int done = tn_fuse_run(fuse, args.save_path, save_flags(), err) == TN_OK &&
 		   (!args.receipt || tn_fuse_receipt(fuse, args.save_path, result_file_write, &receipt, err) == TN_OK) &&
@@ -208,6 +208,20 @@ static int run(tn_fuse *fuse, const tn_checkpoint *base)
 		       cli_bytes(rate, seconds > 0 ? (uint64_t)((double)n / seconds) : 0), cli_safe(args.save_path));
 	print_totals(fuse);
 	return EXIT_DONE;
+}
+
+/* What is said about quantized weights, where none that changes stays quantized. */
+static void warn_unused(const tn_fuse *fuse)
+{
+	const char *unused = args.rounding ? "--rounding" : args.promote_bits ? "--promote-bits"
+			     : args.fuse.min_survival > 0 ? "--min-survival" : NULL;
+	for (size_t i = 0; unused && i < tn_fuse_count(fuse); i++) {
+		tn_action action = tn_fuse_at(fuse, i)->action;
+		if (action == TN_ACTION_REQUANTIZE || action == TN_ACTION_PROMOTE)
+			return;
+	}
+	if (unused)
+		fprintf(stderr, "tenon: warning: %s does nothing: no weight that changes stays quantized\n", unused);
 }
 
 /* -1: there is something to do; else the exit status of a run whose interrupted forerunner had done everything. */
@@ -249,8 +263,10 @@ static int fuse(tn_context *ctx)
 	    !open_dense(ctx, &dense, &err) || joining_open(ctx, &args.adapters, &joining, &args.fuse, &err) != TN_OK ||
 	    tn_fuse_plan(ctx, base, joining.adapters[0], &args.fuse, &plan, &err) != TN_OK)
 		status = cli_fail(command.verb, &err);
-	else
+	else {
+		warn_unused(plan);
 		status = args.dry_run ? dry_run(plan, base) : run(plan, base);
+	}
 	tn_fuse_free(plan);
 	joining_close(&joining);
 	tn_checkpoint_close(dense);

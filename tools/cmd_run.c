@@ -162,7 +162,7 @@ static int run(tn_context *ctx, uint32_t *ids, size_t count)
 	struct tn_error err;
 	struct answer a = { .capacity = (size_t)args.most_tokens };
 	struct speaker_reply reply = { .most_tokens = args.most_tokens, .ignore_end = args.ignore_end, .say = keep, .user = &a };
-	if (!result_file_begin(&a.logits, RESULT_LOGITS, args.logits, 1, &err)) {
+	if (!result_file_begin(&a.logits, RESULT_LOGITS, args.logits, NULL, 1, &err)) {
 		free(ids);
 		return cli_fail(command.verb, &err);
 	}

@@ -48,7 +48,17 @@ static int is_of_kind(const char *path, result_kind kind)
 	return got == wanted && memcmp(found + kinds[kind].at, kinds[kind].beginning, n) == 0;
 }
 
-int result_file_begin(struct result_file *result, result_kind kind, const char *path, int force, struct tn_error *err)
+/* Spelled alike; behind links only the rename at the end can tell. */
+static int is_same_path(const char *path, const char *folder)
+{
+	size_t n = folder ? strlen(folder) : 0;
+	while (n > 1 && folder[n - 1] == '/')
+		n--;
+	return folder && strlen(path) == n && memcmp(path, folder, n) == 0;
+}
+
+int result_file_begin(struct result_file *result, result_kind kind, const char *path, const char *folder, int force,
+		      struct tn_error *err)
 {
 	char part[PATH_BYTES];
 	*result = (struct result_file){ path, kind, NULL };
@@ -56,6 +66,8 @@ int result_file_begin(struct result_file *result, result_kind kind, const char *
 		return 1;
 	if (!part_path(result, part))
 		return fail(err, TN_E_LIMIT, result, "has too long a name");
+	if (is_same_path(path, folder))
+		return fail(err, TN_E_ARG, result, "would take the name of the folder that is written; choose another name");
 	if (access(path, F_OK) == 0 && !force)
 		return fail(err, TN_E_EXISTS, result, "exists; use --force to replace it");
 	if (access(path, F_OK) == 0 && !is_of_kind(path, kind))

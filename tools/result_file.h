@@ -13,8 +13,10 @@ struct result_file {
 	FILE *file;         /* path with ".tenon-part" behind it */
 };
 
-/* Replaces nothing without `force`, and with it files of that kind only. 1 when all is well. */
-int result_file_begin(struct result_file *result, result_kind kind, const char *path, int force, struct tn_error *err);
+/* Replaces nothing without `force`, and with it files of that kind only. `folder`: where the job writes, NULL for nowhere.
+ * 1 when all is well. */
+int result_file_begin(struct result_file *result, result_kind kind, const char *path, const char *folder, int force,
+		      struct tn_error *err);
 
 /* For the library's JSON writers; `user` is the file. */
 int result_file_write(void *user, const char *bytes, size_t n);

@@ -122,10 +122,10 @@ TN_API void tn_live_collect(tn_live *live);
  * the bytes of a fuse that dequantizes. From then on products of the default set use that in place of
  * factors, and the set cannot change; rows that choose the base or one adapter are computed as before. Biases and tensors that
  * are replaced whole stay as they are live.
- * Errors: TN_E_EXISTS: it is merged already. TN_E_ARG: the default set does not change it. TN_E_UNSUPPORTED: an adapter
- * replaces it whole, so that there is nothing to merge. Those of a fuse. */
+ * Errors: TN_E_EXISTS: it is merged already. TN_E_ARG: there is no such module, or the default set does not change it.
+ * TN_E_UNSUPPORTED: an adapter replaces it whole, so that there is nothing to merge. Those of a fuse. */
 TN_API tn_status tn_live_merge(tn_live *live, size_t module, struct tn_error *err);
-/* Back to base and factors: the base's bytes were never touched. TN_E_NOTFOUND: it is not merged. */
+/* Back to base and factors: the base's bytes were never touched. TN_E_NOTFOUND: it is not merged. TN_E_ARG: no such module. */
 TN_API tn_status tn_live_unmerge(tn_live *live, size_t module, struct tn_error *err);
 
 /* Fuses the default set into a new checkpoint: tn_fuse_plan with its defaults, and tn_fuse_run. TN_E_ARG: the set is empty. */

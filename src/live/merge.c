@@ -150,20 +150,28 @@ static void fold(void *arg, const struct tn_block *block, const void *result)
 	tn_survival_add(&g->sums[block->item], result);
 }
 
-/* Matrices that live the other way round. */
+/* Matrices that live the other way round. A head and an embedding of one matrix need not live alike. */
 static tn_status turn(struct merging *g, size_t module, struct tn_error *err)
 {
-	struct tn_merged *m = g->made[module];
+	tn_context *ctx = g->live->ctx;
+	struct tn_merged *m = g->made[module], *turned;
 	const struct tn_linear *l = &g->live->modules[module].linear;
-	struct tn_buffer turned;
 	if (!g->live->modules[module].is_transposed)
 		return TN_OK;
-	TN_TRY(tn_buffer_alloc(g->live->ctx, m->memory.bytes, "merged module", &turned, err));
-	tn_transpose(turned.data, m->memory.data, l->in, l->out, l->row_bytes[TN_PART_WEIGHT] / l->in);
-	tn_buffer_release(g->live->ctx, &m->memory);
-	m->memory = turned;
-	m->linear.part[TN_PART_WEIGHT] = turned.data;
-	m->linear.row_bytes[TN_PART_WEIGHT] = l->row_bytes[TN_PART_WEIGHT];
+	TN_TRY(tn_alloc_array(ctx, 1, sizeof *turned, "merged module", &turned, err));
+	atomic_init(&turned->references, 1);
+	tn_status status = tn_buffer_alloc(ctx, m->memory.bytes, "merged module", &turned->memory, err);
+	if (status != TN_OK) {
+		tn_merged_release(ctx, turned);
+		return status;
+	}
+	tn_transpose(turned->memory.data, m->memory.data, l->in, l->out, l->row_bytes[TN_PART_WEIGHT] / l->in);
+	turned->linear = m->linear;
+	turned->linear.part[TN_PART_WEIGHT] = turned->memory.data;
+	turned->linear.row_bytes[TN_PART_WEIGHT] = l->row_bytes[TN_PART_WEIGHT];
+	turned->edits.replacement = &turned->linear;
+	g->made[module] = turned;
+	tn_merged_release(ctx, m);
 	return TN_OK;
 }
 
@@ -240,9 +248,17 @@ static tn_status merge(struct merging *g, size_t module, struct tn_error *err)
 	return publish(g->live, all, err);
 }
 
+static tn_status check_module(const struct tn_live *live, size_t module, struct tn_error *err)
+{
+	if (module == TN_LIVE_ALL || module < live->module_count)
+		return TN_OK;
+	return tn_fail(err, TN_E_ARG, "modules", "there is no such module; tn_live_module() finds one by its path");
+}
+
 static tn_status check_merge(const struct tn_live *live, size_t module, struct tn_error *err)
 {
 	const struct tn_snapshot *s = live->current;
+	TN_TRY(check_module(live, module, err));
 	const char *path = module == TN_LIVE_ALL ? "modules" : live->modules[module].path;
 	size_t open = 0;
 	for (size_t i = 0; i < live->module_count; i++)
@@ -277,6 +293,7 @@ tn_status tn_live_merge(tn_live *live, size_t module, struct tn_error *err)
 static tn_status unmerge(struct tn_live *live, size_t module, struct tn_error *err)
 {
 	const struct tn_snapshot *s = live->current;
+	TN_TRY(check_module(live, module, err));
 	const char *path = module == TN_LIVE_ALL ? "modules" : live->modules[module].path;
 	struct tn_merged **rest;
 	if (!s->merged || (module != TN_LIVE_ALL && !s->merged[module]))

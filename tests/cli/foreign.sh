@@ -46,6 +46,8 @@ try tenon convert --hf-path llama --mlx-path x --to mlx
 try tenon dequantize --model llama --save-path d --dtype float32 -q
 try tenon quantize --model llama --save-path x
 try tenon convert --hf-path llama --mlx-path x --to mlx --requantize --dry-run
+try tenon convert --hf-path llama --mlx-path x --to dense --requantize
+try tenon convert --hf-path llama --mlx-path x --to dense -q
 cp -rL llama odd && chmod -R u+w odd
 sed -i 's/"quant_method": "bitsandbytes"/"quant_method": "hqq"/' odd/config.json
 try tenon convert --hf-path odd --mlx-path x --to dense

@@ -2,6 +2,7 @@
 fuse() { tenon fuse --isa portable --model examples/base "$@"; }
 try fuse --adapter-path examples/adapters/pirate --dry-run
 try fuse --adapter-path examples/adapters/pirate --dry-run --json
+try fuse --adapter-path examples/adapters/pirate --dry-run --rounding dither -q
 try fuse --adapter-path examples/adapters/pirate --save-path deep/in/pirate -q
 (cd deep/in/pirate && ls -A && sha256sum model.safetensors && cat model.safetensors.index.json | sed -n 1,8p)
 for f in config.json tokenizer.json tokenizer_config.json generation_config.json chat_template.jinja; do

@@ -65,6 +65,10 @@ printf '\377' | dd of=dense/model.safetensors bs=1 seek=460000 conv=notrunc 2>/d
 try tenon verify --receipt dense.json
 try tenon verify --receipt dense.json --dense-base old-base
 try tenon verify --receipt out.json --dense-base old-base
+echo "--- a receipt of the folder's own name"
+try fuse --save-path same --receipt same
+try tenon quantize -q --model base --save-path same/ --receipt same
+ls same
 echo "--- no receipt"
 tenon fuse --model old-base --adapter-path adapter --dry-run --json >plan.json
 try tenon verify --receipt plan.json out

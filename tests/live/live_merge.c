@@ -113,6 +113,8 @@ static void test_errors(void **state)
 	tn_adapter *a = live_adapter(t, tt_path(t, "a0"));
 	size_t q = tn_live_module(b.live, LIVE_Q), v = tn_live_module(b.live, LIVE_V);
 	tt_expect(t, tn_live_merge(b.live, q, &t->err), TN_E_ARG);
+	tt_expect(t, tn_live_merge(b.live, TN_LIVE_NONE, &t->err), TN_E_ARG);
+	tt_expect(t, tn_live_unmerge(b.live, TN_LIVE_NONE, &t->err), TN_E_ARG);
 	tt_expect(t, tn_live_fuse(b.live, tt_path(t, "out"), 0, &t->err), TN_E_ARG);
 	tt_expect(t, tn_live_unmerge(b.live, q, &t->err), TN_E_NOTFOUND);
 	tt_ok(t, tn_live_attach(b.live, "a", a, 1, &t->err));
