@@ -10,9 +10,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
-/* LEAST: below it the page cache is faster. */
+/* LEAST: below it reading through the page cache is faster. */
 enum { PAGE = TN_DIRECT_PAGE, LEAST = 256 << 10, PROBED_PAGES = 4096 };
 
 unsigned char *tn_direct_place(unsigned char *at, uint64_t offset)
@@ -21,9 +22,9 @@ unsigned char *tn_direct_place(unsigned char *at, uint64_t offset)
 }
 
 /* Pages of the cache must not be larger: one that holds bytes written through it must not be written past it. */
-static int is_worth_it(const void *memory, size_t n, uint64_t offset)
+static int is_placed(const void *memory, uint64_t offset)
 {
-	return n >= LEAST && ((uintptr_t)memory - offset) % PAGE == 0 && sysconf(_SC_PAGESIZE) == PAGE;
+	return ((uintptr_t)memory - offset) % PAGE == 0 && sysconf(_SC_PAGESIZE) == PAGE;
 }
 
 /* By number, for the name may have changed. */
@@ -34,9 +35,9 @@ static int open_again(int fd, int access)
 	return open(name, access | O_DIRECT | O_CLOEXEC);
 }
 
-int tn_direct_open_for(int fd, const void *src, size_t n, uint64_t offset)
+int tn_direct_open_for(int fd, const void *src, uint64_t offset)
 {
-	return is_worth_it(src, n, offset) ? open_again(fd, O_WRONLY) : -1;
+	return is_placed(src, offset) ? open_again(fd, O_WRONLY) : -1;
 }
 
 /* Takes n bytes off the front. */
@@ -70,20 +71,49 @@ tn_status tn_direct_write(int direct, int fd, struct iovec *pieces, int count, u
 	return TN_OK;
 }
 
-/* Of a file that this process may not write the system says that all of it is cached; then it is read through the cache. */
-static int is_cached(int fd, uint64_t offset, size_t n)
+/* Linux 6.5 and later tell how much of a file is cached without mapping it: what maps memory waits for every other thread that
+ * does, and for those that were interrupted meanwhile. Negative where that is not to be had. */
+static int64_t count_cached(int fd, uint64_t offset, size_t n)
+{
+#if defined(SYS_cachestat)
+	enum { NUMBER = SYS_cachestat };
+#else
+	enum { NUMBER = 451 }; /* on all architectures */
+#endif
+	struct {
+		uint64_t offset, n;
+	} range = { offset, n };
+	struct {
+		uint64_t cached, dirty, written, evicted, recently_evicted;
+	} pages;
+	return syscall(NUMBER, fd, &range, &pages, 0) == 0 ? (int64_t)pages.cached : -1;
+}
+
+/* The same by a mapping, which is never looked into; negative when that fails too. */
+static int64_t count_mapped(int fd, uint64_t offset, size_t n)
 {
 	unsigned char pages[PROBED_PAGES];
-	size_t shift = (size_t)(offset % PAGE), bytes = (size_t)tn_min_u64(n + shift, PROBED_PAGES * (uint64_t)PAGE);
-	size_t count = (bytes + PAGE - 1) / PAGE, cached = 0;
-	void *map = mmap(NULL, bytes, PROT_READ, MAP_SHARED, fd, (off_t)(offset - shift)); /* never looked into */
+	size_t shift = (size_t)(offset % PAGE);
+	int64_t cached = 0;
+	void *map = mmap(NULL, n + shift, PROT_READ, MAP_SHARED, fd, (off_t)(offset - shift));
 	if (map == MAP_FAILED)
-		return 1;
-	int known = mincore(map, bytes, pages) == 0;
-	munmap(map, bytes);
-	for (size_t i = 0; known && i < count; i++)
+		return -1;
+	int known = mincore(map, n + shift, pages) == 0;
+	munmap(map, n + shift);
+	for (size_t i = 0; known && i < (n + shift + PAGE - 1) / PAGE; i++)
 		cached += pages[i] & 1;
-	return !known || cached * 2 >= count;
+	return known ? cached : -1;
+}
+
+/* Whether half of a range is, or of its beginning when it is long. Of a file that this process may not write the system says
+ * nothing, or that all of it is cached; then it is read through the cache. */
+static int is_cached(int fd, uint64_t offset, size_t n)
+{
+	n = (size_t)tn_min_u64(n, (PROBED_PAGES - 1) * (uint64_t)PAGE);
+	int64_t cached = count_cached(fd, offset, n);
+	if (cached < 0)
+		cached = count_mapped(fd, offset, n);
+	return cached < 0 || (uint64_t)cached * 2 >= (n + offset % PAGE + PAGE - 1) / PAGE;
 }
 
 /* The pages at both ends go to the side, all with one call. */
@@ -108,7 +138,7 @@ static int read_pages(int direct, char *dst, size_t n, uint64_t offset)
 
 int tn_direct_read(int fd, void *dst, size_t n, uint64_t offset)
 {
-	if (!is_worth_it(dst, n, offset) || is_cached(fd, offset, n))
+	if (n < LEAST || !is_placed(dst, offset) || is_cached(fd, offset, n))
 		return 0;
 	int direct = open_again(fd, O_RDONLY), done = 0;
 	if (direct >= 0) {

@@ -17,9 +17,9 @@ enum { TN_DIRECT_PAGE = 4096 };
  * stay aligned. */
 unsigned char *tn_direct_place(unsigned char *at, uint64_t offset);
 
-/* The open file `fd` once more, for writing n bytes at `offset` directly; to be closed by the caller. Negative where that is
- * refused, or not worth it: few bytes, or bytes that are not placed as above. */
-int tn_direct_open_for(int fd, const void *src, size_t n, uint64_t offset);
+/* The open file `fd` once more, for writing what lies at `src` to `offset` directly; to be closed by the caller. Negative where
+ * that is refused, or the bytes are not placed as above. */
+int tn_direct_open_for(int fd, const void *src, uint64_t offset);
 /* Writes the pieces, whole pages in memory and in the file; what the system refuses to take directly goes to `fd`, through the
  * cache. */
 tn_status tn_direct_write(int direct, int fd, struct iovec *pieces, int count, uint64_t offset, const char *where,

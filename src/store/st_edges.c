@@ -69,11 +69,15 @@ static tn_edge leave(struct tn_edges *e, const void *src, size_t n, uint64_t off
 		memcpy(page_of(e, found) + offset % PAGE, src, n);
 		return TN_EDGE_LEFT;
 	}
-	int meets = found->n + n == PAGE && (offset + n == found->offset || found->offset + found->n == offset);
-	if (!meets)
+	int before = offset + n == found->offset, behind = found->offset + found->n == offset;
+	if (!before && !behind)
 		return TN_EDGE_REFUSED;
+	memcpy(page_of(e, found) + offset % PAGE, src, n);
+	found->offset = before ? offset : found->offset;
+	found->n += n;
+	if (found->n < PAGE)
+		return TN_EDGE_LEFT;
 	memcpy(page, page_of(e, found), PAGE);
-	memcpy((unsigned char *)page + offset % PAGE, src, n);
 	found->n = 0;
 	return TN_EDGE_WHOLE;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "store/st_writer.h"
 
+#include "base/checked.h"
 #include "base/direct.h"
 #include "base/error.h"
 #include "base/file.h"
@@ -8,14 +9,20 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+/* LEAST: from so many bytes on a block is written directly. MOST_COPIED: small tensors beside such blocks are copied to where
+ * they can be. */
+enum { PAGE = TN_DIRECT_PAGE, LEAST = 256 << 10, MOST_COPIED = 32 << 10 };
+
 struct tn_st_writer {
 	struct tn_arena arena; /* holds this struct too */
 	int fd;
+	_Atomic int is_direct; /* blocks have been written directly */
 	const char *path;
 	struct tn_edges *edges;
 };
@@ -92,32 +99,57 @@ static tn_status put_edge(struct tn_st_writer *w, const void *src, size_t n, uin
 	return edge == TN_EDGE_REFUSED ? tn_fd_write(w->fd, src, n, offset, w->path, err) : TN_OK;
 }
 
-static tn_status put_direct(struct tn_st_writer *w, int direct, char *src, size_t n, uint64_t offset, struct tn_error *err)
+static tn_status put_pages(struct tn_st_writer *w, int direct, char *src, size_t n, uint64_t offset, struct tn_error *err)
 {
-	enum { PAGE = TN_DIRECT_PAGE };
 	_Alignas(PAGE) char head[PAGE], tail[PAGE];
-	size_t lead = (size_t)(-offset % PAGE), trail = (size_t)((offset + n) % PAGE);
+	size_t lead = (size_t)tn_min_u64(n, -offset % PAGE), trail = (size_t)(offset + n) % PAGE;
 	int has_head, has_tail;
+	trail = lead < n ? trail : 0;
 	TN_TRY(put_edge(w, src, lead, offset, head, &has_head, err));
 	TN_TRY(put_edge(w, src + n - trail, trail, offset + n - trail, tail, &has_tail, err));
 	struct iovec pieces[] = { { head, PAGE }, { src + lead, n - lead - trail }, { tail, PAGE } };
-	uint64_t first = offset + lead - (has_head ? PAGE : 0);
+	uint64_t first = has_head ? offset - offset % PAGE : offset + lead;
 	return tn_direct_write(direct, w->fd, pieces + !has_head, 1 + has_head + has_tail, first, w->path, err);
+}
+
+/* 0 in *taken: it has to go through the cache. */
+static tn_status put_direct(struct tn_st_writer *w, const void *src, size_t n, uint64_t offset, int *taken, struct tn_error *err)
+{
+	int direct = tn_direct_open_for(w->fd, src, offset);
+	*taken = direct >= 0;
+	if (direct < 0)
+		return TN_OK;
+	tn_status status = put_pages(w, direct, (char *)(uintptr_t)src, n, offset, err);
+	close(direct);
+	return status;
+}
+
+/* A small tensor between blocks. Writing it through the cache would wait for all direct writes under way, and hold up those that
+ * come behind; and the pages that it shares with its neighbours would never be whole. */
+static tn_status put_between(struct tn_st_writer *w, const void *src, size_t n, uint64_t offset, int *taken, struct tn_error *err)
+{
+	_Alignas(PAGE) unsigned char copy[MOST_COPIED + PAGE];
+	unsigned char *placed = copy + offset % PAGE;
+	memcpy(placed, src, n);
+	return put_direct(w, placed, n, offset, taken, err);
 }
 
 tn_status tn_st_writer_put(struct tn_st_writer *w, const struct tn_tensor *tensor, uint64_t offset, const void *src,
 			   size_t n, struct tn_error *err)
 {
+	int taken = 0;
 	if (offset > tensor->bytes || n > tensor->bytes - offset)
 		return tn_fail(err, TN_E_ARG, tensor->name, "%zu bytes at %llu do not fit into the %llu of '%.100s'", n,
 			       (unsigned long long)offset, (unsigned long long)tensor->bytes, tensor->name);
-	offset += tensor->offset;
-	int direct = tn_direct_open_for(w->fd, src, n, offset);
-	if (direct < 0)
-		return tn_fd_write(w->fd, src, n, offset, w->path, err);
-	tn_status status = put_direct(w, direct, (char *)(uintptr_t)src, n, offset, err);
-	close(direct);
-	return status;
+	uint64_t at = tensor->offset + offset;
+	if (n >= LEAST) {
+		TN_TRY(put_direct(w, src, n, at, &taken, err));
+		if (taken)
+			atomic_store(&w->is_direct, 1);
+	} else if (n && n == tensor->bytes && n <= MOST_COPIED && atomic_load(&w->is_direct)) {
+		TN_TRY(put_between(w, src, n, at, &taken, err));
+	}
+	return taken ? TN_OK : tn_fd_write(w->fd, src, n, at, w->path, err);
 }
 
 void tn_st_writer_abort(struct tn_st_writer *w)
