@@ -4,7 +4,7 @@
 
 #include "kernels/arm/override_arm.h"
 
-enum { LANES = 4, VECTORS = 2, TILE_ROWS = 4 };
+enum { LANES = 4, VECTORS = 2, TILE_ROWS = 4, TILES_OF_LINE = 1 };
 typedef float32x4_t vec;
 typedef uint16x8_t pair;
 /* Rows are read in order, which the hardware sees; whether more asking pays was not measured, nor writing past the caches. */

@@ -160,12 +160,25 @@ static __attribute__((noinline)) int look_again(const struct work *w, const stru
  * apart, and a CPU that compares no more of addresses than that waits for the write to one row when it reads the next. */
 struct tile {
 	size_t i;
+	int ends_line;                     /* results up to here fill a line, or are the last ones */
 	const unsigned char *src, *ahead;  /* what is read, and what will be in a while */
 	unsigned char *dst;
 	size_t src_stride, dst_stride;
 	vec scale;
 	pair least;
 };
+
+/* Results past the caches, in whole lines: those of the tile before are kept until then. */
+TN_INLINE void stream_row(struct batch *batch, const struct tile *t, int r, pair out)
+{
+	unsigned char *dst = t->dst + (size_t)r * t->dst_stride;
+	STORE_PAIR(batch->rows[t->i][r], out);
+	if (TILES_OF_LINE > 1 && !t->ends_line)
+		return;
+	if (TILES_OF_LINE > 1 && t->i % 2)
+		STREAM_PAIR(dst - 2 * TILE_COLS, LOAD_PAIR(batch->rows[t->i - 1][r]));
+	STREAM_PAIR(dst, out);
+}
 
 /* The sums of a tile, with its source added, rounded and stored; what is to be looked at again is kept and marked. */
 TN_INLINE void finish_tile(struct batch *batch, const struct tile *t, vec sum[TILE_ROWS][VECTORS], const int count, tn_dtype dtype,
@@ -189,12 +202,10 @@ TN_INLINE void finish_tile(struct batch *batch, const struct tile *t, vec sum[TI
 		lowest = SMALLER_HALVES(lowest, doubled(out[r]));
 	TN_UNROLL(8)
 	for (int r = 0; r < count; r++) {
-		if (stream) {
-			STORE_PAIR(batch->rows[t->i][r], out[r]);
-			STREAM_PAIR(t->dst + (size_t)r * t->dst_stride, out[r]);
-		} else {
+		if (stream)
+			stream_row(batch, t, r, out[r]);
+		else
 			STORE_PAIR(t->dst + (size_t)r * t->dst_stride, out[r]);
-		}
 	}
 	batch->marks[t->i] = MARKS_BELOW(lowest, t->least) | (uint64_t)TIED(ties, dtype) << 32;
 }
@@ -221,6 +232,7 @@ TN_INLINE void add_batch(const struct work *w, const struct rows *rows, struct b
 		for (int r = 0; r < count; r++)
 			PREFETCH(t.ahead + (size_t)r * t.src_stride);
 		a = sum_tile(sum, b, (size_t)count, a, steps, count, how);
+		t.ends_line = t.i % TILES_OF_LINE == TILES_OF_LINE - 1 || t.i + 1 == tiles;
 		finish_tile(batch, &t, sum, count, dtype, scaled, stream);
 		t.src += 2 * TILE_COLS;
 		t.ahead += 2 * TILE_COLS;
@@ -350,7 +362,7 @@ int TN_ISA_NAME(tn_vector_add_product)(void *dst, size_t dst_stride, const void 
 	w.b = w.a + w.steps * wide;
 	w.lengths = w.b + w.steps * TILE_ROWS;
 	w.longest = w.lengths + TILE_ROWS;
-	w.stream = dst != src && p->rows * p->cols * 2 >= STREAM_FROM && ((uintptr_t)dst | dst_stride) % sizeof(pair) == 0;
+	w.stream = dst != src && p->rows * p->cols * 2 >= STREAM_FROM && ((uintptr_t)dst | dst_stride) % LINE_BYTES == 0;
 	for (w.first = 0; w.first < p->cols; w.first += wide) {
 		w.cols = p->cols - w.first < wide ? p->cols - w.first : wide;
 		pack_columns(&w);

@@ -353,7 +353,7 @@ int TN_ISA_NAME(tn_vector_gain_product)(void *dst, size_t dst_stride, const void
 	g.steps = g.how == PAIRS ? (p->rank + 1) / 2 : p->rank;
 	/* with all of A packed, the fewer rows are kept, the nearer they are */
 	g.most = g.packed < p->cols ? TN_GAIN_ROWS / TILE_ROWS * TILE_ROWS : TILE_ROWS;
-	g.stream = dst != src && p->rows * p->cols * 2 >= STREAM_FROM && ((uintptr_t)dst | dst_stride) % sizeof(pair) == 0;
+	g.stream = dst != src && p->rows * p->cols * 2 >= STREAM_FROM && ((uintptr_t)dst | dst_stride) % LINE_BYTES == 0;
 	place_scratch(&g, scratch);
 	for (; g.row < p->rows; g.row += g.count) {
 		g.count = p->rows - g.row < g.most ? p->rows - g.row : g.most;

@@ -47,6 +47,7 @@ TN_INLINE void kept_sums(vec v[VECTORS], const float kept[2 * LANES], pair out, 
 
 enum {
 	TILE_COLS = LANES * VECTORS,
+	LINE_BYTES = 2 * TILE_COLS * TILES_OF_LINE,
 	AHEAD = TILE_ROWS,     /* rows of the source that are asked for into the second cache */
 	STREAM_FROM = 1 << 20  /* bytes that are written past the caches */
 };

@@ -10,7 +10,7 @@
 #define END_STREAM() _mm_sfence()
 
 #if defined(__AVX512F__)
-enum { LANES = 16, VECTORS = 2, TILE_ROWS = 4 };
+enum { LANES = 16, VECTORS = 2, TILE_ROWS = 4, TILES_OF_LINE = 1 };
 typedef __m512 vec;
 typedef __m512i pair;
 #define ZERO() _mm512_setzero_ps()
@@ -120,7 +120,7 @@ TN_INLINE uint64_t undecided(pair h, pair less, pair least, pair low, pair high,
 #define ANY_BIT(p) (_mm512_test_epi32_mask(p, p) != 0)
 #define STREAM_PAIR(p, v) _mm512_stream_si512((void *)(p), v)
 #else
-enum { LANES = 8, VECTORS = 2, TILE_ROWS = 6 };
+enum { LANES = 8, VECTORS = 2, TILE_ROWS = 6, TILES_OF_LINE = 2 };
 typedef __m256 vec;
 typedef __m256i pair;
 #define ZERO() _mm256_setzero_ps()
@@ -225,7 +225,8 @@ TN_INLINE uint64_t undecided(pair h, pair less, pair least, pair low, pair high,
 #define MARKS_BELOW(h, least) (unsigned)_mm256_movemask_epi8(_mm256_cmpgt_epi16(least, h))
 #define OR_DIFFERENT(bits, a, b) _mm256_or_si256(bits, _mm256_xor_si256(a, b))
 #define ANY_BIT(p) (!_mm256_testz_si256(p, p))
-#define STREAM_PAIR(p, v) STORE_PAIR(p, v) /* half a line: slower past the caches */
+/* Half a line: the other half follows at once, or it would be slower than through the caches. */
+#define STREAM_PAIR(p, v) _mm256_stream_si256((__m256i *)(void *)(p), v)
 #endif
 
 #endif
