@@ -227,7 +227,8 @@ static void check_all(void)
 							    .width = (enum tn_factor_width)(form / 2) };
 				check_case(&p, (enum style)(number / 7 % STYLES), number);
 			}
-	/* so much that it is written past the caches, by whole lines and a tile that is half of one; ranks whose columns are packed in parts */
+	/* so much that it is written past the caches, by whole lines and a tile that is half of one; ranks whose columns are packed
+	 * in parts */
 	for (int form = 0; form < 12; form++, number++) {
 		struct tn_add_product p = { .a = factor_a, .b = factor_b, .rank = form / 6 ? 128 : 16, .cols = form / 3 % 2 ? 1083 : 1088,
 					    .rows = 509, .scale = form % 3 ? 2 : 0.7, .dtype = form % 2 ? TN_F16 : TN_BF16,
