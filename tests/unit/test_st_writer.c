@@ -181,9 +181,63 @@ static void large_blocks_in_any_order(void **state)
 	free(bytes);
 }
 
+/* ---- small tensors between such blocks ------------------------------------------------------------------- */
+
+enum { SMALLS = 9 };
+static const uint64_t small_bytes[SMALLS] = { 1, 1500, 700, 4096, 32768, 12001, 3, 32769, 900 };
+
+/* The k-th tensor of the file: a large one stands before, between and behind two groups of small ones. */
+static void name_small(struct tn_tensor *tensor, uint64_t *bytes, size_t k)
+{
+	static const char *const names[SMALLS + 3] = { "a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l" };
+	int is_large = k % 6 == 0 || k == SMALLS + 2;
+	size_t smalls_before = k - k / 6 - 1;
+	*bytes = is_large ? LARGE / 3 : small_bytes[smalls_before];
+	*tensor = (struct tn_tensor){ .name = names[k], .dtype = TN_U8, .rank = 1, .shape = bytes, .elements = *bytes, .bytes = *bytes };
+}
+
+static void small_tensors_between_large_ones(void **state)
+{
+	enum { ALL = SMALLS + 3 };
+	struct tt *t = *state;
+	unsigned char *bytes = malloc(LARGE), *memory = malloc(LARGE + TN_DIRECT_PAGE), *found = malloc(LARGE);
+	for (size_t i = 0; i < LARGE; i++)
+		bytes[i] = (unsigned char)(i * 2654435761u >> 11);
+	for (size_t round = 0; round < ALL; round++) {
+		const char *path = tt_path(t, "smalls%zu", round);
+		struct tn_tensor tensors[ALL], *list[ALL];
+		uint64_t shapes[ALL];
+		struct tn_st_writer *writer;
+		tn_safetensors *file;
+		for (size_t k = 0; k < ALL; k++) {
+			name_small(&tensors[k], &shapes[k], k);
+			list[k] = &tensors[k];
+		}
+		tt_ok(t, tn_st_writer_create(t->ctx, path, list, ALL, NULL, 0, 0, &writer, &t->err));
+		for (size_t i = 0; i < ALL; i++) { /* 5 and 12 have no common divisor */
+			size_t k = (i * 5 + round) % ALL;
+			unsigned char *block = tn_direct_place(memory, tensors[k].offset);
+			memcpy(block, bytes + k, tensors[k].bytes);
+			tt_ok(t, tn_st_writer_put(writer, &tensors[k], 0, block, tensors[k].bytes, &t->err));
+		}
+		tt_ok(t, tn_st_writer_finish(writer, &t->err));
+		tt_ok(t, tn_safetensors_open(t->ctx, path, &file, &t->err));
+		for (size_t k = 0; k < ALL; k++) {
+			const struct tn_tensor *read = tn_safetensors_find(file, tensors[k].name);
+			tt_ok(t, tn_safetensors_read(file, read, 0, found, tensors[k].bytes, &t->err));
+			assert_memory_equal(found, bytes + k, tensors[k].bytes);
+		}
+		tn_safetensors_close(file);
+	}
+	free(bytes);
+	free(memory);
+	free(found);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { TT_TEST(any_order_from_any_thread), TT_TEST(bytes_that_do_not_fit),
-					    TT_TEST(files_that_cannot_be_made), TT_TEST(large_blocks_in_any_order) };
+					    TT_TEST(files_that_cannot_be_made), TT_TEST(large_blocks_in_any_order),
+					    TT_TEST(small_tensors_between_large_ones) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
