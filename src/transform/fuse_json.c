@@ -53,15 +53,7 @@ static void planned_json(struct tn_json_out *out, const struct tn_fuse *fuse, co
 	tn_json_out_string(out, p->tensor->name);
 	tn_json_out_key(out, "action");
 	tn_json_out_string(out, tn_action_name(p->action));
-	tn_json_out_key(out, "dtype");
-	tn_json_out_string(out, tn_dtype_name(p->tensor->dtype));
-	tn_json_out_key(out, "shape");
-	tn_json_out_begin(out, '[');
-	for (uint32_t i = 0; i < p->tensor->rank; i++)
-		tn_json_out_u64(out, p->tensor->shape[i]);
-	tn_json_out_end(out, ']');
-	tn_json_out_key(out, "bytes");
-	tn_json_out_u64(out, p->tensor->bytes);
+	tn_tensor_form_json(out, p->tensor);
 	tn_json_out_key(out, "shard");
 	tn_json_out_string(out, tn_checkpoint_shard_name(fuse->base, p->tensor->shard));
 	if (p->scheme) {

@@ -8,11 +8,8 @@
 
 #include <stdio.h>
 
-static void tensor_json(struct tn_json_out *out, const struct tn_tensor *t)
+void tn_tensor_form_json(struct tn_json_out *out, const struct tn_tensor *t)
 {
-	tn_json_out_begin_line(out, '{');
-	tn_json_out_key(out, "name");
-	tn_json_out_string(out, t->name);
 	tn_json_out_key(out, "dtype");
 	tn_json_out_string(out, tn_dtype_name(t->dtype));
 	tn_json_out_key(out, "shape");
@@ -22,6 +19,14 @@ static void tensor_json(struct tn_json_out *out, const struct tn_tensor *t)
 	tn_json_out_end(out, ']');
 	tn_json_out_key(out, "bytes");
 	tn_json_out_u64(out, t->bytes);
+}
+
+static void tensor_json(struct tn_json_out *out, const struct tn_tensor *t)
+{
+	tn_json_out_begin_line(out, '{');
+	tn_json_out_key(out, "name");
+	tn_json_out_string(out, t->name);
+	tn_tensor_form_json(out, t);
 	tn_json_out_end(out, '}');
 }
 

@@ -5,6 +5,9 @@
 #include "store/json_out.h"
 #include "tenon/adapter.h"
 
+/* The keys dtype, shape and bytes. */
+void tn_tensor_form_json(struct tn_json_out *out, const struct tn_tensor *t);
+
 /* An array of the adapter's modules; empty for NULL. */
 void tn_modules_json(struct tn_json_out *out, const tn_adapter *adapter);
 

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "store/checkpoint.h"
 #include "store/json_out.h"
+#include "transform/inspect.h"
 #include "transform/outcome.h"
 
 static void step_json(struct tn_json_out *out, const struct tn_recode *r, const struct tn_recode_step *step)
@@ -33,15 +34,7 @@ static void written_json(struct tn_json_out *out, const struct tn_tensor *t, con
 	tn_json_out_begin_line(out, '{');
 	tn_json_out_key(out, "name");
 	tn_json_out_string(out, t->name);
-	tn_json_out_key(out, "dtype");
-	tn_json_out_string(out, tn_dtype_name(t->dtype));
-	tn_json_out_key(out, "shape");
-	tn_json_out_begin(out, '[');
-	for (uint32_t i = 0; i < t->rank; i++)
-		tn_json_out_u64(out, t->shape[i]);
-	tn_json_out_end(out, ']');
-	tn_json_out_key(out, "bytes");
-	tn_json_out_u64(out, t->bytes);
+	tn_tensor_form_json(out, t);
 	tn_digest_json(out, "sha256", digest);
 	tn_json_out_end(out, '}');
 }
