@@ -7,6 +7,7 @@
 #include <string.h>
 
 enum { LONGEST_WINDOW = 1 << 26 };
+#define NOT_GIVEN UINT64_MAX
 
 static struct {
 	struct speaker_options speaker;
@@ -76,7 +77,7 @@ static tn_status check_ids(const struct speaker *s, const uint32_t *ids, size_t 
 static tn_status measure_all(struct speaker *s, const uint32_t *ids, size_t count, struct measured *m, struct tn_error *err)
 {
 	enum { PIECE = 64 };
-	size_t window = args.window ? (size_t)args.window : s->info.context < 512 ? (size_t)s->info.context : 512;
+	size_t window = args.window != NOT_GIVEN ? (size_t)args.window : s->info.context < 512 ? (size_t)s->info.context : 512;
 	float *logits = calloc(PIECE, s->info.vocabulary * sizeof *logits);
 	double began = cli_seconds();
 	if (!logits)
@@ -131,11 +132,12 @@ int cmd_perplexity(int argc, char **argv)
 	struct measured m = { 0 };
 	int status;
 	memset(&args, 0, sizeof args);
+	args.window = NOT_GIVEN;
 	if (!cli_parse(&command, argc, argv, &status))
 		return status;
 	if ((status = speaker_check(&command, &args.speaker)) >= 0)
 		return status;
-	if (args.window == 1 || args.window > LONGEST_WINDOW)
+	if (args.window != NOT_GIVEN && (args.window < 2 || args.window > LONGEST_WINDOW))
 		return cli_usage(&command, "--sequence-length is a number from 2 to %d", (int)LONGEST_WINDOW);
 	tn_context *ctx = cli_context(command.verb);
 	if (!ctx)

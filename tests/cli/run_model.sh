@@ -91,3 +91,4 @@ sed "s/\"added_tokens\": \\[/& $(echo $more) {\"content\": \"hill.\", \"special\
 	>plain/tokenizer.json
 wrong tenon perplexity --model plain text
 wrong tenon perplexity --model examples/base text --sequence-length 1
+wrong tenon perplexity --model examples/base text --sequence-length 0

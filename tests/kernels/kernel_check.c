@@ -538,16 +538,6 @@ static void bench(const struct tn_kernels *k)
 	}
 }
 
-static int wanted(int argc, char **argv, const char *isa)
-{
-	int named = 0, found = 0;
-	for (int i = 1; i < argc; i++) {
-		named |= strcmp(argv[i], "--bench") != 0;
-		found |= strcmp(argv[i], isa) == 0;
-	}
-	return !named || found;
-}
-
 int main(int argc, char **argv)
 {
 	const struct tn_kernels *portable = tn_kernels_for("portable");
@@ -557,7 +547,7 @@ int main(int argc, char **argv)
 		const char *isa = tn_kernels_isa_name(i);
 		const struct tn_kernels *k = tn_kernels_for(isa);
 		best = k ? isa : best;
-		if (!wanted(argc, argv, isa))
+		if (!tt_is_chosen(argc, argv, isa))
 			continue;
 		if (!k) {
 			printf("NOT RUN %s: this CPU cannot\n", isa);

@@ -300,20 +300,12 @@ static void check_finite(const struct tn_kernels *k)
 		}
 }
 
-static int wanted(int argc, char **argv, const char *isa)
-{
-	int found = argc == 1;
-	for (int i = 1; i < argc; i++)
-		found |= strcmp(argv[i], isa) == 0;
-	return found;
-}
-
 int main(int argc, char **argv)
 {
 	const struct tn_kernels *portable = tn_kernels_for("portable");
 	for (unsigned i = 0; tn_kernels_isa_name(i); i++) {
 		const struct tn_kernels *k = tn_kernels_for(tn_kernels_isa_name(i));
-		if (!wanted(argc, argv, tn_kernels_isa_name(i)))
+		if (!tt_is_chosen(argc, argv, tn_kernels_isa_name(i)))
 			continue;
 		if (!k) {
 			printf("NOT RUN %s: this CPU cannot\n", tn_kernels_isa_name(i));

@@ -320,6 +320,16 @@ void tt_guard_free(struct tt_guard *g)
 	munmap(g->map, g->map_bytes);
 }
 
+int tt_is_chosen(int argc, char **argv, const char *part)
+{
+	int named = 0, found = 0;
+	for (int i = 1; i < argc; i++) {
+		named |= strncmp(argv[i], "--", 2) != 0;
+		found |= strcmp(argv[i], part) == 0;
+	}
+	return !named || found;
+}
+
 uint64_t tt_random(uint64_t *state)
 {
 	uint64_t z = *state += 0x9e3779b97f4a7c15; /* splitmix64 */

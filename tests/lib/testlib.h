@@ -81,6 +81,11 @@ struct tt_guard {
 void tt_guard_make(struct tt_guard *g, size_t bytes);
 void tt_guard_free(struct tt_guard *g);
 
+/* ---- programs that check by parts --------------------------------------------------------------------------- */
+
+/* 1 when the command line names the part, or no part at all; options, "--...", name none. */
+int tt_is_chosen(int argc, char **argv, const char *part);
+
 /* ---- numbers --------------------------------------------------------------------------------------------- */
 
 /* A counter hash: the same numbers in every run. */

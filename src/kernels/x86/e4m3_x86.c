@@ -5,13 +5,6 @@
 
 enum { GROUP = 32 };
 
-/* 1 when among the bytes of a group there is a NaN. */
-TN_INLINE int has_nan(const unsigned char *src)
-{
-	__m256i bytes = _mm256_loadu_si256((const __m256i *)(const void *)src), all = _mm256_set1_epi8((char)0xFF);
-	return _mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_or_si256(bytes, _mm256_set1_epi8((char)0x80)), all)) != 0;
-}
-
 TN_INLINE void decode_group(float *dst, const unsigned char *src, float scale)
 {
 	for (int i = 0; i < GROUP; i += 16) {
@@ -40,11 +33,11 @@ void TN_ISA_NAME(tn_x86_decode_mxfp8)(float *dst, const struct tn_row *row, cons
 	}
 	for (size_t g = 0; g < cols / GROUP; g++) {
 		decode_group(dst + g * GROUP, src + g * GROUP, e8m0_decode(scales[g]) * 256.0f);
-		odd |= (unsigned)has_nan(src + g * GROUP) | (unsigned)(scales[g] < least) | (unsigned)(scales[g] > 240);
+		odd |= (unsigned)has_e4m3_nan(src + g * GROUP, GROUP) | (unsigned)(scales[g] < least) | (unsigned)(scales[g] > 240);
 	}
 	for (size_t g = 0; odd && g < cols / GROUP; g++) {
 		struct tn_row one = { { src + g * GROUP, scales + g } };
-		if (has_nan(src + g * GROUP) || scales[g] < least || scales[g] > 240)
+		if (has_e4m3_nan(src + g * GROUP, GROUP) || scales[g] < least || scales[g] > 240)
 			plain->decode(dst + g * GROUP, &one, f, GROUP);
 	}
 }

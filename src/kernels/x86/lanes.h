@@ -234,6 +234,18 @@ TN_INLINE __m256i halves_of_e4m3(const unsigned char *src)
 	return _mm256_and_si256(_mm256_slli_epi16(bytes, 7), _mm256_set1_epi16((short)0xBF80));
 }
 
+/* 1 when among n codes, in sixteens, there is a NaN of E4M3. */
+TN_INLINE int has_e4m3_nan(const unsigned char *src, size_t n)
+{
+	const __m128i all = _mm_set1_epi8((char)0xFF), sign = _mm_set1_epi8((char)0x80);
+	__m128i found = _mm_setzero_si128();
+	for (size_t i = 0; i < n; i += 16) {
+		__m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)(src + i));
+		found = _mm_or_si128(found, _mm_cmpeq_epi8(_mm_or_si128(bytes, sign), all));
+	}
+	return _mm_movemask_epi8(found) != 0;
+}
+
 /* ---- rows between 16-bit floats and packed formats --------------------------------------------------------- */
 
 /* 1 when the direct decoders know the pair. */

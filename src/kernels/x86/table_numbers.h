@@ -83,16 +83,4 @@ TN_INLINE floats bytes_as_floats(const unsigned char *src, int j, const enum tn_
 #endif
 }
 
-/* 1 when among codes, in sixteens, there is a NaN. */
-TN_INLINE int has_e4m3_nan(const unsigned char *src, size_t n)
-{
-	const __m128i all = _mm_set1_epi8((char)0xFF), sign = _mm_set1_epi8((char)0x80);
-	__m128i found = _mm_setzero_si128();
-	for (size_t i = 0; i < n; i += 16) {
-		__m128i bytes = _mm_loadu_si128((const __m128i *)(const void *)(src + i));
-		found = _mm_or_si128(found, _mm_cmpeq_epi8(_mm_or_si128(bytes, sign), all));
-	}
-	return _mm_movemask_epi8(found) != 0;
-}
-
 #endif

@@ -179,6 +179,23 @@ static int is_usual_row(const struct rows *w, int r)
 	return !beyond;
 }
 
+/* Bytes that a way of computing does not know: those of `bits` that are `value`. */
+struct unknown_bytes {
+	unsigned char bits, value;
+};
+
+/* 1 where a row of 8 bits has a scale or a byte for which another way is needed: what a row comes to is its own affair, so of
+ * rows that were computed together each is looked at when one has. */
+static int is_odd_row(const struct rows *w, int r, struct unknown_bytes unknown)
+{
+	int odd = 0;
+	for (size_t g = 0; g < w->cols / w->format->group; g++)
+		odd |= !is_usual_scale(load_as(scales_of(w, r), g, TN_F32));
+	for (size_t i = 0; i < w->cols && !odd; i++)
+		odd = (codes_of(w, r)[i] & unknown.bits) == unknown.value;
+	return odd;
+}
+
 /* A row for which other ways do not give what the table says: x is `ordered`. */
 static float dot_decoded(const struct rows *w, int r, const float *x)
 {
@@ -266,6 +283,7 @@ TN_INLINE void dot_byte_tables(float *y, const struct rows *w, const float *x, c
 			       tn_dtype dtype)
 {
 	const size_t group = w->format->group, ahead = AHEAD * (size_t)n * w->code_stride;
+	const struct unknown_bytes unknown = { kind == TN_CODES_I8 ? 0xFF : 0, 0x80 };
 	struct byte_table t = { { VI(setzero)() } };
 	floats sum[ROWS][2];
 	float last = NAN;
@@ -292,13 +310,14 @@ TN_INLINE void dot_byte_tables(float *y, const struct rows *w, const float *x, c
 	}
 	TN_UNROLL(4)
 	for (int r = 0; r < n; r++)
-		y[r] = odd ? dot_decoded(w, r, x) : SUM(ADD(sum[r][0], sum[r][1]));
+		y[r] = odd && is_odd_row(w, r, unknown) ? dot_decoded(w, r, x) : SUM(ADD(sum[r][0], sum[r][1]));
 }
 #endif
 
 TN_INLINE void dot_bytes(float *y, const struct rows *w, const float *x, const int n, const enum tn_code_kind kind, tn_dtype dtype)
 {
 	const size_t group = w->format->group, ahead = AHEAD * (size_t)n * w->code_stride;
+	const struct unknown_bytes unknown = { kind == TN_CODES_E4M3 ? 0x7F : 0, 0x7F };
 	floats sum[ROWS];
 	int odd = 0;
 	TN_UNROLL(4)
@@ -327,9 +346,7 @@ TN_INLINE void dot_bytes(float *y, const struct rows *w, const float *x, const i
 	}
 	TN_UNROLL(4)
 	for (int r = 0; r < n; r++)
-		y[r] = SUM(sum[r]);
-	for (int r = 0; odd && r < n; r++)
-		y[r] = dot_decoded(w, r, x);
+		y[r] = odd && is_odd_row(w, r, unknown) ? dot_decoded(w, r, x) : SUM(sum[r]);
 }
 
 /* 8 bits, by the better way. */
