@@ -88,6 +88,7 @@ struct tn_parameter {
 	uint32_t rank;
 	uint64_t shape[TN_PARAMETER_RANK]; /* mlx-lm: A [in, rank], B [rank, out]; PEFT: A [rank, in], B [out, rank] */
 	uint64_t elements;
+	tn_dtype dtype;        /* that tn_draft_save writes: TN_F32, TN_BF16 or TN_F16 */
 	float *data;           /* [elements], writable at any time; all must be finite when the draft is used */
 };
 
@@ -119,8 +120,10 @@ TN_API const tn_adapter *tn_draft_adapter(const tn_draft *draft);
 
 /* Writes adapter_config.json and adapters.safetensors (PEFT: adapter_model.safetensors): a folder that mlx-lm, respectively
  * PEFT, loads. It appears whole or not at all. The weights carry the identity of the adapter and a sample of its base in
- * their metadata (tenon/adapter.h). With `replace` a folder that holds an adapter and nothing else is replaced.
- * Errors: TN_E_EXISTS: the folder is there and not empty; TN_E_IO; TN_E_FORMAT: a parameter holds NaN or infinity. */
+ * their metadata (tenon/adapter.h). With `replace` a folder that holds an adapter and nothing else is replaced. Values of BF16 and
+ * F16 parameters are rounded to the nearest, ties to even; the identity is that of what is written.
+ * Errors: TN_E_EXISTS: the folder is there and not empty; TN_E_IO; TN_E_FORMAT: a parameter holds NaN or infinity, or a value that
+ * F16 does not reach. */
 TN_API tn_status tn_draft_save(const tn_draft *draft, const char *path, int replace, struct tn_error *err);
 
 #ifdef __cplusplus

@@ -7,6 +7,7 @@
 #include "tenon/chat.h"
 #include "tenon/checkpoint.h"
 #include "tenon/create.h"
+#include "tenon/derive.h"
 #include "tenon/foreign.h"
 #include "tenon/layer.h"
 #include "tenon/linear.h"

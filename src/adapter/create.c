@@ -99,7 +99,13 @@ static tn_status name_parts(const struct tn_draft *d, const struct tn_base_modul
 	return TN_OK;
 }
 
-static tn_status add_parameter(struct tn_draft *d, const struct tn_parameter *p, uint64_t *bytes, struct tn_error *err)
+tn_status tn_draft_reserve(tn_draft *d, size_t count, struct tn_error *err)
+{
+	TN_TRY(tn_arena_array(&d->arena, count, sizeof(struct tn_tensor *), &d->tensors, err));
+	return tn_arena_array(&d->arena, count, sizeof *d->parameters, &d->parameters, err);
+}
+
+tn_status tn_draft_add(tn_draft *d, const struct tn_parameter *p, struct tn_error *err)
 {
 	struct tn_tensor *t;
 	uint64_t *shape, elements = 1, size;
@@ -109,7 +115,8 @@ static tn_status add_parameter(struct tn_draft *d, const struct tn_parameter *p,
 	for (uint32_t i = 0; i < p->rank; i++)
 		if (tn_mul_u64(elements, shape[i], &elements))
 			elements = UINT64_MAX;
-	if (tn_mul_u64(elements, sizeof(float), &size) || tn_add_u64(*bytes, size, bytes) || *bytes > MOST_BYTES)
+	if (tn_mul_u64(elements, sizeof(float), &size) || tn_add_u64(d->tensor_bytes, size, &d->tensor_bytes) ||
+	    d->tensor_bytes > MOST_BYTES)
 		return tn_fail(err, TN_E_LIMIT, p->name, "the adapter would have more than %llu bytes; choose fewer modules or "
 			       "a smaller rank", (unsigned long long)MOST_BYTES);
 	*t = (struct tn_tensor){ .name = p->name, .dtype = TN_F32, .rank = p->rank, .shape = shape, .elements = elements,
@@ -120,19 +127,20 @@ static tn_status add_parameter(struct tn_draft *d, const struct tn_parameter *p,
 	return TN_OK;
 }
 
-static tn_status add_module(struct tn_draft *d, const struct tn_base_modules *m, const struct tn_base_module *item,
-			    const struct tn_create_options *o, uint64_t *bytes, struct tn_error *err)
+tn_status tn_draft_add_module(tn_draft *d, const struct tn_base_modules *m, const struct tn_base_module *item, uint64_t rank,
+			      int dora, struct tn_error *err)
 {
 	struct tn_parameter p[PARTS] = { { .role = TN_PARAMETER_A }, { .role = TN_PARAMETER_B },
 					 { .role = TN_PARAMETER_MAGNITUDE, .rank = 1 } };
 	int table = item->kind == TN_MODULE_EMBEDDING;
-	shape_a_b(d, item, o->rank, p);
+	shape_a_b(d, item, rank, p);
 	/* mlx-lm has a magnitude for each vector of a table, PEFT one for each of its columns */
 	p[2].shape[0] = table && d->dialect == TN_DIALECT_MLX_LM ? item->in : item->out;
 	TN_TRY(name_parts(d, m, item, p, err));
-	for (int i = 0; i < (o->dora ? PARTS : PARTS - 1); i++) {
+	for (int i = 0; i < (dora ? PARTS : PARTS - 1); i++) {
 		p[i].module = item->path;
-		TN_TRY(add_parameter(d, &p[i], bytes, err));
+		p[i].dtype = TN_F32;
+		TN_TRY(tn_draft_add(d, &p[i], err));
 	}
 	return TN_OK;
 }
@@ -155,14 +163,12 @@ static tn_status add_modules(struct tn_draft *d, const struct tn_base_modules *m
 			     struct tn_error *err)
 {
 	size_t chosen = 0;
-	uint64_t bytes = 0;
 	for (size_t i = 0; i < m->count; i++)
 		chosen += m->items[i].chosen != 0;
-	TN_TRY(tn_arena_array(&d->arena, PARTS * chosen, sizeof(struct tn_tensor *), &d->tensors, err));
-	TN_TRY(tn_arena_array(&d->arena, PARTS * chosen, sizeof *d->parameters, &d->parameters, err));
+	TN_TRY(tn_draft_reserve(d, PARTS * chosen, err));
 	for (size_t i = 0; i < m->count; i++)
 		if (m->items[i].chosen)
-			TN_TRY(add_module(d, m, &m->items[i], o, &bytes, err));
+			TN_TRY(tn_draft_add_module(d, m, &m->items[i], o->rank, o->dora, err));
 	warn_of_rank(d, m, o->rank);
 	return TN_OK;
 }

@@ -4,6 +4,7 @@
 
 #include "adapter/adapter.h"
 #include "tenon/create.h"
+#include "tenon/derive.h"
 #include "tenon/weights.h"
 
 /* A module that factors can be made for, as the dialect's program names it. */
@@ -13,6 +14,10 @@ struct tn_base_module {
 	int of_parameter;
 	int is_conv1d;
 	uint64_t experts, in, out;
+	/* where it stands in the base */
+	const char *weight;     /* the tensor that is the whole module; NULL: rows of several, or a part of one */
+	const char *block;      /* without a weight: the block of the experts as the base calls it, model.layers.0.mlp */
+	int is_transposed;      /* the experts are stored [E, in, out] */
 	int chosen;
 };
 
@@ -33,6 +38,12 @@ uint64_t tn_base_modules_layers(const struct tn_base_modules *modules, const cha
 /* The part of the path inside its layer, or the whole path. */
 const char *tn_path_inside(const char *path);
 
+/* A line of rank_pattern or alpha_pattern. */
+struct tn_choice_value {
+	const char *key;
+	double value;
+};
+
 /* What the configuration will say. */
 struct tn_choice {
 	const struct tn_create_options *options;
@@ -44,6 +55,10 @@ struct tn_choice {
 	size_t parameter_count;
 	uint64_t *layers;            /* layers_to_transform */
 	size_t layer_count;
+	/* of PEFT, where modules differ */
+	const struct tn_choice_value *ranks, *alphas;
+	size_t rank_count, alpha_count;
+	int lora_bias;
 };
 
 /* Sets `chosen`, and the lists of *choice. */
@@ -74,6 +89,9 @@ struct tn_draft {
 	struct tn_tensor **tensors;        /* in the order of the file, with offsets of the image */
 	struct tn_parameter *parameters;   /* of the same */
 	size_t count;
+	uint64_t tensor_bytes;             /* of all of them */
+	const struct tn_derived_module *derived;
+	size_t derived_count;
 	struct tn_buffer image;            /* the weights as a file */
 	tn_adapter *adapter;               /* over config and image */
 	unsigned char base_sample[TN_HASH_BYTES];
@@ -82,7 +100,19 @@ struct tn_draft {
 
 /* An empty one, for tn_draft_destroy. */
 tn_status tn_draft_begin(tn_context *ctx, tn_draft **out, struct tn_error *err);
+/* Room for so many parameters, before the first is added. */
+tn_status tn_draft_reserve(tn_draft *draft, size_t count, struct tn_error *err);
+/* Adds a parameter with its tensor; elements are set. TN_E_LIMIT: the adapter would be larger than any is that is read. */
+tn_status tn_draft_add(tn_draft *draft, const struct tn_parameter *parameter, struct tn_error *err);
+/* Adds the factors of a module, and the magnitude of a DoRA: three parameters at most. Names depend on which are `chosen`. */
+tn_status tn_draft_add_module(tn_draft *draft, const struct tn_base_modules *modules, const struct tn_base_module *item,
+			      uint64_t rank, int dora, struct tn_error *err);
 /* Lays out the tensors as a file in memory, of zeros, and lets the parameters point into it, in the same order. */
 tn_status tn_draft_make_image(tn_draft *draft, struct tn_error *err);
+/* 1 when each value is one of the dtype's: F32, F16 or BF16. */
+int tn_dtype_holds(tn_dtype dtype, const float *values, uint64_t count);
+/* dst [elements] gets the values as the file will have them; may be the parameter's own. TN_E_FORMAT: the dtype does not reach
+ * one. */
+tn_status tn_parameter_round(const struct tn_parameter *parameter, float *dst, struct tn_error *err);
 
 #endif

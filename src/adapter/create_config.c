@@ -51,6 +51,12 @@ static json_t *number(double x)
 	return whole != 0 && (double)whole == x ? json_integer(whole) : json_real(x);
 }
 
+static void fill_pattern(struct filler *f, json_t *root, const char *key, const struct tn_choice_value *values, size_t count)
+{
+	for (size_t i = 0; i < count; i++)
+		set(f, json_object_get(root, key), values[i].key, number(values[i].value));
+}
+
 static void fill_peft(struct filler *f, json_t *root, const struct tn_choice *c, const struct tn_base_modules *m)
 {
 	const struct tn_create_options *o = c->options;
@@ -69,6 +75,10 @@ static void fill_peft(struct filler *f, json_t *root, const struct tn_choice *c,
 		set(f, root, "init_lora_weights", json_string("gaussian"));
 	if (o->task_type)
 		set(f, root, "task_type", json_string(o->task_type));
+	if (c->lora_bias)
+		set(f, root, "lora_bias", json_true());
+	fill_pattern(f, root, "rank_pattern", c->ranks, c->rank_count);
+	fill_pattern(f, root, "alpha_pattern", c->alphas, c->alpha_count);
 	if (!c->layer_count)
 		return;
 	json_t *layers = json_array();

@@ -74,6 +74,7 @@ static tn_status name_block(struct tn_base_modules *m, const char *name, int n, 
 struct block {
 	const char *name;          /* of any of its tensors */
 	size_t bytes;              /* of its path: up to ".experts" */
+	int is_transposed;
 	uint64_t experts;
 	uint64_t in[TN_NO_PROJECTION], out[TN_NO_PROJECTION];   /* 0: not there */
 };
@@ -92,9 +93,11 @@ static tn_status add_block(struct tn_base_modules *m, const struct block *b, str
 	static const tn_projection stack_of[] = { TN_GATE, TN_UP, TN_DOWN };
 	if (!b->name)
 		return TN_OK;
-	struct tn_base_module item = { .kind = TN_MODULE_EXPERTS, .experts = b->experts, .of_parameter = m->peft };
+	struct tn_base_module item = { .kind = TN_MODULE_EXPERTS, .experts = b->experts, .of_parameter = m->peft,
+				       .is_transposed = b->is_transposed };
 	const char *front;
 	TN_TRY(name_block(m, b->name, (int)b->bytes, &front, err));
+	TN_TRY(tn_arena_text(m->arena, b->name, b->bytes, &item.block, err));
 	for (size_t i = 0; i < 3 && !m->peft; i++) {
 		tn_projection p = stack_of[i];
 		int fused = p != TN_DOWN && b->out[TN_GATE_UP];
@@ -127,20 +130,22 @@ static tn_status turn_to(struct tn_base_modules *m, struct block *b, const char 
 	return TN_OK;
 }
 
-/* experts.3.w1.weight [out, in], experts.gate_up_proj [E, 2 out, in] or [E, in, 2 out]. *taken: it is one of them. */
+/* experts.3.w1.weight [out, in], experts.gate_up_proj [E, 2 out, in] or [E, in, 2 out]; for PEFT also mlx-lm's
+ * switch_mlp.gate_proj.weight [E, out, in]. *taken: it is one of them. */
 static tn_status look_at_expert(struct tn_base_modules *m, struct block *b, const struct tn_weight *w, int *taken,
 				struct tn_error *err)
 {
-	const char *name = w->tensor->name, *at = strstr(name, ".experts.");
+	const char *name = w->tensor->name, *at = strstr(name, ".experts."), *stack = m->peft ? strstr(name, ".switch_mlp.") : NULL;
 	char last[32];
 	*taken = 0;
-	if (!at || w->tensor->rank < 2 || w->tensor->rank > 3)
+	if ((!at && !stack) || w->tensor->rank < 2 || w->tensor->rank > 3)
 		return TN_OK;
-	const char *rest = at + strlen(".experts.");
+	at = at ? at : stack;
+	const char *rest = strchr(at + 1, '.') + 1;
 	size_t digits = strspn(rest, "0123456789");
 	int single = digits && digits < 10 && rest[digits] == '.' && w->tensor->rank == 2 && tn_ends_with(rest, ".weight");
 	const char *part = single ? rest + digits + 1 : rest;
-	size_t n = single ? strlen(part) - strlen(".weight") : strlen(part);
+	size_t n = strlen(part) - (single || (stack && tn_ends_with(part, ".weight")) ? strlen(".weight") : 0);
 	if ((!single && w->tensor->rank != 3) || n >= sizeof last)
 		return TN_OK;
 	memcpy(last, part, n);
@@ -154,7 +159,8 @@ static tn_status look_at_expert(struct tn_base_modules *m, struct block *b, cons
 		note(b, p, strtoull(rest, NULL, 10) + 1, w->tensor->shape[0], w->last);
 		return TN_OK;
 	}
-	int swapped = tn_model_has_transposed_experts(m->model_type);
+	int swapped = !stack && tn_model_has_transposed_experts(m->model_type);
+	b->is_transposed = swapped;
 	note(b, p, w->tensor->shape[0], swapped ? w->last : w->tensor->shape[1], swapped ? w->tensor->shape[1] : w->last);
 	return TN_OK;
 }
@@ -182,6 +188,7 @@ static tn_status look_at_matrix(struct tn_base_modules *m, const struct tn_weigh
 	struct tn_base_module item = { .in = w->last };
 	if (!tn_ends_with(t->name, ".weight") || w->parameters == 0)
 		return TN_OK;
+	TN_TRY(tn_arena_text(m->arena, t->name, strlen(t->name), &item.weight, err));
 	TN_TRY(name_module(m, t->name, &item.path, err));
 	if (t->rank == 3) {
 		/* a stack of mlx-lm; a convolution has three dimensions too */

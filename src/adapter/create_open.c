@@ -28,7 +28,7 @@ static void find_role(const tn_adapter *adapter, const struct tn_tensor *t, stru
 
 static tn_status add_tensor(struct tn_draft *d, const tn_adapter *adapter, const struct tn_tensor *t, struct tn_error *err)
 {
-	struct tn_parameter p = { .rank = t->rank, .elements = t->elements };
+	struct tn_parameter p = { .rank = t->rank, .elements = t->elements, .dtype = TN_F32 };
 	struct tn_tensor *copy;
 	uint64_t *shape;
 	if (t->rank > TN_PARAMETER_RANK || !tn_dtype_is_float(t->dtype))
@@ -83,8 +83,7 @@ static void read_base_sample(struct tn_draft *d, const tn_safetensors *file)
 static tn_status take_tensors(struct tn_draft *d, const tn_adapter *adapter, struct tn_error *err)
 {
 	size_t n = tn_safetensors_count(adapter->file);
-	TN_TRY(tn_arena_array(&d->arena, n, sizeof(struct tn_tensor *), &d->tensors, err));
-	TN_TRY(tn_arena_array(&d->arena, n, sizeof *d->parameters, &d->parameters, err));
+	TN_TRY(tn_draft_reserve(d, n, err));
 	for (size_t i = 0; i < n; i++)
 		TN_TRY(add_tensor(d, adapter, tn_safetensors_at(adapter->file, i), err));
 	TN_TRY(tn_draft_make_image(d, err));

@@ -168,11 +168,14 @@ static tn_status hash_landings(struct base_hash *h, const tn_adapter *adapter, c
 static tn_status hash_base(const tn_adapter *adapter, const tn_checkpoint *base, int sampled,
 			   unsigned char hash[TN_HASH_BYTES], struct tn_error *err)
 {
+	struct tn_weighted_adapter one = { adapter, 1 };
 	struct tn_arena arena;
-	struct tn_joint *joint;
+	struct tn_joint *empty = NULL, *joint;
 	struct tn_buffer piece = { 0 };
 	tn_arena_init(&arena, adapter->ctx);
-	tn_status status = tn_joint_make(adapter, base, &arena, &joint, err);
+	tn_status status = tn_joint_open_base(base, &arena, &empty, err);
+	if (status == TN_OK) /* a bias that the base does not have is no part of it */
+		status = tn_joint_make_live(&one, 1, empty, &arena, &joint, err);
 	if (status == TN_OK)
 		status = tn_buffer_alloc(adapter->ctx, PIECE_BYTES, "hash", &piece, err);
 	if (status == TN_OK) {
@@ -180,6 +183,7 @@ static tn_status hash_base(const tn_adapter *adapter, const tn_checkpoint *base,
 		status = hash_landings(&h, adapter, joint->landings, joint->landing_count, hash, err);
 	}
 	tn_buffer_release(adapter->ctx, &piece);
+	tn_joint_close_base(empty);
 	tn_arena_release(&arena);
 	return status;
 }

@@ -173,6 +173,20 @@ tn_status tn_joint_fail_missing(const struct tn_joint *joint, const char *path, 
 /* What a part of an expert's name stands for: gate_proj and w1, up_proj and w3, down_proj and w2, gate_up_proj. */
 typedef enum tn_projection { TN_GATE, TN_UP, TN_DOWN, TN_GATE_UP, TN_NO_PROJECTION } tn_projection;
 tn_projection tn_projection_of(const char *name);
+/* The experts of the block whose name is path[0..bytes), `count` of them, which read `in` inputs. */
+struct tn_expert_block {
+	const char *path;
+	int bytes;
+	uint64_t count, in;
+};
+/* Where the rows of one projection of one expert stand. */
+struct tn_expert_place {
+	size_t target;
+	uint64_t row;
+};
+/* In whatever form the base holds them by rows; 0 when it has no such expert of so many rows. `role` is not TN_GATE_UP. */
+int tn_joint_find_expert(const struct tn_joint *joint, const struct tn_expert_block *block, tn_projection role, uint64_t expert,
+			 uint64_t rows, struct tn_expert_place *out);
 /* 1 for types of models whose fused experts are stored [E, in, out]. */
 int tn_model_has_transposed_experts(const char *model_type);
 

@@ -40,23 +40,23 @@ int tn_model_has_transposed_experts(const char *model_type)
 	return 0;
 }
 
-/* Experts [first, first + count) of the block whose name is path[0..block_bytes). */
+/* Experts [first, first + block.count) of a block. */
 struct experts {
 	const struct tn_adapter_entry *entry;
 	tn_projection role;
-	int block_bytes;
-	uint64_t first, count;
+	struct tn_expert_block block;
+	uint64_t first;
 	size_t slot;
 };
 
 static int parse_path(const struct tn_adapter_entry *e, struct experts *out)
 {
 	const char *path = e->module.path, *at = strstr(path, ".experts."), *last = tn_path_last(path);
-	*out = (struct experts){ .entry = e, .role = tn_projection_of(last), .count = e->groups };
+	*out = (struct experts){ .entry = e, .role = tn_projection_of(last) };
 	int switched = !at && (at = strstr(path, ".switch_mlp.")) != NULL;
 	if (!at || out->role == TN_NO_PROJECTION)
 		return 0;
-	out->block_bytes = (int)(at - path);
+	out->block = (struct tn_expert_block){ path, (int)(at - path), e->groups, e->module.in_features };
 	const char *rest = at + strlen(switched ? ".switch_mlp." : ".experts.");
 	size_t digits = strspn(rest, "0123456789");
 	if (digits && digits < 10 && rest[digits] == '.' && rest + digits + 1 == last && e->groups == 1) {
@@ -112,37 +112,31 @@ static tn_status land_stack(struct tn_joint *j, const struct tn_adapter_entry *e
 
 /* ---- another form ---------------------------------------------------------------------------------------- */
 
-/* Where the rows of one projection of one expert stand. */
-struct place {
-	size_t target;
-	uint64_t row;
-};
-
-static size_t find(const struct tn_joint *j, const struct experts *x, const char *rest)
+static size_t find(const struct tn_joint *j, const struct tn_expert_block *b, const char *rest)
 {
 	char name[LONGEST_NAME];
-	if (snprintf(name, sizeof name, "%.*s.%s", x->block_bytes, x->entry->module.path, rest) >= (int)sizeof name)
+	if (snprintf(name, sizeof name, "%.*s.%s", b->bytes, b->path, rest) >= (int)sizeof name)
 		return TN_NO_TARGET;
 	return tn_joint_find(j, name);
 }
 
 /* A stack of `rows` rows for each expert, of which ours begin at `offset`. */
-static int find_in_stack(const struct tn_joint *j, const struct experts *x, const char *name, uint64_t expert,
-			 uint64_t rows, uint64_t offset, struct place *out)
+static int find_in_stack(const struct tn_joint *j, const struct tn_expert_block *b, const char *name, uint64_t expert,
+			 uint64_t rows, uint64_t offset, struct tn_expert_place *out)
 {
-	size_t target = find(j, x, name);
+	size_t target = find(j, b, name);
 	if (target == TN_NO_TARGET)
 		return 0;
 	const struct tn_tensor *w = tn_target_source(&j->targets[target]);
-	if (w->rank != 3 || expert >= w->shape[0] || w->shape[1] != rows || w->shape[2] != x->entry->module.in_features ||
-	    (x->count > 1 && w->shape[0] != x->count))
+	if (w->rank != 3 || expert >= w->shape[0] || w->shape[1] != rows || w->shape[2] != b->in ||
+	    (b->count > 1 && w->shape[0] != b->count))
 		return 0;
-	*out = (struct place){ target, expert * rows + offset };
+	*out = (struct tn_expert_place){ target, expert * rows + offset };
 	return 1;
 }
 
-static int find_place(const struct tn_joint *j, const struct experts *x, tn_projection role, uint64_t expert, uint64_t rows,
-		      struct place *out)
+int tn_joint_find_expert(const struct tn_joint *j, const struct tn_expert_block *b, tn_projection role, uint64_t expert,
+			 uint64_t rows, struct tn_expert_place *out)
 {
 	char rest[64];
 	static const char *const stacks[] = { "switch_mlp.gate_proj.weight", "switch_mlp.up_proj.weight",
@@ -152,24 +146,24 @@ static int find_place(const struct tn_joint *j, const struct experts *x, tn_proj
 		if (role_names[i].role != role)
 			continue;
 		snprintf(rest, sizeof rest, "experts.%llu.%s.weight", (unsigned long long)expert, role_names[i].name);
-		size_t target = find(j, x, rest);
+		size_t target = find(j, b, rest);
 		if (target == TN_NO_TARGET)
 			continue;
 		const struct tn_tensor *w = tn_target_source(&j->targets[target]);
-		*out = (struct place){ target, 0 };
-		return w->rank == 2 && w->shape[0] == rows && w->shape[1] == x->entry->module.in_features;
+		*out = (struct tn_expert_place){ target, 0 };
+		return w->rank == 2 && w->shape[0] == rows && w->shape[1] == b->in;
 	}
-	if (find_in_stack(j, x, stacks[role], expert, rows, 0, out) || find_in_stack(j, x, plain[role], expert, rows, 0, out))
+	if (find_in_stack(j, b, stacks[role], expert, rows, 0, out) || find_in_stack(j, b, plain[role], expert, rows, 0, out))
 		return 1;
-	return role != TN_DOWN && find_in_stack(j, x, "experts.gate_up_proj", expert, 2 * rows, role == TN_UP ? rows : 0, out);
+	return role != TN_DOWN && find_in_stack(j, b, "experts.gate_up_proj", expert, 2 * rows, role == TN_UP ? rows : 0, out);
 }
 
 static tn_status land_rows(struct tn_joint *j, struct experts *x, tn_projection role, uint64_t delta_row, uint64_t expert,
 			   uint64_t rows, struct tn_error *err)
 {
-	struct place place;
+	struct tn_expert_place place;
 	const struct tn_adapter_entry *e = x->entry;
-	if (!find_place(j, x, role, expert, rows, &place))
+	if (!tn_joint_find_expert(j, &x->block, role, expert, rows, &place))
 		return tn_fail(err, TN_E_MISMATCH, e->module.path, "'%.100s' changes expert %llu with [%llu, %llu], and the "
 			       "base has no such expert; the adapter was trained on another base", e->module.path,
 			       (unsigned long long)expert, (unsigned long long)rows, (unsigned long long)e->module.in_features);
@@ -183,8 +177,8 @@ static int base_has_more(const struct tn_joint *j, const struct experts *x)
 {
 	char rest[64];
 	for (size_t i = 0; i < sizeof role_names / sizeof *role_names && x->entry->groups > 1; i++) {
-		snprintf(rest, sizeof rest, "experts.%llu.%s.weight", (unsigned long long)x->count, role_names[i].name);
-		if (find(j, x, rest) != TN_NO_TARGET)
+		snprintf(rest, sizeof rest, "experts.%llu.%s.weight", (unsigned long long)x->block.count, role_names[i].name);
+		if (find(j, &x->block, rest) != TN_NO_TARGET)
 			return 1;
 	}
 	return 0;
@@ -197,11 +191,11 @@ static tn_status land_apart(struct tn_joint *j, struct experts *x, struct tn_err
 	x->slot = TN_NO_TARGET;
 	if (base_has_more(j, x))
 		return tn_fail(err, TN_E_MISMATCH, e->module.path, "'%.100s' is for %llu experts, and the base has more",
-			       e->module.path, (unsigned long long)x->count);
+			       e->module.path, (unsigned long long)x->block.count);
 	if (e->bias || j->adapter->config.base_change != TN_BASE_AS_IS)
 		return tn_fail(err, TN_E_UNSUPPORTED, e->module.path, "'%.100s' would have to land on a stack of experts, and its "
 			       "initialisation or bias belongs to an expert of its own", e->module.path);
-	for (uint64_t i = 0; i < x->count; i++) {
+	for (uint64_t i = 0; i < x->block.count; i++) {
 		uint64_t expert = x->first + i;
 		if (x->role != TN_GATE_UP) {
 			TN_TRY(land_rows(j, x, x->role, i * out, expert, out, err));
@@ -224,6 +218,17 @@ static size_t find_rows(const struct tn_joint *j, const char *path, int *as_rows
 	return *as_rows ? target : TN_NO_TARGET;
 }
 
+/* In any form. */
+static int has_experts(const struct tn_joint *j, const struct tn_expert_block *b)
+{
+	static const char *const names[] = { "experts.gate_up_proj", "experts.down_proj", "switch_mlp.down_proj.weight",
+					     "experts.0.w1.weight", "experts.0.down_proj.weight" };
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (find(j, b, names[i]) != TN_NO_TARGET)
+			return 1;
+	return 0;
+}
+
 tn_status tn_joint_land_experts(struct tn_joint *j, const struct tn_adapter_entry *e, int *landed, struct tn_error *err)
 {
 	struct experts x;
@@ -244,9 +249,7 @@ tn_status tn_joint_land_experts(struct tn_joint *j, const struct tn_adapter_entr
 			       "'%.100s' is a stack of experts, and the base's '%.100s' has %u dimensions", e->module.path,
 			       w->name, w->rank) : TN_OK;
 	*landed = 1;
-	if (e->module.kind != TN_MODULE_EXPERTS && find(j, &x, "experts.gate_up_proj") == TN_NO_TARGET &&
-	    find(j, &x, "experts.down_proj") == TN_NO_TARGET && find(j, &x, "switch_mlp.down_proj.weight") == TN_NO_TARGET &&
-	    find(j, &x, "experts.0.w1.weight") == TN_NO_TARGET && find(j, &x, "experts.0.down_proj.weight") == TN_NO_TARGET)
+	if (e->module.kind != TN_MODULE_EXPERTS && !has_experts(j, &x.block))
 		*landed = 0;
 	return *landed ? land_apart(j, &x, err) : TN_OK;
 }
