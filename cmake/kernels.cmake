@@ -4,7 +4,7 @@ set(kernels_dir ${CMAKE_SOURCE_DIR}/src/kernels)
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${kernels_dir}/isa.def ${kernels_dir}/codecs.def)
 
 set(kernel_sources)
-foreach(name portable attend change_rows level_codes product unpack repack add_product)
+foreach(name portable attend change_rows level_codes panel_product product unpack repack add_product)
   list(APPEND kernel_sources ${kernels_dir}/${name}.c)
 endforeach()
 set(overrides_vector vector/add_tiles vector/dots vector/factor_products vector/gain_tiles vector/lowrank_tiles vector/project_tiles)

@@ -17,6 +17,13 @@
 extern "C" {
 #endif
 
+/* How many singular values s of a matrix are kept: the smallest k with sum of s_i^2 for i <= k of at least energy * that of all, at
+ * most `rank`. PEFT 0.21's conversion.py has the same rule. */
+struct tn_rank_rule {
+	uint64_t rank;   /* 0: no bound */
+	double energy;   /* in (0, 1]; 1: all that are not noise of rounding, unless `rank` bounds them */
+};
+
 /* Start from TN_DERIVE_OPTIONS_INIT. */
 struct tn_derive_options {
 	tn_adapter_dialect dialect;  /* TN_DIALECT_MLX_LM or TN_DIALECT_PEFT */

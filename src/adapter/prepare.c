@@ -5,13 +5,10 @@
 
 #include "base/checked.h"
 #include "base/error.h"
+#include "linear/lapack.h"
 
 #include <math.h>
 #include <string.h>
-
-/* LAPACK (Fortran): matrices by columns. */
-void dgesdd_(const char *jobz, const int *m, const int *n, double *a, const int *lda, double *s, double *u, const int *ldu,
-	     double *vt, const int *ldvt, double *work, const int *lwork, int *iwork, int *info, size_t jobz_bytes);
 
 /* W of one delta: rows x cols, and what is needed of it. */
 struct matrix {
@@ -26,13 +23,6 @@ static uint64_t small_side(const struct tn_joint *j, const struct tn_slot *slot)
 	return tn_min_u64(rows, slot->cols);
 }
 
-/* Workspace of dgesdd with jobz = S, as its documentation bounds it. */
-static uint64_t svd_work(uint64_t m, uint64_t n)
-{
-	uint64_t low = tn_min_u64(m, n), high = tn_max_u64(m, n);
-	return 4 * low * low + 7 * low + high + low * 64 + high * 64;
-}
-
 void tn_prepare_bytes(const struct tn_joint *j, const struct tn_slot *slot, uint64_t *stays, uint64_t *works)
 {
 	const struct tn_adapter_entry *e = slot->entry;
@@ -44,7 +34,7 @@ void tn_prepare_bytes(const struct tn_joint *j, const struct tn_slot *slot, uint
 	if (slot->change != TN_BASE_AS_IS)
 		*stays += tn_min_u64(e->module.rank, low) * (rows + cols) * sizeof(double);
 	if (slot->change == TN_BASE_PISSA || slot->change == TN_BASE_KASA)
-		*works = (rows * cols + low * (rows + cols) + low + svd_work(rows, cols)) * sizeof(double) +
+		*works = (rows * cols + low * (rows + cols) + low + tn_svd_work(rows, cols)) * sizeof(double) +
 			 8 * low * sizeof(int) + cols * 12;
 	else if (e->magnitude || slot->change == TN_BASE_OLORA)
 		*works = cols * (3 * sizeof(double) + 12) + e->module.rank * sizeof(double) + 1024;
@@ -102,7 +92,7 @@ static tn_status read_matrix(const struct matrix *m, double *dst, float *row, st
 static tn_status split_svd(const struct matrix *m, int smallest, double *b, double *a, double *work, struct tn_error *err)
 {
 	size_t low = m->rows < m->cols ? m->rows : m->cols, first = smallest ? low - m->rank : 0;
-	int rows = (int)m->cols, cols = (int)m->rows, k = (int)low, info = 0, lwork = (int)svd_work(m->rows, m->cols);
+	int rows = (int)m->cols, cols = (int)m->rows, k = (int)low, info = 0, lwork = (int)tn_svd_work(m->rows, m->cols);
 	double *w = work, *s = w + m->rows * m->cols, *u = s + low, *vt = u + m->cols * low, *rest = vt + low * m->rows;
 	int *iwork = (int *)(void *)(rest + lwork);
 	float *row = (float *)(iwork + 8 * low);
@@ -123,7 +113,7 @@ static tn_status remove_triplets(const struct matrix *m, int smallest, double *b
 {
 	struct tn_buffer work;
 	tn_context *ctx = m->joint->ctx;
-	uint64_t low = tn_min_u64(m->rows, m->cols), lwork = svd_work(m->rows, m->cols);
+	uint64_t low = tn_min_u64(m->rows, m->cols), lwork = tn_svd_work(m->rows, m->cols);
 	if (lwork > INT32_MAX)
 		return tn_fail(err, TN_E_LIMIT, m->target->name, "'%.100s' is too large to be taken apart", m->target->name);
 	uint64_t bytes = ((uint64_t)m->rows * m->cols + low * (m->rows + m->cols + 1) + lwork) * sizeof(double) +

@@ -277,7 +277,7 @@ struct tn_refit {
 
 /* ---- the table ------------------------------------------------------------------------------------------- */
 
-enum { TN_KEY_BLOCK = 16, TN_LEVEL_BLOCK = 64 };
+enum { TN_KEY_BLOCK = 16, TN_LEVEL_BLOCK = 64, TN_PANEL = 16 };
 
 /* lowrank_f32: dst[j] = sum over k of b[k] * a[k][j]     a [rank, cols], b [rank] -> dst [cols]; k ascending, from 0.
  * lowrank_f64: the same in double, for results that are rounded to float32.
@@ -317,6 +317,9 @@ enum { TN_KEY_BLOCK = 16, TN_LEVEL_BLOCK = 64 };
  * lora_shrink: t = x A^T    x [m, cols], A [rank, cols] F32, F16 or BF16 -> t [m, rank].
  * lora_expand: y += scale * t B^T    t [m, rank], B [rows, rank] F32, F16 or BF16 -> y [m, rows].
  * Factors are aligned to their dtype.
+ * panel_product: dst[i][j] += sum over k, ascending, of w[i * row_step + k * step] * panel[k][j]    panel [count][TN_PANEL], dst
+ *   [rows][TN_PANEL].
+ * widen_f64: src [n] as doubles, and the sum of their squares: of i % 8 apart, then of those 4, 2 and 1 apart.
  * all_finite: 1 when no F32, F16 or BF16 value among n is infinite or NaN; aligned to their dtype. */
 struct tn_kernels {
 	const char *isa;

@@ -99,6 +99,29 @@ static void round_sums(uint16_t *dst, const float *w, const float *d, tn_dtype p
 	TN_ISA_NAME(tn_round_sums)(dst, w, d, product, dtype, n);
 }
 
+/* of panel_product.c */
+void TN_ISA_NAME(tn_panel_product)(double *dst, const double *w, size_t row_step, size_t step, const double *panel, size_t count,
+				   size_t rows);
+
+static void panel_product(double *dst, const double *w, size_t row_step, size_t step, const double *panel, size_t count,
+			  size_t rows)
+{
+	TN_ISA_NAME(tn_panel_product)(dst, w, row_step, step, panel, count, rows);
+}
+
+static double widen_f64(double *dst, const float *src, size_t n)
+{
+	double sum[8] = { 0 };
+	for (size_t i = 0; i < n; i++)
+		dst[i] = (double)src[i];
+	for (size_t i = 0; i + 8 <= n; i += 8)
+		for (size_t l = 0; l < 8; l++)
+			sum[l] += (double)src[i + l] * (double)src[i + l];
+	for (size_t i = n / 8 * 8; i < n; i++)
+		sum[0] += (double)src[i] * (double)src[i];
+	return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
+}
+
 static size_t lowrank_bytes(enum tn_factor_width width, size_t rank, size_t cols)
 {
 	(void)width;
