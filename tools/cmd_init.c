@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli.h"
+#include "module_keys.h"
 
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { MOST_KEYS = 256 };
 
 static struct {
 	const char *out, *rank, *scale, *alpha, *dropout, *num_layers, *type, *dialect, *seed, *init, *task_type, *base_name;
@@ -116,33 +115,6 @@ static int check_numbers(const struct tn_create_options *o)
 	return tn_lora_check(o->rank, 1, o->dropout, &err) == TN_OK ? EXIT_DONE : cli_usage(&command, "%s", err.msg);
 }
 
-/* Splits the values at commas, in `text` of the caller. */
-static int read_keys(char *text, size_t bytes, const char **keys, struct tn_create_options *o)
-{
-	size_t used = 0;
-	for (int i = 0; i < args.keys.count; i++) {
-		size_t n = strlen(args.keys.values[i]) + 1;
-		if (n > bytes - used)
-			return cli_usage(&command, "the names of --keys are too long");
-		memcpy(text + used, args.keys.values[i], n);
-		for (char *key = text + used, *next; key; key = next) {
-			next = strchr(key, ',');
-			if (next)
-				*next++ = '\0';
-			if (!*key)
-				continue;
-			if (o->key_count == MOST_KEYS)
-				return cli_usage(&command, "--keys takes at most %d names", (int)MOST_KEYS);
-			keys[o->key_count++] = key;
-		}
-		used += n;
-	}
-	o->keys = keys;
-	if (args.keys.count && !o->key_count)
-		return cli_usage(&command, "--keys names nothing; name modules, or leave it out");
-	return EXIT_DONE;
-}
-
 /* ---- the result ------------------------------------------------------------------------------------------ */
 
 static void print_account(const char *key, const struct tn_account *a, const char *end)
@@ -208,8 +180,7 @@ static int init(tn_context *ctx, const struct tn_create_options *o)
 
 int cmd_init(int argc, char **argv)
 {
-	static char text[1 << 16];
-	static const char *keys[MOST_KEYS];
+	static struct module_keys keys;
 	struct tn_create_options o = TN_CREATE_OPTIONS_INIT;
 	int status;
 	if (!cli_parse(&command, argc, argv, &status))
@@ -217,8 +188,10 @@ int cmd_init(int argc, char **argv)
 	if (!args.out)
 		return cli_usage(&command, "-o is missing");
 	if (read_scales(&o) != EXIT_DONE || read_words(&o) != EXIT_DONE || check_numbers(&o) != EXIT_DONE ||
-	    read_keys(text, sizeof text, keys, &o) != EXIT_DONE)
+	    module_keys_read(&command, &args.keys, &keys) != EXIT_DONE)
 		return EXIT_USAGE;
+	o.keys = keys.names;
+	o.key_count = keys.count;
 	tn_context *ctx = cli_context(command.verb);
 	if (!ctx)
 		return EXIT_FAILED;

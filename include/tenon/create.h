@@ -125,6 +125,8 @@ TN_API const tn_adapter *tn_draft_adapter(const tn_draft *draft);
  * Errors: TN_E_EXISTS: the folder is there and not empty; TN_E_IO; TN_E_FORMAT: a parameter holds NaN or infinity, or a value that
  * F16 does not reach. */
 TN_API tn_status tn_draft_save(const tn_draft *draft, const char *path, int replace, struct tn_error *err);
+/* TN_E_EXISTS where tn_draft_save would be refused by what stands there: for asking before a draft is made that takes long. */
+TN_API tn_status tn_draft_check_path(tn_context *ctx, const char *path, int replace, struct tn_error *err);
 
 #ifdef __cplusplus
 }

@@ -62,6 +62,56 @@ TN_API const struct tn_derived_module *tn_draft_derived_at(const tn_draft *draft
 TN_API tn_status tn_draft_convert(const tn_adapter *adapter, const tn_checkpoint *base, const struct tn_derive_options *options,
 				  tn_draft **out, struct tn_error *err);
 
+/* ---- from two checkpoints -------------------------------------------------------------------------------- */
+
+/* What becomes of tensors that changed and are no part of the adapter: norms, biases, vocabularies that were resized, modules that
+ * were not chosen. */
+typedef enum tn_extract_others {
+	TN_OTHERS_REFUSED,     /* an error names them */
+	TN_OTHERS_SAVED,       /* they go along whole. PEFT: modules_to_save, and biases by `bias`; mlx-lm: under their own names,
+	                        * which its loader takes beside factors */
+	TN_OTHERS_IGNORED      /* base and adapter are not the tuned model then; the log says so */
+} tn_extract_others;
+
+/* Start from TN_EXTRACT_OPTIONS_INIT. */
+struct tn_extract_options {
+	struct tn_rank_rule rule;     /* of each module, and of each expert of a stack */
+	const char *const *keys;      /* modules, as in tn_create_options. None: every linear layer but the head, and experts; of
+	                               * mlx-lm those inside the layers */
+	size_t key_count;
+	tn_extract_others others;
+};
+#define TN_EXTRACT_OPTIONS_INIT { { 16, 1 }, NULL, 0, TN_OTHERS_REFUSED }
+
+/* What was found. Belongs to the draft. */
+struct tn_extracted {
+	size_t modules;               /* that the dialect can name */
+	size_t unchanged;             /* of these: the same values, or those of the base in another dtype */
+	double kept;                  /* of the change of all modules of the adapter, as in tn_derived_module */
+	double rounding;              /* the share of that change that the rounding of the tuned weights to their dtype, or grid,
+	                               * makes up: no adapter of low rank can hold it. At most 1 */
+	const double *noise;                /* the same of tn_draft_derived_at(i) */
+	const char *const *rest;      /* what else changed: tensors, and modules by their paths */
+	size_t rest_count;
+	int rest_is_saved;
+};
+/* NULL for drafts that were not made by tn_draft_extract. */
+TN_API const struct tn_extracted *tn_draft_extracted(const tn_draft *draft);
+
+/* The difference of a checkpoint and the base that it was fine-tuned from, as a LoRA: of every module that changed, the best
+ * approximation of W_tuned - W_base by factors of the rank that the rule gives, with the scale 1. The two may be of different
+ * dtypes, quantized in any way, of other shards, of other names in front, and hold experts in another form. W are the values that
+ * they decode to, differences are float32, the rest as in linear/lowrank.h: the same bits for any number of threads.
+ * What is kept is measured module by module. A warning in the log names modules that lose more than a tenth which no rounding
+ * explains: their change is of no low rank.
+ * Reads both checkpoints once to see what changed, and then what changed as often as the factors need (once where the budget has
+ * room for a module in float32). Memory: the budget, the adapter in float32 twice, and its headers. Progress: "compare", "extract".
+ * Errors: TN_E_MISMATCH: a tensor is not in both, or has another shape; something else changed, named with what to do; nothing
+ * changed. TN_E_UNSUPPORTED: a module that the dialect cannot change alone (an embedding that is the head too, as PEFT has it).
+ * TN_E_LIMIT: the adapter would be too large; TN_E_NOMEM: the budget is too small; TN_E_FORMAT: NaN or infinity. */
+TN_API tn_status tn_draft_extract(const tn_checkpoint *base, const tn_checkpoint *tuned, const struct tn_derive_options *options,
+				  const struct tn_extract_options *extract, tn_draft **out, struct tn_error *err);
+
 #ifdef __cplusplus
 }
 #endif

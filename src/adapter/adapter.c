@@ -14,10 +14,6 @@
 
 #define CONFIG_NAME "adapter_config.json"
 
-/* The largest adapters in the wild have some hundreds of megabytes; one that brings both embeddings along a few billion
- * bytes. */
-static const uint64_t ADAPTER_CAP = (uint64_t)2 << 30;
-
 const char *tn_adapter_dialect_name(tn_adapter_dialect dialect)
 {
 	static const char *const names[] = {
@@ -76,11 +72,11 @@ static tn_status note_unread(tn_adapter *adapter, const char *name, struct tn_er
 
 static tn_status open_capped(tn_adapter *adapter, struct tn_file *file, const char *path, struct tn_error *err)
 {
-	if (file->bytes > ADAPTER_CAP) {
+	if (file->bytes > TN_ADAPTER_MOST_BYTES) {
 		uint64_t bytes = file->bytes;
 		tn_file_close(file);
 		return tn_fail(err, TN_E_LIMIT, path, "'%s' has %llu bytes; no adapter has more than %llu", path,
-			       (unsigned long long)bytes, (unsigned long long)ADAPTER_CAP);
+			       (unsigned long long)bytes, (unsigned long long)TN_ADAPTER_MOST_BYTES);
 	}
 	return tn_safetensors_open_file(adapter->ctx, file, path, &adapter->file, err);
 }

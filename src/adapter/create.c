@@ -14,7 +14,6 @@
 
 enum { MOST_RANK = 1 << 20, PARTS = 3 };
 
-static const uint64_t MOST_BYTES = (uint64_t)2 << 30;   /* what tn_adapter_open takes */
 
 /* ---- options --------------------------------------------------------------------------------------------- */
 
@@ -116,9 +115,9 @@ tn_status tn_draft_add(tn_draft *d, const struct tn_parameter *p, struct tn_erro
 		if (tn_mul_u64(elements, shape[i], &elements))
 			elements = UINT64_MAX;
 	if (tn_mul_u64(elements, sizeof(float), &size) || tn_add_u64(d->tensor_bytes, size, &d->tensor_bytes) ||
-	    d->tensor_bytes > MOST_BYTES)
+	    d->tensor_bytes > TN_ADAPTER_MOST_BYTES)
 		return tn_fail(err, TN_E_LIMIT, p->name, "the adapter would have more than %llu bytes; choose fewer modules or "
-			       "a smaller rank", (unsigned long long)MOST_BYTES);
+			       "a smaller rank", (unsigned long long)TN_ADAPTER_MOST_BYTES);
 	*t = (struct tn_tensor){ .name = p->name, .dtype = TN_F32, .rank = p->rank, .shape = shape, .elements = elements,
 				 .bytes = size };
 	d->tensors[d->count] = t;

@@ -35,6 +35,8 @@ tn_status tn_base_modules_list(struct tn_arena *arena, const tn_checkpoint *base
 			       struct tn_error *err);
 /* The largest layer number beside `path`, plus one; 0 outside layers. With NULL the largest of all. */
 uint64_t tn_base_modules_layers(const struct tn_base_modules *modules, const char *path);
+/* What the dialect's program calls any tensor of the base: model.layers.0.input_layernorm.weight. */
+tn_status tn_base_tensor_name(struct tn_base_modules *modules, const char *tensor, const char **out, struct tn_error *err);
 /* The part of the path inside its layer, or the whole path. */
 const char *tn_path_inside(const char *path);
 
@@ -92,6 +94,7 @@ struct tn_draft {
 	uint64_t tensor_bytes;             /* of all of them */
 	const struct tn_derived_module *derived;
 	size_t derived_count;
+	const struct tn_extracted *extracted;
 	struct tn_buffer image;            /* the weights as a file */
 	tn_adapter *adapter;               /* over config and image */
 	unsigned char base_sample[TN_HASH_BYTES];

@@ -167,12 +167,11 @@ static tn_status look_at_expert(struct tn_base_modules *m, struct block *b, cons
 
 /* ---- everything else ------------------------------------------------------------------------------------- */
 
-/* The path without ".weight". Files of GPT-2 are with and without "transformer." in front; the model of transformers has it,
- * and mlx-lm's has "model." there. */
-static tn_status name_module(struct tn_base_modules *m, const char *name, const char **out, struct tn_error *err)
+/* name[0..n) as the program calls it. Files of GPT-2 are with and without "transformer." in front; the model of transformers has
+ * it, and mlx-lm's has "model." there. */
+static tn_status name_part(struct tn_base_modules *m, const char *name, int n, const char **out, struct tn_error *err)
 {
 	static const char front[] = "transformer.";
-	int n = (int)(strlen(name) - strlen(".weight"));
 	if (strcmp(m->model_type, "gpt2") != 0 || tn_starts_with(name, "lm_head.") || tn_starts_with(name, "model."))
 		return name_block(m, name, n, out, err);
 	if (tn_starts_with(name, front)) {
@@ -182,6 +181,11 @@ static tn_status name_module(struct tn_base_modules *m, const char *name, const 
 	return tn_arena_printf(m->arena, out, err, "%s%.*s", m->peft ? front : "model.", n, name);
 }
 
+tn_status tn_base_tensor_name(struct tn_base_modules *m, const char *tensor, const char **out, struct tn_error *err)
+{
+	return name_part(m, tensor, (int)strlen(tensor), out, err);
+}
+
 static tn_status look_at_matrix(struct tn_base_modules *m, const struct tn_weight *w, struct tn_error *err)
 {
 	const struct tn_tensor *t = w->tensor;
@@ -189,7 +193,7 @@ static tn_status look_at_matrix(struct tn_base_modules *m, const struct tn_weigh
 	if (!tn_ends_with(t->name, ".weight") || w->parameters == 0)
 		return TN_OK;
 	TN_TRY(tn_arena_text(m->arena, t->name, strlen(t->name), &item.weight, err));
-	TN_TRY(name_module(m, t->name, &item.path, err));
+	TN_TRY(name_part(m, t->name, (int)(strlen(t->name) - strlen(".weight")), &item.path, err));
 	if (t->rank == 3) {
 		/* a stack of mlx-lm; a convolution has three dimensions too */
 		if (m->peft || !(strstr(item.path, ".switch_mlp.") || strstr(item.path, ".experts.")))

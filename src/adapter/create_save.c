@@ -142,6 +142,11 @@ static tn_status write_files(const tn_draft *d, struct tn_staging *staging, stru
 	return tn_staging_write(staging, "adapter_config.json", d->config, strlen(d->config), err);
 }
 
+tn_status tn_draft_check_path(tn_context *ctx, const char *path, int replace, struct tn_error *err)
+{
+	return tn_replaceable_check(ctx, path, replace ? TN_REPLACE_ADAPTER : TN_REPLACE_NOTHING, err);
+}
+
 tn_status tn_draft_save(const tn_draft *d, const char *path, int replace, struct tn_error *err)
 {
 	struct tn_arena arena;
