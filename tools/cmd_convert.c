@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Options and their meaning: mlx-lm 0.32.2, mlx_lm/convert.py. */
+#include "convert_adapter.h"
 #include "recoding.h"
 
 #include <string.h>
 #include <sys/stat.h>
 
-static struct recoding args = { .request = TN_RECODE_REQUEST_INIT, .save_path = "mlx_model" };
-static const char *bits, *group_size, *dtype, *upload_repo, *to;
-static int quantize, dequantize, trust_remote_code;
+static struct recoding args = { .request = TN_RECODE_REQUEST_INIT };
+static const char *bits, *group_size, *dtype, *upload_repo, *to, *adapter, *base_name;
+static int quantize, dequantize, trust_remote_code, force;
 
 static const struct cli_option options[] = {
 	{ CLI_TEXT, "--hf-path, --model", "DIR", "folder of the model", &args.model },
@@ -27,6 +28,11 @@ static const struct cli_option options[] = {
 	{ CLI_FLAG, "--dry-run", NULL, "print what would be done, and do nothing", &args.dry_run },
 	{ CLI_FLAG, "--resume", NULL, "keep the finished shards of an interrupted run of the same job", &args.resume },
 	{ CLI_TEXT, "--upload-repo", "REPO", "not done by tenon; says what to run instead", &upload_repo },
+	{ CLI_TEXT, "--adapter-path", "PATH", "convert this adapter of the model, and not the model: --to peft or --to mlx",
+	&adapter },
+	{ CLI_TEXT, "--base-name", "NAME", "of an adapter: what its configuration calls the base (default: the model)",
+	&base_name },
+	{ CLI_FLAG, "--force", NULL, "of an adapter: replace OUT if it holds an adapter and nothing else", &force },
 	{ CLI_FLAG, "--trust-remote-code", NULL, "accepted; tenon runs no code of models", &trust_remote_code },
 	{ CLI_FLAG, NULL, NULL, NULL, NULL },
 };
@@ -35,7 +41,8 @@ static const struct cli_command command = {
 	.verb = "convert",
 	.usage = "--hf-path DIR [--mlx-path OUT] [-q ...] [-d] [--dtype T]",
 	.about = "What mlx_lm.convert does, with its options: the same tensors, byte for byte, the same config.json and index.\n"
-		 "What it skips or ignores in silence, this says.",
+		 "What it skips or ignores in silence, this says. With --adapter-path: an adapter of PEFT, mlx-lm, kohya or\n"
+		 "llama.cpp as one that PEFT, or mlx-lm, loads; --to, --dtype, --save-path and --dry-run hold for it too.",
 	.options = options,
 };
 
@@ -47,6 +54,8 @@ static int check(void)
 				 upload_repo, args.save_path);
 	if (!args.model)
 		return cli_usage(&command, "--hf-path is missing");
+	if (force || base_name)
+		return cli_usage(&command, "--force and --base-name go with --adapter-path");
 	if (!recoding_number(bits, &q->bits) || !recoding_number(group_size, &q->group_size))
 		return cli_usage(&command, "--q-bits and --q-group-size take whole numbers from 1");
 	if (!recoding_mode(q->mode))
@@ -64,6 +73,19 @@ static int check(void)
 	if (quantize && dequantize)
 		return cli_usage(&command, "Choose either quantize or dequantize, not both.");
 	return -1;
+}
+
+/* The other job: most options are of the first one alone. */
+static int convert_the_adapter(void)
+{
+	const struct tn_recode_request *r = &args.request;
+	const struct adapter_conversion job = { &command, args.model, adapter, args.save_path, to, dtype, base_name, force,
+	args.dry_run };
+	if (quantize || dequantize || r->requantize || bits || group_size || r->quantization.q.mode || r->quantization.recipe ||
+	    r->shard_bytes || args.receipt || args.resume || upload_repo)
+		return cli_usage(&command, "with --adapter-path there are --model, --to, --dtype, --save-path, --base-name, "
+				 "--force and --dry-run");
+	return convert_adapter(&job);
 }
 
 /* mlx_lm.convert writes to a new place only. */
@@ -87,6 +109,9 @@ int cmd_convert(int argc, char **argv)
 	int status;
 	if (!cli_parse(&command, argc, argv, &status))
 		return status;
+	if (adapter)
+		return convert_the_adapter();
+	args.save_path = args.save_path ? args.save_path : "mlx_model";
 	status = check();
 	if (status >= 0)
 		return status;

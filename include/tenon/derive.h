@@ -40,7 +40,7 @@ struct tn_derived_module {
 	const char *path;        /* as the dialect names it */
 	tn_module_kind kind;
 	uint64_t rank_before;    /* of all that landed on it; 0: it was made of matrices, not of factors */
-	uint64_t rank;
+	uint64_t rank;           /* mlx-lm has one for all modules: in the file smaller ones are filled up with zeros */
 	double kept;             /* 1 - |D - D'|^2 / |D|^2 over all elements of the delta D and what became of it; 1 where nothing
 	                          * was left out */
 };

@@ -33,10 +33,10 @@ struct tn_base_modules {
  * stacks of experts and what a dialect makes of experts that the base holds in another form. */
 tn_status tn_base_modules_list(struct tn_arena *arena, const tn_checkpoint *base, int peft, struct tn_base_modules *out,
 			       struct tn_error *err);
+/* What the program of the dialect calls a tensor of the base: a text of the arena. */
+tn_status tn_base_tensor_name(struct tn_base_modules *modules, const char *tensor, const char **out, struct tn_error *err);
 /* The largest layer number beside `path`, plus one; 0 outside layers. With NULL the largest of all. */
 uint64_t tn_base_modules_layers(const struct tn_base_modules *modules, const char *path);
-/* What the dialect's program calls any tensor of the base: model.layers.0.input_layernorm.weight. */
-tn_status tn_base_tensor_name(struct tn_base_modules *modules, const char *tensor, const char **out, struct tn_error *err);
 /* The part of the path inside its layer, or the whole path. */
 const char *tn_path_inside(const char *path);
 
@@ -44,6 +44,13 @@ const char *tn_path_inside(const char *path);
 struct tn_choice_value {
 	const char *key;
 	double value;
+};
+
+/* Rows of a table that are replaced. */
+struct tn_choice_tokens {
+	const char *module;
+	const uint64_t *indices;
+	uint64_t count;
 };
 
 /* What the configuration will say. */
@@ -60,7 +67,12 @@ struct tn_choice {
 	/* of PEFT, where modules differ */
 	const struct tn_choice_value *ranks, *alphas;
 	size_t rank_count, alpha_count;
-	int lora_bias;
+	int lora_bias, bias;         /* `bias` is all, else none */
+	const char **saved;          /* modules_to_save */
+	size_t saved_count;
+	const struct tn_choice_tokens *tokens;
+	size_t token_count;
+	int full;                    /* of mlx-lm: whole tensors, no factors */
 };
 
 /* Sets `chosen`, and the lists of *choice. */

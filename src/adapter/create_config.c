@@ -57,6 +57,27 @@ static void fill_pattern(struct filler *f, json_t *root, const char *key, const 
 		set(f, json_object_get(root, key), values[i].key, number(values[i].value));
 }
 
+/* Without a module for factors PEFT wants this name. */
+static void fill_wholes(struct filler *f, json_t *root, const struct tn_choice *c)
+{
+	int only_wholes = !c->name_count && !c->parameter_count;
+	if (c->bias)
+		set(f, root, "bias", json_string("all"));
+	if (c->saved_count)
+		set(f, root, "modules_to_save", name_list(f, c->saved, c->saved_count));
+	if (only_wholes && (c->bias || c->saved_count || c->token_count))
+		set(f, root, "target_modules", json_string("dummy-target-modules"));
+	if (c->token_count)
+		set(f, root, "trainable_token_indices", json_object());
+	for (size_t i = 0; i < c->token_count; i++) {
+		json_t *list = json_array();
+		for (uint64_t k = 0; k < c->tokens[i].count; k++)
+			if (json_array_append_new(list, json_integer((json_int_t)c->tokens[i].indices[k])) != 0)
+				f->failed = 1;
+		set(f, json_object_get(root, "trainable_token_indices"), c->tokens[i].module, list);
+	}
+}
+
 static void fill_peft(struct filler *f, json_t *root, const struct tn_choice *c, const struct tn_base_modules *m)
 {
 	const struct tn_create_options *o = c->options;
@@ -77,6 +98,7 @@ static void fill_peft(struct filler *f, json_t *root, const struct tn_choice *c,
 		set(f, root, "task_type", json_string(o->task_type));
 	if (c->lora_bias)
 		set(f, root, "lora_bias", json_true());
+	fill_wholes(f, root, c);
 	fill_pattern(f, root, "rank_pattern", c->ranks, c->rank_count);
 	fill_pattern(f, root, "alpha_pattern", c->alphas, c->alpha_count);
 	if (!c->layer_count)
@@ -92,9 +114,13 @@ static void fill_mlx(struct filler *f, json_t *root, const struct tn_choice *c)
 {
 	const struct tn_create_options *o = c->options;
 	json_t *p = json_object_get(root, "lora_parameters");
-	set(f, root, "fine_tune_type", json_string(o->dora ? "dora" : "lora"));
+	set(f, root, "fine_tune_type", json_string(c->full ? "full" : o->dora ? "dora" : "lora"));
 	set(f, root, "num_layers", json_integer(c->num_layers));
 	set(f, root, "seed", json_integer((json_int_t)o->seed));
+	if (c->full) {
+		set(f, root, "lora_parameters", json_null());
+		return;
+	}
 	set(f, p, "rank", json_integer((json_int_t)o->rank));
 	set(f, p, "dropout", json_real(o->dropout));
 	set(f, p, "scale", json_real(c->scale));

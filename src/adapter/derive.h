@@ -43,9 +43,11 @@ struct tn_pair {
 	double kept;
 };
 
-/* A tensor that replaces one of the base, or rows of it. */
+/* A tensor that replaces one of the base, or rows of it. In PEFT it is a module of modules_to_save, whose other tensors are taken
+ * from the base, or a bias beside weights that stay; in mlx-lm whole tensors and factors exclude each other. */
 struct tn_whole {
-	const char *path;           /* of the tensor as the dialect names it: model.norm.weight */
+	const char *path;           /* of the tensor as the dialect names it (tn_base_tensor_name): model.norm.weight */
+	int is_shared;              /* also for what is tied to it: PEFT's copies of embeddings, which are no modules_to_save */
 	const uint64_t *tokens;     /* rows of a table, which `values` are; NULL: the whole tensor */
 	uint64_t token_count;
 	uint32_t rank;

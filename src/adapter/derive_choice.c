@@ -171,6 +171,10 @@ static tn_status rank_peft(struct tn_arena *arena, const struct tn_pairs *p, str
 			   struct tn_error *err)
 {
 	double *ranks, *alphas;
+	o->rank = 8; /* PEFT's own numbers, for a file without pairs */
+	c->alpha = 8;
+	if (!p->count)
+		return TN_OK;
 	TN_TRY(tn_arena_array(arena, p->count, sizeof *ranks, &ranks, err));
 	TN_TRY(tn_arena_array(arena, p->count, sizeof *alphas, &alphas, err));
 	for (size_t i = 0; i < p->count; i++) {

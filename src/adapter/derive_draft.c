@@ -43,9 +43,7 @@ static tn_status check_pairs(struct drafting *w, struct tn_error *err)
 	const struct tn_pairs *p = w->pairs;
 	if (!p->count && !p->whole_count)
 		return tn_fail(err, TN_E_ARG, "adapter", "nothing is adapted: there is no pair of factors");
-	if (p->whole_count)
-		return tn_fail(err, TN_E_UNSUPPORTED, p->wholes[0].path, "'%.100s' replaces a tensor of the base, and is no pair "
-			       "of factors; %s", p->wholes[0].path, way_out);
+	TN_TRY(tn_wholes_check(p, err));
 	for (size_t i = 0; i < p->count; i++)
 		w->create.dora |= p->items[i].magnitude != NULL;
 	for (size_t i = 0; i < p->count; i++) {
@@ -81,11 +79,25 @@ static const struct tn_pair *pair_of(const struct drafting *w, const struct tn_p
 	return NULL;
 }
 
+/* mlx-lm has one for all. */
+static uint64_t rank_of(const struct drafting *w, const struct tn_pair *p)
+{
+	return w->pairs->dialect == TN_DIALECT_PEFT ? p->rank : w->create.rank;
+}
+
 static tn_status add_bias(struct drafting *w, const struct tn_pair *p, struct tn_error *err)
 {
 	struct tn_parameter bias = { .module = p->module->path, .role = TN_PARAMETER_OTHER, .rank = 1, .shape = { p->out } };
 	TN_TRY(tn_arena_printf(&w->draft->arena, &bias.name, err, "base_model.model.%s.lora_B.bias", p->module->path));
 	return tn_draft_add(w->draft, &bias, err);
+}
+
+static tn_status add_whole(struct drafting *w, const struct tn_whole *whole, struct tn_error *err)
+{
+	struct tn_parameter p = { .module = whole->path, .role = TN_PARAMETER_OTHER, .rank = whole->rank };
+	memcpy(p.shape, whole->shape, sizeof p.shape);
+	TN_TRY(tn_whole_name(w->pairs, whole, &w->draft->arena, &p.name, err));
+	return tn_draft_add(w->draft, &p, err);
 }
 
 static tn_status add_parameters(struct drafting *w, struct tn_error *err)
@@ -94,13 +106,15 @@ static tn_status add_parameters(struct drafting *w, struct tn_error *err)
 	TN_TRY(tn_draft_reserve(w->draft, 4 * p->count + p->whole_count, err));
 	for (size_t i = 0; i < p->count; i++) {
 		struct tn_base_module *item = &w->modules.items[p->items[i].module - p->modules.items];
-		uint64_t rank = p->dialect == TN_DIALECT_PEFT ? p->items[i].rank : w->create.rank;
+		uint64_t rank = rank_of(w, &p->items[i]);
 		item->in = p->items[i].in;
 		item->out = p->items[i].out;
 		TN_TRY(tn_draft_add_module(w->draft, &w->modules, item, rank, w->create.dora, err));
 		if (p->items[i].bias)
 			TN_TRY(add_bias(w, &p->items[i], err));
 	}
+	for (size_t i = 0; i < p->whole_count; i++)
+		TN_TRY(add_whole(w, &p->wholes[i], err));
 	return TN_OK;
 }
 
@@ -138,7 +152,7 @@ static void fill_b(struct tn_parameter *d, const struct tn_pair *p, uint64_t ran
 static tn_dtype fill_values(const struct drafting *w, struct tn_parameter *d, const struct tn_pair *p)
 {
 	int mlx = w->pairs->dialect == TN_DIALECT_MLX_LM, plain = mlx && p->module->kind != TN_MODULE_EXPERTS;
-	uint64_t rank = mlx ? w->create.rank : p->rank;
+	uint64_t rank = rank_of(w, p);
 	double factor = !mlx || p->scale == w->choice.scale ? 1 : p->scale / w->choice.scale;
 	if (d->role == TN_PARAMETER_A) {
 		fill_a(d, p, rank, plain);
@@ -153,12 +167,22 @@ static tn_dtype fill_values(const struct drafting *w, struct tn_parameter *d, co
 	return d->role == TN_PARAMETER_MAGNITUDE ? p->magnitude_dtype : p->bias_dtype;
 }
 
+static tn_dtype fill_whole(const struct drafting *w, struct tn_parameter *d)
+{
+	const struct tn_whole *whole = w->pairs->wholes;
+	while (whole->path != d->module)
+		whole++;
+	memcpy(d->data, whole->values, (size_t)d->elements * sizeof *d->data);
+	return whole->dtype;
+}
+
 static tn_status fill_draft(struct drafting *w, struct tn_error *err)
 {
 	tn_draft *d = w->draft;
 	for (size_t i = 0; i < d->count; i++) {
 		struct tn_parameter *p = &d->parameters[i];
-		tn_dtype dtype = fill_values(w, p, pair_of(w, p));
+		const struct tn_pair *pair = pair_of(w, p);
+		tn_dtype dtype = pair ? fill_values(w, p, pair) : fill_whole(w, p);
 		p->dtype = w->options->keep_dtype ? dtype : w->options->dtype;
 		TN_TRY(tn_parameter_round(p, p->data, err));
 	}
@@ -184,7 +208,8 @@ static tn_status list_derived(const struct drafting *w, struct tn_error *err)
 	const struct tn_pairs *p = w->pairs;
 	TN_TRY(tn_arena_array(&w->draft->arena, p->count, sizeof *list, &list, err));
 	for (size_t i = 0; i < p->count; i++)
-		list[i] = (struct tn_derived_module){ NULL, kind_of(&p->items[i]), p->items[i].rank_before, p->items[i].rank,
+		list[i] = (struct tn_derived_module){ NULL, kind_of(&p->items[i]), p->items[i].rank_before, rank_of(w,
+														    &p->items[i]),
 						      p->items[i].kept };
 	for (size_t i = 0; i < p->count; i++)
 		TN_TRY(tn_arena_text(&w->draft->arena, p->items[i].module->path, strlen(p->items[i].module->path), &list[i].path,
@@ -230,6 +255,7 @@ static tn_status make(struct drafting *w, const tn_checkpoint *base, struct tn_e
 	w->create.base_name = o->base_name;
 	w->create.task_type = o->task_type ? o->task_type : w->pairs->task_type;
 	TN_TRY(tn_pairs_choose(&d->arena, w->pairs, &w->modules, &w->create, &w->choice, err));
+	TN_TRY(tn_wholes_choose(w->pairs, &d->arena, &w->choice, err));
 	TN_TRY(tn_create_config(&d->arena, &w->choice, &w->modules, base->path, &d->config, err));
 	TN_TRY(add_parameters(w, err));
 	TN_TRY(tn_draft_make_image(d, err));
@@ -245,9 +271,15 @@ static tn_status make(struct drafting *w, const tn_checkpoint *base, struct tn_e
 tn_status tn_draft_of_pairs(const tn_checkpoint *base, const struct tn_pairs *pairs, const struct tn_derive_options *options,
 			    tn_draft **out, struct tn_error *err)
 {
-	struct drafting w = { .pairs = pairs, .options = options };
+	struct tn_pairs all;
+	struct tn_arena arena;
+	struct drafting w = { .pairs = &all, .options = options };
 	TN_TRY(tn_draft_begin(base->ctx, &w.draft, err));
-	tn_status status = make(&w, base, err);
+	tn_arena_init(&arena, base->ctx);
+	tn_status status = tn_wholes_complete(pairs, &arena, base, &all, err);
+	if (status == TN_OK)
+		status = make(&w, base, err);
+	tn_arena_release(&arena);
 	if (status != TN_OK) {
 		tn_draft_destroy(w.draft);
 		return status;

@@ -193,10 +193,6 @@ static tn_status check_adapter(const tn_adapter *a, struct tn_error *err)
 			       "no other file can say; fuse it into the base instead (tenon fuse)", a->path);
 	for (size_t i = 0; i < a->count; i++) {
 		const struct tn_adapter_module *m = &a->entries[i].module;
-		if (m->kind == TN_MODULE_SAVED || m->kind == TN_MODULE_TOKENS)
-			return tn_fail(err, TN_E_UNSUPPORTED, m->path, "'%.100s' replaces %s of the base, and is no pair of "
-				       "factors; fuse the adapter into the base instead (tenon fuse)", m->path,
-				       m->kind == TN_MODULE_SAVED ? "a tensor" : "rows");
 		if (a->entries[i].is_attention_output)
 			return tn_fail(err, TN_E_UNSUPPORTED, m->path, "'%.100s' belongs to a MultiheadAttention, whose factors "
 				       "count twice in PEFT and nowhere else; fuse the adapter into the base instead (tenon "
@@ -265,6 +261,7 @@ static tn_status load(struct loading *l, const tn_checkpoint *base, struct tn_er
 	TN_TRY(list_pieces(l, err));
 	TN_TRY(list_parts(l, err));
 	TN_TRY(make_pairs(l, err));
+	TN_TRY(tn_wholes_load(p, l->arena, l->empty, l->adapter, err));
 	p->dropout = l->adapter->config.dropout;
 	const char *task = l->adapter->config.task_type;
 	return task ? tn_arena_text(l->arena, task, strlen(task), &p->task_type, err) : TN_OK;

@@ -20,4 +20,19 @@ tn_status tn_pair_make(const struct tn_joint *joint, struct tn_arena *arena, con
 tn_status tn_pairs_choose(struct tn_arena *arena, const struct tn_pairs *pairs, struct tn_base_modules *modules,
 			  struct tn_create_options *options, struct tn_choice *choice, struct tn_error *err);
 
+/* What the adapter replaces, tensors and rows; `empty` is the joint of the base alone. */
+tn_status tn_wholes_load(struct tn_pairs *pairs, struct tn_arena *arena, const struct tn_joint *empty, const tn_adapter *adapter,
+			 struct tn_error *err);
+/* TN_E_UNSUPPORTED: the dialect cannot hold one of them beside these pairs. */
+tn_status tn_wholes_check(const struct tn_pairs *pairs, struct tn_error *err);
+/* The same list with all tensors of the modules that PEFT saves whole: those that are missing are read from the base. Memory is
+ * the arena's. */
+tn_status tn_wholes_complete(const struct tn_pairs *pairs, struct tn_arena *arena, const tn_checkpoint *base,
+			     struct tn_pairs *out, struct tn_error *err);
+/* How the configuration speaks of them. */
+tn_status tn_wholes_choose(const struct tn_pairs *pairs, struct tn_arena *arena, struct tn_choice *choice, struct tn_error *err);
+/* The name in the file. */
+tn_status tn_whole_name(const struct tn_pairs *pairs, const struct tn_whole *whole, struct tn_arena *arena, const char **out,
+			struct tn_error *err);
+
 #endif

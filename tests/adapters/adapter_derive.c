@@ -103,14 +103,12 @@ static const struct {
 } refused[] = {
 	{ "lora_b_bias", 0, 1, "lora_bias" },
 	{ "lora_b_bias_base", 0, 1, "lora_bias" },
-	{ "bias_all", 0, 2, "model.layers.0.mlp.down_proj.bias" },
-	{ "bias_lora_only", 0, 2, "model.layers.0.self_attn.q_proj.bias" },
-	{ "modules_to_save", 0, 2, "lm_head.weight" },
-	{ "embedding", 0, 2, "model.embed_tokens.weight" },
-	{ "embedding_dora", 0, 2, "model.embed_tokens.weight" },
-	{ "lm_head", 0, 2, "lm_head.weight" },
-	{ "tied_embedding", 0, 2, "model.embed_tokens.weight" },
-	{ "trainable_tokens", 0, 2, "rows" },
+	{ "bias_all", 0, 1, "model.layers.0.mlp.down_proj.bias" },
+	{ "bias_lora_only", 0, 1, "model.layers.0.self_attn.q_proj.bias" },
+	{ "modules_to_save", 0, 1, "lm_head.weight" },
+	{ "embedding_dora", 0, 1, "DoRA of an embedding" },
+	{ "tied_embedding", 0, 1, "tied" },
+	{ "trainable_tokens", 0, 1, "rows" },
 	{ "layer_replication", 0, 2, "layer_replication" },
 	{ "alora", 0, 2, "alora_invocation_tokens" },
 	{ "key_embed_tokens_tied", 1, 0, "tied" },
@@ -121,9 +119,7 @@ static const struct {
 	{ "dora_embedding_bf16", 1, 0, "DoRA of an embedding" },
 	{ "dora_q3", 1, 2, "in = 64 was expected" },        /* mlx-lm takes wrong widths for these bases */
 	{ "dora_embedding_q4", 1, 2, "out = 64 was expected" },
-	{ "full", 1, 2, "model.layers.2.input_layernorm.weight" },
-	{ "full_partial", 1, 2, "model.layers.2.input_layernorm.weight" },
-	{ "full_q4", 1, 2, "model.layers.2.input_layernorm.weight" },
+	{ "full_q4", 1, 2, "as quantized models have them" },
 };
 
 static const char *refusal_of(const char *name, int from_mlx, int to_mlx)
@@ -184,9 +180,12 @@ static size_t try_case(struct al *t, const char *name, int from_mlx, const char 
 		compare_fused(t, name, base, out, original, fused, tolerance(name, to_mlx));
 		converted++;
 	}
+	/* PEFT copies tables that it did not change; what initialisations took out of the base becomes factors */
+	int copies = !from_mlx && (strstr(name, "embedding") || strcmp(name, "lm_head") == 0);
+	if (!refusal_of(name, from_mlx, from_mlx) && !copies && strncmp(name, "init_", 5) != 0)
+		same_tensors(t, name, adapter, own);
 	if (converted == 2 && tolerance(name, 1) == 0) {
 		al_ok(t, convert(t, base, there, dialects[from_mlx], back));
-		same_tensors(t, name, adapter, own);
 		same_tensors(t, name, own, back);
 	}
 	remove_folder(original);
@@ -212,12 +211,12 @@ static size_t try_archive(struct al *t, const struct archive *archive, int from_
 
 static void test_every_case_of_peft(void **state)
 {
-	assert_int_equal(try_archive(*state, &peft, 0), 50);
+	assert_int_equal(try_archive(*state, &peft, 0), 60);
 }
 
 static void test_every_case_of_mlx_lm(void **state)
 {
-	assert_int_equal(try_archive(*state, &mlx, 1), 117);
+	assert_int_equal(try_archive(*state, &mlx, 1), 121);
 }
 
 int main(void)

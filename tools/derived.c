@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "derived.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+int derived_dialect(const char *name, tn_adapter_dialect *out)
+{
+	if (!name || (strcmp(name, "peft") != 0 && strcmp(name, "mlx") != 0 && strcmp(name, "mlx-lm") != 0))
+		return 0;
+	*out = strcmp(name, "peft") == 0 ? TN_DIALECT_PEFT : TN_DIALECT_MLX_LM;
+	return 1;
+}
+
+static uint64_t tensor_bytes(const tn_draft *draft)
+{
+	uint64_t bytes = 0;
+	for (size_t i = 0; i < tn_draft_count(draft); i++)
+		bytes += tn_draft_at(draft, i)->elements * tn_dtype_bits(tn_draft_at(draft, i)->dtype) / 8;
+	return bytes;
+}
+
+static void print_module(const struct tn_derived_module *m, const char *end)
+{
+	printf("    {\"path\": ");
+	cli_print_json_text(m->path);
+	printf(", \"kind\": \"%s\", \"rank_before\": ", tn_module_kind_name(m->kind));
+	if (m->rank_before)
+		printf("%" PRIu64, m->rank_before);
+	else
+		printf("null");
+	printf(", \"rank\": %" PRIu64 ", \"kept\": %.17g}%s\n", m->rank, m->kept, end);
+}
+
+static void print_json(const struct derived *d, const tn_draft *draft)
+{
+	const tn_adapter *adapter = tn_draft_adapter(draft);
+	size_t count = tn_draft_derived_count(draft);
+	printf("  \"path\": ");
+	if (d->path)
+		cli_print_json_text(d->path);
+	else
+		printf("null");
+	printf(",\n  \"saved\": %s,\n  \"dialect\": \"%s\",\n  \"file_bytes\": %" PRIu64 ",\n  \"parameters\": %" PRIu64
+	       ",\n  \"modules\": [\n", d->dry_run ? "false" : "true", tn_adapter_dialect_name(tn_adapter_dialect_of(adapter)),
+	       tensor_bytes(draft), tn_adapter_parameters(adapter));
+	for (size_t i = 0; i < count; i++)
+		print_module(tn_draft_derived_at(draft, i), i + 1 < count ? "," : "");
+	printf("  ]\n");
+}
+
+/* "8", or "4 to 8". */
+static void print_ranks(const tn_draft *draft)
+{
+	uint64_t low = UINT64_MAX, high = 0;
+	for (size_t i = 0; i < tn_draft_derived_count(draft); i++) {
+		uint64_t rank = tn_draft_derived_at(draft, i)->rank;
+		low = rank < low ? rank : low;
+		high = rank > high ? rank : high;
+	}
+	if (low < high)
+		printf(", rank %" PRIu64 " to %" PRIu64, low, high);
+	else if (high)
+		printf(", rank %" PRIu64, high);
+}
+
+static void print_text(const struct derived *d, const tn_draft *draft)
+{
+	char bytes[CLI_NUMBER_BYTES];
+	const tn_adapter *adapter = tn_draft_adapter(draft);
+	size_t factors = tn_draft_derived_count(draft), count = tn_adapter_count(adapter), whole = 0;
+	for (size_t i = 0; i < count; i++)
+		whole += tn_adapter_at(adapter, i)->kind == TN_MODULE_SAVED || tn_adapter_at(adapter, i)->kind == TN_MODULE_TOKENS;
+	printf("%zu %s", factors, factors == 1 ? "module" : "modules");
+	print_ranks(draft);
+	if (whole)
+		printf(", %zu whole %s", whole, whole == 1 ? "tensor" : "tensors");
+	printf(", for %s: %s%s%s\n", tn_adapter_dialect_name(tn_adapter_dialect_of(adapter)), cli_bytes(bytes, tensor_bytes(draft)),
+	       d->dry_run ? "; nothing was written" : " -> ", d->dry_run ? "" : cli_safe(d->path));
+}
+
+int derived_save(const struct derived *d, const tn_draft *draft, struct tn_error *err)
+{
+	return d->dry_run || tn_draft_save(draft, d->path, d->force, err) == TN_OK;
+}
+
+void derived_print(const struct derived *d, const tn_draft *draft)
+{
+	if (cli.json)
+		print_json(d, draft);
+	else if (!cli.quiet)
+		print_text(d, draft);
+}
