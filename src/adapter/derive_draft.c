@@ -208,8 +208,7 @@ static tn_status list_derived(const struct drafting *w, struct tn_error *err)
 	const struct tn_pairs *p = w->pairs;
 	TN_TRY(tn_arena_array(&w->draft->arena, p->count, sizeof *list, &list, err));
 	for (size_t i = 0; i < p->count; i++)
-		list[i] = (struct tn_derived_module){ NULL, kind_of(&p->items[i]), p->items[i].rank_before, rank_of(w,
-														    &p->items[i]),
+		list[i] = (struct tn_derived_module){ NULL, kind_of(&p->items[i]), p->items[i].rank_before, p->items[i].rank,
 						      p->items[i].kept };
 	for (size_t i = 0; i < p->count; i++)
 		TN_TRY(tn_arena_text(&w->draft->arena, p->items[i].module->path, strlen(p->items[i].module->path), &list[i].path,
