@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Codes that a table explains times one x. What the codes of a group stand for is computed and rounded once: sixteen numbers of 4
- * bits; of 8 bits, with AVX-512, the 128 that are not negative. A run of 64 codes is looked up in the order in which shifts and
- * shuffles bring them, and x is put into that order beforehand. */
+ * bits; of 8 bits, with AVX-512, the 128 that are not negative, with AVX2 those of one exponent of E4M3. A run of 64 codes is
+ * looked up in the order in which shifts and shuffles bring them, and x is put into that order beforehand. */
 #include "kernels/x86/product_x86.h"
 #include "kernels/x86/table_numbers.h"
 #include "kernels/x86/vector_x86.h"
@@ -20,10 +20,10 @@ int TN_ISA_NAME(tn_table_takes)(const struct tn_product *p)
 	return f->grid->factor == 1.0f && (f->bits == 8 ? f->code_kind == TN_CODES_E4M3 : FLOATS == 16 || f->dtype != TN_F32);
 }
 
-/* 8 bits as numbers of 16 bits that are looked up. */
-TN_INLINE int has_byte_table(const struct tn_format *f)
+/* Bytes that become numbers of 16 bits by looking them up. */
+TN_INLINE int are_looked_up(const enum tn_code_kind kind, tn_dtype dtype)
 {
-	return FLOATS == 16 && f->bits == 8 && f->dtype != TN_F32;
+	return FLOATS == 16 ? dtype != TN_F32 : kind == TN_CODES_E4M3 && dtype == TN_BF16;
 }
 
 size_t TN_ISA_NAME(tn_table_bytes)(const struct tn_product *p)
@@ -34,13 +34,16 @@ size_t TN_ISA_NAME(tn_table_bytes)(const struct tn_product *p)
 /* Which of 64 codes stands in lane l of vector v. AVX-512, 8 bits: even or odd bytes, and of these again, or, as F16 is converted,
  * those of one half. 4 bits: words of four codes, in the upper half shifted by 4 bits, and then by 8 more; of these even or odd
  * ones, or those of one half; to float32 words of eight, in the upper half shifted by 4 bits, and by 8 v more. AVX2, 4 bits: lower
- * or upper halves of bytes; bytes 0 to 7 or 8 to 15 of each 128 bits; then even or odd ones, or those of one half. */
+ * or upper halves of bytes; bytes 0 to 7 or 8 to 15 of each 128 bits; then even or odd ones, or those of one half; 8 bits: bytes
+ * themselves, of 32 and of the next 32. */
 static size_t code_at(size_t v, size_t l, const struct tn_format *f)
 {
-	if (has_byte_table(f))
+	if (f->bits == 8 && !are_looked_up(f->code_kind, f->dtype))
+		return v * FLOATS + l;
+	if (f->bits == 8 && FLOATS == 16)
 		return f->dtype == TN_F16 ? 32 * (v % 2) + 2 * l + v / 2 : 4 * l + 2 * (v % 2) + v / 2;
 	if (f->bits == 8)
-		return v * FLOATS + l;
+		return 32 * (v / 4) + 16 * (l / 4) + v / 2 % 2 * 8 + 2 * (l % 4) + v % 2;
 	if (FLOATS == 16 && f->dtype == TN_F32)
 		return 8 * (l % 8) + 2 * v + l / 8;
 	if (FLOATS == 16)
@@ -244,13 +247,36 @@ TN_INLINE void dot_nibbles(float *y, const struct rows *w, const float *x, const
 }
 
 #if defined(__AVX512BW__)
+/* Sums of a row that go side by side. */
+enum { CHAINS = 2 };
+
 /* What codes below 128 stand for. */
 struct byte_table {
 	ints part[4];
 };
 
-TN_INLINE struct byte_table byte_table_of(const float *table, struct scaling s, tn_dtype dtype)
+/* Bytes that were met and have no number in the table: a bit for each. */
+typedef uint64_t strangers;
+
+TN_INLINE struct unknown_bytes lacked_by_table(const enum tn_code_kind kind)
 {
+	return (struct unknown_bytes){ kind == TN_CODES_I8 ? 0xFF : 0, 0x80 };
+}
+
+TN_INLINE strangers no_strangers(void)
+{
+	return 0;
+}
+
+TN_INLINE int any_strangers(strangers odd)
+{
+	return odd != 0;
+}
+
+TN_INLINE struct byte_table byte_table_of(const struct tn_format *f, float scale, const enum tn_code_kind kind, tn_dtype dtype)
+{
+	const struct scaling s = { V(set1_ps)(scale), V(set1_ps)(f->grid->factor), kind == TN_CODES_I8 };
+	const float *table = f->grid->table;
 	struct byte_table t;
 	TN_UNROLL(4)
 	for (int i = 0; i < 4; i++, table += 2 * FLOATS)
@@ -267,9 +293,8 @@ TN_INLINE ints signed_numbers(struct byte_table t, ints codes, ints signs)
 	return _mm512_ternarylogic_epi32(size, signs, _mm512_set1_epi16((short)0x8000), 0x78);
 }
 
-/* *odd gets the bytes whose magnitude the table lacks. */
-TN_INLINE void add_bytes(floats sum[2], const unsigned char *src, struct byte_table t, const float *x, const enum tn_code_kind kind,
-			 tn_dtype dtype, uint64_t *odd)
+TN_INLINE void add_bytes(floats sum[CHAINS], const unsigned char *src, struct byte_table t, const float *x,
+			 const enum tn_code_kind kind, tn_dtype dtype, strangers *odd)
 {
 	const ints bytes = load_ints(src), sizes = kind == TN_CODES_I8 ? _mm512_abs_epi8(bytes) : bytes;
 	if (kind == TN_CODES_I8)
@@ -277,30 +302,103 @@ TN_INLINE void add_bytes(floats sum[2], const unsigned char *src, struct byte_ta
 	sum[0] = add_halves(sum[0], signed_numbers(t, sizes, _mm512_slli_epi16(bytes, 8)), x, dtype);
 	sum[1] = add_halves(sum[1], signed_numbers(t, _mm512_srli_epi16(sizes, 8), bytes), x + 2 * FLOATS, dtype);
 }
+#else
+enum { CHAINS = 4 };
+
+/* What the magnitudes of E4M3 that are subnormal stand for, 0 to 7, and the eight behind them as if their exponent were 0 too: the
+ * exponent of a code is added to that of its number, but where the scale is 0. */
+struct byte_table {
+	struct table sixteen;
+	ints added;                /* bits of a code, where BF16 has them */
+};
+
+/* The greatest magnitudes that were met; the greatest of all is that of NaN. */
+typedef ints strangers;
+
+TN_INLINE struct unknown_bytes lacked_by_table(const enum tn_code_kind kind)
+{
+	(void)kind;
+	return (struct unknown_bytes){ 0x7F, 0x7F };
+}
+
+TN_INLINE strangers no_strangers(void)
+{
+	return _mm256_setzero_si256();
+}
+
+TN_INLINE int any_strangers(strangers most)
+{
+	return _mm256_movemask_epi8(_mm256_cmpeq_epi8(most, _mm256_set1_epi8(0x7F))) != 0;
+}
+
+TN_INLINE struct byte_table byte_table_of(const struct tn_format *f, float scale, const enum tn_code_kind kind, tn_dtype dtype)
+{
+	const struct scaling s = { .scale = V(set1_ps)(scale) };
+	float levels[16];
+	(void)kind;
+	for (int i = 0; i < 16; i++)
+		levels[i] = i < 8 ? f->grid->table[i] : f->grid->table[i] / 2;
+	return (struct byte_table){ group_numbers_of(levels_of(levels), s, dtype),
+				    _mm256_set1_epi16((short)(scale == 0 ? 0x8000 : 0x8780)) };
+}
+
+/* The numbers of 16 codes, which stand in the upper bytes of lanes and are looked up by their bytes. */
+TN_INLINE ints with_exponents(ints numbers, ints codes, ints added)
+{
+	return _mm256_add_epi16(numbers, _mm256_and_si256(_mm256_srai_epi16(codes, 4), added));
+}
+
+TN_INLINE void add_bytes(floats sum[CHAINS], const unsigned char *src, struct byte_table t, const float *x,
+			 const enum tn_code_kind kind, tn_dtype dtype, strangers *most)
+{
+	(void)kind;
+	TN_UNROLL(2)
+	for (int i = 0; i < 2; i++, src += 4 * FLOATS, x += 4 * FLOATS) {
+		const ints codes = load_ints(src), sizes = _mm256_and_si256(codes, _mm256_set1_epi8(0x7F));
+		const ints index = _mm256_or_si256(sizes, _mm256_min_epu8(sizes, _mm256_set1_epi8(8)));
+		const ints low = _mm256_shuffle_epi8(t.sixteen.a, index), high = _mm256_shuffle_epi8(t.sixteen.b, index);
+		*most = _mm256_max_epu8(*most, sizes);
+		ints first = with_exponents(_mm256_unpacklo_epi8(low, high), _mm256_unpacklo_epi8(codes, codes), t.added);
+		ints second = with_exponents(_mm256_unpackhi_epi8(low, high), _mm256_unpackhi_epi8(codes, codes), t.added);
+		sum[2 * i] = add_halves(sum[2 * i], first, x, dtype);
+		sum[2 * i + 1] = add_halves(sum[2 * i + 1], second, x + 2 * FLOATS, dtype);
+	}
+}
+#endif
+
+TN_INLINE floats add_chains(const floats sum[CHAINS])
+{
+	floats all = ADD(sum[0], sum[1]);
+	for (int i = 2; i < CHAINS; i += 2)
+		all = ADD(all, ADD(sum[i], sum[i + 1]));
+	return all;
+}
 
 /* Neighbouring rows often have the same scale: a table is made anew where one differs from the last. */
 TN_INLINE void dot_byte_tables(float *y, const struct rows *w, const float *x, const int n, const enum tn_code_kind kind,
 			       tn_dtype dtype)
 {
 	const size_t group = w->format->group, ahead = AHEAD * (size_t)n * w->code_stride;
-	const struct unknown_bytes unknown = { kind == TN_CODES_I8 ? 0xFF : 0, 0x80 };
-	struct byte_table t = { { VI(setzero)() } };
-	floats sum[ROWS][2];
-	float last = NAN;
-	uint64_t odd = 0;
+	const struct unknown_bytes unknown = lacked_by_table(kind);
+	struct byte_table t = byte_table_of(w->format, 0, kind, dtype);
+	floats sum[ROWS][CHAINS];
+	strangers odd = no_strangers();
+	int beyond = 0;
+	float last = 0;
 	TN_UNROLL(4)
 	for (int r = 0; r < n; r++)
-		sum[r][0] = sum[r][1] = ZERO();
+		TN_UNROLL(4)
+		for (int i = 0; i < CHAINS; i++)
+			sum[r][i] = ZERO();
 	for (size_t g = 0; g < w->cols / group; g++) {
 		TN_UNROLL(4)
 		for (int r = 0; r < n; r++) {
 			const unsigned char *src = codes_of(w, r) + g * group;
 			const float scale = load_as(scales_of(w, r), g, TN_F32), *of_x = x + g * group;
 			if (!(scale == last)) {
-				struct scaling s = { V(set1_ps)(scale), V(set1_ps)(w->format->grid->factor), kind == TN_CODES_I8 };
-				t = byte_table_of(w->format->grid->table, s, dtype);
+				t = byte_table_of(w->format, scale, kind, dtype);
 				last = scale;
-				odd |= !is_usual_scale(scale);
+				beyond |= !is_usual_scale(scale);
 			}
 			for (const unsigned char *end = src + group; src < end; src += RUN, of_x += RUN) {
 				PREFETCH(src + ahead);
@@ -308,11 +406,11 @@ TN_INLINE void dot_byte_tables(float *y, const struct rows *w, const float *x, c
 			}
 		}
 	}
+	beyond |= any_strangers(odd);
 	TN_UNROLL(4)
 	for (int r = 0; r < n; r++)
-		y[r] = odd && is_odd_row(w, r, unknown) ? dot_decoded(w, r, x) : SUM(ADD(sum[r][0], sum[r][1]));
+		y[r] = beyond && is_odd_row(w, r, unknown) ? dot_decoded(w, r, x) : SUM(add_chains(sum[r]));
 }
-#endif
 
 TN_INLINE void dot_bytes(float *y, const struct rows *w, const float *x, const int n, const enum tn_code_kind kind, tn_dtype dtype)
 {
@@ -353,13 +451,10 @@ TN_INLINE void dot_bytes(float *y, const struct rows *w, const float *x, const i
 TN_INLINE void dot_bytes_as(float *y, const struct rows *w, const float *x, const int n, const enum tn_code_kind kind,
 			    tn_dtype dtype)
 {
-#if defined(__AVX512BW__)
-	if (dtype != TN_F32) {
+	if (are_looked_up(kind, dtype))
 		dot_byte_tables(y, w, x, n, kind, dtype);
-		return;
-	}
-#endif
-	dot_bytes(y, w, x, n, kind, dtype);
+	else
+		dot_bytes(y, w, x, n, kind, dtype);
 }
 
 TN_INLINE void dot_rows(float *y, const struct rows *w, const float *x, const int n, tn_dtype dtype)
