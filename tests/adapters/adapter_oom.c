@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every allocation of opening, planning, fusing and verifying fails once: the call says so, and nothing is left behind. */
+/* Every allocation of opening, planning, fusing, verifying and extracting fails once: the call says so, and nothing is left behind. */
 #include "adapterlib.h"
 #include "testlib.h"
 
@@ -35,6 +35,67 @@ static tn_status whole_job(tn_context *ctx, const char *base, const char *adapte
 	return status;
 }
 
+/* Base and what a fuse made of it into an adapter, which is saved. */
+static tn_status extract_job(tn_context *ctx, const char *base, const char *tuned, const char *out, struct tn_error *err)
+{
+	tn_checkpoint *b = NULL, *m = NULL;
+	tn_draft *d = NULL;
+	struct tn_derive_options options = TN_DERIVE_OPTIONS_INIT;
+	struct tn_extract_options extract = TN_EXTRACT_OPTIONS_INIT;
+	extract.rule.rank = 3;
+	extract.others = TN_OTHERS_IGNORED;
+	tn_status status = tn_checkpoint_open(ctx, base, &b, err);
+	if (status == TN_OK)
+		status = tn_checkpoint_open(ctx, tuned, &m, err);
+	if (status == TN_OK)
+		status = tn_draft_extract(b, m, &options, &extract, &d, err);
+	if (status == TN_OK)
+		status = tn_draft_save(d, out, 1, err);
+	tn_draft_destroy(d);
+	tn_checkpoint_close(m);
+	tn_checkpoint_close(b);
+	return status;
+}
+
+typedef tn_status (*job_fn)(tn_context *ctx, const char *base, const char *other, const char *out, struct tn_error *err);
+
+static void sweep_job(struct al *t, const char *what, job_fn job, const char *base, const char *other, const char *out)
+{
+	tn_status status = TN_E_NOMEM;
+	for (size_t at = 1; status != TN_OK; at += at < 60 ? 1 : at / 23) {
+		struct tt_heap heap = { 0 };
+		struct tn_options options = TN_OPTIONS_INIT;
+		tn_context *ctx;
+		options.allocator = tt_heap_allocator(&heap);
+		options.threads = 1;
+		assert_int_equal(tn_context_create(&options, &ctx, NULL), TN_OK);
+		heap.calls = 0;
+		heap.fail_at = at;
+		status = job(ctx, base, other, out, &t->err);
+		if (status != TN_OK && status != TN_E_NOMEM)
+			fail_msg("%s, allocation %zu: %s", what, at, t->err.msg);
+		tn_context_destroy(ctx);
+		if (heap.live_blocks != 0)
+			fail_msg("%s, allocation %zu: %zu blocks are left", what, at, heap.live_blocks);
+	}
+}
+
+static void sweep_extract(void **state)
+{
+	static const char *const cases[][2] = {
+		{ "llama", "all_linear" }, { "gpt2", "gpt2_conv1d" }, { "mixtral", "moe_target_parameters" }, { "llama_bias", "bias_all" },
+	};
+	struct al *t = *state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		char base[512], adapter[512], tuned[512];
+		snprintf(base, sizeof base, "%s/%s", CASES, cases[i][0]);
+		snprintf(adapter, sizeof adapter, "%s/cases/%s", CASES, cases[i][1]);
+		snprintf(tuned, sizeof tuned, "%s", al_path(t, "tuned%zu", i));
+		al_ok(t, al_fuse(t, base, adapter, tuned));
+		sweep_job(t, cases[i][1], extract_job, base, tuned, al_path(t, "new%zu", i));
+	}
+}
+
 static void sweep(void **state)
 {
 	static const char *const cases[][2] = {
@@ -45,30 +106,14 @@ static void sweep(void **state)
 	struct al *t = *state;
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		char base[512], adapter[512];
-		tn_status status = TN_E_NOMEM;
 		snprintf(base, sizeof base, "%s/%s", CASES, cases[i][0]);
 		snprintf(adapter, sizeof adapter, "%s/cases/%s", CASES, cases[i][1]);
-		for (size_t at = 1; status != TN_OK; at += at < 60 ? 1 : at / 23) {
-			struct tt_heap heap = { 0 };
-			struct tn_options options = TN_OPTIONS_INIT;
-			tn_context *ctx;
-			options.allocator = tt_heap_allocator(&heap);
-			options.threads = 1;
-			assert_int_equal(tn_context_create(&options, &ctx, NULL), TN_OK);
-			heap.calls = 0;
-			heap.fail_at = at;
-			status = whole_job(ctx, base, adapter, al_path(t, "out"), &t->err);
-			if (status != TN_OK && status != TN_E_NOMEM)
-				fail_msg("%s, allocation %zu: %s", cases[i][1], at, t->err.msg);
-			tn_context_destroy(ctx);
-			if (heap.live_blocks != 0)
-				fail_msg("%s, allocation %zu: %zu blocks are left", cases[i][1], at, heap.live_blocks);
-		}
+		sweep_job(t, cases[i][1], whole_job, base, adapter, al_path(t, "out"));
 	}
 }
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { AL_TEST(sweep) };
+	const struct CMUnitTest tests[] = { AL_TEST(sweep), AL_TEST(sweep_extract) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

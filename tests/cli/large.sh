@@ -1,4 +1,4 @@
-# 64 GB of holes through a dry run and a real fuse of one layer. What is kept for each block must not add up: a small budget
+# 64 GB of holes through a dry run and a real fuse of one layer, and back to an adapter. What is kept for each block must not add up: a small budget
 # makes many blocks.
 "$TOOLS/make_checkpoint" base big 33 8192 28672 32000 4 BF16 holes
 "$TOOLS/make_checkpoint" adapter lora 17 8192 28672 16
@@ -13,7 +13,9 @@ tenon inspect out | sed -n 1,2p
 test "$(du -sk out | cut -f1)" -lt 2000000 && echo sparse
 "$TOOLS/measure" 16000 "$TENON" verify --threads 2 --max-memory 12M big lora out 2>err
 echo "= $?"
-rm -r out big
+"$TOOLS/measure" 44000 "$TENON" extract --threads 2 --max-memory 32M --model big --tuned-path out --save-path extracted 2>err
+echo "= $?"
+rm -r out big extracted
 
 echo "--- a terabyte in 400 shards: headers only"
 "$TOOLS/make_checkpoint" base tera 128 16384 53248 128256 400 F32 holes
