@@ -68,8 +68,8 @@ TN_API tn_status tn_draft_convert(const tn_adapter *adapter, const tn_checkpoint
  * were not chosen. */
 typedef enum tn_extract_others {
 	TN_OTHERS_REFUSED,     /* an error names them */
-	TN_OTHERS_SAVED,       /* they go along whole. PEFT: modules_to_save, and biases by `bias`; mlx-lm: under their own names,
-	                        * which its loader takes beside factors */
+	TN_OTHERS_SAVED,       /* PEFT: they go along whole, by modules_to_save, and biases by `bias`. mlx-lm has no such thing
+	                        * beside factors: TN_E_UNSUPPORTED */
 	TN_OTHERS_IGNORED      /* base and adapter are not the tuned model then; the log says so */
 } tn_extract_others;
 

@@ -116,11 +116,12 @@ static tn_status take_apart(struct tn_extract *x, struct tn_pairs *pairs, struct
 {
 	pairs->dialect = x->dialect;
 	pairs->modules = x->list;
+	TN_TRY(tn_extract_wholes(x, pairs, err));
 	TN_TRY(tn_arena_array(&x->arena, x->module_count, sizeof *pairs->items, &pairs->items, err));
 	for (size_t i = 0; i < x->module_count; i++)
 		if (x->modules[i].found.differs && x->modules[i].module->chosen)
 			TN_TRY(tn_extract_pair(x, &x->modules[i], &x->options->rule, &pairs->items[pairs->count++], err));
-	return tn_extract_wholes(x, pairs, err);
+	return TN_OK;
 }
 
 static tn_status run(struct tn_extract *x, const struct tn_derive_options *options, tn_draft **out, struct tn_error *err)

@@ -91,10 +91,10 @@ tn_status tn_extract_pair(struct tn_extract *x, const struct tn_extract_module *
 
 /* ---- what changed ---------------------------------------------------------------------------------------- */
 
-/* Lists in x->wanted the modules that changed and that the adapter is for. Errors: TN_E_MISMATCH names what else changed, unless
- * the options say what to do with it. */
+/* Chooses the modules that the adapter is for (`chosen` of struct tn_base_module). Errors: TN_E_MISMATCH: none of them changed; or
+ * what else changed, by name, unless the options say what to do with it. */
 tn_status tn_extract_judge(struct tn_extract *x, struct tn_error *err);
-/* The whole tensors that go along: those of x->kept_rest. */
+/* The whole tensors that go along, where the options say so. */
 tn_status tn_extract_wholes(struct tn_extract *x, struct tn_pairs *pairs, struct tn_error *err);
 
 #endif

@@ -26,7 +26,9 @@ static tn_status choose(struct tn_extract *x, struct tn_error *err)
 	o.num_layers = -1;
 	o.keys = by_default && peft ? all_linear : x->options->keys;
 	o.key_count = by_default && peft ? 1 : x->options->key_count;
-	TN_TRY(tn_choose_modules(&x->list, &choice, err));
+	tn_status status = tn_choose_modules(&x->list, &choice, err);
+	if (status != TN_OK && (status != TN_E_MISMATCH || !by_default)) /* a model may have nothing but experts */
+		return status;
 	for (size_t i = 0; i < x->list.count; i++)
 		x->list.items[i].chosen |= by_default && x->list.items[i].of_parameter;
 	return TN_OK;
@@ -91,7 +93,13 @@ static tn_status check_left(struct tn_extract *x, struct tn_error *err)
 	char rest[40] = "";
 	if (more)
 		snprintf(rest, sizeof rest, " and %zu more", more);
-	if (!count || x->options->others == TN_OTHERS_SAVED)
+	if (!count)
+		return TN_OK;
+	if (x->options->others == TN_OTHERS_SAVED && x->dialect == TN_DIALECT_MLX_LM)
+		return tn_fail(err, TN_E_UNSUPPORTED, x->tuned.checkpoint->path, "%s%s changed, and an adapter of mlx-lm has no whole "
+			       "tensors beside factors: take the dialect peft%s, or leave the change out (--ignore-rest)", names.text,
+			       rest, modules ? ", choose modules (--keys)" : "");
+	if (x->options->others == TN_OTHERS_SAVED)
 		return TN_OK;
 	if (x->options->others == TN_OTHERS_IGNORED) {
 		tn_logf(x->ctx, TN_LOG_WARNING, "what changed in %s%s is left out: base and adapter together are not the tuned "
@@ -201,12 +209,9 @@ static tn_status save_module(struct tn_extract *x, struct tn_pairs *pairs, const
 	size_t tuned = b->weight ? tn_joint_find(x->tuned.joint, b->weight) : TN_NO_TARGET;
 	if (base == TN_NO_TARGET || tuned == TN_NO_TARGET)
 		return fail_whole(b->path, "is a stack of experts, and cannot be saved whole; choose it (--keys)", err);
-	if (x->dialect == TN_DIALECT_MLX_LM && tn_target_is_packed(&x->base.joint->targets[base]))
-		return fail_whole(b->path, "is quantized in the base, so mlx-lm loads no dense tensor in its place; choose it "
-				  "(--keys)", err);
 	TN_TRY(tn_arena_printf(&x->arena, &path, err, "%s.weight", b->path));
 	TN_TRY(add_whole(x, pairs, path, &x->tuned.joint->targets[tuned], err));
-	if (x->dialect != TN_DIALECT_PEFT || b->kind != TN_MODULE_EMBEDDING || !x->base.joint->tied)
+	if (b->kind != TN_MODULE_EMBEDDING || !x->base.joint->tied)
 		return TN_OK;
 	/* the head of PEFT's model keeps the base's tensor, unless it is saved too */
 	TN_TRY(tn_arena_printf(&x->arena, &head, err, "lm_head.weight"));
@@ -220,9 +225,6 @@ static tn_status save_rest(struct tn_extract *x, struct tn_pairs *pairs, const s
 	const char *path;
 	if (!r->tuned)
 		return fail_whole(r->name, "is of the base and not of the tuned model, which no adapter can say", err);
-	if (x->dialect == TN_DIALECT_MLX_LM && (!r->base || r->is_reshaped))
-		return fail_whole(r->name, r->base ? "has another shape than in the base, and mlx-lm would refuse it"
-						   : "is not of the base, and mlx-lm would drop it in silence", err);
 	TN_TRY(tn_base_tensor_name(&x->list, r->name, &path, err));
 	return add_whole(x, pairs, path, r->tuned, err);
 }

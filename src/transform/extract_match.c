@@ -144,7 +144,15 @@ static tn_status look_at_tuned(const struct tn_extract *x, const struct tn_base_
 static tn_status find_tuned(struct tn_extract *x, const struct tn_base_module *m, struct tn_module_piece **out, size_t *count,
 			    struct tn_error *err)
 {
+	static const char stack[] = ".switch_mlp.";
+	const char *at = m->weight ? strstr(m->weight, stack) : NULL;
 	tn_status status = tn_module_pieces(x->tuned.joint, m, out, count, err);
+	if (status == TN_E_MISMATCH && at) { /* a stack in the base, and rows of several tensors here */
+		struct tn_base_module apart = *m;
+		apart.weight = NULL;
+		TN_TRY(tn_arena_text(&x->arena, m->weight, (size_t)(at - m->weight), &apart.block, err));
+		status = tn_module_pieces(x->tuned.joint, &apart, out, count, err);
+	}
 	if (status != TN_E_MISMATCH)
 		return status;
 	return tn_fail(err, TN_E_MISMATCH, m->path, "'%.100s' has no weights for '%.100s' of the base: that is no fine-tune of it",

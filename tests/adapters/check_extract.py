@@ -28,7 +28,7 @@ LINEAR = r"(proj|c_attn|c_proj|c_fc|w1|w2|w3|experts\.gate_up_proj|experts\.down
 PEFT = [
     ("llama", LINEAR, 3, ["--rank", "3"], 1e-4),
     ("llama", LINEAR, 0, ["--rank", "1000000"], 1e-4),
-    ("llama", LINEAR, 0, ["--rank", "4"], 1),
+    ("llama", LINEAR, 0, ["--rank", "4"], 2),
     ("llama", LINEAR, 0, ["--energy", "0.9"], 1),
     ("llama", r"(q_proj|v_proj)\.weight$", 2, ["--rank", "8", "--dtype", "bfloat16"], 2e-2),
     ("llama", r"(q_proj|lm_head|embed_tokens)\.weight$", 2, ["--rank", "2", "--keys", "q_proj,lm_head,embed_tokens"], 1e-4),
@@ -46,14 +46,13 @@ PEFT = [
 MLX = [
     ("llama", LINEAR, 3, ["--rank", "3"], 1e-4),
     ("llama", LINEAR, 0, ["--rank", "1000000"], 1e-4),
-    ("llama", LINEAR, 0, ["--rank", "4"], 1),
-    ("llama", LINEAR + "|norm", 3, ["--rank", "3", "--save-rest"], 1e-4),
+    ("llama", LINEAR, 0, ["--rank", "4"], 2),
     ("llama", r"(q_proj|lm_head|embed_tokens)\.weight$", 2, ["--rank", "2", "--keys", "q_proj,lm_head,embed_tokens"], 1e-4),
-    ("llama_bf16", LINEAR, 3, ["--rank", "3"], 5e-2),
+    ("llama_bf16", LINEAR, 3, ["--rank", "3"], 0.3),  # computes in bfloat16
     ("llama_tied", r"(k_proj|embed_tokens)\.weight$", 2, ["--rank", "2", "--keys", "embed_tokens,k_proj"], 1e-4),
-    ("llama_bias", LINEAR + "|bias", 3, ["--rank", "3", "--save-rest"], 1e-4),
+    ("llama_bias", LINEAR, 3, ["--rank", "3"], 1e-4),
     ("llama_q4_g32_f32", LINEAR, 3, ["--rank", "3"], 1e-4),
-    ("llama_q8_g32", LINEAR, 3, ["--rank", "3"], 5e-2),
+    ("llama_q8_g32", LINEAR, 3, ["--rank", "3"], 0.3),
     ("gpt2", r"(c_attn|c_fc|c_proj)\.weight$", 3, ["--rank", "3"], 1e-4),
     ("mixtral", LINEAR, 2, ["--rank", "2"], 1e-4),
     ("mixtral_hf", LINEAR, 2, ["--rank", "2"], 1e-4),

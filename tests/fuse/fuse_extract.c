@@ -317,7 +317,7 @@ static void write_config(struct tt *t, const char *name)
 	tt_write_text(tt_path(t, "%s/config.json", name), "{\"model_type\": \"mixtral\", \"num_hidden_layers\": 1}\n");
 }
 
-static const char *write_apart(struct tt *t, const struct experts *x, const char *name)
+static void write_apart(struct tt *t, const struct experts *x, const char *name)
 {
 	struct fuse_tensor tensors[3 * EXPERTS];
 	char names[3 * EXPERTS][96];
@@ -331,10 +331,9 @@ static const char *write_apart(struct tt *t, const struct experts *x, const char
 	const char *path = tt_path(t, "%s", name);
 	fuse_write_model(t, path, tensors, 3 * EXPERTS, TN_F32);
 	write_config(t, name);
-	return path;
 }
 
-static const char *write_fused(struct tt *t, const struct experts *x, const char *name)
+static void write_fused(struct tt *t, const struct experts *x, const char *name)
 {
 	const struct fuse_tensor stacks[] = { { BLOCK ".down_proj", HIDDEN, INNER, x->down[0] },
 					      { BLOCK ".gate_up_proj", 2 * INNER, HIDDEN, x->gate_up[0] } };
@@ -342,7 +341,28 @@ static const char *write_fused(struct tt *t, const struct experts *x, const char
 	mkdir(path, 0777);
 	fuse_write_stacks(t, tt_path(t, "%s/model.safetensors", name), stacks, 2, EXPERTS);
 	write_config(t, name);
-	return path;
+}
+
+/* mlx-lm's three stacks. */
+static void write_switch(struct tt *t, const struct experts *x, const char *name)
+{
+	static const char *const names[] = { "down_proj", "gate_proj", "up_proj" };
+	static float halves[2][EXPERTS][INNER * HIDDEN];
+	const float *values[] = { x->down[0], halves[0][0], halves[1][0] };
+	struct fuse_tensor stack[3];
+	char full[3][96];
+	for (int i = 0; i < EXPERTS; i++)
+		for (int up = 0; up < 2; up++)
+			memcpy(halves[up][i], x->gate_up[i] + up * INNER * HIDDEN, sizeof halves[up][i]);
+	const char *path = tt_path(t, "%s", name);
+	mkdir(path, 0777);
+	for (int i = 0; i < 3; i++) {
+		snprintf(full[i], sizeof full[i], "model.layers.0.block_sparse_moe.switch_mlp.%s.weight", names[i]);
+		stack[i] = (struct fuse_tensor){ full[i], i ? INNER : HIDDEN, i ? HIDDEN : INNER, values[i] };
+	}
+	fuse_write_stacks(t, tt_path(t, "%s/model-1.safetensors", name), stack, 1, EXPERTS);
+	fuse_write_stacks(t, tt_path(t, "%s/model-2.safetensors", name), stack + 1, 2, EXPERTS);
+	write_config(t, name);
 }
 
 /* A change of rank 2. */
@@ -376,24 +396,34 @@ static void experts_may_stand_in_another_form(void **state)
 	uint64_t seed = 5;
 	for (size_t i = 0; i < sizeof x / sizeof(float); i++)
 		((float *)&x)[i] = fuse_normal(&seed);
-	const char *bases[] = { write_apart(t, &x, "apart"), write_fused(t, &x, "fused") };
+	write_apart(t, &x, "apart");
+	write_fused(t, &x, "fused");
+	write_switch(t, &x, "switch");
 	for (uint64_t i = 0; i < EXPERTS; i++) {
 		turn(x.gate_up[i], 2 * INNER, HIDDEN, 10 + i);
 		turn(x.down[i], HIDDEN, INNER, 20 + i);
 	}
-	const char *tuned[] = { write_fused(t, &x, "tuned_fused"), write_apart(t, &x, "tuned_apart") };
-	for (int apart = 0; apart < 2; apart++)
+	write_fused(t, &x, "tuned_fused");
+	write_switch(t, &x, "tuned_switch");
+	write_apart(t, &x, "tuned_apart");
+	for (int form = 0; form < 3; form++)
 		for (int peft = 0; peft < 2; peft++) {
-			struct job j = job_of(bases[apart], tuned[apart], peft ? TN_DIALECT_PEFT : TN_DIALECT_MLX_LM, 2);
+			static const char *const bases[] = { "apart", "fused", "switch" };
+			static const char *const tuned[] = { "tuned_fused", "tuned_switch", "tuned_apart" };
+			struct job j = job_of(tt_path(t, "%s", bases[form]), tt_path(t, "%s", tuned[form]),
+					      peft ? TN_DIALECT_PEFT : TN_DIALECT_MLX_LM, 2);
 			char again[4096], adapter[4096];
 			tn_draft *d = extract(t, &j);
 			assert_int_equal(tn_draft_derived_count(d), peft ? 2 : 3);
-			snprintf(adapter, sizeof adapter, "%s/adapter%d%d", t->folder, apart, peft);
-			snprintf(again, sizeof again, "%s/again%d%d", t->folder, apart, peft);
+			snprintf(adapter, sizeof adapter, "%s/adapter%d%d", t->folder, form, peft);
+			snprintf(again, sizeof again, "%s/again%d%d", t->folder, form, peft);
 			tt_ok(t, tn_draft_save(d, adapter, 0, &t->err));
 			struct fuse_job fuse = FUSE_JOB(.base = j.base, .adapter = adapter, .out = again);
 			fuse_run(t, t->ctx, &fuse, NULL, 0);
-			if (apart) {
+			if (form == 2) {
+				expect_values(t, again, "model.layers.0.block_sparse_moe.switch_mlp.down_proj.weight", x.down[0],
+					      EXPERTS * HIDDEN * INNER);
+			} else if (form == 1) {
 				expect_values(t, again, BLOCK ".gate_up_proj", x.gate_up[0], EXPERTS * 2 * INNER * HIDDEN);
 				expect_values(t, again, BLOCK ".down_proj", x.down[0], EXPERTS * HIDDEN * INNER);
 			} else {
