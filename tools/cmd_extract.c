@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "cli.h"
+#include "derived.h"
 #include "groups.h"
 #include "module_keys.h"
 
@@ -61,11 +62,8 @@ static int read_dtype(struct tn_derive_options *o)
 
 static int read_words(struct tn_derive_options *o)
 {
-	const char *dialect = args.dialect ? args.dialect : "peft";
-	int mlx = strcmp(dialect, "mlx") == 0 || strcmp(dialect, "mlx-lm") == 0;
-	if (!mlx && strcmp(dialect, "peft") != 0)
-		return cli_usage(&command, "'%s' is not a dialect: peft, mlx", dialect);
-	o->dialect = mlx ? TN_DIALECT_MLX_LM : TN_DIALECT_PEFT;
+	if (args.dialect && !derived_dialect(args.dialect, &o->dialect))
+		return cli_usage(&command, "'%s' is not a dialect: peft, mlx", args.dialect);
 	o->task_type = args.task_type ? args.task_type : "CAUSAL_LM";
 	o->base_name = args.base_name;
 	return read_dtype(o);
@@ -94,7 +92,7 @@ static void print_json_modules(const tn_draft *d, const struct tn_extracted *e)
 		const struct tn_derived_module *m = tn_draft_derived_at(d, i);
 		printf("    {\"path\": ");
 		cli_print_json_text(m->path);
-		printf(", \"kind\": \"%s\", \"rank\": %" PRIu64 ", \"kept\": %.6g, \"rounding\": %.6g}%s\n",
+		printf(", \"kind\": \"%s\", \"rank_before\": null, \"rank\": %" PRIu64 ", \"kept\": %.6g, \"rounding\": %.6g}%s\n",
 		       tn_module_kind_name(m->kind), m->rank, m->kept, e->noise[i], i + 1 < tn_draft_derived_count(d) ? "," : "");
 	}
 }
@@ -103,19 +101,21 @@ static void print_json(const tn_draft *d, uint64_t bytes)
 {
 	const struct tn_extracted *e = tn_draft_extracted(d);
 	printf("{\n  \"path\": ");
-	if (args.dry_run)
-		printf("null");
-	else
+	if (args.out)
 		cli_print_json_text(args.out);
-	printf(",\n  \"dialect\": \"%s\",\n  \"file_bytes\": %" PRIu64 ",\n  \"modules\": %zu,\n  \"unchanged\": %zu,\n"
-	       "  \"kept\": %.6g,\n  \"rounding\": %.6g,\n  \"rest\": {\"saved\": %s, \"tensors\": [",
-	       tn_adapter_dialect_name(tn_adapter_dialect_of(tn_draft_adapter(d))), bytes, e->modules, e->unchanged, e->kept,
-	       e->rounding, e->rest_is_saved ? "true" : "false");
+	else
+		printf("null");
+	printf(",\n  \"saved\": %s,\n  \"dialect\": \"%s\",\n  \"file_bytes\": %" PRIu64 ",\n  \"parameters\": %" PRIu64 ",\n",
+	       args.dry_run ? "false" : "true", tn_adapter_dialect_name(tn_adapter_dialect_of(tn_draft_adapter(d))), bytes,
+	       tn_adapter_parameters(tn_draft_adapter(d)));
+	printf("  \"compared\": %zu,\n  \"unchanged\": %zu,\n  \"kept\": %.6g,\n  \"rounding\": %.6g,\n", e->modules, e->unchanged,
+	       e->kept, e->rounding);
+	printf("  \"rest\": {\"saved\": %s, \"tensors\": [", e->rest_is_saved ? "true" : "false");
 	for (size_t i = 0; i < e->rest_count; i++) {
 		printf("%s", i ? ", " : "");
 		cli_print_json_text(e->rest[i]);
 	}
-	printf("]},\n  \"adapted\": [\n");
+	printf("]},\n  \"modules\": [\n");
 	print_json_modules(d, e);
 	printf("  ]\n}\n");
 }
@@ -197,8 +197,8 @@ static int extract(tn_context *ctx, const struct tn_derive_options *o, const str
 		status = tn_checkpoint_open(ctx, args.tuned, &tuned, &err);
 	if (status == TN_OK)
 		status = tn_draft_extract(base, tuned, o, e, &draft, &err);
-	if (status == TN_OK && !args.dry_run)
-		status = tn_draft_save(draft, args.out, args.force, &err);
+	if (status == TN_OK && !derived_save(&(struct derived){ args.out, args.force, args.dry_run }, draft, &err))
+		status = err.code;
 	if (status == TN_OK && !show(draft))
 		status = cli_no_memory(&err);
 	tn_draft_destroy(draft);

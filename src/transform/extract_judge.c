@@ -96,9 +96,9 @@ static tn_status check_left(struct tn_extract *x, struct tn_error *err)
 	if (!count)
 		return TN_OK;
 	if (x->options->others == TN_OTHERS_SAVED && x->dialect == TN_DIALECT_MLX_LM)
-		return tn_fail(err, TN_E_UNSUPPORTED, x->tuned.checkpoint->path, "%s%s changed, and an adapter of mlx-lm has no whole "
-			       "tensors beside factors: take the dialect peft%s, or leave the change out (--ignore-rest)", names.text,
-			       rest, modules ? ", choose modules (--keys)" : "");
+		return tn_fail(err, TN_E_UNSUPPORTED, x->tuned.checkpoint->path, "%s%s changed, and an adapter of mlx-lm has no "
+			       "whole tensors beside factors: take the dialect peft%s, or leave the change out (--ignore-rest)",
+			       names.text, rest, modules ? ", choose modules (--keys)" : "");
 	if (x->options->others == TN_OTHERS_SAVED)
 		return TN_OK;
 	if (x->options->others == TN_OTHERS_IGNORED) {

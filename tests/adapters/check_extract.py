@@ -80,7 +80,7 @@ def extract(base, tuned, out, dialect, options):
 def check_kept(said, deltas):
     """What is kept, against the singular values of W_tuned - W_base; the worst difference."""
     worst, looked = 0, 0
-    for row in said["adapted"]:
+    for row in said["modules"]:
         names = [n for n in deltas if n.removesuffix(".weight").endswith(row["path"]) or row["path"].endswith(n.removesuffix(".weight"))]
         if len(names) != 1 or row["kind"] == "experts" or deltas[names[0]].ndim != 2:
             continue

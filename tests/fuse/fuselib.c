@@ -70,6 +70,35 @@ void fuse_refused(struct tt *t, const struct fuse_job *job, tn_status code, cons
 	close_all(&o);
 }
 
+struct fuse_extraction fuse_extraction_of(const char *base, const char *tuned, tn_adapter_dialect dialect, uint64_t rank)
+{
+	struct fuse_extraction j = { base, tuned, dialect, TN_EXTRACT_OPTIONS_INIT };
+	j.options.rule.rank = rank;
+	return j;
+}
+
+tn_status fuse_try_extract(tn_context *ctx, const struct fuse_extraction *j, tn_draft **out, struct tn_error *err)
+{
+	struct tn_derive_options o = TN_DERIVE_OPTIONS_INIT;
+	tn_checkpoint *base = NULL, *tuned = NULL;
+	o.dialect = j->dialect;
+	tn_status status = tn_checkpoint_open(ctx, j->base, &base, err);
+	if (status == TN_OK)
+		status = tn_checkpoint_open(ctx, j->tuned, &tuned, err);
+	if (status == TN_OK)
+		status = tn_draft_extract(base, tuned, &o, &j->options, out, err);
+	tn_checkpoint_close(tuned);
+	tn_checkpoint_close(base);
+	return status;
+}
+
+tn_draft *fuse_extract(struct tt *t, const struct fuse_extraction *j)
+{
+	tn_draft *d = NULL;
+	tt_ok(t, fuse_try_extract(t->ctx, j, &d, &t->err));
+	return d;
+}
+
 /* ---- numbers --------------------------------------------------------------------------------------------- */
 
 static double *widen(const void *bytes, tn_dtype dtype, size_t count)

@@ -19,6 +19,16 @@ size_t fuse_run(struct tt *t, tn_context *ctx, const struct fuse_job *job, struc
 /* The same, expected to fail with that code and a message that holds the text. */
 void fuse_refused(struct tt *t, const struct fuse_job *job, tn_status code, const char *text);
 
+/* An adapter out of two folders; of `options` the rank is set. */
+struct fuse_extraction {
+	const char *base, *tuned;
+	tn_adapter_dialect dialect;
+	struct tn_extract_options options;
+};
+struct fuse_extraction fuse_extraction_of(const char *base, const char *tuned, tn_adapter_dialect dialect, uint64_t rank);
+tn_status fuse_try_extract(tn_context *ctx, const struct fuse_extraction *job, tn_draft **out, struct tn_error *err);
+tn_draft *fuse_extract(struct tt *t, const struct fuse_extraction *job);
+
 /* Any tensor of a model folder as doubles; of a quantized layer its exact values. The caller frees them. */
 double *fuse_values(struct tt *t, const char *folder, const char *name, size_t *count);
 /* A tensor of one file as doubles. */
