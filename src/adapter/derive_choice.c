@@ -115,7 +115,7 @@ static double most_common(const double *values, size_t count)
 static double alpha_of(const struct tn_pair *p)
 {
 	double rank = (double)p->rank, alpha = p->scale * rank;
-	double around[] = { alpha, nextafter(alpha, INFINITY), nextafter(alpha, -INFINITY) };
+	double around[] = { alpha, nextafter(alpha, HUGE_VAL), nextafter(alpha, -HUGE_VAL) };
 	for (size_t i = 0; i < 3; i++)
 		if (around[i] / rank == p->scale)
 			return around[i];

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Every allocation of opening, planning, fusing, verifying and extracting fails once: the call says so, and nothing is left behind. */
+/* Every allocation of opening, planning, fusing, verifying, extracting and converting fails once: the call says so, and nothing is
+ * left behind. */
 #include "adapterlib.h"
 #include "testlib.h"
 
@@ -57,6 +58,37 @@ static tn_status extract_job(tn_context *ctx, const char *base, const char *tune
 	return status;
 }
 
+static tn_status convert(tn_context *ctx, const char *base, const char *adapter, tn_adapter_dialect dialect, const char *out,
+			 struct tn_error *err)
+{
+	struct tn_derive_options options = TN_DERIVE_OPTIONS_INIT;
+	tn_checkpoint *b = NULL;
+	tn_adapter *a = NULL;
+	tn_draft *draft = NULL;
+	options.dialect = dialect;
+	tn_status status = tn_checkpoint_open(ctx, base, &b, err);
+	if (status == TN_OK)
+		status = tn_adapter_open(ctx, adapter, &a, err);
+	if (status == TN_OK)
+		status = tn_draft_convert(a, b, &options, &draft, err);
+	if (status == TN_OK)
+		status = tn_draft_save(draft, out, 1, err);
+	tn_draft_destroy(draft);
+	tn_adapter_close(a);
+	tn_checkpoint_close(b);
+	return status;
+}
+
+static tn_status to_peft(tn_context *ctx, const char *base, const char *adapter, const char *out, struct tn_error *err)
+{
+	return convert(ctx, base, adapter, TN_DIALECT_PEFT, out, err);
+}
+
+static tn_status to_mlx(tn_context *ctx, const char *base, const char *adapter, const char *out, struct tn_error *err)
+{
+	return convert(ctx, base, adapter, TN_DIALECT_MLX_LM, out, err);
+}
+
 typedef tn_status (*job_fn)(tn_context *ctx, const char *base, const char *other, const char *out, struct tn_error *err);
 
 static void sweep_job(struct al *t, const char *what, job_fn job, const char *base, const char *other, const char *out)
@@ -77,6 +109,32 @@ static void sweep_job(struct al *t, const char *what, job_fn job, const char *ba
 		tn_context_destroy(ctx);
 		if (heap.live_blocks != 0)
 			fail_msg("%s, allocation %zu: %zu blocks are left", what, at, heap.live_blocks);
+	}
+}
+
+static void sweep_conversions(void **state)
+{
+	static const struct {
+		const char *base, *adapter;
+		job_fn job;
+	} cases[] = {
+		{ "peft/llama", "peft/cases/rank_alpha_pattern", to_mlx },
+		{ "peft/llama", "peft/cases/embedding_dora", to_peft },
+		{ "peft/llama", "peft/cases/init_pissa", to_mlx },
+		{ "peft/mixtral", "peft/cases/moe_target_parameters", to_mlx },
+		{ "peft/llama", "peft/cases/trainable_tokens", to_peft },
+		{ "peft/llama", "peft/cases/modules_to_save", to_peft },
+		{ "peft/llama_bias", "peft/cases/lora_b_bias_base", to_peft },
+		{ "mlx_adapters/models/mixtral", "mlx_adapters/adapters/switch", to_peft },
+		{ "mlx_adapters/models/llama", "mlx_adapters/adapters/full_partial", to_peft },
+		{ "mlx_adapters/models/llama_tied", "mlx_adapters/adapters/key_embed_tokens_tied", to_peft },
+	};
+	struct al *t = *state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		char base[512], adapter[512];
+		snprintf(base, sizeof base, "%s/%s", ADAPTER_DATA, cases[i].base);
+		snprintf(adapter, sizeof adapter, "%s/%s", ADAPTER_DATA, cases[i].adapter);
+		sweep_job(t, cases[i].adapter, cases[i].job, base, adapter, al_path(t, "out"));
 	}
 }
 
@@ -114,6 +172,6 @@ static void sweep(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { AL_TEST(sweep), AL_TEST(sweep_extract) };
+	const struct CMUnitTest tests[] = { AL_TEST(sweep), AL_TEST(sweep_extract), AL_TEST(sweep_conversions) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
