@@ -35,6 +35,9 @@ tn_status tn_base_modules_list(struct tn_arena *arena, const tn_checkpoint *base
 			       struct tn_error *err);
 /* What the program of the dialect calls a tensor of the base: a text of the arena. */
 tn_status tn_base_tensor_name(struct tn_base_modules *modules, const char *tensor, const char **out, struct tn_error *err);
+/* 1 for the router of a block of experts, which transformers 5 holds as a parameter and no linear layer. */
+int tn_base_module_is_router(const struct tn_base_modules *modules, const struct tn_base_module *item);
+tn_status tn_base_modules_add(struct tn_base_modules *modules, const struct tn_base_module *item, struct tn_error *err);
 /* The largest layer number beside `path`, plus one; 0 outside layers. With NULL the largest of all. */
 uint64_t tn_base_modules_layers(const struct tn_base_modules *modules, const char *path);
 /* The part of the path inside its layer, or the whole path. */

@@ -35,7 +35,7 @@ uint64_t tn_base_modules_layers(const struct tn_base_modules *m, const char *pat
 }
 
 /* The old array stays in the arena until its end, which doubling keeps below the new one's size. */
-static tn_status add(struct tn_base_modules *m, const struct tn_base_module *item, struct tn_error *err)
+tn_status tn_base_modules_add(struct tn_base_modules *m, const struct tn_base_module *item, struct tn_error *err)
 {
 	if (m->count == m->room) {
 		struct tn_base_module *grown;
@@ -106,7 +106,7 @@ static tn_status add_block(struct tn_base_modules *m, const struct block *b, str
 		if (!item.out)
 			continue;
 		TN_TRY(tn_arena_printf(m->arena, &item.path, err, "%s.%s", front, stacks[i]));
-		TN_TRY(add(m, &item, err));
+		TN_TRY(tn_base_modules_add(m, &item, err));
 	}
 	for (int down = 0; down < 2 && m->peft; down++) {
 		int fused = !down && b->out[TN_GATE_UP];
@@ -115,7 +115,7 @@ static tn_status add_block(struct tn_base_modules *m, const struct block *b, str
 		if (!item.out)
 			continue;
 		TN_TRY(tn_arena_printf(m->arena, &item.path, err, "%s.experts.%s", front, down ? "down_proj" : "gate_up_proj"));
-		TN_TRY(add(m, &item, err));
+		TN_TRY(tn_base_modules_add(m, &item, err));
 	}
 	return TN_OK;
 }
@@ -201,7 +201,7 @@ static tn_status look_at_matrix(struct tn_base_modules *m, const struct tn_weigh
 		item.kind = TN_MODULE_EXPERTS;
 		item.experts = t->shape[0];
 		item.out = t->shape[1];
-		return add(m, &item, err);
+		return tn_base_modules_add(m, &item, err);
 	}
 	if (t->rank != 2 || tn_model_rules(m->model_type, item.path) & TN_RULE_PARAMETER)
 		return TN_OK;
@@ -212,7 +212,7 @@ static tn_status look_at_matrix(struct tn_base_modules *m, const struct tn_weigh
 		item.in = t->shape[0];
 		item.out = w->last;
 	}
-	return add(m, &item, err);
+	return tn_base_modules_add(m, &item, err);
 }
 
 static tn_status read_model_type(struct tn_base_modules *m, const tn_checkpoint *base, struct tn_error *err)

@@ -120,8 +120,7 @@ static tn_status choose_mlx(struct tn_base_modules *m, struct tn_choice *c, stru
 
 /* ---- PEFT ------------------------------------------------------------------------------------------------ */
 
-/* transformers 5 holds the router of a block with experts as a parameter: no linear layer. */
-static int is_router(const struct tn_base_modules *m, const struct tn_base_module *item)
+int tn_base_module_is_router(const struct tn_base_modules *m, const struct tn_base_module *item)
 {
 	const char *last = tn_path_last(item->path);
 	size_t front = (size_t)(last - item->path);
@@ -141,7 +140,7 @@ static int is_all_linear(const struct tn_create_options *o)
 /* What PEFT makes of "all-linear". */
 static int is_plain_linear(const struct tn_base_modules *m, const struct tn_base_module *item)
 {
-	return item->kind == TN_MODULE_LORA && !tn_path_is_head(item->path) && !is_router(m, item);
+	return item->kind == TN_MODULE_LORA && !tn_path_is_head(item->path) && !tn_base_module_is_router(m, item);
 }
 
 /* In the last so many layers that the options ask for. */

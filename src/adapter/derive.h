@@ -59,7 +59,7 @@ struct tn_whole {
 struct tn_pairs {
 	tn_adapter_dialect dialect;
 	struct tn_base_modules modules;   /* of the base, as the dialect names them, in one order for all adapters of a base */
-	struct tn_pair *items;            /* in the order of modules */
+	struct tn_pair *items;            /* in the order of modules, but for heads that are tied */
 	size_t count;
 	struct tn_whole *wholes;
 	size_t whole_count;

@@ -33,8 +33,9 @@ static tn_status check_magnitude(const struct drafting *w, const struct tn_pair 
 			       "scales %s; %s", path, peft ? "vectors" : "columns", peft ? "PEFT" : "mlx-lm",
 			       peft ? "columns" : "vectors",
 			       way_out);
-	if (p->magnitude && p->module->kind == TN_MODULE_EXPERTS)
-		return tn_fail(err, TN_E_UNSUPPORTED, path, "'%.100s' is a stack of experts, and there is no DoRA for these", path);
+	if (p->magnitude && (p->module->kind == TN_MODULE_EXPERTS || p->module->of_parameter))
+		return tn_fail(err, TN_E_UNSUPPORTED, path, "'%.100s' is %s, and there is no DoRA for these; %s", path,
+			       p->module->of_parameter ? "a parameter and no layer in PEFT" : "a stack of experts", way_out);
 	return TN_OK;
 }
 
@@ -230,24 +231,39 @@ static tn_status own_paths(struct drafting *w, struct tn_error *err)
 	return TN_OK;
 }
 
-static tn_status copy_modules(struct drafting *w, struct tn_error *err)
+/* Modules and pairs of its own: routers become parameters, and widths those of the pairs. */
+static tn_status copy_modules(struct drafting *w, struct tn_pairs *all, struct tn_error *err)
 {
-	const struct tn_base_modules *m = &w->pairs->modules;
-	w->modules = *m;
-	w->modules.arena = &w->draft->arena;
-	TN_TRY(tn_arena_array(&w->draft->arena, m->count, sizeof *m->items, &w->modules.items, err));
-	if (m->count)
-		memcpy(w->modules.items, m->items, m->count * sizeof *m->items);
+	const struct tn_base_modules m = all->modules;
+	const struct tn_pair *items = all->items;
+	TN_TRY(tn_arena_array(&w->draft->arena, m.count, sizeof *m.items, &all->modules.items, err));
+	TN_TRY(tn_arena_array(&w->draft->arena, all->count, sizeof *items, &all->items, err));
+	all->modules.arena = &w->draft->arena;
+	for (size_t i = 0; i < m.count; i++) {
+		struct tn_base_module *item = &all->modules.items[i];
+		*item = m.items[i];
+		if (m.peft && tn_base_module_is_router(&m, item)) {
+			item->of_parameter = 1;
+			item->experts = 1;
+			TN_TRY(tn_arena_printf(&w->draft->arena, &item->path, err, "%s.weight", item->path));
+		}
+	}
+	for (size_t i = 0; i < all->count; i++) {
+		all->items[i] = items[i];
+		all->items[i].module = &all->modules.items[items[i].module - m.items];
+	}
+	w->pairs = all;
+	w->modules = all->modules;
 	return TN_OK;
 }
 
-static tn_status make(struct drafting *w, const tn_checkpoint *base, struct tn_error *err)
+static tn_status make(struct drafting *w, struct tn_pairs *all, const tn_checkpoint *base, struct tn_error *err)
 {
 	tn_draft *d = w->draft;
 	const struct tn_derive_options *o = w->options;
 	TN_TRY(check_options(o, w->pairs, err));
+	TN_TRY(copy_modules(w, all, err));
 	TN_TRY(check_pairs(w, err));
-	TN_TRY(copy_modules(w, err));
 	d->dialect = o->dialect;
 	w->create.dialect = o->dialect;
 	w->create.dropout = w->pairs->dropout;
@@ -277,7 +293,7 @@ tn_status tn_draft_of_pairs(const tn_checkpoint *base, const struct tn_pairs *pa
 	tn_arena_init(&arena, base->ctx);
 	tn_status status = tn_wholes_complete(pairs, &arena, base, &all, err);
 	if (status == TN_OK)
-		status = make(&w, base, err);
+		status = make(&w, &all, base, err);
 	tn_arena_release(&arena);
 	if (status != TN_OK) {
 		tn_draft_destroy(w.draft);

@@ -4,6 +4,7 @@
 
 #include "adapter/selection.h"
 #include "base/error.h"
+#include "base/sort.h"
 #include "base/text.h"
 
 #include <string.h>
@@ -179,26 +180,57 @@ static tn_status add_from_base(struct tn_pairs *out, struct tn_arena *arena, con
 	return TN_OK;
 }
 
+static int compare_wholes(const void *a, const void *b)
+{
+	return strcmp((*(const struct tn_whole *const *)a)->path, (*(const struct tn_whole *const *)b)->path);
+}
+
+/* Wholes in the order of paths. */
+struct sorted_wholes {
+	const struct tn_pairs *pairs;
+	const struct tn_whole **items;
+};
+
+/* Whether a module that is saved whole has a tensor of that path, which is not among the wholes. */
+static int is_missing(const struct sorted_wholes *s, const char *path)
+{
+	size_t low = 0, high = s->pairs->whole_count, n = module_length(path) + 1;
+	int wanted = 0;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (strncmp(s->items[middle]->path, path, n) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	for (; low < s->pairs->whole_count && strncmp(s->items[low]->path, path, n) == 0; low++) {
+		if (strcmp(s->items[low]->path, path) == 0)
+			return 0;
+		wanted |= same_module(s->items[low]->path, path) && is_module_to_save(s->pairs, s->items[low]);
+	}
+	return wanted;
+}
+
 tn_status tn_wholes_complete(const struct tn_pairs *p, struct tn_arena *arena, const tn_checkpoint *base, struct tn_pairs *out,
 			     struct tn_error *err)
 {
 	size_t count = tn_checkpoint_count(base);
+	struct sorted_wholes sorted = { .pairs = p };
 	*out = *p;
 	out->modules.arena = arena;
 	if (!p->whole_count || p->dialect != TN_DIALECT_PEFT)
 		return TN_OK;
+	TN_TRY(tn_arena_array(arena, p->whole_count, sizeof *sorted.items, &sorted.items, err));
 	TN_TRY(tn_arena_array(arena, p->whole_count + count, sizeof *out->wholes, &out->wholes, err));
 	memcpy(out->wholes, p->wholes, p->whole_count * sizeof *out->wholes);
+	for (size_t i = 0; i < p->whole_count; i++)
+		sorted.items[i] = &p->wholes[i];
+	tn_sort(sorted.items, p->whole_count, sizeof *sorted.items, compare_wholes);
 	for (size_t i = 0; i < count; i++) {
 		const struct tn_tensor *t = tn_checkpoint_at(base, i);
 		const char *path;
-		int wanted = 0, is_there = 0;
 		TN_TRY(tn_base_tensor_name(&out->modules, t->name, &path, err));
-		for (size_t k = 0; k < p->whole_count; k++) {
-			wanted |= same_module(p->wholes[k].path, path) && is_module_to_save(p, &p->wholes[k]);
-			is_there |= strcmp(p->wholes[k].path, path) == 0;
-		}
-		if (wanted && !is_there)
+		if (is_missing(&sorted, path))
 			TN_TRY(add_from_base(out, arena, base, t, path, err));
 	}
 	return TN_OK;

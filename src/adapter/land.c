@@ -172,6 +172,13 @@ static tn_status untie_parts(struct tn_joint *j, const char *head, struct tn_err
 	return TN_OK;
 }
 
+const char *tn_head_of_table(const char *table)
+{
+	if (tn_starts_with(table, "language_model."))
+		return "language_model.lm_head.weight";
+	return tn_ends_with(table, "embed_in.weight") ? "embed_out.weight" : "lm_head.weight";
+}
+
 tn_status tn_joint_untie(struct tn_joint *j, const char *head_path, size_t *head, struct tn_error *err)
 {
 	if (j->head == TN_NO_TARGET) {
@@ -181,12 +188,9 @@ tn_status tn_joint_untie(struct tn_joint *j, const char *head_path, size_t *head
 				       "'%.100s' is packed as %s, and the adapter "
 				       "changes the head that is tied to it; run tenon dequantize on the base first",
 				       embedding->name, embedding->matrix->foreign->scheme);
-		const char *name, *front = embedding->name;
+		const char *name = tn_head_of_table(embedding->name);
 		if (head_path)
 			TN_TRY(tn_arena_printf(j->arena, &name, err, "%s.weight", head_path));
-		else
-			name = tn_starts_with(front, "language_model.") ? "language_model.lm_head.weight"
-				: tn_ends_with(front, "embed_in.weight") ? "embed_out.weight" : "lm_head.weight";
 		const struct tn_tensor *base = embedding->base;
 		TN_TRY(tn_joint_add_target(j, name, base, &j->head, err));
 		j->targets[j->head].is_new = 1;

@@ -165,6 +165,8 @@ tn_status tn_joint_land_tokens(struct tn_joint *joint, const struct tn_adapter_e
 			       struct tn_error *err);
 /* The head's target, made from the embedding's bytes when the two are tied. */
 tn_status tn_joint_untie(struct tn_joint *joint, const char *head_path, size_t *head, struct tn_error *err);
+/* What the head of a base is called whose table of that name is the head too. */
+const char *tn_head_of_table(const char *table);
 tn_status tn_joint_settle_ties(struct tn_joint *joint, struct tn_error *err);
 tn_status tn_joint_check_selection(const struct tn_joint *joint, struct tn_error *err);
 tn_status tn_joint_check_complete(const struct tn_joint *joint, struct tn_error *err);

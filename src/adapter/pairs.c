@@ -50,6 +50,7 @@ static tn_status list_pieces(struct loading *l, struct tn_error *err)
 	size_t room = 0;
 	for (size_t i = 0; i < m->count; i++)
 		room += m->items[i].weight ? 1 : (size_t)(2 * m->items[i].experts);
+	room += l->joint->target_count;   /* for those of no module in the list */
 	TN_TRY(tn_arena_array(l->work, room, sizeof *l->pieces, &l->pieces, err));
 	for (size_t i = 0; i < m->count; i++) {
 		struct tn_module_piece *pieces;
@@ -77,6 +78,47 @@ static size_t first_piece(const struct loading *l, const char *tensor)
 			high = middle;
 	}
 	return low < l->piece_count && strcmp(l->pieces[low].tensor, tensor) == 0 ? low : l->piece_count;
+}
+
+/* ---- modules that the list does not have ------------------------------------------------------------------ */
+
+/* A matrix that is no layer is a parameter in PEFT. The head of a tied base is a module there too, and a landing of PEFT's adapter
+ * on it has to be looked at whatever the dialect is. */
+static tn_status add_missing_module(struct loading *l, size_t target, struct tn_error *err)
+{
+	struct tn_base_modules *m = &l->pairs->modules;
+	const struct tn_target *t = &l->joint->targets[target];
+	const struct tn_tensor *w = tn_target_source(t);
+	struct tn_base_module item = { .kind = TN_MODULE_LORA, .experts = 1, .weight = t->name };
+	int head = t->is_new && tn_ends_with(t->name, ".weight");
+	if (w->rank != 2 || (!head && !m->peft))
+		return TN_OK;
+	item.in = w->shape[1];
+	item.out = w->shape[0];
+	item.of_parameter = !head;
+	TN_TRY(tn_base_tensor_name(m, t->name, &item.path, err));
+	if (head)
+		TN_TRY(tn_arena_text(m->arena, item.path, strlen(item.path) - strlen(".weight"), &item.path, err));
+	struct tn_module_piece all = { target, 0, 0, 0, item.out };
+	l->pieces[l->piece_count++] = (struct piece_of_module){ t->name, m->count, all };
+	return tn_base_modules_add(m, &item, err);
+}
+
+static tn_status add_missing_modules(struct loading *l, struct tn_error *err)
+{
+	const struct tn_joint *j = l->joint;
+	size_t known = l->piece_count, last = TN_NO_TARGET;
+	for (size_t i = 0; i < j->landing_count; i++) {
+		const struct tn_landing *landing = &j->landings[i];
+		struct loading listed = { .pieces = l->pieces, .piece_count = known };
+		if (landing->target == last || j->slots[landing->slot].kind != TN_SLOT_DELTA)
+			continue;
+		last = landing->target;
+		if (first_piece(&listed, j->targets[last].name) == known)
+			TN_TRY(add_missing_module(l, last, err));
+	}
+	tn_sort(l->pieces, l->piece_count, sizeof *l->pieces, compare_pieces);
+	return TN_OK;
 }
 
 /* ---- parts ----------------------------------------------------------------------------------------------- */
@@ -130,24 +172,11 @@ static int is_whole(const struct loading *l, const struct tn_landing *landing, c
 	       p->at.module_row == 0 && p->at.target_row == 0 && p->at.rows == landing->rows;
 }
 
-/* In mlx-lm a tied table is the head as well, in PEFT the two are modules of their own. */
-static tn_status check_tie(const struct loading *l, const struct tn_landing *landing, struct tn_error *err)
-{
-	const char *path = l->joint->slots[landing->slot].entry->module.path;
-	int is_peft = l->adapter->config.dialect == TN_DIALECT_PEFT, to_peft = l->pairs->dialect == TN_DIALECT_PEFT;
-	if (!l->empty->tied || landing->target != l->joint->embedding || is_peft == to_peft)
-		return TN_OK;
-	return tn_fail(err, TN_E_UNSUPPORTED, path, "'%.100s' is tied to the head of the base, which %s; fuse the adapter into "
-		       "the base instead (tenon fuse)", path, is_peft ? "mlx-lm would change with it" : "PEFT would leave as it "
-		       "is");
-}
-
 static tn_status look_up(struct loading *l, const struct tn_landing *landing, struct tn_error *err)
 {
 	const struct tn_slot *slot = &l->joint->slots[landing->slot];
 	const char *tensor = l->joint->targets[landing->target].name;
 	uint64_t end = landing->target_row + landing->rows, found = 0;
-	TN_TRY(check_tie(l, landing, err));
 	for (size_t i = first_piece(l, tensor); i < l->piece_count && strcmp(l->pieces[i].tensor, tensor) == 0; i++) {
 		const struct tn_module_piece *p = &l->pieces[i].at;
 		uint64_t low = tn_max_u64(p->target_row, landing->target_row), high = tn_min_u64(p->target_row + p->rows, end);
@@ -238,7 +267,7 @@ static tn_status make_pairs(struct loading *l, struct tn_error *err)
 {
 	struct tn_pairs *p = l->pairs;
 	const struct tn_slot **slots;
-	TN_TRY(tn_arena_array(l->arena, p->modules.count, sizeof *p->items, &p->items, err));
+	TN_TRY(tn_arena_array(l->arena, p->modules.count + 1, sizeof *p->items, &p->items, err)); /* and a tied head */
 	TN_TRY(tn_arena_array(l->work, p->modules.count, sizeof *slots, &slots, err));
 	for (size_t i = 0, next; i < l->part_count; i = next) {
 		for (next = i; next < l->part_count && l->parts[next].module == l->parts[i].module; next++)
@@ -259,8 +288,10 @@ static tn_status load(struct loading *l, const tn_checkpoint *base, struct tn_er
 	TN_TRY(tn_joint_open_base(base, l->work, &l->empty, err));
 	TN_TRY(tn_joint_make_live(&one, 1, l->empty, l->work, &l->joint, err));
 	TN_TRY(list_pieces(l, err));
+	TN_TRY(add_missing_modules(l, err));
 	TN_TRY(list_parts(l, err));
 	TN_TRY(make_pairs(l, err));
+	TN_TRY(tn_pairs_settle_tie(p, l->arena, l->empty, l->adapter, err));
 	TN_TRY(tn_wholes_load(p, l->arena, l->empty, l->adapter, err));
 	p->dropout = l->adapter->config.dropout;
 	const char *task = l->adapter->config.task_type;

@@ -20,6 +20,11 @@ tn_status tn_pair_make(const struct tn_joint *joint, struct tn_arena *arena, con
 tn_status tn_pairs_choose(struct tn_arena *arena, const struct tn_pairs *pairs, struct tn_base_modules *modules,
 			  struct tn_create_options *options, struct tn_choice *choice, struct tn_error *err);
 
+/* On a base whose table is its head too: in mlx-lm a pair on the table changes both, in PEFT the head is a module of its own. From
+ * the one to the other a pair of the head is made, or the two become one. There is room for one more pair. TN_E_UNSUPPORTED: only
+ * one of the two is changed in PEFT, or each in another way. */
+tn_status tn_pairs_settle_tie(struct tn_pairs *pairs, struct tn_arena *arena, const struct tn_joint *empty,
+			      const tn_adapter *adapter, struct tn_error *err);
 /* What the adapter replaces, tensors and rows; `empty` is the joint of the base alone. */
 tn_status tn_wholes_load(struct tn_pairs *pairs, struct tn_arena *arena, const struct tn_joint *empty, const tn_adapter *adapter,
 			 struct tn_error *err);
