@@ -112,6 +112,65 @@ TN_API const struct tn_extracted *tn_draft_extracted(const tn_draft *draft);
 TN_API tn_status tn_draft_extract(const tn_checkpoint *base, const tn_checkpoint *tuned, const struct tn_derive_options *options,
 				  const struct tn_extract_options *extract, tn_draft **out, struct tn_error *err);
 
+/* ---- other ranks ----------------------------------------------------------------------------------------- */
+
+/* The adapter with lower ranks: of each module's B A the nearest matrix of the rank that the rule gives (SVD, sums in double), as
+ * factors that hold the root of the singular values each and are saved as F32. Modules whose rank the rule does not lower keep
+ * their numbers, bit for bit. Scales, biases, tensors that replace others, and the magnitudes of a DoRA stay: these are the lengths
+ * of the rows of the result, so that only directions are approximated. All experts of a stack get one rank, from their squares
+ * together. An adapter that changes nothing yet keeps the first rows of A.
+ * Errors: those of tn_draft_convert. TN_E_ARG: a rule that bounds nothing, or an energy outside (0, 1]. */
+TN_API tn_status tn_draft_resize(const tn_adapter *adapter, const tn_checkpoint *base, const struct tn_derive_options *options,
+				 const struct tn_rank_rule *rule, tn_draft **out, struct tn_error *err);
+
+/* ---- several in one -------------------------------------------------------------------------------------- */
+
+/* PEFT's combination_type (tuners/lora/model.py, add_weighted_adapter), by its names ("cat", "ties_svd", ...). s_i is the scale of
+ * an adapter at a module, w_i its weight. Modules that an adapter does not have are as if it were not there. */
+typedef enum tn_combination {
+	TN_COMBINE_CAT,             /* the factors side by side: the sum of w_i s_i B_i A_i and nothing else; ranks add up */
+	TN_COMBINE_SVD,             /* the same, compressed to the largest rank of any adapter unless the rule has one */
+	/* On the factors, which need one rank: A = sum of sgn(w_i s_i) sqrt|w_i s_i| A_i, B = sum of sqrt|w_i s_i| B_i, so that
+	 * each adapter's B meets the others' A too. */
+	TN_COMBINE_LINEAR,
+	TN_COMBINE_TIES,            /* the int(density * elements) largest of each factor; then the sign of the sum (or of most) at
+	                             * each place, and the mean of those that have it */
+	TN_COMBINE_DARE_LINEAR,     /* each number with the probability `density`, divided by it; then the sum */
+	TN_COMBINE_DARE_TIES,       /* so thinned, and then elected */
+	TN_COMBINE_MAGNITUDE_PRUNE, /* the largest, and their sum */
+	/* The same on the products s_i B_i A_i, whose mixture is compressed as with TN_COMBINE_SVD. */
+	TN_COMBINE_TIES_SVD,
+	TN_COMBINE_DARE_LINEAR_SVD,
+	TN_COMBINE_DARE_TIES_SVD,
+	TN_COMBINE_MAGNITUDE_PRUNE_SVD
+} tn_combination;
+TN_API const char *tn_combination_name(tn_combination type);
+/* TN_E_NOTFOUND: no such type; the message has them all. */
+TN_API tn_status tn_combination_from_name(const char *name, tn_combination *out, struct tn_error *err);
+/* 1 when the type leaves numbers out, and so needs a density. */
+TN_API int tn_combination_has_density(tn_combination type);
+
+/* Start from TN_COMBINE_OPTIONS_INIT. */
+struct tn_combine_options {
+	tn_combination type;
+	struct tn_rank_rule rule;   /* what the result is compressed to */
+	double density;             /* in (0, 1]; 0 for types that leave nothing out */
+	int by_frequency;           /* PEFT's majority_sign_method "frequency": most signs; else "total": the sign of the sum */
+	uint64_t seed;              /* of what DARE leaves out: a function of it, the module and the place, not torch's numbers */
+};
+#define TN_COMBINE_OPTIONS_INIT { TN_COMBINE_CAT, { 0, 1 }, 0, 0, 0 }
+
+/* One adapter of several, each in whatever dialect. The scale of the new one is 1 but for TN_COMBINE_CAT, whose factors keep their
+ * bits where all have one w_i s_i. Biases of factors (lora_bias) add up with cat and svd. What replaces tensors or rows of tables,
+ * and DoRA modules, are taken over when one adapter alone changes that module, with the weight 1, and refused by name otherwise
+ * (DoRA with cat and without compression only).
+ * Memory: the adapters in float32, and 8 MB for each while products are mixed. The same bits for any number of threads.
+ * Errors: those of tn_draft_convert. TN_E_ARG: no adapter, a weight or an option without a meaning. TN_E_MISMATCH: types on
+ * factors, and ranks differ. TN_E_UNSUPPORTED: as above. */
+TN_API tn_status tn_draft_combine(const struct tn_weighted_adapter *adapters, size_t count, const tn_checkpoint *base,
+				  const struct tn_derive_options *options, const struct tn_combine_options *combine, tn_draft **out,
+				  struct tn_error *err);
+
 #ifdef __cplusplus
 }
 #endif
