@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "derived.h"
 
+#include "groups.h"
+#include "recoding.h"
+
 #include <inttypes.h>
 #include <string.h>
 
@@ -90,4 +93,75 @@ void derived_print(const struct derived *d, const tn_draft *draft)
 		print_json(d, draft);
 	else if (!cli.quiet)
 		print_text(d, draft);
+}
+
+/* ---- all of it ------------------------------------------------------------------------------------------- */
+
+/* Modules of one kind and rank in a line, with what the worst and the best of them keep. */
+static void print_groups(const tn_draft *draft)
+{
+	struct groups groups = { 0 };
+	int done = 1;
+	for (size_t i = 0; i < tn_draft_derived_count(draft) && done; i++) {
+		const struct tn_derived_module *m = tn_draft_derived_at(draft, i);
+		char detail[64];
+		snprintf(detail, sizeof detail, "rank %" PRIu64 " -> %" PRIu64, m->rank_before, m->rank);
+		done = groups_add(&groups, m->path, detail, 0, 0);
+		if (done)
+			groups_note(&groups, m->kept);
+	}
+	for (size_t i = 0; i < groups.count; i++) {
+		char name[512], range[48] = "";
+		const struct group *g = &groups.items[i];
+		if (g->most > g->least)
+			snprintf(range, sizeof range, " to %.5g", g->most);
+		printf("%-56s %4" PRIu64 "  %-16s keeps %.5g%s\n", group_name(g, name, sizeof name), g->count, g->detail, g->least,
+		       range);
+	}
+	groups_free(&groups);
+}
+
+void derived_print_all(const struct derived *d, const tn_draft *draft)
+{
+	if (cli.json)
+		printf("{\n");
+	else if (!cli.quiet)
+		print_groups(draft);
+	derived_print(d, draft);
+	if (cli.json)
+		printf("}\n");
+}
+
+/* ---- options --------------------------------------------------------------------------------------------- */
+
+int derived_rule(const struct cli_command *command, uint64_t rank, double energy, struct tn_rank_rule *rule)
+{
+	if (rank == 0 || energy == 0) {
+		cli_usage(command, rank == 0 ? "LoRA rank must be > 0" : "--energy takes a share above 0, at most 1");
+		return 0;
+	}
+	rule->rank = rank == UINT64_MAX ? 0 : rank;
+	rule->energy = energy < 0 ? 1 : energy;
+	return 1;
+}
+
+int derived_options(const struct cli_command *command, const char *dialect, const char *dtype, struct tn_derive_options *options)
+{
+	if (dialect && !derived_dialect(dialect, &options->dialect)) {
+		cli_usage(command, "'%s' is not a dialect: peft, mlx", dialect);
+		return 0;
+	}
+	if (!recoding_dtype(dtype, &options->dtype)) {
+		cli_usage(command, "'%s' is not a dtype: float32, float16, bfloat16", dtype);
+		return 0;
+	}
+	options->keep_dtype = !dtype;
+	return 1;
+}
+
+const struct tn_derive_options *derived_for(const char *dialect, const tn_adapter *adapter, struct tn_derive_options *options)
+{
+	if (!dialect)
+		options->dialect = tn_adapter_dialect_of(adapter) == TN_DIALECT_MLX_LM ? TN_DIALECT_MLX_LM : TN_DIALECT_PEFT;
+	return options;
 }
