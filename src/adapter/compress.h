@@ -1,4 +1,4 @@
-/* Pairs of a lower rank. */
+/* Pairs of a lower rank: docs/adapters.md, "Resized adapters". */
 #ifndef TN_COMPRESS_H
 #define TN_COMPRESS_H
 

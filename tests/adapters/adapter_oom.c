@@ -170,8 +170,54 @@ static void sweep(void **state)
 	}
 }
 
+/* ---- adapters made of adapters ---------------------------------------------------------------------------- */
+
+#define COMBINE ADAPTER_DATA "/combine"
+
+/* Two adapters into one, by the type of that name; cat resizes the first one, too. */
+static tn_status combine_job(tn_context *ctx, const char *folder, const char *type, const char *out, struct tn_error *err)
+{
+	struct tn_combine_options o = TN_COMBINE_OPTIONS_INIT;
+	struct tn_weighted_adapter adapters[2] = { { NULL, 1 }, { NULL, 0.5 } };
+	struct tn_rank_rule rule = { 2, 1 };
+	tn_checkpoint *base = NULL;
+	tn_adapter *a = NULL, *b = NULL;
+	tn_draft *draft = NULL, *small = NULL;
+	(void)folder;
+	tn_status status = tn_combination_from_name(type, &o.type, err);
+	o.density = tn_combination_has_density(o.type) ? 0.5 : 0;
+	if (status == TN_OK)
+		status = tn_checkpoint_open(ctx, COMBINE "/base", &base, err);
+	if (status == TN_OK)
+		status = tn_adapter_open(ctx, COMBINE "/a", &a, err);
+	if (status == TN_OK)
+		status = tn_adapter_open(ctx, COMBINE "/b", &b, err);
+	adapters[0].adapter = a;
+	adapters[1].adapter = b;
+	if (status == TN_OK)
+		status = tn_draft_combine(adapters, 2, base, NULL, &o, &draft, err);
+	if (status == TN_OK && o.type == TN_COMBINE_CAT)
+		status = tn_draft_resize(a, base, NULL, &rule, &small, err);
+	if (status == TN_OK)
+		status = tn_draft_save(draft, out, 1, err);
+	tn_draft_destroy(small);
+	tn_draft_destroy(draft);
+	tn_adapter_close(b);
+	tn_adapter_close(a);
+	tn_checkpoint_close(base);
+	return status;
+}
+
+static void sweep_combine(void **state)
+{
+	static const char *const types[] = { "cat", "ties", "ties_svd" };
+	struct al *t = *state;
+	for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+		sweep_job(t, types[i], combine_job, COMBINE, types[i], al_path(t, "combined"));
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { AL_TEST(sweep), AL_TEST(sweep_extract), AL_TEST(sweep_conversions) };
+	const struct CMUnitTest tests[] = { AL_TEST(sweep), AL_TEST(sweep_extract), AL_TEST(sweep_conversions), AL_TEST(sweep_combine) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
