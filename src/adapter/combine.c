@@ -269,9 +269,9 @@ static tn_status check_shares(const struct combining *c, struct tn_error *err)
 	for (size_t i = 0; i < c->share_count; i++) {
 		const struct tn_pair *p = c->shares[i].pair;
 		if (p->magnitude && !(alone && c->type->works == ON_SUM && !tn_rank_rule_bounds(&c->rule)))
-			return refuse(c, "is a DoRA, which is kept where one adapter alone changes the module, with the weight 1 and "
-				      "the type cat, and cannot be added to others; fuse one adapter into the base, and the others into "
-				      "the result (tenon fuse)", err);
+			return refuse(c, "is a DoRA, which is kept where one adapter alone changes the module, with the weight 1 "
+				      "and the type cat, and cannot be added to others; fuse one adapter into the base, and the "
+				      "others into the result (tenon fuse)", err);
 		if (p->bias && c->type->works != ON_SUM)
 			return refuse(c, "adds a bias (lora_bias), which adds up with the types cat and svd only", err);
 		if (p->groups != c->shares[0].pair->groups || p->in != c->shares[0].pair->in || p->out != c->shares[0].pair->out)
@@ -338,8 +338,9 @@ static tn_status check_whole(const struct combining *c, size_t owner, const stru
 		for (size_t k = 0; k < c->loaded[i].count; k++)
 			meets |= is_of(w->path, c->loaded[i].items[k].module->path);
 		if (meets && i != owner)
-			return tn_fail(err, TN_E_UNSUPPORTED, w->path, "'%.100s' is replaced by one adapter, and another one changes "
-				       "it too; fuse one into the base, and the other into the result (tenon fuse)", w->path);
+			return tn_fail(err, TN_E_UNSUPPORTED, w->path, "'%.100s' is replaced by one adapter, and another one "
+				       "changes it too; fuse one into the base, and the other into the result (tenon fuse)",
+				       w->path);
 	}
 	return TN_OK;
 }
