@@ -97,28 +97,39 @@ void derived_print(const struct derived *d, const tn_draft *draft)
 
 /* ---- all of it ------------------------------------------------------------------------------------------- */
 
-/* Modules of one kind and rank in a line, with what the worst and the best of them keep. */
+/* "3", or "3 to 6". */
+static const char *range_of(const struct group *g, char out[48])
+{
+	int n = snprintf(out, 48, "%.5g", g->least);
+	if (g->most > g->least)
+		snprintf(out + n, 48 - (size_t)n, " to %.5g", g->most);
+	return out;
+}
+
+/* Modules of one kind in a line, with their ranks and what they keep: two lists of the same groups. */
 static void print_groups(const tn_draft *draft)
 {
-	struct groups groups = { 0 };
+	struct groups ranks = { 0 }, kept = { 0 };
 	int done = 1;
 	for (size_t i = 0; i < tn_draft_derived_count(draft) && done; i++) {
 		const struct tn_derived_module *m = tn_draft_derived_at(draft, i);
-		char detail[64];
-		snprintf(detail, sizeof detail, "rank %" PRIu64 " -> %" PRIu64, m->rank_before, m->rank);
-		done = groups_add(&groups, m->path, detail, 0, 0);
-		if (done)
-			groups_note(&groups, m->kept);
+		char before[32];
+		snprintf(before, sizeof before, "rank %" PRIu64 " -> ", m->rank_before);
+		done = groups_add(&ranks, m->path, before, 0, 0) && groups_add(&kept, m->path, before, 0, 0);
+		if (!done)
+			break;
+		groups_note(&ranks, (double)m->rank);
+		groups_note(&kept, m->kept);
 	}
-	for (size_t i = 0; i < groups.count; i++) {
-		char name[512], range[48] = "";
-		const struct group *g = &groups.items[i];
-		if (g->most > g->least)
-			snprintf(range, sizeof range, " to %.5g", g->most);
-		printf("%-56s %4" PRIu64 "  %-16s keeps %.5g%s\n", group_name(g, name, sizeof name), g->count, g->detail, g->least,
-		       range);
+	for (size_t i = 0; i < kept.count && i < ranks.count; i++) {
+		char name[512], rank[48], all[96], keeps[48];
+		const struct group *g = &ranks.items[i];
+		snprintf(all, sizeof all, "%s%s", g->detail, range_of(g, rank));
+		printf("%-52s %4" PRIu64 "  %-18s  keeps %s\n", group_name(g, name, sizeof name), g->count, all,
+		       range_of(&kept.items[i], keeps));
 	}
-	groups_free(&groups);
+	groups_free(&ranks);
+	groups_free(&kept);
 }
 
 void derived_print_all(const struct derived *d, const tn_draft *draft)
