@@ -120,6 +120,17 @@ static double squares(const float *v, size_t n)
 	return sum_of(&s);
 }
 
+/* d -= b, in eights for the same reason. */
+static void subtract(float *restrict d, const float *restrict b, size_t n)
+{
+	size_t i = 0;
+	for (; i + 8 <= n; i += 8)
+		for (size_t lane = 0; lane < 8; lane++)
+			d[i + lane] -= b[i + lane];
+	for (; i < n; i++)
+		d[i] -= b[i];
+}
+
 /* The power of two at or below the size of a value. */
 static inline float power_below(float v, float least)
 {
@@ -170,8 +181,7 @@ static void compare_rows(const struct tn_extract *x, const struct rows *base, co
 	size_t n = (size_t)base->matrix->cols;
 	f->differs |= !is_rounding(base->matrix, b, tuned->matrix, d, n);
 	f->noise2 += rounding_noise(x, tuned, i, d);
-	for (size_t c = 0; c < n; c++)
-		d[c] -= b[c];
+	subtract(d, b, n);
 	double delta2 = squares(d, n);
 	f->delta2 += delta2;
 	f->not_finite |= !isfinite(delta2);
@@ -220,8 +230,7 @@ tn_status tn_extract_read(const struct tn_extract *x, const struct tn_extract_pi
 		if (found)
 			compare_rows(x, &base, &tuned, i, row, d, found);
 		else
-			for (size_t c = 0; c < cols; c++)
-				d[c] -= row[c];
+			subtract(d, row, cols);
 	}
 	return TN_OK;
 }
