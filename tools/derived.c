@@ -113,8 +113,9 @@ static void print_groups(const tn_draft *draft)
 	int done = 1;
 	for (size_t i = 0; i < tn_draft_derived_count(draft) && done; i++) {
 		const struct tn_derived_module *m = tn_draft_derived_at(draft, i);
-		char before[32];
-		snprintf(before, sizeof before, "rank %" PRIu64 " -> ", m->rank_before);
+		char before[32] = "rank ";   /* what was made of matrices had none */
+		if (m->rank_before)
+			snprintf(before, sizeof before, "rank %" PRIu64 " -> ", m->rank_before);
 		done = groups_add(&ranks, m->path, before, 0, 0) && groups_add(&kept, m->path, before, 0, 0);
 		if (!done)
 			break;

@@ -7,7 +7,7 @@ try tenon inspect a | sed 1,4d
 try tenon extract --model examples/base --tuned-path tuned -o b --energy 0.9 --dialect mlx --dtype bfloat16 --keys q_proj,v_proj --ignore-rest
 cat b/adapter_config.json && echo
 try tenon doctor examples/base b --for mlx | tail -n 3
-try tenon extract --model examples/base --tuned-path tuned --dry-run --rank 1 --json | sed '/layers\.[1-5]/d'
+try tenon extract --model examples/base --tuned-path tuned --dry-run --rank 1 --json | sed '/layers\.[1-5]/d; s/\([0-9]\.[0-9]\{4\}\)[0-9]*/\1/'
 try tenon fuse --model examples/base --adapter-path a --save-path again | clean
 echo "--- with eight threads and little memory the same bytes"
 tenon extract -q --model examples/base --tuned-path tuned --save-path c --rank 8 --threads 8
