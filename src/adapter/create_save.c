@@ -40,11 +40,12 @@ int tn_dtype_holds(tn_dtype dtype, const float *values, uint64_t count)
 tn_status tn_parameter_round(const struct tn_parameter *p, float *dst, struct tn_error *err)
 {
 	for (uint64_t i = 0; i < p->elements; i++) {
-		dst[i] = p->dtype == TN_F32 ? p->data[i] : widen(narrow(p->data[i], p->dtype), p->dtype);
-		if (!isfinite(dst[i]) && isfinite(p->data[i]))
+		float x = p->data[i];
+		dst[i] = p->dtype == TN_F32 ? x : widen(narrow(x, p->dtype), p->dtype);
+		if (!isfinite(dst[i]) && isfinite(x))
 			return tn_fail(err, TN_E_FORMAT, p->name, "'%.100s' holds %g, which %s does not reach; write it as BF16 "
 				       "or F32",
-				       p->name, (double)p->data[i], tn_dtype_name(p->dtype));
+				       p->name, (double)x, tn_dtype_name(p->dtype));
 	}
 	return TN_OK;
 }

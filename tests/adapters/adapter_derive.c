@@ -15,26 +15,6 @@ struct archive {
 };
 static const struct archive peft = { ADAPTER_DATA "/peft", "cases" }, mlx = { ADAPTER_DATA "/mlx_adapters", "adapters" };
 
-static tn_status convert(struct al *t, const char *base, const char *adapter, tn_adapter_dialect dialect, const char *out)
-{
-	struct tn_derive_options options = TN_DERIVE_OPTIONS_INIT;
-	tn_checkpoint *b = NULL;
-	tn_adapter *a = NULL;
-	tn_draft *draft = NULL;
-	options.dialect = dialect;
-	tn_status status = tn_checkpoint_open(t->ctx, base, &b, &t->err);
-	if (status == TN_OK)
-		status = tn_adapter_open(t->ctx, adapter, &a, &t->err);
-	if (status == TN_OK)
-		status = tn_draft_convert(a, b, &options, &draft, &t->err);
-	if (status == TN_OK)
-		status = tn_draft_save(draft, out, 1, &t->err);
-	tn_draft_destroy(draft);
-	tn_adapter_close(a);
-	tn_checkpoint_close(b);
-	return status;
-}
-
 /* Of one tensor, in units of 2^-23 of its largest element. */
 static double tensor_distance(struct al *t, const tn_checkpoint *a, const char *one, const tn_checkpoint *b, const char *other)
 {
@@ -182,7 +162,7 @@ static size_t try_case(struct al *t, const char *name, int from_mlx, const char 
 	for (int other = 0; other < 2; other++) {
 		int to_mlx = from_mlx != other;
 		const char *word = refusal_of(name, from_mlx, to_mlx), *out = other ? there : own;
-		tn_status status = convert(t, base, adapter, dialects[to_mlx], out);
+		tn_status status = al_convert(t, base, adapter, dialects[to_mlx], out);
 		if ((status == TN_OK) != !word)
 			fail_msg("%s was %s: %s", name, word ? "converted" : "refused", word ? word : t->err.msg);
 		if (word) {
@@ -197,7 +177,7 @@ static size_t try_case(struct al *t, const char *name, int from_mlx, const char 
 	if (!refusal_of(name, from_mlx, from_mlx) && !copies && strncmp(name, "init_", 5) != 0)
 		same_tensors(t, name, adapter, own);
 	if (converted == 2 && tolerance(name, 1) == 0) {
-		al_ok(t, convert(t, base, there, dialects[from_mlx], back));
+		al_ok(t, al_convert(t, base, there, dialects[from_mlx], back));
 		same_tensors(t, name, own, back);
 	}
 	remove_folder(original);
@@ -231,8 +211,149 @@ static void test_every_case_of_mlx_lm(void **state)
 	assert_int_equal(try_archive(*state, &mlx, 1), 123);
 }
 
+/* ---- dtypes ---------------------------------------------------------------------------------------------- */
+
+static const char *const lora_of_two = "{\"r\":2,\"lora_alpha\":2,\"target_modules\":[\"l\"]}";
+
+static void write_pair(struct al *t, const float *a)
+{
+	static const float w[6] = { 0 }, b[6] = { 1, 0, 0, 1, 1, 1 };
+	const struct al_tensor base = { "l.weight", { 3, 2 }, 2, w };
+	const struct al_tensor lora[] = { { "base_model.model.l.lora_A.weight", { 2, 2 }, 2, a },
+					  { "base_model.model.l.lora_B.weight", { 3, 2 }, 2, b } };
+	al_write_base(al_path(t, "base"), "{}", &base, 1);
+	al_write_adapter(al_path(t, "a"), lora_of_two, "adapter_model.safetensors", lora, 2);
+}
+
+/* Of the adapter [3, 2] over [2, 2] that write_pair wrote, in another dtype. */
+static tn_status draft_as(struct al *t, tn_dtype dtype, tn_draft **out)
+{
+	struct tn_derive_options options = TN_DERIVE_OPTIONS_INIT;
+	tn_checkpoint *base;
+	tn_adapter *adapter;
+	options.keep_dtype = 0;
+	options.dtype = dtype;
+	al_ok(t, tn_checkpoint_open(t->ctx, al_path(t, "base"), &base, &t->err));
+	al_ok(t, tn_adapter_open(t->ctx, al_path(t, "a"), &adapter, &t->err));
+	tn_status status = tn_draft_convert(adapter, base, &options, out, &t->err);
+	tn_adapter_close(adapter);
+	tn_checkpoint_close(base);
+	return status;
+}
+
+/* What the file holds, and that its identity is that of what it holds: opening compares it. */
+static void expect_saved(struct al *t, const tn_draft *draft, tn_dtype dtype, const double *a)
+{
+	const char *out = al_path(t, "saved"), *name = "base_model.model.l.lora_A.weight";
+	const struct tn_tensor *found;
+	tn_adapter *adapter;
+	tn_checkpoint *file;
+	al_ok(t, tn_draft_save(draft, out, 1, &t->err));
+	al_ok(t, tn_adapter_open(t->ctx, out, &adapter, &t->err));
+	al_ok(t, tn_checkpoint_open(t->ctx, tn_safetensors_path(tn_adapter_file(adapter)), &file, &t->err));
+	double *values = al_load(t, file, name, &found);
+	assert_int_equal(found->dtype, dtype);
+	for (int i = 0; i < 4; i++)
+		assert_true(values[i] == a[i]);
+	free(values);
+	tn_checkpoint_close(file);
+	tn_adapter_close(adapter);
+}
+
+static void test_dtypes(void **state)
+{
+	struct al *t = *state;
+	/* 1 + 2^-8 lies between two BF16 numbers and goes to the even one, as does 1 + 3 * 2^-8 */
+	static const float a[] = { 1.00390625F, 1.01171875F, -3, 0.1F }, far[] = { 1, 70000, 0, 0 };
+	static const double bf16[] = { 1, 1.015625, -3, 0.10009765625 };
+	static const double f16[] = { 1.00390625, 1.01171875, -3, 0.0999755859375 };
+	tn_draft *draft;
+	write_pair(t, a);
+	al_ok(t, draft_as(t, TN_BF16, &draft));
+	const struct tn_parameter *p = tn_draft_find(draft, "base_model.model.l.lora_A.weight");
+	assert_true((double)p->data[1] == bf16[1] && (double)p->data[3] == bf16[3]);
+	expect_saved(t, draft, TN_BF16, bf16);
+	p->data[2] = 257.0F; /* a trainer's number */
+	expect_saved(t, draft, TN_BF16, (const double[]){ bf16[0], bf16[1], 256, bf16[3] });
+	tn_draft_destroy(draft);
+	al_ok(t, draft_as(t, TN_F16, &draft));
+	expect_saved(t, draft, TN_F16, f16);
+	p = tn_draft_find(draft, "base_model.model.l.lora_A.weight");
+	p->data[0] = 65520.0F;
+	al_expect(t, tn_draft_save(draft, al_path(t, "saved"), 1, &t->err), TN_E_FORMAT);
+	al_expect_named(t, "65520");
+	tn_draft_destroy(draft);
+	write_pair(t, far);
+	al_expect(t, draft_as(t, TN_F16, &draft), TN_E_FORMAT);
+	al_expect_named(t, "lora_A.weight");
+}
+
+/* ---- experts one by one ---------------------------------------------------------------------------------- */
+
+/* A file of kohya's with factors for single experts, of different ranks and scales: stacks of either dialect. */
+static void test_single_experts(void **state)
+{
+	struct al *t = *state;
+	static char names[24][96];
+	struct al_tensor base[12], lora[9];
+	static const float alphas[] = { 2, 6, 1 };
+	static const struct {
+		int expert, part;
+		unsigned rank;
+	} pairs[] = { { 0, 0, 2 }, { 0, 1, 3 }, { 2, 2, 1 } };
+	static const char *const parts[] = { "gate_proj", "up_proj", "down_proj" };
+	for (unsigned i = 0; i < 12; i++) {
+		snprintf(names[i], sizeof *names, "model.layers.0.mlp.experts.%u.%s.weight", i / 3, parts[i % 3]);
+		base[i] = (struct al_tensor){ names[i], { i % 3 == 2 ? 3 : 4, i % 3 == 2 ? 4 : 3 }, 2, NULL };
+	}
+	for (unsigned i = 0; i < 9; i++) {
+		static const char *const roles[] = { "lora_down.weight", "lora_up.weight", "alpha" };
+		unsigned k = i / 3, down = pairs[k].part == 2, rank = pairs[k].rank;
+		snprintf(names[12 + i], sizeof *names, "lora_te_model_layers_0_mlp_experts_%d_%s.%s", pairs[k].expert,
+			 parts[pairs[k].part], roles[i % 3]);
+		lora[i] = (struct al_tensor){ names[12 + i], { rank, down ? 4 : 3 }, 2, NULL };
+		if (i % 3 == 1)
+			lora[i] = (struct al_tensor){ names[12 + i], { down ? 3 : 4, rank }, 2, NULL };
+		if (i % 3 == 2)
+			lora[i] = (struct al_tensor){ names[12 + i], { 0 }, 0, &alphas[k] };
+	}
+	const char *folder = al_path(t, "base"), *file = al_path(t, "k.safetensors"), *one = al_path(t, "one");
+	al_write_base(folder, "{\"model_type\":\"qwen3_moe\"}", base, 12);
+	al_write_st(file, lora, 9);
+	al_ok(t, al_fuse(t, folder, file, one));
+	for (int to_mlx = 0; to_mlx < 2; to_mlx++) {
+		const char *converted = al_path(t, "converted"), *other = al_path(t, "other");
+		al_ok(t, al_convert(t, folder, file, to_mlx ? TN_DIALECT_MLX_LM : TN_DIALECT_PEFT, converted));
+		al_ok(t, al_fuse(t, folder, converted, other));
+		assert_true(model_distance(t, one, other) <= 1);
+	}
+}
+
+/* ---- a tied head ----------------------------------------------------------------------------------------- */
+
+/* There and back: one pair of mlx-lm, two of PEFT. A head alone is PEFT's. */
+static void test_tied_tables(void **state)
+{
+	struct al *t = *state;
+	const char *base = ADAPTER_DATA "/mlx_adapters/models/llama_tied";
+	const char *first = ADAPTER_DATA "/mlx_adapters/adapters/key_embed_tokens_tied", *there = al_path(t, "there");
+	const char *back = al_path(t, "back"), *head = al_path(t, "head");
+	al_ok(t, al_convert(t, base, first, TN_DIALECT_PEFT, there));
+	al_ok(t, al_convert(t, base, there, TN_DIALECT_MLX_LM, back));
+	same_tensors(t, "key_embed_tokens_tied", first, back);
+	const float b[2 * 96] = { 1, 2, 3 }, a[2 * 32] = { 0.5F, 0.25F, [32] = 1 };
+	const struct al_tensor lora[] = { { "base_model.model.lm_head.lora_A.weight", { 2, 32 }, 2, a },
+					  { "base_model.model.lm_head.lora_B.weight", { 96, 2 }, 2, b } };
+	al_write_adapter(head, "{\"r\":2,\"lora_alpha\":2,\"target_modules\":[\"lm_head\"]}", "adapter_model.safetensors", lora, 2);
+	al_ok(t, al_convert(t, base, head, TN_DIALECT_PEFT, there));
+	same_tensors(t, "lm_head", head, there);
+	al_expect(t, al_convert(t, base, head, TN_DIALECT_MLX_LM, there), TN_E_UNSUPPORTED);
+	al_expect_named(t, "tied");
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { AL_TEST(test_every_case_of_peft), AL_TEST(test_every_case_of_mlx_lm) };
+	const struct CMUnitTest tests[] = { AL_TEST(test_every_case_of_peft), AL_TEST(test_every_case_of_mlx_lm),
+		AL_TEST(test_dtypes), AL_TEST(test_single_experts), AL_TEST(test_tied_tables) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

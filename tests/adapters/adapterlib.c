@@ -193,6 +193,26 @@ tn_status al_fuse(struct al *t, const char *base, const char *adapter, const cha
 	return status;
 }
 
+tn_status al_convert(struct al *t, const char *base, const char *adapter, tn_adapter_dialect dialect, const char *out)
+{
+	struct tn_derive_options options = TN_DERIVE_OPTIONS_INIT;
+	tn_checkpoint *b = NULL;
+	tn_adapter *a = NULL;
+	tn_draft *draft = NULL;
+	options.dialect = dialect;
+	tn_status status = tn_checkpoint_open(t->ctx, base, &b, &t->err);
+	if (status == TN_OK)
+		status = tn_adapter_open(t->ctx, adapter, &a, &t->err);
+	if (status == TN_OK)
+		status = tn_draft_convert(a, b, &options, &draft, &t->err);
+	if (status == TN_OK)
+		status = tn_draft_save(draft, out, 1, &t->err);
+	tn_draft_destroy(draft);
+	tn_adapter_close(a);
+	tn_checkpoint_close(b);
+	return status;
+}
+
 double *al_load(struct al *t, const tn_checkpoint *c, const char *name, const struct tn_tensor **tensor)
 {
 	struct tn_buffer raw;
