@@ -30,7 +30,7 @@ static const struct cli_option options[] = {
 	{ CLI_TEXT, "--upload-repo", "REPO", "not done by tenon; says what to run instead", &upload_repo },
 	{ CLI_TEXT, "--adapter-path", "PATH", "convert this adapter of the model, and not the model: --to peft or --to mlx",
 	&adapter },
-	{ CLI_TEXT, "--base-name", "NAME", "of an adapter: what its configuration calls the base (default: the model)",
+	{ CLI_TEXT, "--base-name", "NAME", "of an adapter: what its configuration calls the base (default: as it was)",
 	&base_name },
 	{ CLI_FLAG, "--force", NULL, "of an adapter: replace OUT if it holds an adapter and nothing else", &force },
 	{ CLI_FLAG, "--trust-remote-code", NULL, "accepted; tenon runs no code of models", &trust_remote_code },

@@ -19,7 +19,7 @@ static const struct cli_option options[] = {
 	{ CLI_SHARE, "--energy", "E", "share of each module's change to keep, 0 to 1, by the smallest rank", &args.energy },
 	{ CLI_TEXT, "--dialect", "NAME", "peft or mlx: who will load it (default: whose it is, else peft)", &args.dialect },
 	{ CLI_TEXT, "--dtype", "TYPE", "float32, bfloat16 or float16 (default: float32 where factors are new)", &args.dtype },
-	{ CLI_TEXT, "--base-name", "NAME", "what the configuration calls the base (default: BASE)", &args.base_name },
+	{ CLI_TEXT, "--base-name", "NAME", "what the configuration calls the base (default: as it was)", &args.base_name },
 	{ CLI_FLAG, "--dry-run", NULL, "compute and report, and write nothing", &args.dry_run },
 	{ CLI_FLAG, "--force", NULL, "replace OUT if it holds an adapter and nothing else", &args.force },
 	{ CLI_FLAG, NULL, NULL, NULL, NULL },

@@ -30,7 +30,7 @@ struct tn_derive_options {
 	int keep_dtype;              /* each tensor is saved in the dtype of its source where that holds its numbers, else as F32 */
 	tn_dtype dtype;              /* without keep_dtype: TN_F32, TN_BF16 or TN_F16 for all tensors, rounded to the nearest, ties
 	                              * to even; the draft has the rounded numbers */
-	const char *base_name;       /* what adapter_config.json calls the base; NULL: path of the checkpoint */
+	const char *base_name;       /* what adapter_config.json calls the base; NULL: what the source does, else its path */
 	const char *task_type;       /* PEFT; NULL: that of the source, none where it says none */
 };
 #define TN_DERIVE_OPTIONS_INIT { TN_DIALECT_PEFT, 1, TN_F32, NULL, NULL }

@@ -117,12 +117,20 @@ static int is_peft(const json_t *root)
 	return has(root, "peft_type") || has(root, "r") || has(root, "lora_alpha") || has(root, "target_modules");
 }
 
+/* A name for people, so whatever else stands there is none. */
+static tn_status read_base_name(const struct tn_config_reader *r, const char *key, const char **out, struct tn_error *err)
+{
+	const char *name = json_string_value(json_object_get(r->root, key));
+	return name && *name ? tn_arena_text(r->arena, name, strlen(name), out, err) : TN_OK;
+}
+
 static tn_status read_root(struct tn_arena *arena, const json_t *root, const char *where, struct tn_adapter_config *out,
 			   struct tn_error *err)
 {
 	struct tn_config_reader r = { arena, root, where };
 	*out = (struct tn_adapter_config){ .bias = "none" };
-	return is_peft(root) ? tn_config_read_peft(&r, out, err) : tn_config_read_mlx(&r, out, err);
+	TN_TRY(is_peft(root) ? tn_config_read_peft(&r, out, err) : tn_config_read_mlx(&r, out, err));
+	return read_base_name(&r, is_peft(root) ? "base_model_name_or_path" : "model", &out->base_name, err);
 }
 
 tn_status tn_adapter_config_parse(struct tn_arena *arena, const char *text, size_t bytes, const char *where,

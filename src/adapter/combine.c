@@ -387,8 +387,10 @@ static tn_status load(struct combining *c, const tn_checkpoint *base, tn_adapter
 	for (size_t i = 0; i < c->count; i++)
 		TN_TRY(tn_pairs_load(c->arena, c->adapters[i].adapter, base, dialect, &c->loaded[i], err));
 	c->made = (struct tn_pairs){ .dialect = dialect, .modules = c->loaded[0].modules, .dropout = c->loaded[0].dropout };
-	for (size_t i = 0; i < c->count && !c->made.task_type; i++)
-		c->made.task_type = c->loaded[i].task_type;
+	for (size_t i = 0; i < c->count; i++) {
+		c->made.task_type = c->made.task_type ? c->made.task_type : c->loaded[i].task_type;
+		c->made.base_name = c->made.base_name ? c->made.base_name : c->loaded[i].base_name;
+	}
 	return TN_OK;
 }
 

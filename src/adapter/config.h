@@ -87,6 +87,7 @@ struct tn_adapter_config {
 	const char *architecture;
 	const char *bias;                /* "none", "all", "lora_only" */
 	const char *task_type;           /* may be NULL */
+	const char *base_name;           /* what it calls its base; may be NULL */
 	const char *version;             /* of PEFT; may be NULL */
 };
 

@@ -59,12 +59,12 @@ struct tn_whole {
 struct tn_pairs {
 	tn_adapter_dialect dialect;
 	struct tn_base_modules modules;   /* of the base, as the dialect names them, in one order for all adapters of a base */
-	struct tn_pair *items;            /* in the order of modules, but for heads that are tied */
+	struct tn_pair *items;            /* in the order of modules */
 	size_t count;
 	struct tn_whole *wholes;
 	size_t whole_count;
 	double dropout;                   /* of the training; for the configuration */
-	const char *task_type;
+	const char *task_type, *base_name;   /* NULL: it does not say */
 };
 
 /* All that an adapter does to a base, in terms of the dialect's modules. Memory is the arena's. Errors: those of

@@ -267,7 +267,7 @@ static tn_status make(struct drafting *w, struct tn_pairs *all, const tn_checkpo
 	d->dialect = o->dialect;
 	w->create.dialect = o->dialect;
 	w->create.dropout = w->pairs->dropout;
-	w->create.base_name = o->base_name;
+	w->create.base_name = o->base_name ? o->base_name : w->pairs->base_name;
 	w->create.task_type = o->task_type ? o->task_type : w->pairs->task_type;
 	TN_TRY(tn_pairs_choose(&d->arena, w->pairs, &w->modules, &w->create, &w->choice, err));
 	TN_TRY(tn_wholes_choose(w->pairs, &d->arena, &w->choice, err));

@@ -2,7 +2,6 @@
 /* Tied tables in either dialect: what is one pair in mlx-lm is two in PEFT, of which one is the other turned round. */
 #include "adapter/pairs.h"
 
-#include "adapter/selection.h"
 #include "base/error.h"
 #include "base/transpose.h"
 
@@ -16,27 +15,20 @@ static struct tn_pair *pair_on(const struct tn_pairs *p, const char *weight)
 	return NULL;
 }
 
-/* The module of that tensor, which is made if the list has none. */
-static tn_status head_module(struct tn_pairs *p, const char *weight, const struct tn_pair *table, size_t *out, struct tn_error *err)
+static const struct tn_base_module *module_of(const struct tn_pairs *p, const char *weight)
 {
-	struct tn_base_module item = { .kind = TN_MODULE_LORA, .weight = weight, .in = table->out, .out = table->in };
-	for (*out = 0; *out < p->modules.count; (*out)++)
-		if (p->modules.items[*out].weight && strcmp(p->modules.items[*out].weight, weight) == 0)
-			return TN_OK;
-	TN_TRY(tn_arena_text(p->modules.arena, weight, strlen(weight) - strlen(".weight"), &item.path, err));
-	return tn_base_modules_add(&p->modules, &item, err);
+	size_t i = 0;
+	while (!p->modules.items[i].weight || strcmp(p->modules.items[i].weight, weight) != 0)
+		i++;
+	return &p->modules.items[i];
 }
 
 /* A table [vocabulary, width] gets A^T B^T, a head [vocabulary, width] B A: the one's B turned round is the other's A. */
-static tn_status add_head(struct tn_pairs *p, struct tn_arena *arena, const char *weight, size_t table_at, struct tn_error *err)
+static tn_status add_head(struct tn_pairs *p, struct tn_arena *arena, const char *weight, const struct tn_pair *table,
+			  struct tn_error *err)
 {
-	struct tn_pair *table = &p->items[table_at], *head = &p->items[p->count];
-	const struct tn_base_module *before = p->modules.items;
-	size_t at;
-	TN_TRY(head_module(p, weight, table, &at, err));
-	for (size_t i = 0; i < p->count; i++) /* the list may have moved */
-		p->items[i].module = &p->modules.items[p->items[i].module - before];
-	*head = (struct tn_pair){ .module = &p->modules.items[at], .groups = 1, .rank = table->rank, .in = table->out,
+	struct tn_pair *head = &p->items[p->count];
+	*head = (struct tn_pair){ .module = module_of(p, weight), .groups = 1, .rank = table->rank, .in = table->out,
 				  .out = table->in, .scale = table->scale, .a_dtype = table->b_dtype, .b_dtype = table->a_dtype,
 				  .rank_before = table->rank_before, .kept = table->kept };
 	TN_TRY(tn_arena_array(arena, (size_t)(head->rank * head->in), sizeof(float), &head->a, err));
@@ -82,7 +74,7 @@ tn_status tn_pairs_settle_tie(struct tn_pairs *p, struct tn_arena *arena, const 
 	if (to_peft && (head || table->magnitude))
 		return refuse(head ? head : table, "and PEFT would have to change table and head in two ways", err);
 	if (to_peft)
-		return add_head(p, arena, head_name, (size_t)(table - p->items), err);
+		return add_head(p, arena, head_name, table, err);
 	if (!table || !head || table->magnitude || head->magnitude || !is_turned_round(table, head))
 		return refuse(table ? table : head, "where mlx-lm changes table and head together and the adapter does not", err);
 	*head = p->items[--p->count];

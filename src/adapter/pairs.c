@@ -50,7 +50,7 @@ static tn_status list_pieces(struct loading *l, struct tn_error *err)
 	size_t room = 0;
 	for (size_t i = 0; i < m->count; i++)
 		room += m->items[i].weight ? 1 : (size_t)(2 * m->items[i].experts);
-	room += l->joint->target_count;   /* for those of no module in the list */
+	room += l->empty->target_count + 1;   /* for those of no module in the list */
 	TN_TRY(tn_arena_array(l->work, room, sizeof *l->pieces, &l->pieces, err));
 	for (size_t i = 0; i < m->count; i++) {
 		struct tn_module_piece *pieces;
@@ -82,41 +82,48 @@ static size_t first_piece(const struct loading *l, const char *tensor)
 
 /* ---- modules that the list does not have ------------------------------------------------------------------ */
 
-/* A matrix that is no layer is a parameter in PEFT. The head of a tied base is a module there too, and a landing of PEFT's adapter
- * on it has to be looked at whatever the dialect is. */
-static tn_status add_missing_module(struct loading *l, size_t target, struct tn_error *err)
+/* The same ones for every adapter of a base, so that modules have the same places in all lists. */
+static tn_status add_module(struct loading *l, struct tn_base_module *item, const char *tensor, struct tn_error *err)
 {
-	struct tn_base_modules *m = &l->pairs->modules;
-	const struct tn_target *t = &l->joint->targets[target];
+	struct tn_module_piece all = { TN_NO_TARGET, 0, 0, 0, item->out };
+	TN_TRY(tn_arena_text(l->arena, tensor, strlen(tensor), &item->weight, err));
+	l->pieces[l->piece_count++] = (struct piece_of_module){ item->weight, l->pairs->modules.count, all };
+	return tn_base_modules_add(&l->pairs->modules, item, err);
+}
+
+/* A matrix that is no layer is a parameter in PEFT. */
+static tn_status add_parameter(struct loading *l, const struct tn_target *t, struct tn_error *err)
+{
 	const struct tn_tensor *w = tn_target_source(t);
-	struct tn_base_module item = { .kind = TN_MODULE_LORA, .experts = 1, .weight = t->name };
-	int head = t->is_new && tn_ends_with(t->name, ".weight");
-	if (w->rank != 2 || (!head && !m->peft))
+	struct tn_base_module item = { .kind = TN_MODULE_LORA, .of_parameter = 1, .experts = 1 };
+	if (w->rank != 2 || !tn_ends_with(t->name, ".weight") || !tn_dtype_is_float(w->dtype))
 		return TN_OK;
 	item.in = w->shape[1];
 	item.out = w->shape[0];
-	item.of_parameter = !head;
-	TN_TRY(tn_base_tensor_name(m, t->name, &item.path, err));
-	if (head)
-		TN_TRY(tn_arena_text(m->arena, item.path, strlen(item.path) - strlen(".weight"), &item.path, err));
-	struct tn_module_piece all = { target, 0, 0, 0, item.out };
-	l->pieces[l->piece_count++] = (struct piece_of_module){ t->name, m->count, all };
-	return tn_base_modules_add(m, &item, err);
+	TN_TRY(tn_base_tensor_name(&l->pairs->modules, t->name, &item.path, err));
+	return add_module(l, &item, t->name, err);
 }
 
-static tn_status add_missing_modules(struct loading *l, struct tn_error *err)
+/* Of a base whose table is the head too. For mlx-lm it is no module, but what PEFT's adapter does to it has to be looked at. */
+static tn_status add_tied_head(struct loading *l, struct tn_error *err)
 {
-	const struct tn_joint *j = l->joint;
-	size_t known = l->piece_count, last = TN_NO_TARGET;
-	for (size_t i = 0; i < j->landing_count; i++) {
-		const struct tn_landing *landing = &j->landings[i];
-		struct loading listed = { .pieces = l->pieces, .piece_count = known };
-		if (landing->target == last || j->slots[landing->slot].kind != TN_SLOT_DELTA)
-			continue;
-		last = landing->target;
-		if (first_piece(&listed, j->targets[last].name) == known)
-			TN_TRY(add_missing_module(l, last, err));
-	}
+	const struct tn_joint *j = l->empty;
+	if (!j->tied || j->head != TN_NO_TARGET)
+		return TN_OK;
+	const struct tn_tensor *w = tn_target_source(&j->targets[j->embedding]);
+	const char *name = tn_head_of_table(j->targets[j->embedding].name);
+	struct tn_base_module item = { .kind = TN_MODULE_LORA, .in = w->shape[1], .out = w->shape[0] };
+	TN_TRY(tn_arena_text(l->arena, name, strlen(name) - strlen(".weight"), &item.path, err));
+	return add_module(l, &item, name, err);
+}
+
+static tn_status add_modules(struct loading *l, struct tn_error *err)
+{
+	const struct loading listed = { .pieces = l->pieces, .piece_count = l->piece_count };
+	for (size_t i = 0; i < l->empty->target_count && l->pairs->modules.peft; i++)
+		if (first_piece(&listed, l->empty->targets[i].name) == listed.piece_count)
+			TN_TRY(add_parameter(l, &l->empty->targets[i], err));
+	TN_TRY(add_tied_head(l, err));
 	tn_sort(l->pieces, l->piece_count, sizeof *l->pieces, compare_pieces);
 	return TN_OK;
 }
@@ -175,7 +182,10 @@ static int is_whole(const struct loading *l, const struct tn_landing *landing, c
 static tn_status look_up(struct loading *l, const struct tn_landing *landing, struct tn_error *err)
 {
 	const struct tn_slot *slot = &l->joint->slots[landing->slot];
-	const char *tensor = l->joint->targets[landing->target].name;
+	const struct tn_target *target = &l->joint->targets[landing->target];
+	/* a target that is new is the head of a tied base, by whatever name the adapter has for it */
+	const char *tensor = target->is_new && l->empty->tied ? tn_head_of_table(l->empty->targets[l->empty->embedding].name)
+							       : target->name;
 	uint64_t end = landing->target_row + landing->rows, found = 0;
 	for (size_t i = first_piece(l, tensor); i < l->piece_count && strcmp(l->pieces[i].tensor, tensor) == 0; i++) {
 		const struct tn_module_piece *p = &l->pieces[i].at;
@@ -279,6 +289,12 @@ static tn_status make_pairs(struct loading *l, struct tn_error *err)
 	return drop_untrained_halves(l, slots, err);
 }
 
+static int compare_pairs(const void *a, const void *b)
+{
+	const struct tn_pair *x = a, *y = b;
+	return (x->module > y->module) - (x->module < y->module);
+}
+
 static tn_status load(struct loading *l, const tn_checkpoint *base, struct tn_error *err)
 {
 	struct tn_weighted_adapter one = { l->adapter, 1 };
@@ -288,14 +304,17 @@ static tn_status load(struct loading *l, const tn_checkpoint *base, struct tn_er
 	TN_TRY(tn_joint_open_base(base, l->work, &l->empty, err));
 	TN_TRY(tn_joint_make_live(&one, 1, l->empty, l->work, &l->joint, err));
 	TN_TRY(list_pieces(l, err));
-	TN_TRY(add_missing_modules(l, err));
+	TN_TRY(add_modules(l, err));
 	TN_TRY(list_parts(l, err));
 	TN_TRY(make_pairs(l, err));
 	TN_TRY(tn_pairs_settle_tie(p, l->arena, l->empty, l->adapter, err));
+	tn_sort(p->items, p->count, sizeof *p->items, compare_pairs);
 	TN_TRY(tn_wholes_load(p, l->arena, l->empty, l->adapter, err));
 	p->dropout = l->adapter->config.dropout;
-	const char *task = l->adapter->config.task_type;
-	return task ? tn_arena_text(l->arena, task, strlen(task), &p->task_type, err) : TN_OK;
+	const struct tn_adapter_config *c = &l->adapter->config;
+	if (c->base_name)
+		TN_TRY(tn_arena_text(l->arena, c->base_name, strlen(c->base_name), &p->base_name, err));
+	return c->task_type ? tn_arena_text(l->arena, c->task_type, strlen(c->task_type), &p->task_type, err) : TN_OK;
 }
 
 tn_status tn_pairs_load(struct tn_arena *arena, const tn_adapter *adapter, const tn_checkpoint *base, tn_adapter_dialect dialect,
