@@ -217,18 +217,6 @@ static void experts_land_on_other_layouts(void **state)
 	expect_values(t, al_path(t, "out"), base[0].name, only_up_of_1, 12, 0);
 }
 
-/* The same values of one tensor by way of either dialect. */
-static void expect_converted(struct al *t, const char *base, const char *adapter, const char *name, const double *w, size_t n)
-{
-	static const tn_adapter_dialect dialects[] = { TN_DIALECT_PEFT, TN_DIALECT_MLX_LM };
-	for (size_t i = 0; i < COUNT(dialects); i++) {
-		const char *converted = al_path(t, "converted"), *out = al_path(t, "fused");
-		al_ok(t, al_convert(t, base, adapter, dialects[i], converted));
-		al_ok(t, al_fuse(t, base, converted, out));
-		expect_values(t, out, name, w, n, 0);
-	}
-}
-
 /* kohya's names have _ for every dot and alpha in the file; LoCon's convolutions are matrices of out rows. */
 static void kohya_files(void **state)
 {
@@ -248,7 +236,7 @@ static void kohya_files(void **state)
 	al_write_st(al_path(t, "k.safetensors"), lora, 3);
 	al_ok(t, al_fuse(t, al_path(t, "base"), al_path(t, "k.safetensors"), al_path(t, "out")));
 	expect_values(t, al_path(t, "out"), "model.layers.2.self_attn.q_proj.weight", w, 6, 0);
-	expect_converted(t, al_path(t, "base"), al_path(t, "k.safetensors"), "model.layers.2.self_attn.q_proj.weight", w, 6);
+	al_expect_converted(t, al_path(t, "base"), al_path(t, "k.safetensors"), "model.layers.2.self_attn.q_proj.weight", w, 6);
 	al_write_st(al_path(t, "k.safetensors"), &loha, 1);
 	al_expect(t, al_fuse(t, al_path(t, "base"), al_path(t, "k.safetensors"), al_path(t, "out")), TN_E_UNSUPPORTED);
 	mkdir(al_path(t, "loras"), 0777); /* what is replaced must not be the adapter itself */
@@ -259,9 +247,6 @@ static void kohya_files(void **state)
 	al_write_st(al_path(t, "k.safetensors"), locon, 2);
 	al_ok(t, al_fuse(t, al_path(t, "conv"), al_path(t, "k.safetensors"), al_path(t, "out")));
 	expect_values(t, al_path(t, "out"), conv.name, (const double[]){ 2, 0, 0, 0, 2, 0 }, 6, 0);
-	al_expect(t, al_convert(t, al_path(t, "conv"), al_path(t, "k.safetensors"), TN_DIALECT_PEFT, al_path(t, "converted")),
-		  TN_E_UNSUPPORTED);
-	al_expect_named(t, "no module of these rows");
 }
 
 /* Three dimensions whose product fits are no factors of a matrix; on a convolution of that kernel they are. */
@@ -354,7 +339,7 @@ static void gguf_files(void **state)
 	write_gguf(al_path(t, "l.gguf"), "adapter", fixture_a_peft, b);
 	al_ok(t, al_fuse(t, al_path(t, "base"), al_path(t, "l.gguf"), al_path(t, "out")));
 	expect_values(t, al_path(t, "out"), base.name, w, 12, 0);
-	expect_converted(t, al_path(t, "base"), al_path(t, "l.gguf"), base.name, w, 12);
+	al_expect_converted(t, al_path(t, "base"), al_path(t, "l.gguf"), base.name, w, 12);
 	tn_doctor *d;
 	al_ok(t, tn_doctor_run(t->ctx, al_path(t, "base"), al_path(t, "l.gguf"), "llama.cpp", &d, &t->err));
 	assert_true(tn_doctor_ok(d)); /* its own format needs no PEFT folder */

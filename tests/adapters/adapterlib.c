@@ -20,7 +20,8 @@ int al_setup(void **state)
 	struct al *t = calloc(1, sizeof *t);
 	struct tn_options options = TN_OPTIONS_INIT;
 	assert_non_null(t);
-	strcpy(t->folder, "/tmp/tenon-adapters-XXXXXX");
+	const char *place = getenv("TMPDIR");   /* a file system in memory where there is one: these tests write many small folders */
+	snprintf(t->folder, sizeof t->folder, "%.30s/tenon-adapters-XXXXXX", place && strlen(place) <= 30 ? place : "/tmp");
 	assert_non_null(mkdtemp(t->folder));
 	options.threads = 2;
 	options.log = count_warnings;
@@ -241,4 +242,22 @@ json_t *al_json(const char *path)
 	if (!root)
 		fail_msg("%s: %s", path, e.text);
 	return root;
+}
+
+void al_expect_converted(struct al *t, const char *base, const char *adapter, const char *name, const double *values, size_t count)
+{
+	for (int to_mlx = 0; to_mlx < 2; to_mlx++) {
+		const char *converted = al_path(t, "converted"), *out = al_path(t, "fused");
+		const struct tn_tensor *found;
+		tn_checkpoint *fused;
+		al_ok(t, al_convert(t, base, adapter, to_mlx ? TN_DIALECT_MLX_LM : TN_DIALECT_PEFT, converted));
+		al_ok(t, al_fuse(t, base, converted, out));
+		al_ok(t, tn_checkpoint_open(t->ctx, out, &fused, &t->err));
+		double *have = al_load(t, fused, name, &found);
+		assert_int_equal(found->elements, count);
+		for (size_t i = 0; i < count; i++)
+			assert_true(have[i] == values[i]);
+		free(have);
+		tn_checkpoint_close(fused);
+	}
 }

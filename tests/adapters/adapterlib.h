@@ -57,6 +57,8 @@ void al_write_toy_adapter(const char *folder, const char *config, int peft, unsi
 tn_status al_fuse(struct al *t, const char *base, const char *adapter, const char *out);
 /* The adapter in another dialect, saved. */
 tn_status al_convert(struct al *t, const char *base, const char *adapter, tn_adapter_dialect dialect, const char *out);
+/* Converted to either dialect it gives this tensor of the fused model these values. */
+void al_expect_converted(struct al *t, const char *base, const char *adapter, const char *name, const double *values, size_t count);
 /* A tensor of a file as doubles, whatever its float dtype; the caller frees it. NULL when there is none. */
 double *al_load(struct al *t, const tn_checkpoint *c, const char *name, const struct tn_tensor **tensor);
 json_t *al_json(const char *path);
