@@ -272,13 +272,17 @@ static void sums_are_compressed_when_asked(void **state)
 
 enum { ROWS = 301, COLS = 400 };
 
+/* In pieces of 1 to 64 rows, as if memory were short. */
 static void mix(struct al *t, const struct tn_mix_rule *rule, const float *values, uint64_t seed, float *dst)
 {
 	struct tn_rows_in_memory m = { values, COLS };
 	struct tn_mix_source source = { .rows = tn_rows_in_memory(&m, ROWS, "x"), .weight = 1, .seed = seed };
 	struct tn_mix mixed;
 	al_ok(t, tn_mix_begin(t->ctx, rule, &source, 1, &mixed, &t->err));
-	al_ok(t, mixed.rows.read(mixed.rows.arg, 0, ROWS, dst, &t->err));
+	for (size_t first = 0, rows; first < ROWS; first += rows) {
+		rows = first % 64 + 1 < ROWS - first ? first % 64 + 1 : ROWS - first;
+		al_ok(t, mixed.rows.read(mixed.rows.arg, first, rows, dst + first * COLS, &t->err));
+	}
 	tn_mix_end(&mixed);
 }
 
@@ -291,18 +295,20 @@ static void dare_keeps_density_and_mean(void **state)
 		ones[i] = 1;
 	for (double density = 0.1; density < 1; density += 0.2) {
 		struct tn_mix_rule rule = { TN_THIN_RANDOM, 0, 0, density };
-		size_t stay = 0, same = 0;
+		size_t stay = 0, same = 0, repeated = 0;
 		double sum = 0, n = ROWS * COLS, deviation = sqrt(n * density * (1 - density));
 		mix(t, &rule, ones, 1, got);
 		mix(t, &rule, ones, 2, other);
 		for (size_t i = 0; i < ROWS * COLS; i++) {
 			stay += got[i] != 0;
 			same += got[i] != 0 && other[i] != 0;
+			repeated += got[i] != 0 && got[i % (16 * COLS)] != 0;
 			sum += (double)got[i];
 			assert_true(got[i] == 0 || got[i] == 1 / (float)density);
 		}
 		assert_true(fabs((double)stay - n * density) < 4 * deviation);
 		assert_true(fabs((double)same - n * density * density) < 4 * deviation);
+		assert_true((double)repeated < n * density * (density + 0.1 * (1 - density)) + 4 * deviation);
 		assert_true(fabs(sum / n - 1) < 4 * deviation / density / n);
 	}
 }
@@ -381,6 +387,9 @@ static void resizing_keeps_what_it_says(void **state)
 	made = resized(t, &s, (struct tn_rank_rule){ 4, 1 }, NULL);
 	expect_same_factors(made, whole);
 	tn_draft_destroy(made);
+	made = resized(t, &s, (struct tn_rank_rule){ 0, 1 - 1e-9 }, NULL);
+	expect_same_factors(made, whole);
+	tn_draft_destroy(made);
 	made = resized(t, &s, (struct tn_rank_rule){ 0, 0.6 }, NULL);
 	for (size_t i = 0; i < tn_draft_derived_count(made); i++)
 		assert_true(tn_draft_derived_at(made, i)->kept >= 0.6 && tn_draft_derived_at(made, i)->rank < 4);
@@ -428,6 +437,12 @@ static void experts_share_a_rank(void **state)
 			assert_true(m->rank <= 2 && m->kept > 0 && m->kept <= 1);
 		}
 		assert_true(stacks > 0);
+		tn_draft_destroy(made);
+		made = resized(t, &s, (struct tn_rank_rule){ 0, 0.5 }, &o);
+		for (size_t i = 0; i < tn_draft_derived_count(made); i++) {
+			const struct tn_derived_module *m = tn_draft_derived_at(made, i);
+			assert_true(m->rank < m->rank_before && m->kept >= 0.5 && m->kept < 1);
+		}
 		tn_draft_destroy(made);
 	}
 	end(&s);
