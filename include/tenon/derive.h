@@ -164,7 +164,8 @@ struct tn_combine_options {
  * bits where all have one w_i s_i. Biases of factors (lora_bias) add up with cat and svd. What replaces tensors or rows of tables,
  * and DoRA modules, are taken over when one adapter alone changes that module, with the weight 1, and refused by name otherwise
  * (DoRA with cat and without compression only).
- * Memory: the adapters in float32, and 8 MB for each while products are mixed. The same bits for any number of threads.
+ * Memory: the adapters in float32, and while products are mixed 8 MB for each and the budget. The same bits for any number of
+ * threads and any budget.
  * Errors: those of tn_draft_convert. TN_E_ARG: no adapter, a weight or an option without a meaning. TN_E_MISMATCH: types on
  * factors, and ranks differ. TN_E_UNSUPPORTED: as above. */
 TN_API tn_status tn_draft_combine(const struct tn_weighted_adapter *adapters, size_t count, const tn_checkpoint *base,

@@ -156,6 +156,24 @@ static tn_status mix_factors(const struct combining *c, struct tn_pair *made, st
 
 /* ---- on products ----------------------------------------------------------------------------------------- */
 
+/* The mixture is made anew for every pass, unless the budget has room for it. */
+static tn_status factorise(const struct combining *c, struct tn_mix *mix, const struct tn_rank_rule *rule, uint64_t seed,
+			   struct tn_lowrank_factors *out, struct tn_error *err)
+{
+	struct tn_buffer whole;
+	size_t rows = mix->rows.rows, cols = mix->rows.cols;
+	if (rows > c->ctx->memory_budget_bytes / sizeof(float) / cols)
+		return tn_lowrank_of_rows(c->ctx, &mix->rows, rule, seed, out, err);
+	TN_TRY(tn_buffer_alloc(c->ctx, rows * cols * sizeof(float), path_of(c), &whole, err));
+	struct tn_rows_in_memory matrix = { whole.data, cols };
+	struct tn_row_source source = tn_rows_in_memory(&matrix, rows, path_of(c));
+	tn_status status = mix->rows.read(mix->rows.arg, 0, rows, whole.data, err);
+	if (status == TN_OK)
+		status = tn_lowrank_of_rows(c->ctx, &source, rule, seed, out, err);
+	tn_buffer_release(c->ctx, &whole);
+	return status;
+}
+
 static tn_status mix_group(const struct combining *c, uint64_t group, const struct tn_rank_rule *rule,
 			   struct tn_lowrank_factors *out, struct tn_error *err)
 {
@@ -174,7 +192,7 @@ static tn_status mix_group(const struct combining *c, uint64_t group, const stru
 		sources[i].seed = seed_of(c, i, group, 0);
 	}
 	TN_TRY(tn_mix_begin(c->ctx, &how, sources, c->share_count, &mix, err));
-	tn_status status = tn_lowrank_of_rows(c->ctx, &mix.rows, rule, seed_of(c, c->share_count, group, 0), out, err);
+	tn_status status = factorise(c, &mix, rule, seed_of(c, c->share_count, group, 0), out, err);
 	tn_mix_end(&mix);
 	return status;
 }

@@ -337,6 +337,37 @@ static void dare_depends_on_the_seed(void **state)
 	end(&s);
 }
 
+/* Products that have no room are made again for every pass: the same numbers, by any number of threads. */
+static void memory_and_threads_do_not_show(void **state)
+{
+	struct al *t = *state;
+	struct several s = begin(t, VECTORS "/base");
+	struct tn_combine_options o = TN_COMBINE_OPTIONS_INIT;
+	struct tn_options small = TN_OPTIONS_INIT;
+	tn_context *ctx;
+	add(t, &s, 1, VECTORS "/a");
+	add(t, &s, 0.5, VECTORS "/b");
+	o.density = 0.5;
+	o.seed = 3;
+	small.memory_budget_bytes = 1000;
+	small.threads = 3;
+	al_ok(t, tn_context_create(&small, &ctx, &t->err));
+	for (o.type = TN_COMBINE_TIES_SVD; o.type <= TN_COMBINE_MAGNITUDE_PRUNE_SVD; o.type++) {
+		struct several u = { .count = s.count };
+		tn_draft *x = combined(t, &s, &o), *y;
+		memcpy(u.items, s.items, sizeof u.items);
+		al_ok(t, tn_checkpoint_open(ctx, VECTORS "/base", &u.base, &t->err));
+		y = combined(t, &u, &o);
+		expect_same_factors(x, y);
+		assert_true(drafts_apart(x, y) == 0);
+		tn_draft_destroy(x);
+		tn_draft_destroy(y);
+		tn_checkpoint_close(u.base);
+	}
+	tn_context_destroy(ctx);
+	end(&s);
+}
+
 /* Of numbers that are alike the first stay, so that it is exactly as many as PEFT has. */
 static void the_largest_are_counted(void **state)
 {
@@ -537,6 +568,7 @@ int main(void)
 		AL_TEST(sums_are_compressed_when_asked),
 		AL_TEST(dare_keeps_density_and_mean),
 		AL_TEST(dare_depends_on_the_seed),
+		AL_TEST(memory_and_threads_do_not_show),
 		AL_TEST(the_largest_are_counted),
 		AL_TEST(resizing_keeps_what_it_says),
 		AL_TEST(magnitudes_stay),
