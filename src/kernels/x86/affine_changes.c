@@ -5,58 +5,6 @@
 
 enum { SUMS = 3, BLOCK = TN_DIRECTION_COLS, STEPS = BLOCK / HALVES };
 
-/* Values of HALVES columns. */
-struct two {
-	floats even, odd;
-};
-
-/* ---- columns ---------------------------------------------------------------------------------------------- */
-
-/* Numbers of HALVES columns. */
-TN_INLINE struct two load_two(const float *p)
-{
-#if defined(__AVX512BW__)
-	static const int32_t even[16] = { 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30 };
-	static const int32_t odd[16] = { 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31 };
-	floats a = _mm512_loadu_ps(p), b = _mm512_loadu_ps(p + 16);
-	return (struct two){ _mm512_permutex2var_ps(a, load_ints(even), b), _mm512_permutex2var_ps(a, load_ints(odd), b) };
-#else
-	floats a = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 8), 1);
-	floats b = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p + 4)), _mm_loadu_ps(p + 12), 1);
-	return (struct two){ _mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xDD) };
-#endif
-}
-
-/* Rounded to the dtype, in order; with the instruction that there is for BF16, which makes subnormal numbers 0. */
-TN_INLINE ints narrow_two(struct two x, tn_dtype dtype)
-{
-#if defined(__AVX512BF16__)
-	if (dtype == TN_BF16)
-		return interleave_halves((ints)_mm512_cvtne2ps_pbh(x.odd, x.even));
-#endif
-	return narrow_pairs(x.even, x.odd, dtype);
-}
-
-/* A code and, `bits` above it, the next one in each lane. */
-TN_INLINE ints load_codes(const unsigned char *p, const int bits)
-{
-#if defined(__AVX512BW__)
-	if (bits == 4)
-		return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
-	return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
-#else
-	if (bits == 4)
-		return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
-	return _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
-#endif
-}
-
-TN_INLINE struct two codes_as_floats(ints codes, const int bits)
-{
-	ints even = VI(and)(codes, V(set1_epi32)((1 << bits) - 1));
-	return (struct two){ V(cvtepi32_ps)(even), V(cvtepi32_ps)(V(srli_epi32)(codes, bits)) };
-}
-
 /* ---- values ----------------------------------------------------------------------------------------------- */
 
 /* What codes mean; a product of a code and a scale of 16 bits is exact, and F32 is fused everywhere. */
@@ -199,30 +147,52 @@ TN_INLINE struct two difference(struct two a, struct two b)
 	return (struct two){ V(sub_ps)(a.even, b.even), V(sub_ps)(a.odd, b.odd) };
 }
 
+/* Sums of changes, which stand as even columns of HALVES and then odd ones. By themselves, for then they stay in registers. */
+TN_INLINE void sum_changes(struct run *run, uint16_t *halves, const float *changes, const float *wanted, size_t cols)
+{
+	struct run sum = *run;
+	for (size_t j = 0; j < cols; j += BLOCK)
+		TN_UNROLL(2)
+		for (int s = 0; s < STEPS; s++) {
+			const size_t at = j + (size_t)s * HALVES;
+			const struct two change = { V(loadu_ps)(changes + at), V(loadu_ps)(changes + at + FLOATS) };
+			add_error(&sum, s, change, wanted + at);
+			store_ints(halves + at, narrow_two(change, TN_BF16), 0);
+		}
+	*run = sum;
+}
+
+/* A group's. */
+TN_INLINE void make_changes(float *changes, const unsigned char *old, const unsigned char *new, const struct grid *was,
+			    const struct grid *is, size_t group, const int bits)
+{
+	for (size_t i = 0; i < group; i += HALVES) {
+		const size_t byte = i / 8 * (size_t)bits;
+		const struct two change = difference(values_of(load_codes(new + byte, bits), is, bits),
+						     values_of(load_codes(old + byte, bits), was, bits));
+		V(storeu_ps)(changes + i, change.even);
+		V(storeu_ps)(changes + i + FLOATS, change.odd);
+	}
+}
+
 TN_INLINE void change_sums(struct tn_change_sums *sums, uint16_t *halves, const struct tn_row *before, const struct tn_row *after,
 			   size_t group, tn_dtype dtype, const float *wanted, size_t cols, const int bits)
 {
 	const unsigned char *old = before->part[TN_PART_WEIGHT], *new = after->part[TN_PART_WEIGHT];
-	for (size_t i = 0; i < cols;) {
+	for (size_t i = 0, n; i < cols; i += n) {
+		float changes[TN_CHANGE_RUN];
 		struct run run;
-		size_t end = cols - i < TN_CHANGE_RUN ? cols : i + TN_CHANGE_RUN;
-		clear_run(&run);
-		for (; i < end; i += group) {
-			size_t g = i / group;
+		n = cols - i < TN_CHANGE_RUN ? cols - i : TN_CHANGE_RUN;
+		for (size_t j = 0; j < n; j += group) {
+			const size_t g = (i + j) / group, byte = (i + j) / 8 * (size_t)bits;
 			const struct grid was = grid_of(load_as(before->part[TN_PART_SCALES], g, dtype),
 							load_as(before->part[TN_PART_BIASES], g, dtype));
 			const struct grid is = grid_of(load_as(after->part[TN_PART_SCALES], g, dtype),
 						       load_as(after->part[TN_PART_BIASES], g, dtype));
-			for (size_t j = i; j < i + group; j += BLOCK)
-				TN_UNROLL(2)
-				for (int s = 0; s < STEPS; s++) {
-					size_t at = j + (size_t)s * HALVES, byte = at / 8 * (size_t)bits;
-					struct two change = difference(values_of(load_codes(new + byte, bits), &is, bits),
-								       values_of(load_codes(old + byte, bits), &was, bits));
-					add_error(&run, s, change, wanted + at);
-					store_ints(halves + at, narrow_two(change, TN_BF16), 0);
-				}
+			make_changes(changes + j, old + byte, new + byte, &was, &is, group, bits);
 		}
+		clear_run(&run);
+		sum_changes(&run, halves + i, changes, wanted + i, n);
 		end_run(sums, &run);
 	}
 }
@@ -252,11 +222,6 @@ int TN_ISA_NAME(tn_x86_change_sums_affine)(struct tn_change_sums *sums, uint16_t
 
 /* ---- moving codes ----------------------------------------------------------------------------------------- */
 
-/* How many lanes were odd or even. */
-struct tally {
-	ints moved, clamped;
-};
-
 TN_INLINE ints add_unequal(ints count, floats a, floats b)
 {
 #if defined(__AVX512BW__)
@@ -276,47 +241,100 @@ TN_INLINE uint64_t add_up(ints count)
 	return sum;
 }
 
-/* Codes moved by d steps, `place` being a row's hash and column put together; NaN moves nothing. */
-TN_INLINE ints move_codes(floats old, floats d, ints place, floats scale, const int bits, struct tally *tally)
+/* Codes of 4 or 8 bits that differ in so many bytes, a multiple of 16. */
+TN_INLINE uint64_t count_moved(const unsigned char *a, const unsigned char *b, size_t bytes, const int bits)
+{
+	uint64_t moved = 0;
+#if defined(__AVX512BW__)
+	for (size_t i = 0; i < bytes; i += 64) {
+		__mmask64 some = bytes - i < 64 ? ((__mmask64)1 << (bytes - i)) - 1 : ~(__mmask64)0;
+		__m512i old = bytes - i < 64 ? _mm512_maskz_loadu_epi8(some, a + i) : _mm512_loadu_si512(a + i);
+		__m512i new = bytes - i < 64 ? _mm512_maskz_loadu_epi8(some, b + i) : _mm512_loadu_si512(b + i);
+		__m512i x = _mm512_xor_si512(old, new);
+		moved += (uint64_t)__builtin_popcountll(_mm512_test_epi8_mask(x, _mm512_set1_epi8((char)(bits == 4 ? 15 : 255))));
+		if (bits == 4)
+			moved += (uint64_t)__builtin_popcountll(_mm512_test_epi8_mask(x, _mm512_set1_epi8((char)0xF0)));
+	}
+#else
+	const __m128i low = _mm_set1_epi8((char)(bits == 4 ? 15 : 255)), zero = _mm_setzero_si128();
+	for (size_t i = 0; i < bytes; i += 16) {
+		__m128i x = _mm_xor_si128(_mm_loadu_si128((const __m128i *)(const void *)(a + i)),
+					  _mm_loadu_si128((const __m128i *)(const void *)(b + i)));
+		unsigned same = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_and_si128(x, low), zero));
+		if (bits == 4)
+			same |= (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_andnot_si128(low, x), zero)) << 16;
+		moved += (bits == 4 ? 32u : 16u) - (unsigned)__builtin_popcount(same);
+	}
+#endif
+	return moved;
+}
+
+/* How many steps codes move, `place` being a row's hash and column put together; NaN moves nothing. */
+TN_INLINE floats steps_of(floats d, ints place, floats scale)
 {
 #if defined(__AVX512BW__)
 	floats x = _mm512_add_ps(_mm512_div_ps(d, scale), mix_16(place));
 	x = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
-	x = _mm512_mask_add_ps(old, _mm512_cmp_ps_mask(x, x, _CMP_ORD_Q), old, x);
+	return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, x, _CMP_ORD_Q), x);
 #else
 	floats x = _mm256_floor_ps(_mm256_add_ps(_mm256_div_ps(d, scale), mix_8(place)));
-	x = _mm256_add_ps(old, _mm256_and_ps(x, _mm256_cmp_ps(x, x, _CMP_ORD_Q)));
+	return _mm256_and_ps(x, _mm256_cmp_ps(x, x, _CMP_ORD_Q));
 #endif
+}
+
+/* Counts the lanes that leave the grid. */
+TN_INLINE ints move_codes(floats old, floats steps, const int bits, ints *clamped)
+{
+	floats x = V(add_ps)(old, steps);
 	floats kept = V(min_ps)(V(max_ps)(x, V(setzero_ps)()), V(set1_ps)((float)((1 << bits) - 1)));
-	tally->moved = add_unequal(tally->moved, kept, old);
-	tally->clamped = add_unequal(tally->clamped, kept, x);
+	*clamped = add_unequal(*clamped, kept, x);
 	return V(cvtps_epi32)(kept);
 }
+
+/* Steps of `cols` columns, even ones of HALVES and then odd ones; the place of the next column. */
+TN_INLINE ints make_steps(float *steps, const float *d, size_t cols, floats scale, ints place)
+{
+	const ints step = V(set1_epi32)((int)(TN_HASH_STEP * (uint32_t)HALVES)), next = V(set1_epi32)((int)TN_HASH_STEP);
+	for (size_t i = 0; i < cols; i += HALVES, place = V(add_epi32)(place, step)) {
+		const struct two change = load_two(d + i);
+		V(storeu_ps)(steps + i, steps_of(change.even, place, scale));
+		V(storeu_ps)(steps + i + FLOATS, steps_of(change.odd, V(add_epi32)(place, next), scale));
+	}
+	return place;
+}
+
+/* Steps first, for so many columns, and then codes: what waits for quotients does not keep other work out. */
+enum { AT_ONCE = 256 };
 
 TN_INLINE void dither(unsigned char *dst, const struct tn_row *row, const float *d, const struct tn_format *f, size_t cols,
 		      uint32_t row_hash, struct tn_dither_counts *counts, const int bits)
 {
 	static const uint32_t numbers[16] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15 };
 	const unsigned char *src = row->part[TN_PART_WEIGHT];
-	const ints step = V(set1_epi32)((int)(TN_HASH_STEP * (uint32_t)HALVES)), next = V(set1_epi32)((int)TN_HASH_STEP);
 	const size_t bytes = HALVES / 8 * (size_t)bits;
-	struct tally tally = { VI(setzero)(), VI(setzero)() };
+	float steps[AT_ONCE];
+	ints clamped = VI(setzero)();
 	ints place = V(add_epi32)(V(mullo_epi32)(load_ints(numbers), V(set1_epi32)((int)(2 * TN_HASH_STEP))),
 				  V(set1_epi32)((int)row_hash));
-	for (size_t g = 0, i = 0; g < cols / f->group; g++) {
-		const float number = load_as(row->part[TN_PART_SCALES], g, f->dtype);
-		const floats scale = V(set1_ps)(number != 0 ? number : NAN); /* without a scale nothing moves, as for NaN */
-		for (size_t end = i + f->group; i < end; i += HALVES, src += bytes, dst += bytes) {
-			const ints codes = load_codes(src, bits);
-			const struct two old = codes_as_floats(codes, bits), change = load_two(d + i);
-			ints even = move_codes(old.even, change.even, place, scale, bits, &tally);
-			ints odd = move_codes(old.odd, change.odd, V(add_epi32)(place, next), scale, bits, &tally);
-			store_codes(dst, bytes, even, odd, bits);
-			place = V(add_epi32)(place, step);
+	for (size_t i = 0; i < cols;) {
+		const size_t n = cols - i < AT_ONCE ? cols - i : AT_ONCE;
+		for (size_t j = 0, end; j < n; j = end) {
+			const size_t g = (i + j) / f->group, left = (g + 1) * f->group - i;
+			const float number = load_as(row->part[TN_PART_SCALES], g, f->dtype);
+			end = left < n ? left : n; /* without a scale nothing moves, as for NaN */
+			place = make_steps(steps + j, d + i + j, end - j, V(set1_ps)(number != 0 ? number : NAN), place);
+		}
+		for (const size_t end = i + n; i < end; i += HALVES) {
+			const size_t byte = i / 8 * (size_t)bits;
+			const float *at = steps + i % AT_ONCE;
+			const struct two old = codes_as_floats(load_codes(src + byte, bits), bits);
+			ints even = move_codes(old.even, V(loadu_ps)(at), bits, &clamped);
+			ints odd = move_codes(old.odd, V(loadu_ps)(at + FLOATS), bits, &clamped);
+			store_codes(dst + byte, bytes, even, odd, bits);
 		}
 	}
-	counts->moved += add_up(tally.moved);
-	counts->clamped += add_up(tally.clamped);
+	counts->moved += count_moved(src, dst, cols / 8 * (size_t)bits, bits);
+	counts->clamped += add_up(clamped);
 }
 
 void TN_ISA_NAME(tn_x86_dither_pairs)(unsigned char *dst, const struct tn_row *row, const float *d, const struct tn_format *f,
@@ -434,61 +452,33 @@ TN_INLINE void write_numbers(unsigned char *dst, float *rounded, const float *nu
 	memcpy(dst, halves, count * sizeof *halves);
 }
 
-TN_INLINE void encode_group(struct run *run, const struct batch *b, const uint16_t *sums, const struct grids *grids,
+/* Codes of a group, and how far they moved its numbers: even columns of HALVES, then odd ones. */
+TN_INLINE void encode_group(float *changes, const struct batch *b, const uint16_t *sums, const struct grids *grids,
 			    const struct numbers *n, size_t g, const int bits, tn_dtype dtype)
 {
 	const floats scale = V(set1_ps)(grids->scale[g]), bias = V(set1_ps)(grids->bias[g]);
 	const floats inverse = V(set1_ps)(grids->inverse[g]);
 	const floats new_scale = V(set1_ps)(n->scale[g]), new_bias = V(set1_ps)(n->bias[g]);
 	const struct grid was = grid_of(n->old_scale[g], n->old_bias[g]);
-	for (size_t j = g * b->group; j < (g + 1) * b->group; j += BLOCK)
-		TN_UNROLL(2)
-		for (int s = 0; s < STEPS; s++) {
-			size_t at = j + (size_t)s * HALVES, byte = at / 8 * (size_t)bits;
-			ints h = load_ints(sums + at);
-			ints even = codes_of(even_floats(h, dtype), scale, bias, inverse, bits);
-			ints odd = codes_of(odd_floats(h, dtype), scale, bias, inverse, bits);
-			struct two new = { V(fmadd_ps)(V(cvtepi32_ps)(even), new_scale, new_bias),
-					   V(fmadd_ps)(V(cvtepi32_ps)(odd), new_scale, new_bias) };
-			struct two change = difference(new, values_of(load_codes(b->codes + byte, bits), &was, bits));
-			store_codes(b->to + byte, HALVES / 8 * (size_t)bits, even, odd, bits);
-			add_error(run, s, change, b->wanted + at);
-			store_ints(b->halves + at, narrow_two(change, TN_BF16), 0);
-		}
-}
-
-/* Codes of 4 or 8 bits that differ in so many bytes, a multiple of 16. */
-TN_INLINE uint64_t count_moved(const unsigned char *a, const unsigned char *b, size_t bytes, const int bits)
-{
-	uint64_t moved = 0;
-#if defined(__AVX512BW__)
-	for (size_t i = 0; i < bytes; i += 64) {
-		__mmask64 some = bytes - i < 64 ? ((__mmask64)1 << (bytes - i)) - 1 : ~(__mmask64)0;
-		__m512i old = bytes - i < 64 ? _mm512_maskz_loadu_epi8(some, a + i) : _mm512_loadu_si512(a + i);
-		__m512i new = bytes - i < 64 ? _mm512_maskz_loadu_epi8(some, b + i) : _mm512_loadu_si512(b + i);
-		__m512i x = _mm512_xor_si512(old, new);
-		moved += (uint64_t)__builtin_popcountll(_mm512_test_epi8_mask(x, _mm512_set1_epi8((char)(bits == 4 ? 15 : 255))));
-		if (bits == 4)
-			moved += (uint64_t)__builtin_popcountll(_mm512_test_epi8_mask(x, _mm512_set1_epi8((char)0xF0)));
+	for (size_t at = g * b->group; at < (g + 1) * b->group; at += HALVES) {
+		const size_t byte = at / 8 * (size_t)bits;
+		ints h = load_ints(sums + at);
+		ints even = codes_of(even_floats(h, dtype), scale, bias, inverse, bits);
+		ints odd = codes_of(odd_floats(h, dtype), scale, bias, inverse, bits);
+		struct two new = { V(fmadd_ps)(V(cvtepi32_ps)(even), new_scale, new_bias),
+				   V(fmadd_ps)(V(cvtepi32_ps)(odd), new_scale, new_bias) };
+		struct two change = difference(new, values_of(load_codes(b->codes + byte, bits), &was, bits));
+		store_codes(b->to + byte, HALVES / 8 * (size_t)bits, even, odd, bits);
+		V(storeu_ps)(changes + at, change.even);
+		V(storeu_ps)(changes + at + FLOATS, change.odd);
 	}
-#else
-	const __m128i low = _mm_set1_epi8((char)(bits == 4 ? 15 : 255)), zero = _mm_setzero_si128();
-	for (size_t i = 0; i < bytes; i += 16) {
-		__m128i x = _mm_xor_si128(_mm_loadu_si128((const __m128i *)(const void *)(a + i)),
-					  _mm_loadu_si128((const __m128i *)(const void *)(b + i)));
-		unsigned same = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_and_si128(x, low), zero));
-		if (bits == 4)
-			same |= (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_andnot_si128(low, x), zero)) << 16;
-		moved += (bits == 4 ? 32u : 16u) - (unsigned)__builtin_popcount(same);
-	}
-#endif
-	return moved;
 }
 
 /* 0: by the long way. */
 TN_INLINE int refit_batch(struct run *run, const struct batch *b, const int bits, tn_dtype dtype)
 {
 	uint16_t sums[TN_CHANGE_RUN];
+	float changes[TN_CHANGE_RUN];
 	struct numbers numbers;
 	struct doubts doubts = no_doubts();
 	for (size_t g = 0; g < b->count; g++) {
@@ -511,7 +501,8 @@ TN_INLINE int refit_batch(struct run *run, const struct batch *b, const int bits
 	write_numbers(b->to_scales, numbers.scale, grids.scale, b->count, dtype);
 	write_numbers(b->to_biases, numbers.bias, grids.bias, b->count, dtype);
 	for (size_t g = 0; g < b->count; g++)
-		encode_group(run, b, sums, &grids, &numbers, g, bits, dtype);
+		encode_group(changes, b, sums, &grids, &numbers, g, bits, dtype);
+	sum_changes(run, b->halves, changes, b->wanted, b->count * b->group);
 	return 1;
 }
 

@@ -1,5 +1,5 @@
 /* Rows of 16-bit floats to affine codes, group by group: how a grid is fitted, and numbers become codes on it. codec_affine.c says
- * what is computed. */
+ * what is computed. HALVES columns at a time, even ones in one vector and odd ones in the other. */
 #ifndef TN_AFFINE_HALVES_H
 #define TN_AFFINE_HALVES_H
 
@@ -10,6 +10,58 @@ struct grids {
 	float scale[FLOATS], bias[FLOATS], inverse[FLOATS];
 	unsigned odd;              /* a bit for each group that only the plain codec does right */
 };
+
+/* ---- columns ---------------------------------------------------------------------------------------------- */
+
+/* Values of HALVES columns. */
+struct two {
+	floats even, odd;
+};
+
+/* Numbers of HALVES columns. */
+TN_INLINE struct two load_two(const float *p)
+{
+#if defined(__AVX512BW__)
+	static const int32_t even[16] = { 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30 };
+	static const int32_t odd[16] = { 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31 };
+	floats a = _mm512_loadu_ps(p), b = _mm512_loadu_ps(p + 16);
+	return (struct two){ _mm512_permutex2var_ps(a, load_ints(even), b), _mm512_permutex2var_ps(a, load_ints(odd), b) };
+#else
+	floats a = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 8), 1);
+	floats b = _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p + 4)), _mm_loadu_ps(p + 12), 1);
+	return (struct two){ _mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xDD) };
+#endif
+}
+
+/* Rounded to the dtype, in order; with the instruction that there is for BF16, which makes subnormal numbers 0. */
+TN_INLINE ints narrow_two(struct two x, tn_dtype dtype)
+{
+#if defined(__AVX512BF16__)
+	if (dtype == TN_BF16)
+		return interleave_halves((ints)_mm512_cvtne2ps_pbh(x.odd, x.even));
+#endif
+	return narrow_pairs(x.even, x.odd, dtype);
+}
+
+/* A code and, `bits` above it, the next one in each lane. */
+TN_INLINE ints load_codes(const unsigned char *p, const int bits)
+{
+#if defined(__AVX512BW__)
+	if (bits == 4)
+		return _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+	return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
+#else
+	if (bits == 4)
+		return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
+	return _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+#endif
+}
+
+TN_INLINE struct two codes_as_floats(ints codes, const int bits)
+{
+	ints even = VI(and)(codes, V(set1_epi32)((1 << bits) - 1));
+	return (struct two){ V(cvtepi32_ps)(even), V(cvtepi32_ps)(V(srli_epi32)(codes, bits)) };
+}
 
 /* ---- grids ------------------------------------------------------------------------------------------------ */
 
