@@ -8,9 +8,6 @@
 
 #include "adapter/derive.h"
 
-/* How often a module is read to be taken apart, as the progress counts it. */
-enum { TN_EXTRACT_PASSES = 4 };
-
 /* One of the two checkpoints. */
 struct tn_extract_side {
 	const tn_checkpoint *checkpoint;
@@ -43,6 +40,12 @@ struct tn_extract_module {
 	struct tn_extract_finding found;
 };
 
+/* A group is read some times to be taken apart, which nobody knows beforehand; for the progress it is four. */
+static inline uint64_t tn_extract_group_work(const struct tn_extract_module *m)
+{
+	return 4 * m->rows * m->cols * sizeof(float);
+}
+
 /* A tensor that is no module's. */
 struct tn_extract_rest {
 	const char *name;
@@ -64,7 +67,7 @@ struct tn_extract {
 	size_t rest_count;
 	struct tn_extract_piece *pieces;
 	size_t piece_count, piece_room;
-	uint64_t done, total;         /* values that were read, and will be, to take modules apart */
+	uint64_t done, total;         /* bytes of changes, as float32, that were read and will be to take modules apart */
 };
 
 /* Finds the two sides' modules and the rest. Errors: TN_E_MISMATCH names what has no counterpart, or another shape. */

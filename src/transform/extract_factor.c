@@ -58,11 +58,10 @@ static tn_status read_rows(const struct stream *s, uint64_t first, uint64_t coun
 	return tn_pool_run(s->x->ctx, &work, err);
 }
 
-/* A module is read some times, which nobody knows beforehand: PASSES of them are in the total. */
-static tn_status report(struct stream *s, uint64_t values, struct tn_error *err)
+static tn_status report(struct stream *s, uint64_t bytes, struct tn_error *err)
 {
 	tn_context *ctx = s->x->ctx;
-	s->x->done = tn_min_u64(s->x->done + values, s->end);
+	s->x->done = tn_min_u64(s->x->done + bytes, s->end);
 	struct tn_progress progress = { s->x->done, s->x->total, "extract" };
 	if (ctx->progress && ctx->progress(ctx->progress_user, &progress) != 0)
 		return tn_fail(err, TN_E_CANCELLED, "extract", "extract was stopped");
@@ -73,7 +72,7 @@ static tn_status read_change(void *arg, size_t first, size_t count, float *dst, 
 {
 	struct stream *s = arg;
 	uint64_t cols = s->module->cols;
-	TN_TRY(report(s, count * cols, err));
+	TN_TRY(report(s, count * cols * sizeof(float), err));
 	if (!s->whole.data)
 		return read_rows(s, first, count, dst, err);
 	memcpy(dst, (const float *)s->whole.data + first * cols, (size_t)(count * cols) * sizeof *dst);
@@ -133,7 +132,7 @@ tn_status tn_extract_factor(struct tn_extract *x, const struct tn_extract_module
 {
 	struct stream s = { .x = x, .module = m, .first_row = group * m->rows };
 	struct tn_row_source rows = { (size_t)m->rows, (size_t)m->cols, m->module->path, read_change, &s };
-	s.end = x->done + TN_EXTRACT_PASSES * m->rows * m->cols;
+	s.end = x->done + tn_extract_group_work(m);
 	tn_status status = open_stream(&s, rule, err);
 	if (status == TN_OK)
 		status = tn_lowrank_of_rows(x->ctx, &rows, rule, 0, out, err);

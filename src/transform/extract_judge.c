@@ -156,7 +156,7 @@ tn_status tn_extract_judge(struct tn_extract *x, struct tn_error *err)
 			continue;
 		TN_TRY(check_module(x, m, err));
 		wanted++;
-		x->total += TN_EXTRACT_PASSES * m->groups * m->rows * m->cols;
+		x->total += m->groups * tn_extract_group_work(m);
 	}
 	TN_TRY(check_left(x, err));
 	if (!wanted)
