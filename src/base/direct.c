@@ -15,6 +15,9 @@
 
 /* LEAST: below it reading through the page cache is faster. */
 enum { PAGE = TN_DIRECT_PAGE, LEAST = 256 << 10, PROBED_PAGES = 4096 };
+/* Where a file goes on elsewhere on the disk, ext4 lets nobody else write to it during a write that reaches over that place: the
+ * pieces of large files lie between multiples of this. */
+enum { STRETCH = 8 << 20, MOST_PIECES = 3 };
 
 unsigned char *tn_direct_place(unsigned char *at, uint64_t offset)
 {
@@ -51,19 +54,33 @@ static void advance(struct iovec **pieces, int *count, size_t n)
 	}
 }
 
+/* The first of the pieces, as far as n bytes go. */
+static int front_of(const struct iovec *pieces, int count, uint64_t n, struct iovec front[MOST_PIECES])
+{
+	int i = 0;
+	for (; i < count && i < MOST_PIECES && n; i++) {
+		front[i] = pieces[i];
+		front[i].iov_len = (size_t)tn_min_u64(n, pieces[i].iov_len);
+		n -= front[i].iov_len;
+	}
+	return i;
+}
+
 tn_status tn_direct_write(int direct, int fd, struct iovec *pieces, int count, uint64_t offset, const char *where,
 			  struct tn_error *err)
 {
 	while (count) {
-		ssize_t put = pwritev(direct, pieces, count, (off_t)offset);
+		struct iovec front[MOST_PIECES];
+		int n = front_of(pieces, count, STRETCH - offset % STRETCH, front);
+		ssize_t put = pwritev(direct, front, n, (off_t)offset);
 		if (put < 0 && errno == EINTR)
 			continue;
 		if (put < 0 && errno == EINVAL) { /* it could be opened, but does not take this */
-			TN_TRY(tn_fd_write(fd, pieces->iov_base, pieces->iov_len, offset, where, err));
-			put = (ssize_t)pieces->iov_len;
+			TN_TRY(tn_fd_write(fd, front->iov_base, front->iov_len, offset, where, err));
+			put = (ssize_t)front->iov_len;
 		}
 		if (put < 0)
-			return tn_fail_sys(err, errno, where, "could not write %zu bytes at %llu of '%s'", pieces->iov_len,
+			return tn_fail_sys(err, errno, where, "could not write %zu bytes at %llu of '%s'", front->iov_len,
 					   (unsigned long long)offset, where);
 		advance(&pieces, &count, (size_t)put);
 		offset += (uint64_t)put;

@@ -58,8 +58,34 @@ static void reads_what_is_there(void **state)
 	free(memory);
 }
 
+/* Pieces one behind the other in the file, wherever that goes on elsewhere on the disk. */
+static void writes_all_pieces(void **state)
+{
+	struct tt *t = *state;
+	enum { PAGE = TN_DIRECT_PAGE, PAGES = 9, STRETCH = 8 << 20, ALL = PAGES * PAGE };
+	const char *path = tt_path(t, "f");
+	unsigned char *memory = aligned_alloc(PAGE, ALL), *found = malloc(ALL);
+	for (size_t i = 0; i < ALL; i++)
+		memory[i] = (unsigned char)(i * 2654435761u >> 11);
+	for (unsigned before = 0; before <= PAGES; before++) {
+		uint64_t offset = 2 * (uint64_t)STRETCH - before * PAGE;
+		int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+		int direct = tn_direct_open_for(fd, memory, offset);
+		struct iovec pieces[] = { { memory, PAGE }, { memory + PAGE, ALL - 2 * PAGE }, { memory + ALL - PAGE, PAGE } };
+		tt_ok(t, tn_direct_write(direct >= 0 ? direct : fd, fd, pieces, 3, offset, path, &t->err));
+		assert_int_equal(pread(fd, found, ALL, (off_t)offset), ALL);
+		assert_memory_equal(found, memory, ALL);
+		assert_int_equal(lseek(fd, 0, SEEK_END), offset + ALL);
+		close(fd);
+		if (direct >= 0)
+			close(direct);
+	}
+	free(memory);
+	free(found);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { TT_TEST(places), TT_TEST(reads_what_is_there) };
+	const struct CMUnitTest tests[] = { TT_TEST(places), TT_TEST(reads_what_is_there), TT_TEST(writes_all_pieces) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
