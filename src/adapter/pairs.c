@@ -225,13 +225,16 @@ static tn_status list_parts(struct loading *l, struct tn_error *err)
 /* ---- all of it ------------------------------------------------------------------------------------------- */
 
 /* What no landing tells. */
-static tn_status check_adapter(const tn_adapter *a, struct tn_error *err)
+static tn_status check_adapter(const tn_adapter *a, tn_adapter_dialect dialect, struct tn_error *err)
 {
 	if (a->config.replication_count)
 		return tn_fail(err, TN_E_UNSUPPORTED, a->path, "'%.200s' repeats layers of its base (layer_replication), which "
 			       "no other file can say; fuse it into the base instead (tenon fuse)", a->path);
 	for (size_t i = 0; i < a->count; i++) {
 		const struct tn_adapter_module *m = &a->entries[i].module;
+		if (a->entries[i].list_place && dialect == TN_DIALECT_MLX_LM)
+			return tn_fail(err, TN_E_UNSUPPORTED, m->path, "'%.100s' has a list of factors, which mlx-lm writes and "
+				       "does not load; fuse the adapter into the base instead (tenon fuse)", m->path);
 		if (a->entries[i].is_attention_output)
 			return tn_fail(err, TN_E_UNSUPPORTED, m->path, "'%.100s' belongs to a MultiheadAttention, whose factors "
 				       "count twice in PEFT and nowhere else; fuse the adapter into the base instead (tenon "
@@ -299,7 +302,7 @@ static tn_status load(struct loading *l, const tn_checkpoint *base, struct tn_er
 {
 	struct tn_weighted_adapter one = { l->adapter, 1 };
 	struct tn_pairs *p = l->pairs;
-	TN_TRY(check_adapter(l->adapter, err));
+	TN_TRY(check_adapter(l->adapter, p->dialect, err));
 	TN_TRY(tn_base_modules_list(l->arena, base, p->dialect == TN_DIALECT_PEFT, &p->modules, err));
 	TN_TRY(tn_joint_open_base(base, l->work, &l->empty, err));
 	TN_TRY(tn_joint_make_live(&one, 1, l->empty, l->work, &l->joint, err));

@@ -93,7 +93,8 @@ static uint64_t largest_rank(const tn_adapter *a)
 static tn_status want_peft(struct check *c, const char *engine, struct tn_error *err)
 {
 	char text[256];
-	snprintf(text, sizeof text, "%s reads PEFT folders only; fuse the adapter and give %s the merged model", engine, engine);
+	snprintf(text, sizeof text, "%s reads PEFT folders only; make it one (tenon convert --adapter-path ADAPTER --to peft), or "
+		 "fuse the adapter and give %s the merged model", engine, engine);
 	return c->adapter->config.dialect == TN_DIALECT_PEFT ? TN_OK : say(c, E, "adapter_config.json", text, err);
 }
 
@@ -128,7 +129,8 @@ static tn_status check_mlx(struct check *c, struct tn_error *err)
 	const struct tn_adapter_config *f = &c->adapter->config;
 	if (f->dialect != TN_DIALECT_MLX_LM)
 		return say(c, E, "adapter_config.json", "mlx-lm reads its own folders only (fine_tune_type, num_layers, "
-			   "lora_parameters); fuse the adapter and give mlx-lm the merged model", err);
+			   "lora_parameters); make it one (tenon convert --adapter-path ADAPTER --to mlx), or fuse the adapter and "
+			   "give mlx-lm the merged model", err);
 	int suffix = 0;
 	for (size_t i = 0; i < c->adapter->count && f->has_keys; i++) {
 		const char *path = c->adapter->entries[i].module.path, *rest;

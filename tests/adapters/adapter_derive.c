@@ -329,6 +329,21 @@ static void test_single_experts(void **state)
 	}
 }
 
+/* AFM's projections of several matrices in one: the rows of one weight, so one pair for PEFT; mlx-lm loads no lists. */
+static void test_lists(void **state)
+{
+	struct al *t = *state;
+	const char *base = ADAPTER_DATA "/mlx_adapters/models/afm7", *out = al_path(t, "out");
+	const char *adapter = ADAPTER_DATA "/mlx_adapters/errors/afm7_fused_projection", *one = al_path(t, "one");
+	const char *other = al_path(t, "other");
+	al_expect(t, al_convert(t, base, adapter, TN_DIALECT_MLX_LM, out), TN_E_UNSUPPORTED);
+	al_expect_named(t, "list of factors");
+	al_ok(t, al_convert(t, base, adapter, TN_DIALECT_PEFT, out));
+	al_ok(t, al_fuse(t, base, adapter, one));
+	al_ok(t, al_fuse(t, base, out, other));
+	assert_true(model_distance(t, one, other) <= 1);
+}
+
 /* ---- a tied head ----------------------------------------------------------------------------------------- */
 
 /* There and back: one pair of mlx-lm, two of PEFT. A head alone is PEFT's. */
@@ -354,6 +369,6 @@ static void test_tied_tables(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = { AL_TEST(test_every_case_of_peft), AL_TEST(test_every_case_of_mlx_lm),
-		AL_TEST(test_dtypes), AL_TEST(test_single_experts), AL_TEST(test_tied_tables) };
+		AL_TEST(test_dtypes), AL_TEST(test_single_experts), AL_TEST(test_tied_tables), AL_TEST(test_lists) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
