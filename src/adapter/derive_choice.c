@@ -131,7 +131,7 @@ static tn_status anchor(struct tn_arena *arena, const char *path, const char **o
 	*text++ = '^';
 	for (; *path; path++) {
 		int plain = (*path >= 'a' && *path <= 'z') || (*path >= 'A' && *path <= 'Z') || (*path >= '0' && *path <= '9') ||
-			    *path == '_';
+			    *path == '_' || (unsigned char)*path >= 0x80; /* a part of a letter */
 		if (!plain)
 			*text++ = '\\';
 		*text++ = *path;
@@ -150,10 +150,10 @@ static tn_status list_values(struct tn_arena *arena, const struct tn_pairs *p, c
 	for (size_t i = 0; i < p->count; i++) {
 		const char *path = p->items[i].module->path, *last = tn_path_last(path);
 		int alike = 1, is_there = 0;
-		for (size_t k = 0; k < p->count && alike; k++)
-			alike = values[k] == values[i] || strcmp(tn_path_last(p->items[k].module->path), last) != 0;
 		if (values[i] == usual)
 			continue;
+		for (size_t k = 0; k < p->count && alike; k++)
+			alike = values[k] == values[i] || strcmp(tn_path_last(p->items[k].module->path), last) != 0;
 		for (size_t k = 0; k < *count && alike; k++)
 			is_there |= strcmp(lines[k].key, last) == 0;
 		if (is_there)

@@ -3,6 +3,7 @@
 #include "adapter/pairs.h"
 
 #include "base/error.h"
+#include "base/sort.h"
 
 #include <math.h>
 #include <string.h>
@@ -14,6 +15,7 @@ struct drafting {
 	struct tn_base_modules modules;      /* of the pairs, with those that are chosen marked */
 	struct tn_create_options create;
 	struct tn_choice choice;
+	const struct tn_pair **by_path;
 };
 
 static const char way_out[] = "fuse the adapter into the base instead (tenon fuse)";
@@ -72,12 +74,35 @@ static tn_status check_options(const struct tn_derive_options *o, const struct t
 
 /* ---- parameters ------------------------------------------------------------------------------------------ */
 
+static int compare_pairs(const void *a, const void *b)
+{
+	const struct tn_pair *const *x = a, *const *y = b;
+	return strcmp((*x)->module->path, (*y)->module->path);
+}
+
+/* Pairs in the order of paths: there may be tens of thousands, one for each layer of each expert. */
+static tn_status sort_pairs(struct drafting *w, struct tn_error *err)
+{
+	size_t count = w->pairs->count;
+	TN_TRY(tn_arena_array(&w->draft->arena, count, sizeof *w->by_path, &w->by_path, err));
+	for (size_t i = 0; i < count; i++)
+		w->by_path[i] = &w->pairs->items[i];
+	tn_sort(w->by_path, count, sizeof *w->by_path, compare_pairs);
+	return TN_OK;
+}
+
+/* NULL: the parameter is a whole tensor. */
 static const struct tn_pair *pair_of(const struct drafting *w, const struct tn_parameter *p)
 {
-	for (size_t i = 0; i < w->pairs->count; i++)
-		if (w->pairs->items[i].module->path == p->module)
-			return &w->pairs->items[i];
-	return NULL;
+	size_t low = 0, high = w->pairs->count;
+	while (low < high) {
+		size_t middle = low + (high - low) / 2;
+		if (strcmp(w->by_path[middle]->module->path, p->module) < 0)
+			low = middle + 1;
+		else
+			high = middle;
+	}
+	return low < w->pairs->count && w->by_path[low]->module->path == p->module ? w->by_path[low] : NULL;
 }
 
 /* mlx-lm has one for all. */
@@ -180,6 +205,7 @@ static tn_dtype fill_whole(const struct drafting *w, struct tn_parameter *d)
 static tn_status fill_draft(struct drafting *w, struct tn_error *err)
 {
 	tn_draft *d = w->draft;
+	TN_TRY(sort_pairs(w, err));
 	for (size_t i = 0; i < d->count; i++) {
 		struct tn_parameter *p = &d->parameters[i];
 		const struct tn_pair *pair = pair_of(w, p);

@@ -54,12 +54,22 @@ static tn_status list_rest(const struct tn_extract *x, struct tn_draft *d, struc
 	return TN_OK;
 }
 
-static double noise_of(const struct tn_extract *x, const char *path)
+/* Those of the draft's modules, which are in the order of paths. */
+static void list_noises(const struct tn_extract *x, const struct tn_draft *d, double *noises)
 {
-	for (size_t i = 0; i < x->module_count; i++)
-		if (strcmp(x->modules[i].module->path, path) == 0)
-			return share(&x->modules[i].found);
-	return 0;
+	for (size_t i = 0; i < x->module_count; i++) {
+		const char *path = x->modules[i].module->path;
+		size_t low = 0, high = tn_draft_derived_count(d);
+		while (low < high) {
+			size_t middle = low + (high - low) / 2;
+			if (strcmp(tn_draft_derived_at(d, middle)->path, path) < 0)
+				low = middle + 1;
+			else
+				high = middle;
+		}
+		if (low < tn_draft_derived_count(d) && strcmp(tn_draft_derived_at(d, low)->path, path) == 0)
+			noises[low] = share(&x->modules[i].found);
+	}
 }
 
 /* In one line, whatever their number. */
@@ -101,8 +111,7 @@ static tn_status report(const struct tn_extract *x, const struct tn_pairs *pairs
 	e->kept = total > 0 ? kept / total : 1;
 	e->rounding = share(&(struct tn_extract_finding){ .delta2 = total, .noise2 = noise });
 	e->rest_is_saved = x->options->others == TN_OTHERS_SAVED;
-	for (size_t i = 0; i < n; i++)
-		noises[i] = noise_of(x, tn_draft_derived_at(d, i)->path);
+	list_noises(x, d, noises);
 	e->noise = noises;
 	TN_TRY(list_rest(x, d, e, err));
 	d->extracted = e;

@@ -211,7 +211,7 @@ static tn_status save_module(struct tn_extract *x, struct tn_pairs *pairs, const
 		return fail_whole(b->path, "is a stack of experts, and cannot be saved whole; choose it (--keys)", err);
 	TN_TRY(tn_arena_printf(&x->arena, &path, err, "%s.weight", b->path));
 	TN_TRY(add_whole(x, pairs, path, &x->tuned.joint->targets[tuned], err));
-	if (b->kind != TN_MODULE_EMBEDDING || !x->base.joint->tied)
+	if (b->kind != TN_MODULE_EMBEDDING || !x->base.joint->tied || !x->tuned.joint->tied) /* a head of its own is the rest */
 		return TN_OK;
 	/* the head of PEFT's model keeps the base's tensor, unless it is saved too */
 	TN_TRY(tn_arena_printf(&x->arena, &head, err, "lm_head.weight"));

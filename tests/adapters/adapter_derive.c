@@ -366,9 +366,42 @@ static void test_tied_tables(void **state)
 	al_expect_named(t, "tied");
 }
 
+/* That head is in the list of the table's adapter, and has to be in that of one that changes other modules. */
+static void test_a_tied_head_beside_layers(void **state)
+{
+	static const char *const keys[] = { "q_proj" };
+	struct al *t = *state;
+	struct tn_create_options o = TN_CREATE_OPTIONS_INIT;
+	tn_checkpoint *base;
+	tn_adapter *table;
+	tn_draft *layers, *made;
+	o.dialect = TN_DIALECT_PEFT;
+	o.keys = keys;
+	o.key_count = 1;
+	al_ok(t, tn_checkpoint_open(t->ctx, ADAPTER_DATA "/mlx_adapters/models/llama_tied", &base, &t->err));
+	al_ok(t, tn_adapter_open(t->ctx, ADAPTER_DATA "/mlx_adapters/adapters/key_embed_tokens_tied", &table, &t->err));
+	al_ok(t, tn_draft_create(base, &o, &layers, &t->err));
+	for (int swapped = 0; swapped < 2; swapped++) {
+		struct tn_weighted_adapter both[] = { { tn_draft_adapter(layers), 1 }, { table, 1 } }, last = both[0];
+		if (swapped) {
+			both[0] = both[1];
+			both[1] = last;
+		}
+		al_ok(t, tn_draft_combine(both, 2, base, NULL, NULL, &made, &t->err));
+		assert_non_null(tn_draft_of(made, "lm_head", TN_PARAMETER_A));
+		assert_non_null(tn_draft_of(made, "model.embed_tokens", TN_PARAMETER_A));
+		assert_int_equal(tn_draft_derived_count(made), tn_adapter_count(tn_draft_adapter(layers)) + 3);
+		tn_draft_destroy(made);
+	}
+	tn_draft_destroy(layers);
+	tn_adapter_close(table);
+	tn_checkpoint_close(base);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = { AL_TEST(test_every_case_of_peft), AL_TEST(test_every_case_of_mlx_lm),
-		AL_TEST(test_dtypes), AL_TEST(test_single_experts), AL_TEST(test_tied_tables), AL_TEST(test_lists) };
+		AL_TEST(test_dtypes), AL_TEST(test_single_experts), AL_TEST(test_tied_tables), AL_TEST(test_lists),
+		AL_TEST(test_a_tied_head_beside_layers) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -337,6 +337,29 @@ static void what_else_changed_goes_along(void **state)
 	tn_draft_destroy(d);
 }
 
+/* A factor on the table of a tied base leaves the head as it was: the tuned model has two tensors where the base has one. */
+static void a_head_that_is_no_longer_tied_goes_along(void **state)
+{
+	struct tt *t = *state;
+	char tuned[4096];
+	size_t n;
+	snprintf(tuned, sizeof tuned, "%s/untied", t->folder);
+	struct fuse_job fuse = FUSE_JOB(.base = PEFT "/llama_tied", .adapter = PEFT "/cases/tied_embedding", .out = tuned);
+	fuse_run(t, t->ctx, &fuse, NULL, 0);
+	struct fuse_extraction j = fuse_extraction_of(PEFT "/llama_tied", tuned, TN_DIALECT_PEFT, 64);
+	j.options.others = TN_OTHERS_SAVED;
+	tn_draft *d = fuse_extract(t, &j);
+	const struct tn_parameter *head = tn_draft_find(d, "base_model.model.lm_head.weight");
+	const struct tn_parameter *table = tn_draft_find(d, "base_model.model.model.embed_tokens.weight");
+	double *values = fuse_values(t, tuned, "lm_head.weight", &n);
+	assert_true(head && table && head->elements == n);
+	for (size_t i = 0; i < n; i++)
+		assert_true((double)head->data[i] == values[i]);
+	assert_memory_not_equal(head->data, table->data, n * sizeof *head->data);
+	free(values);
+	tn_draft_destroy(d);
+}
+
 static void a_dtype_or_a_name_in_front_is_no_change(void **state)
 {
 	struct tt *t = *state;
@@ -470,6 +493,7 @@ int main(void)
 		TT_TEST(what_is_kept_is_what_the_singular_values_say),
 		TT_TEST(what_no_adapter_holds_is_named),
 		TT_TEST(what_else_changed_goes_along),
+		TT_TEST(a_head_that_is_no_longer_tied_goes_along),
 		TT_TEST(a_dtype_or_a_name_in_front_is_no_change),
 		TT_TEST(another_model_is_refused),
 		TT_TEST(threads_and_memory_change_no_bit),
