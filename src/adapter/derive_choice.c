@@ -11,12 +11,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+static int has_name(const char *const *names, size_t count, const char *name)
+{
+	for (size_t i = 0; i < count; i++)
+		if (strcmp(names[i], name) == 0)
+			return 1;
+	return 0;
+}
+
 static void add_name(const char **names, size_t *count, const char *name)
 {
-	for (size_t i = 0; i < *count; i++)
-		if (strcmp(names[i], name) == 0)
-			return;
-	names[(*count)++] = name;
+	if (!has_name(names, *count, name))
+		names[(*count)++] = name;
 }
 
 static int compare_texts(const void *a, const void *b)
@@ -85,8 +91,9 @@ static tn_status name_mlx(struct tn_base_modules *m, struct tn_choice *c, struct
 			first = number;
 	for (size_t i = 0; i < m->count; i++) {
 		const char *path = m->items[i].path, *inside = tn_path_in_layer(path, &number, &prefix);
-		if (m->items[i].chosen)
-			add_name(c->names, &c->name_count, inside && key_chosen_only(m, inside, first) ? inside : path);
+		if (!m->items[i].chosen || (inside && has_name(c->names, c->name_count, inside)))
+			continue;
+		add_name(c->names, &c->name_count, inside && key_chosen_only(m, inside, first) ? inside : path);
 	}
 	c->num_layers = first && first < all ? (int64_t)(all - first) : TN_ALL_LAYERS;
 	return TN_OK;
