@@ -29,9 +29,9 @@ static const struct cli_option options[] = {
 	{ CLI_FLAG, "--resume", NULL, "keep the finished shards of an interrupted run of the same job", &args.resume },
 	{ CLI_TEXT, "--upload-repo", "REPO", "not done by tenon; says what to run instead", &upload_repo },
 	{ CLI_TEXT, "--adapter-path", "PATH", "convert this adapter of the model, and not the model: --to peft or --to mlx",
-	&adapter },
+	  &adapter },
 	{ CLI_TEXT, "--base-name", "NAME", "of an adapter: what its configuration calls the base (default: as it was)",
-	&base_name },
+	  &base_name },
 	{ CLI_FLAG, "--force", NULL, "of an adapter: replace OUT if it holds an adapter and nothing else", &force },
 	{ CLI_FLAG, "--trust-remote-code", NULL, "accepted; tenon runs no code of models", &trust_remote_code },
 	{ CLI_FLAG, NULL, NULL, NULL, NULL },
@@ -80,7 +80,7 @@ static int convert_the_adapter(void)
 {
 	const struct tn_recode_request *r = &args.request;
 	const struct adapter_conversion job = { &command, args.model, adapter, args.save_path, to, dtype, base_name, force,
-	args.dry_run };
+						args.dry_run };
 	if (quantize || dequantize || r->requantize || bits || group_size || r->quantization.q.mode || r->quantization.recipe ||
 	    r->shard_bytes || args.receipt || args.resume || upload_repo)
 		return cli_usage(&command, "with --adapter-path there are --model, --to, --dtype, --save-path, --base-name, "
