@@ -524,7 +524,7 @@ static void what_has_no_sum_is_refused(void **state)
 	odd = cat;
 	odd.rule.energy = 0;
 	refuse(t, VECTORS "/base", VECTORS "/a", 1, NULL, &odd, TN_E_ARG, "energy");
-	refuse(t, VECTORS "/base", VECTORS "/a", NAN, NULL, &cat, TN_E_ARG, "weight");
+	refuse(t, VECTORS "/base", VECTORS "/a", (double)NAN, NULL, &cat, TN_E_ARG, "weight");
 	refuse(t, LLAMA, PEFT_CASES "/dora", 1, PEFT_CASES "/lora_list", &cat, TN_E_UNSUPPORTED, "DoRA");
 	refuse(t, LLAMA, PEFT_CASES "/dora", 0.5, NULL, &cat, TN_E_UNSUPPORTED, "DoRA");
 	refuse(t, LLAMA, PEFT_CASES "/modules_to_save", 1, PEFT_CASES "/modules_to_save", &cat, TN_E_UNSUPPORTED, "replaced by one");
