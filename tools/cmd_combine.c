@@ -6,28 +6,31 @@
 #include <string.h>
 
 static struct {
-	const char *model, *out, *type, *method, *dialect, *dtype, *base_name;
+	struct derived shared;
+	const char *type, *method;
 	struct cli_list adapters;
-	uint64_t rank, seed;
-	double energy, density;
-	int force, dry_run;
-} args = { .rank = UINT64_MAX, .energy = -1, .density = -1 };
+	uint64_t seed;
+	double density;
+} args = { .shared = DERIVED_INIT, .density = -1 };
 
 static const struct cli_option options[] = {
-	{ CLI_TEXT, "--model", "BASE", "folder of the base model", &args.model },
+	{ CLI_TEXT, "--model", "BASE", "folder of the base model", &args.shared.model },
 	{ CLI_LIST, "--adapter-path", "ADAPTER", "folder or file of an adapter, or PATH:WEIGHT; may be repeated", &args.adapters },
-	{ CLI_TEXT, "-o, --save-path", "OUT", "folder of the adapter to write", &args.out },
+	{ CLI_TEXT, "-o, --save-path", "OUT", "folder of the adapter to write", &args.shared.path },
 	{ CLI_TEXT, "--combination-type", "TYPE", "one of these (default: cat)", &args.type },
-	{ CLI_WHOLE, "--rank", "R", "compress to this rank (default: cat adds ranks up, svd takes the largest)", &args.rank },
-	{ CLI_SHARE, "--energy", "E", "compress to the smallest rank that keeps this share, 0 to 1", &args.energy },
+	{ CLI_WHOLE, "--rank", "R", "compress to this rank (default: cat adds ranks up, svd takes the largest)",
+	  &args.shared.rank },
+	{ CLI_SHARE, "--energy", "E", "compress to the smallest rank that keeps this share, 0 to 1", &args.shared.energy },
 	{ CLI_SHARE, "--density", "D", "part of the numbers that stays, where the type leaves some out", &args.density },
 	{ CLI_TEXT, "--majority-sign-method", "M", "of ties: total (the default) or frequency", &args.method },
 	{ CLI_WHOLE, "--seed", "N", "of what dare leaves out (default: 0)", &args.seed },
-	{ CLI_TEXT, "--dialect", "NAME", "peft or mlx: who will load it (default: whose the first is, else peft)", &args.dialect },
-	{ CLI_TEXT, "--dtype", "TYPE", "float32, bfloat16 or float16 (default: the source's where it holds them)", &args.dtype },
-	{ CLI_TEXT, "--base-name", "NAME", "what the configuration calls the base (default: as it was)", &args.base_name },
-	{ CLI_FLAG, "--dry-run", NULL, "compute and report, and write nothing", &args.dry_run },
-	{ CLI_FLAG, "--force", NULL, "replace OUT if it holds an adapter and nothing else", &args.force },
+	{ CLI_TEXT, "--dialect", "NAME", "peft or mlx: who will load it (default: whose the first is, else peft)",
+	  &args.shared.dialect },
+	{ CLI_TEXT, "--dtype", "TYPE", "float32, bfloat16 or float16 (default: the source's where it holds them)",
+	  &args.shared.dtype },
+	{ CLI_TEXT, "--base-name", "NAME", "what the configuration calls the base (default: as it was)", &args.shared.base_name },
+	{ CLI_FLAG, "--dry-run", NULL, "compute and report, and write nothing", &args.shared.dry_run },
+	{ CLI_FLAG, "--force", NULL, "replace OUT if it holds an adapter and nothing else", &args.shared.force },
 	{ CLI_FLAG, NULL, NULL, NULL, NULL },
 };
 
@@ -60,16 +63,12 @@ static int read_type(struct tn_combine_options *c)
 
 static int check(struct tn_combine_options *c, struct tn_derive_options *o)
 {
-	if (!args.model)
-		return cli_usage(&command, "--model is missing");
+	int status = derived_check(&command, &args.shared, &c->rule, o);
+	if (status != EXIT_DONE)
+		return status;
 	if (!args.adapters.count)
 		return cli_usage(&command, "--adapter-path is missing");
-	if (!args.out && !args.dry_run)
-		return cli_usage(&command, "--save-path is missing");
-	if (read_type(c) != EXIT_DONE || !derived_rule(&command, args.rank, args.energy, &c->rule) ||
-	    !derived_options(&command, args.dialect, args.dtype, o))
-		return EXIT_USAGE;
-	return EXIT_DONE;
+	return read_type(c);
 }
 
 /* The adapters are opened as for a fuse: the first apart. */
@@ -84,23 +83,22 @@ static tn_status draft_of(tn_context *ctx, const tn_checkpoint *base, struct joi
 	all[0] = (struct tn_weighted_adapter){ joining->adapters[0], fuse.weight };
 	for (size_t i = 0; i < fuse.more_count; i++)
 		all[i + 1] = fuse.more[i];
-	return tn_draft_combine(all, fuse.more_count + 1, base, derived_for(args.dialect, joining->adapters[0], o), c, out, err);
+	return tn_draft_combine(all, fuse.more_count + 1, base, derived_for(&args.shared, joining->adapters[0], o), c, out, err);
 }
 
 static int combine(tn_context *ctx, struct tn_derive_options *o, const struct tn_combine_options *c)
 {
-	struct derived derived = { args.out, args.force, args.dry_run };
+	const struct derived *d = &args.shared;
 	struct joining joining = { .count = 0 };
 	struct tn_error err;
 	tn_checkpoint *base = NULL;
 	tn_draft *draft = NULL;
 	int status = EXIT_DONE;
-	if ((!args.dry_run && tn_draft_check_path(ctx, args.out, args.force, &err) != TN_OK) ||
-	    tn_checkpoint_open(ctx, args.model, &base, &err) != TN_OK ||
-	    draft_of(ctx, base, &joining, o, c, &draft, &err) != TN_OK || !derived_save(&derived, draft, &err))
+	if (!derived_open(d, ctx, &base, &err) || draft_of(ctx, base, &joining, o, c, &draft, &err) != TN_OK ||
+	    !derived_save(d, draft, &err))
 		status = cli_fail(command.verb, &err);
 	else
-		derived_print_all(&derived, draft);
+		derived_print_all(d, draft);
 	tn_draft_destroy(draft);
 	joining_close(&joining);
 	tn_checkpoint_close(base);
@@ -117,7 +115,6 @@ int cmd_combine(int argc, char **argv)
 	status = check(&c, &o);
 	if (status != EXIT_DONE)
 		return status;
-	o.base_name = args.base_name;
 	tn_context *ctx = cli_context(command.verb);
 	if (!ctx)
 		return EXIT_FAILED;

@@ -79,8 +79,14 @@ static int check(void)
 static int convert_the_adapter(void)
 {
 	const struct tn_recode_request *r = &args.request;
-	const struct adapter_conversion job = { &command, args.model, adapter, args.save_path, to, dtype, base_name, force,
-						args.dry_run };
+	struct adapter_conversion job = { &command, adapter, DERIVED_INIT };
+	job.shared.model = args.model;
+	job.shared.path = args.save_path;
+	job.shared.dialect = to;
+	job.shared.dtype = dtype;
+	job.shared.base_name = base_name;
+	job.shared.force = force;
+	job.shared.dry_run = args.dry_run;
 	if (quantize || dequantize || r->requantize || bits || group_size || r->quantization.q.mode || r->quantization.recipe ||
 	    r->shard_bytes || args.receipt || args.resume || upload_repo)
 		return cli_usage(&command, "with --adapter-path there are --model, --to, --dtype, --save-path, --base-name, "

@@ -4,28 +4,27 @@
 #include "module_keys.h"
 
 static struct {
-	const char *model, *tuned, *out, *dialect, *dtype, *base_name, *task_type;
-	uint64_t rank;
-	double energy;
+	struct derived shared;
+	const char *tuned, *task_type;
 	struct cli_list keys;
-	int save_rest, ignore_rest, force, dry_run;
-} args = { .rank = UINT64_MAX, .energy = -1 };
+	int save_rest, ignore_rest;
+} args = { .shared = DERIVED_INIT };
 
 static const struct cli_option options[] = {
-	{ CLI_TEXT, "--model", "BASE", "folder of the model that was fine-tuned", &args.model },
+	{ CLI_TEXT, "--model", "BASE", "folder of the model that was fine-tuned", &args.shared.model },
 	{ CLI_TEXT, "--tuned-path", "TUNED", "folder of the fine-tuned model", &args.tuned },
-	{ CLI_TEXT, "-o, --save-path", "OUT", "folder of the adapter to write", &args.out },
-	{ CLI_WHOLE, "--rank", "R", "largest rank of a module (default: 16, without --energy)", &args.rank },
-	{ CLI_SHARE, "--energy", "E", "share of a module's change to keep, 0 to 1, by the smallest rank", &args.energy },
+	{ CLI_TEXT, "-o, --save-path", "OUT", "folder of the adapter to write", &args.shared.path },
+	{ CLI_WHOLE, "--rank", "R", "largest rank of a module (default: 16, without --energy)", &args.shared.rank },
+	{ CLI_SHARE, "--energy", "E", "share of a module's change to keep, 0 to 1, by the smallest rank", &args.shared.energy },
 	{ CLI_LIST, "--keys", "NAMES", "modules, separated by commas (default: all but embeddings and head)", &args.keys },
-	{ CLI_TEXT, "--dialect", "NAME", "peft (the default) or mlx: who will load it", &args.dialect },
-	{ CLI_TEXT, "--dtype", "TYPE", "float32 (the default), bfloat16 or float16: of the factors", &args.dtype },
+	{ CLI_TEXT, "--dialect", "NAME", "peft (the default) or mlx: who will load it", &args.shared.dialect },
+	{ CLI_TEXT, "--dtype", "TYPE", "float32 (the default), bfloat16 or float16: of the factors", &args.shared.dtype },
 	{ CLI_FLAG, "--save-rest", NULL, "what else changed goes along whole: norms, biases, embeddings", &args.save_rest },
 	{ CLI_FLAG, "--ignore-rest", NULL, "what else changed is left out", &args.ignore_rest },
 	{ CLI_TEXT, "--task-type", "TYPE", "of peft (default: CAUSAL_LM)", &args.task_type },
-	{ CLI_TEXT, "--base-name", "NAME", "what the configuration calls the base (default: BASE)", &args.base_name },
-	{ CLI_FLAG, "--dry-run", NULL, "compute and report, and write nothing", &args.dry_run },
-	{ CLI_FLAG, "--force", NULL, "replace OUT if it holds an adapter and nothing else", &args.force },
+	{ CLI_TEXT, "--base-name", "NAME", "what the configuration calls the base (default: BASE)", &args.shared.base_name },
+	{ CLI_FLAG, "--dry-run", NULL, "compute and report, and write nothing", &args.shared.dry_run },
+	{ CLI_FLAG, "--force", NULL, "replace OUT if it holds an adapter and nothing else", &args.shared.force },
 	{ CLI_FLAG, NULL, NULL, NULL, NULL },
 };
 
@@ -41,20 +40,18 @@ static const struct cli_command command = {
 
 static int check(struct tn_derive_options *o, struct tn_extract_options *e)
 {
-	if (!args.model || !args.tuned)
-		return cli_usage(&command, "--%s is missing", args.model ? "tuned-path" : "model");
-	if (!args.out && !args.dry_run)
-		return cli_usage(&command, "--save-path is missing");
+	struct tn_rank_rule rule;
+	int status = derived_check(&command, &args.shared, &rule, o);
+	if (status != EXIT_DONE)
+		return status;
+	if (!args.tuned)
+		return cli_usage(&command, "--tuned-path is missing");
 	if (args.save_rest && args.ignore_rest)
 		return cli_usage(&command, "--save-rest and --ignore-rest exclude each other");
-	struct tn_rank_rule rule;
-	if (!derived_rule(&command, args.rank, args.energy, &rule) || !derived_options(&command, args.dialect, args.dtype, o))
-		return EXIT_USAGE;
-	if (args.rank != UINT64_MAX || args.energy >= 0)
+	if (args.shared.rank != UINT64_MAX || args.shared.energy >= 0)
 		e->rule = rule;
 	e->others = args.save_rest ? TN_OTHERS_SAVED : args.ignore_rest ? TN_OTHERS_IGNORED : TN_OTHERS_REFUSED;
 	o->task_type = args.task_type ? args.task_type : "CAUSAL_LM";
-	o->base_name = args.base_name;
 	return EXIT_DONE;
 }
 
@@ -101,27 +98,22 @@ static void print_text(const struct derived *derived, const tn_draft *d)
 
 static int extract(tn_context *ctx, const struct tn_derive_options *o, const struct tn_extract_options *e)
 {
-	struct derived derived = { args.out, args.force, args.dry_run };
+	const struct derived *d = &args.shared;
 	struct tn_error err;
 	tn_checkpoint *base = NULL, *tuned = NULL;
 	tn_draft *draft = NULL;
-	tn_status status = args.dry_run ? TN_OK : tn_draft_check_path(ctx, args.out, args.force, &err);
-	if (status == TN_OK)
-		status = tn_checkpoint_open(ctx, args.model, &base, &err);
-	if (status == TN_OK)
-		status = tn_checkpoint_open(ctx, args.tuned, &tuned, &err);
-	if (status == TN_OK)
-		status = tn_draft_extract(base, tuned, o, e, &draft, &err);
-	if (status == TN_OK && !derived_save(&derived, draft, &err))
-		status = err.code;
-	if (status == TN_OK && cli.json)
-		print_json(&derived, draft);
-	else if (status == TN_OK)
-		print_text(&derived, draft);
+	int status = EXIT_DONE;
+	if (!derived_open(d, ctx, &base, &err) || tn_checkpoint_open(ctx, args.tuned, &tuned, &err) != TN_OK ||
+	    tn_draft_extract(base, tuned, o, e, &draft, &err) != TN_OK || !derived_save(d, draft, &err))
+		status = cli_fail(command.verb, &err);
+	else if (cli.json)
+		print_json(d, draft);
+	else
+		print_text(d, draft);
 	tn_draft_destroy(draft);
 	tn_checkpoint_close(tuned);
 	tn_checkpoint_close(base);
-	return status == TN_OK ? EXIT_DONE : cli_fail(command.verb, &err);
+	return status;
 }
 
 int cmd_extract(int argc, char **argv)

@@ -2,26 +2,23 @@
 #include "cli.h"
 #include "derived.h"
 
-#include <string.h>
-
 static struct {
-	const char *model, *adapter, *out, *dialect, *dtype, *base_name;
-	uint64_t rank;
-	double energy;
-	int force, dry_run;
-} args = { .rank = UINT64_MAX, .energy = -1 };
+	struct derived shared;
+	const char *adapter;
+} args = { DERIVED_INIT, NULL };
 
 static const struct cli_option options[] = {
-	{ CLI_TEXT, "--model", "BASE", "folder of the base model", &args.model },
+	{ CLI_TEXT, "--model", "BASE", "folder of the base model", &args.shared.model },
 	{ CLI_TEXT, "--adapter-path", "ADAPTER", "folder or file of the adapter", &args.adapter },
-	{ CLI_TEXT, "-o, --save-path", "OUT", "folder of the adapter to write", &args.out },
-	{ CLI_WHOLE, "--rank", "R", "largest rank of a module", &args.rank },
-	{ CLI_SHARE, "--energy", "E", "share of each module's change to keep, 0 to 1, by the smallest rank", &args.energy },
-	{ CLI_TEXT, "--dialect", "NAME", "peft or mlx: who will load it (default: whose it is, else peft)", &args.dialect },
-	{ CLI_TEXT, "--dtype", "TYPE", "float32, bfloat16 or float16 (default: float32 where factors are new)", &args.dtype },
-	{ CLI_TEXT, "--base-name", "NAME", "what the configuration calls the base (default: as it was)", &args.base_name },
-	{ CLI_FLAG, "--dry-run", NULL, "compute and report, and write nothing", &args.dry_run },
-	{ CLI_FLAG, "--force", NULL, "replace OUT if it holds an adapter and nothing else", &args.force },
+	{ CLI_TEXT, "-o, --save-path", "OUT", "folder of the adapter to write", &args.shared.path },
+	{ CLI_WHOLE, "--rank", "R", "largest rank of a module", &args.shared.rank },
+	{ CLI_SHARE, "--energy", "E", "share of each module's change to keep, 0 to 1, by the smallest rank", &args.shared.energy },
+	{ CLI_TEXT, "--dialect", "NAME", "peft or mlx: who will load it (default: whose it is, else peft)", &args.shared.dialect },
+	{ CLI_TEXT, "--dtype", "TYPE", "float32, bfloat16 or float16 (default: float32 where factors are new)",
+	  &args.shared.dtype },
+	{ CLI_TEXT, "--base-name", "NAME", "what the configuration calls the base (default: as it was)", &args.shared.base_name },
+	{ CLI_FLAG, "--dry-run", NULL, "compute and report, and write nothing", &args.shared.dry_run },
+	{ CLI_FLAG, "--force", NULL, "replace OUT if it holds an adapter and nothing else", &args.shared.force },
 	{ CLI_FLAG, NULL, NULL, NULL, NULL },
 };
 
@@ -35,34 +32,30 @@ static const struct cli_command command = {
 
 static int check(struct tn_rank_rule *rule, struct tn_derive_options *o)
 {
-	if (!args.model)
-		return cli_usage(&command, "--model is missing");
+	int status = derived_check(&command, &args.shared, rule, o);
+	if (status != EXIT_DONE)
+		return status;
 	if (!args.adapter)
 		return cli_usage(&command, "--adapter-path is missing");
-	if (!args.out && !args.dry_run)
-		return cli_usage(&command, "--save-path is missing");
-	if (args.rank == UINT64_MAX && args.energy < 0)
+	if (args.shared.rank == UINT64_MAX && args.shared.energy < 0)
 		return cli_usage(&command, "--rank or --energy says how small the adapter shall be");
-	return derived_rule(&command, args.rank, args.energy, rule) && derived_options(&command, args.dialect, args.dtype, o)
-		       ? EXIT_DONE : EXIT_USAGE;
+	return EXIT_DONE;
 }
 
 static int resize(tn_context *ctx, struct tn_derive_options *o, const struct tn_rank_rule *rule)
 {
-	struct derived derived = { args.out, args.force, args.dry_run };
+	const struct derived *d = &args.shared;
 	struct tn_error err;
 	tn_checkpoint *base = NULL;
 	tn_adapter *adapter = NULL;
 	tn_draft *draft = NULL;
 	int status = EXIT_DONE;
-	if ((!args.dry_run && tn_draft_check_path(ctx, args.out, args.force, &err) != TN_OK) ||
-	    tn_checkpoint_open(ctx, args.model, &base, &err) != TN_OK ||
-	    tn_adapter_open(ctx, args.adapter, &adapter, &err) != TN_OK ||
-	    tn_draft_resize(adapter, base, derived_for(args.dialect, adapter, o), rule, &draft, &err) != TN_OK ||
-	    !derived_save(&derived, draft, &err))
+	if (!derived_open(d, ctx, &base, &err) || tn_adapter_open(ctx, args.adapter, &adapter, &err) != TN_OK ||
+	    tn_draft_resize(adapter, base, derived_for(d, adapter, o), rule, &draft, &err) != TN_OK ||
+	    !derived_save(d, draft, &err))
 		status = cli_fail(command.verb, &err);
 	else
-		derived_print_all(&derived, draft);
+		derived_print_all(d, draft);
 	tn_draft_destroy(draft);
 	tn_adapter_close(adapter);
 	tn_checkpoint_close(base);
@@ -72,14 +65,13 @@ static int resize(tn_context *ctx, struct tn_derive_options *o, const struct tn_
 int cmd_resize(int argc, char **argv)
 {
 	struct tn_derive_options o = TN_DERIVE_OPTIONS_INIT;
-	struct tn_rank_rule rule = { 0, 1 };
+	struct tn_rank_rule rule;
 	int status;
 	if (!cli_parse(&command, argc, argv, &status))
 		return status;
 	status = check(&rule, &o);
 	if (status != EXIT_DONE)
 		return status;
-	o.base_name = args.base_name;
 	tn_context *ctx = cli_context(command.verb);
 	if (!ctx)
 		return EXIT_FAILED;

@@ -2,12 +2,12 @@
 #ifndef TENON_CONVERT_ADAPTER_H
 #define TENON_CONVERT_ADAPTER_H
 
-#include "cli.h"
+#include "derived.h"
 
 struct adapter_conversion {
 	const struct cli_command *command;
-	const char *model, *adapter, *save_path, *to, *dtype, *base_name;
-	int force, dry_run;
+	const char *adapter;
+	struct derived shared;   /* its dialect is that of --to */
 };
 
 /* Checks the call and runs it; the exit status. */

@@ -7,9 +7,10 @@
 #include <inttypes.h>
 #include <string.h>
 
-int derived_dialect(const char *name, tn_adapter_dialect *out)
+/* "mlx", "mlx-lm" or "peft" to *out; 1 when it is one. */
+static int read_dialect(const char *name, tn_adapter_dialect *out)
 {
-	if (!name || (strcmp(name, "peft") != 0 && strcmp(name, "mlx") != 0 && strcmp(name, "mlx-lm") != 0))
+	if (strcmp(name, "peft") != 0 && strcmp(name, "mlx") != 0 && strcmp(name, "mlx-lm") != 0)
 		return 0;
 	*out = strcmp(name, "peft") == 0 ? TN_DIALECT_PEFT : TN_DIALECT_MLX_LM;
 	return 1;
@@ -146,34 +147,37 @@ void derived_print_all(const struct derived *d, const tn_draft *draft)
 
 /* ---- options --------------------------------------------------------------------------------------------- */
 
-int derived_rule(const struct cli_command *command, uint64_t rank, double energy, struct tn_rank_rule *rule)
+int derived_check(const struct cli_command *command, const struct derived *d, struct tn_rank_rule *rule,
+		  struct tn_derive_options *options)
 {
-	if (rank == 0 || energy == 0) {
-		cli_usage(command, rank == 0 ? "LoRA rank must be > 0" : "--energy takes a share above 0, at most 1");
-		return 0;
-	}
-	rule->rank = rank == UINT64_MAX ? 0 : rank;
-	rule->energy = energy < 0 ? 1 : energy;
-	return 1;
+	if (!d->model)
+		return cli_usage(command, "--model is missing");
+	if (!d->path && !d->dry_run)
+		return cli_usage(command, "--save-path is missing");
+	if (d->rank == 0)
+		return cli_usage(command, "LoRA rank must be > 0");
+	if (d->energy == 0)
+		return cli_usage(command, "--energy takes a share above 0, at most 1");
+	if (d->dialect && !read_dialect(d->dialect, &options->dialect))
+		return cli_usage(command, "'%s' is not a dialect: peft, mlx", d->dialect);
+	if (!recoding_dtype(d->dtype, &options->dtype))
+		return cli_usage(command, "'%s' is not a dtype: float32, float16, bfloat16", d->dtype);
+	rule->rank = d->rank == UINT64_MAX ? 0 : d->rank;
+	rule->energy = d->energy < 0 ? 1 : d->energy;
+	options->keep_dtype = !d->dtype;
+	options->base_name = d->base_name;
+	return EXIT_DONE;
 }
 
-int derived_options(const struct cli_command *command, const char *dialect, const char *dtype, struct tn_derive_options *options)
+const struct tn_derive_options *derived_for(const struct derived *d, const tn_adapter *adapter, struct tn_derive_options *options)
 {
-	if (dialect && !derived_dialect(dialect, &options->dialect)) {
-		cli_usage(command, "'%s' is not a dialect: peft, mlx", dialect);
-		return 0;
-	}
-	if (!recoding_dtype(dtype, &options->dtype)) {
-		cli_usage(command, "'%s' is not a dtype: float32, float16, bfloat16", dtype);
-		return 0;
-	}
-	options->keep_dtype = !dtype;
-	return 1;
-}
-
-const struct tn_derive_options *derived_for(const char *dialect, const tn_adapter *adapter, struct tn_derive_options *options)
-{
-	if (!dialect)
+	if (!d->dialect)
 		options->dialect = tn_adapter_dialect_of(adapter) == TN_DIALECT_MLX_LM ? TN_DIALECT_MLX_LM : TN_DIALECT_PEFT;
 	return options;
+}
+
+int derived_open(const struct derived *d, tn_context *ctx, tn_checkpoint **base, struct tn_error *err)
+{
+	return (d->dry_run || tn_draft_check_path(ctx, d->path, d->force, err) == TN_OK) &&
+	       tn_checkpoint_open(ctx, d->model, base, err) == TN_OK;
 }

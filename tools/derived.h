@@ -5,9 +5,24 @@
 #include "cli.h"
 
 struct derived {
+	const char *model;     /* the base */
 	const char *path;      /* to write */
+	const char *dialect, *dtype, *base_name;   /* NULL: not given */
+	uint64_t rank;         /* UINT64_MAX: not given */
+	double energy;         /* negative: not given */
 	int force, dry_run;
 };
+#define DERIVED_INIT { .rank = UINT64_MAX, .energy = -1 }
+
+/* The options that all have, checked: --rank and --energy to *rule. EXIT_DONE, or EXIT_USAGE after a message. Without --dialect
+ * derived_for takes that of an adapter, or PEFT. */
+int derived_check(const struct cli_command *command, const struct derived *derived, struct tn_rank_rule *rule,
+		  struct tn_derive_options *options);
+const struct tn_derive_options *derived_for(const struct derived *derived, const tn_adapter *adapter,
+					    struct tn_derive_options *options);
+
+/* Asks whether the result may be written where it shall be, before any work, and opens the base. 1 when all is well. */
+int derived_open(const struct derived *derived, tn_context *ctx, tn_checkpoint **base, struct tn_error *err);
 
 /* Saves the draft, unless it is a dry run; 1 when all is well. */
 int derived_save(const struct derived *derived, const tn_draft *draft, struct tn_error *err);
@@ -18,14 +33,5 @@ void derived_print(const struct derived *derived, const tn_draft *draft);
 /* The whole report of a verb that has nothing to add: ranks and what is kept of each kind of module before the line; or the object
  * of --json. */
 void derived_print_all(const struct derived *derived, const tn_draft *draft);
-
-/* --rank (UINT64_MAX: not given) and --energy (negative: not given) to *rule; 0 after a message. */
-int derived_rule(const struct cli_command *command, uint64_t rank, double energy, struct tn_rank_rule *rule);
-/* --dialect and --dtype, which may be NULL; 0 after a message. Without a dialect derived_for takes that of an adapter, or PEFT. */
-int derived_options(const struct cli_command *command, const char *dialect, const char *dtype, struct tn_derive_options *options);
-const struct tn_derive_options *derived_for(const char *dialect, const tn_adapter *adapter, struct tn_derive_options *options);
-
-/* "mlx", "mlx-lm" or "peft" to *out; 1 when it is one. */
-int derived_dialect(const char *name, tn_adapter_dialect *out);
 
 #endif

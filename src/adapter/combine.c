@@ -215,7 +215,16 @@ static tn_status mix_products(const struct combining *c, struct tn_pair *made, s
 
 /* ---- side by side ---------------------------------------------------------------------------------------- */
 
-/* The scale of the first stays outside; the others' A are multiplied by what theirs is in terms of it. */
+/* The largest scale stays outside; the others' A are multiplied by what theirs is in terms of it, which makes no number larger. */
+static double largest_factor(const struct combining *c)
+{
+	double largest = 0;
+	for (size_t i = 0; i < c->share_count; i++)
+		if (fabs(factor_of(&c->shares[i])) > fabs(largest))
+			largest = factor_of(&c->shares[i]);
+	return largest != 0 ? largest : 1; /* weights 0: nothing is wanted of any */
+}
+
 static double ratio_of(const struct combining *c, size_t share, double scale)
 {
 	double factor = factor_of(&c->shares[share]);
@@ -261,10 +270,8 @@ static tn_status add_biases(const struct combining *c, struct tn_pair *made, str
 static tn_status put_side_by_side(const struct combining *c, struct tn_pair *made, struct tn_error *err)
 {
 	uint64_t at = 0;
-	made->scale = factor_of(&c->shares[0]);
+	made->scale = largest_factor(c);
 	made->rank = made->rank_before;
-	if (made->scale == 0)
-		made->scale = 1; /* weight 0: B A is not wanted, and the others still are */
 	TN_TRY(tn_arena_array(c->arena, (size_t)(made->groups * made->rank * made->in), sizeof *made->a, &made->a, err));
 	TN_TRY(tn_arena_array(c->arena, (size_t)(made->groups * made->rank * made->out), sizeof *made->b, &made->b, err));
 	for (size_t i = 0; i < c->share_count; i++) {

@@ -10,7 +10,7 @@
 tn_status tn_rank_rule_check(const struct tn_rank_rule *rule, struct tn_error *err)
 {
 	if (!(rule->energy > 0 && rule->energy <= 1))
-		return tn_fail(err, TN_E_ARG, "energy", "the energy that is kept is above 0 and at most 1");
+		return tn_fail(err, TN_E_ARG, "energy", "energy is %g; a share above 0, at most 1, was expected", rule->energy);
 	return TN_OK;
 }
 

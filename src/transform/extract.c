@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "transform/extract.h"
 
+#include "adapter/compress.h"
 #include "base/checked.h"
 #include "base/error.h"
 #include "store/checkpoint.h"
@@ -14,8 +15,7 @@ static tn_status check_options(const struct tn_derive_options *o, const struct t
 {
 	if (o->dialect != TN_DIALECT_PEFT && o->dialect != TN_DIALECT_MLX_LM)
 		return tn_fail(err, TN_E_ARG, "dialect", "adapters are made in the dialects mlx-lm and peft");
-	if (!(e->rule.energy > 0 && e->rule.energy <= 1))
-		return tn_fail(err, TN_E_ARG, "energy", "energy is %g; a share above 0, at most 1, was expected", e->rule.energy);
+	TN_TRY(tn_rank_rule_check(&e->rule, err));
 	if (e->others != TN_OTHERS_REFUSED && e->others != TN_OTHERS_SAVED && e->others != TN_OTHERS_IGNORED)
 		return tn_fail(err, TN_E_ARG, "others", "%d is no way to treat what else changed", (int)e->others);
 	return TN_OK;

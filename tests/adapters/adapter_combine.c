@@ -94,6 +94,7 @@ static double distance(const double *d, const double *e, size_t n)
 		far += (d[i] - e[i]) * (d[i] - e[i]);
 		all += e[i] * e[i];
 	}
+	assert_true(isfinite(far));
 	return sqrt(far / (all > 0 ? all : 1));
 }
 
@@ -337,6 +338,23 @@ static void dare_depends_on_the_seed(void **state)
 	end(&s);
 }
 
+/* The largest weight stays outside of the factors, wherever it comes. */
+static void weights_may_be_far_apart(void **state)
+{
+	struct al *t = *state;
+	struct several s = begin(t, VECTORS "/base"), alone = begin(t, VECTORS "/base");
+	struct tn_combine_options cat = TN_COMBINE_OPTIONS_INIT;
+	add(t, &s, 1e-300, VECTORS "/b");
+	add(t, &s, 1, VECTORS "/b");
+	add(t, &alone, 1, VECTORS "/b");
+	tn_draft *x = combined(t, &s, &cat), *y = combined(t, &alone, &cat);
+	assert_true(drafts_apart(x, y) == 0);
+	tn_draft_destroy(x);
+	tn_draft_destroy(y);
+	end(&s);
+	end(&alone);
+}
+
 /* Products that have no room are made again for every pass: the same numbers, by any number of threads. */
 static void memory_and_threads_do_not_show(void **state)
 {
@@ -567,7 +585,7 @@ int main(void)
 		AL_TEST(a_sum_is_fused_as_its_parts),
 		AL_TEST(sums_are_compressed_when_asked),
 		AL_TEST(dare_keeps_density_and_mean),
-		AL_TEST(dare_depends_on_the_seed),
+		AL_TEST(dare_depends_on_the_seed), AL_TEST(weights_may_be_far_apart),
 		AL_TEST(memory_and_threads_do_not_show),
 		AL_TEST(the_largest_are_counted),
 		AL_TEST(resizing_keeps_what_it_says),

@@ -499,16 +499,24 @@ static void accounts_add_up(void **state)
 
 /* ---- memory ---------------------------------------------------------------------------------------------- */
 
-static tn_status whole_life(tn_context *ctx, const char *folder, const struct tn_create_options *o, const char *out,
-			    struct tn_error *err)
+struct life {
+	struct al *t;
+	const char *folder;
+	struct tn_create_options options;
+	unsigned number;         /* of the try: each has a folder of its own */
+};
+
+static tn_status whole_life(tn_context *ctx, void *arg, struct tn_error *err)
 {
+	struct life *life = arg;
+	const char *out = al_path(life->t, "out%u", life->number++);
 	tn_checkpoint *base = NULL;
 	tn_draft *d = NULL, *again = NULL;
 	tn_adapter *adapter = NULL;
 	struct tn_accounts accounts = { 0 };
-	tn_status status = tn_checkpoint_open(ctx, folder, &base, err);
+	tn_status status = tn_checkpoint_open(ctx, life->folder, &base, err);
 	if (status == TN_OK)
-		status = tn_draft_create(base, o, &d, err);
+		status = tn_draft_create(base, &life->options, &d, err);
 	if (status == TN_OK)
 		status = tn_adapter_account(ctx, tn_draft_adapter(d), base, &accounts, err);
 	if (status == TN_OK)
@@ -527,29 +535,14 @@ static tn_status whole_life(tn_context *ctx, const char *folder, const struct tn
 
 static void every_allocation_may_fail(void **state)
 {
-	struct al *t = *state;
 	static const char *const experts[] = { "q_proj", "experts.gate_up_proj", "experts.down_proj" };
 	const char *folders[] = { LLAMA, ADAPTER_DATA "/peft/mixtral", MIXTRAL };
+	struct life life = { .t = *state };
 	for (int i = 0; i < 3; i++) {
-		struct tn_create_options o = options_for(i < 2 ? TN_DIALECT_PEFT : TN_DIALECT_MLX_LM, experts, i == 1 ? 3 : 0);
-		tn_status status = TN_E_NOMEM;
-		o.dora = i == 0;
-		for (size_t at = 1; status != TN_OK; at += at < 40 ? 1 : at / 19) {
-			struct tt_heap heap = { 0 };
-			struct tn_options options = TN_OPTIONS_INIT;
-			tn_context *ctx;
-			options.allocator = tt_heap_allocator(&heap);
-			options.threads = 1;
-			assert_int_equal(tn_context_create(&options, &ctx, NULL), TN_OK);
-			heap.calls = 0;
-			heap.fail_at = at;
-			status = whole_life(ctx, folders[i], &o, al_path(t, "out%d_%zu", i, at), &t->err);
-			if (status != TN_OK && status != TN_E_NOMEM)
-				fail_msg("%s, allocation %zu: %s", folders[i], at, t->err.msg);
-			tn_context_destroy(ctx);
-			if (heap.live_blocks != 0)
-				fail_msg("%s, allocation %zu: %zu blocks are left", folders[i], at, heap.live_blocks);
-		}
+		life.folder = folders[i];
+		life.options = options_for(i < 2 ? TN_DIALECT_PEFT : TN_DIALECT_MLX_LM, experts, i == 1 ? 3 : 0);
+		life.options.dora = i == 0;
+		tt_fail_each_allocation(folders[i], 40, whole_life, &life);
 	}
 }
 

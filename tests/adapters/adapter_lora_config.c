@@ -205,25 +205,19 @@ static void files(void **state)
 	tn_lora_config_destroy(config);
 }
 
+static tn_status parse_job(tn_context *ctx, void *arg, struct tn_error *err)
+{
+	(void)arg;
+	tn_lora_config *config = NULL;
+	tn_status status = tn_lora_config_parse(ctx, peft_text, strlen(peft_text), &config, err);
+	tn_lora_config_destroy(config);
+	return status;
+}
+
 static void every_allocation_fails_once(void **state)
 {
-	tn_status status = TN_E_NOMEM;
 	(void)state;
-	for (size_t at = 1; status != TN_OK; at++) {
-		struct tt_heap heap = { 0 };
-		struct tn_options options = TN_OPTIONS_INIT;
-		tn_lora_config *config = NULL;
-		tn_context *ctx;
-		options.allocator = tt_heap_allocator(&heap);
-		assert_int_equal(tn_context_create(&options, &ctx, NULL), TN_OK);
-		heap.calls = 0;
-		heap.fail_at = at;
-		status = tn_lora_config_parse(ctx, peft_text, strlen(peft_text), &config, NULL);
-		assert_true(status == TN_OK || status == TN_E_NOMEM);
-		tn_lora_config_destroy(config);
-		tn_context_destroy(ctx);
-		assert_int_equal(heap.live_blocks, 0);
-	}
+	tt_fail_each_allocation("adapter_config.json", SIZE_MAX, parse_job, NULL);
 }
 
 int main(void)

@@ -91,25 +91,21 @@ static tn_status to_mlx(tn_context *ctx, const char *base, const char *adapter, 
 
 typedef tn_status (*job_fn)(tn_context *ctx, const char *base, const char *other, const char *out, struct tn_error *err);
 
-static void sweep_job(struct al *t, const char *what, job_fn job, const char *base, const char *other, const char *out)
+struct sweep {
+	job_fn job;
+	const char *base, *other, *out;
+};
+
+static tn_status run_job(tn_context *ctx, void *arg, struct tn_error *err)
 {
-	tn_status status = TN_E_NOMEM;
-	for (size_t at = 1; status != TN_OK; at += at < 60 ? 1 : at / 23) {
-		struct tt_heap heap = { 0 };
-		struct tn_options options = TN_OPTIONS_INIT;
-		tn_context *ctx;
-		options.allocator = tt_heap_allocator(&heap);
-		options.threads = 1;
-		assert_int_equal(tn_context_create(&options, &ctx, NULL), TN_OK);
-		heap.calls = 0;
-		heap.fail_at = at;
-		status = job(ctx, base, other, out, &t->err);
-		if (status != TN_OK && status != TN_E_NOMEM)
-			fail_msg("%s, allocation %zu: %s", what, at, t->err.msg);
-		tn_context_destroy(ctx);
-		if (heap.live_blocks != 0)
-			fail_msg("%s, allocation %zu: %zu blocks are left", what, at, heap.live_blocks);
-	}
+	const struct sweep *s = arg;
+	return s->job(ctx, s->base, s->other, s->out, err);
+}
+
+static void sweep_job(const char *what, job_fn job, const char *base, const char *other, const char *out)
+{
+	struct sweep s = { job, base, other, out };
+	tt_fail_each_allocation(what, 60, run_job, &s);
 }
 
 static void sweep_conversions(void **state)
@@ -134,7 +130,7 @@ static void sweep_conversions(void **state)
 		char base[512], adapter[512];
 		snprintf(base, sizeof base, "%s/%s", ADAPTER_DATA, cases[i].base);
 		snprintf(adapter, sizeof adapter, "%s/%s", ADAPTER_DATA, cases[i].adapter);
-		sweep_job(t, cases[i].adapter, cases[i].job, base, adapter, al_path(t, "out"));
+		sweep_job(cases[i].adapter, cases[i].job, base, adapter, al_path(t, "out"));
 	}
 }
 
@@ -150,7 +146,7 @@ static void sweep_extract(void **state)
 		snprintf(adapter, sizeof adapter, "%s/cases/%s", CASES, cases[i][1]);
 		snprintf(tuned, sizeof tuned, "%s", al_path(t, "tuned%zu", i));
 		al_ok(t, al_fuse(t, base, adapter, tuned));
-		sweep_job(t, cases[i][1], extract_job, base, tuned, al_path(t, "new%zu", i));
+		sweep_job(cases[i][1], extract_job, base, tuned, al_path(t, "new%zu", i));
 	}
 }
 
@@ -166,7 +162,7 @@ static void sweep(void **state)
 		char base[512], adapter[512];
 		snprintf(base, sizeof base, "%s/%s", CASES, cases[i][0]);
 		snprintf(adapter, sizeof adapter, "%s/cases/%s", CASES, cases[i][1]);
-		sweep_job(t, cases[i][1], whole_job, base, adapter, al_path(t, "out"));
+		sweep_job(cases[i][1], whole_job, base, adapter, al_path(t, "out"));
 	}
 }
 
@@ -213,7 +209,7 @@ static void sweep_combine(void **state)
 	static const char *const types[] = { "cat", "ties", "ties_svd" };
 	struct al *t = *state;
 	for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-		sweep_job(t, types[i], combine_job, COMBINE, types[i], al_path(t, "combined"));
+		sweep_job(types[i], combine_job, COMBINE, types[i], al_path(t, "combined"));
 }
 
 int main(void)

@@ -99,6 +99,28 @@ struct tn_allocator tt_heap_allocator(struct tt_heap *heap)
 	return (struct tn_allocator){ heap_alloc, heap_resize, heap_release, heap };
 }
 
+void tt_fail_each_allocation(const char *what, size_t each, tt_job *job, void *arg)
+{
+	tn_status status = TN_E_NOMEM;
+	for (size_t at = 1; status != TN_OK; at += at < each ? 1 : at / 20 + 1) {
+		struct tt_heap heap = { 0 };
+		struct tn_options options = TN_OPTIONS_INIT;
+		struct tn_error err = { .code = TN_OK };
+		tn_context *ctx;
+		options.allocator = tt_heap_allocator(&heap);
+		options.threads = 1;
+		assert_int_equal(tn_context_create(&options, &ctx, NULL), TN_OK);
+		heap.calls = 0;
+		heap.fail_at = at;
+		status = job(ctx, arg, &err);
+		if (status != TN_OK && status != TN_E_NOMEM)
+			fail_msg("%s, allocation %zu: %s", what, at, err.msg);
+		tn_context_destroy(ctx);
+		if (heap.live_blocks != 0)
+			fail_msg("%s, allocation %zu: %zu blocks are left", what, at, heap.live_blocks);
+	}
+}
+
 /* ---- surroundings ---------------------------------------------------------------------------------------- */
 
 int tt_setup(void **state)

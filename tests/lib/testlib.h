@@ -22,6 +22,11 @@ struct tt_heap {
 };
 struct tn_allocator tt_heap_allocator(struct tt_heap *heap);
 
+/* Runs a job on a new context, of one thread, whose heap fails at the job's 1st, 2nd, ... allocation, until it succeeds: each time it
+ * must say TN_E_NOMEM and leave nothing. Behind the first `each` allocations in steps of a twentieth. */
+typedef tn_status tt_job(tn_context *ctx, void *arg, struct tn_error *err);
+void tt_fail_each_allocation(const char *what, size_t each, tt_job *job, void *arg);
+
 /* ---- one test's surroundings ----------------------------------------------------------------------------- */
 
 struct tt {

@@ -179,9 +179,18 @@ static void a_new_dora_is_the_base_and_follows_its_factors(void **state)
 
 /* ---- memory ----------------------------------------------------------------------------------------------- */
 
-static tn_status whole_life(tn_context *ctx, const struct tn_linear_weight *w, const struct tn_array *x, int packed,
-			    struct tn_error *err)
+struct life {
+	const struct tn_linear_weight *w;
+	const struct tn_array *x;
+	int packed;
+};
+
+static tn_status whole_life(tn_context *ctx, void *arg, struct tn_error *err)
 {
+	const struct life *life = arg;
+	const struct tn_linear_weight *w = life->w;
+	const struct tn_array *x = life->x;
+	int packed = life->packed;
 	struct tn_layer_options o = ly_with(2, 2);
 	struct tn_array y = { 0 }, z = { 0 };
 	tn_layer *l = NULL;
@@ -219,21 +228,8 @@ static void every_allocation_may_fail(void **state)
 	struct tn_linear_weight w = { .dense = ly_noise(t, TN_F32, 8, 32, 0, 1), .bias = ly_noise(t, TN_F32, 8, 0, 0, 2) };
 	struct tn_array x = ly_noise(t, TN_F32, 2, 32, 0, 3);
 	for (int packed = 0; packed < 2; packed++) {
-		tn_status status = TN_E_NOMEM;
-		for (size_t at = 1; status != TN_OK; at++) {
-			struct tt_heap heap = { 0 };
-			struct tn_options options = TN_OPTIONS_INIT;
-			tn_context *ctx;
-			options.allocator = tt_heap_allocator(&heap);
-			options.threads = 1;
-			assert_int_equal(tn_context_create(&options, &ctx, NULL), TN_OK);
-			heap.calls = 0;
-			heap.fail_at = at;
-			status = whole_life(ctx, &w, &x, packed, &t->err);
-			assert_true(status == TN_OK || status == TN_E_NOMEM);
-			tn_context_destroy(ctx);
-			assert_int_equal(heap.live_blocks, 0);
-		}
+		struct life life = { &w, &x, packed };
+		tt_fail_each_allocation(packed ? "packed" : "dense", SIZE_MAX, whole_life, &life);
 	}
 }
 
