@@ -174,11 +174,24 @@ static size_t find_by_endings(const struct tn_joint *j, const char *name)
 	}
 }
 
-/* The same module in other releases of transformers and in mlx-lm. */
+/* The same part of a name in other releases of transformers and in mlx-lm. */
 static const char *const renames[][2] = {
-	{ ".mlp.", ".block_sparse_moe." }, { ".block_sparse_moe.", ".mlp." },
-	{ ".mlp.", ".feed_forward." },     { ".feed_forward.", ".mlp." },
+	{ "mlp", "block_sparse_moe" }, { "block_sparse_moe", "mlp" },
+	{ "mlp", "feed_forward" },     { "feed_forward", "mlp" },
+	{ "lm_head", "embed_out" },    { "embed_out", "lm_head" },
+	{ "experts.gate_up_proj", "input_linear.weight" },   /* granitemoe */
+	{ "experts.down_proj", "output_linear.weight" },
 };
+
+/* The first place in a name where `part` stands between its dots, or NULL. */
+static const char *find_part(const char *name, const char *part)
+{
+	size_t n = strlen(part);
+	for (const char *at = strstr(name, part); at; at = strstr(at + 1, part))
+		if ((at == name || at[-1] == '.') && (at[n] == '.' || !at[n]))
+			return at;
+	return NULL;
+}
 
 size_t tn_joint_find(const struct tn_joint *j, const char *name)
 {
@@ -187,7 +200,7 @@ size_t tn_joint_find(const struct tn_joint *j, const char *name)
 		found = find_by_endings(j, name);
 	for (size_t i = 0; i < sizeof renames / sizeof *renames && found == TN_NO_TARGET; i++) {
 		char other[LONGEST_NAME];
-		const char *at = strstr(name, renames[i][0]);
+		const char *at = find_part(name, renames[i][0]);
 		if (!at || (size_t)snprintf(other, sizeof other, "%.*s%s%s", (int)(at - name), name, renames[i][1],
 					    at + strlen(renames[i][0])) >= sizeof other)
 			continue;

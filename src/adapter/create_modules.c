@@ -50,22 +50,26 @@ tn_status tn_base_modules_add(struct tn_base_modules *m, const struct tn_base_mo
 	return TN_OK;
 }
 
-/* What a program calls the part "block_sparse_moe" of a file: transformers 5 loads Mixtral's as "mlp". */
-static const char *block_name(const struct tn_base_modules *m)
-{
-	return m->peft && strcmp(m->model_type, "mixtral") == 0 ? ".mlp" : ".block_sparse_moe";
-}
+/* Parts that transformers 5 calls otherwise than the files do. mlx-lm keeps the names of the files. */
+static const struct {
+	const char *model_type, *file, *model;
+} parts[] = {
+	{ "mixtral", ".block_sparse_moe", ".mlp" },
+	{ "gpt_neox", "embed_out", "lm_head" },
+};
 
-/* name[0..n) with that part as the program calls it. */
-static tn_status name_block(struct tn_base_modules *m, const char *name, int n, const char **out, struct tn_error *err)
+/* name[0..n) with such a part as the program calls it. */
+static tn_status name_renamed(struct tn_base_modules *m, const char *name, int n, const char **out, struct tn_error *err)
 {
-	static const char part[] = ".block_sparse_moe";
-	const char *at = strstr(name, part);
-	if (!at || at - name + (int)sizeof part - 1 > n)
-		return tn_arena_text(m->arena, name, (size_t)n, out, err);
-	const char *rest = at + sizeof part - 1;
-	return tn_arena_printf(m->arena, out, err, "%.*s%s%.*s", (int)(at - name), name, block_name(m), (int)(name + n - rest),
-			       rest);
+	for (size_t i = 0; i < sizeof parts / sizeof *parts && m->peft; i++) {
+		const char *at = strcmp(m->model_type, parts[i].model_type) ? NULL : strstr(name, parts[i].file);
+		if (!at || at - name + (int)strlen(parts[i].file) > n)
+			continue;
+		const char *rest = at + strlen(parts[i].file);
+		return tn_arena_printf(m->arena, out, err, "%.*s%s%.*s", (int)(at - name), name, parts[i].model,
+				       (int)(name + n - rest), rest);
+	}
+	return tn_arena_text(m->arena, name, (size_t)n, out, err);
 }
 
 /* ---- experts --------------------------------------------------------------------------------------------- */
@@ -96,7 +100,7 @@ static tn_status add_block(struct tn_base_modules *m, const struct block *b, str
 	struct tn_base_module item = { .kind = TN_MODULE_EXPERTS, .experts = b->experts, .of_parameter = m->peft,
 				       .is_transposed = b->is_transposed };
 	const char *front;
-	TN_TRY(name_block(m, b->name, (int)b->bytes, &front, err));
+	TN_TRY(name_renamed(m, b->name, (int)b->bytes, &front, err));
 	TN_TRY(tn_arena_text(m->arena, b->name, b->bytes, &item.block, err));
 	for (size_t i = 0; i < 3 && !m->peft; i++) {
 		tn_projection p = stack_of[i];
@@ -173,7 +177,7 @@ static tn_status name_part(struct tn_base_modules *m, const char *name, int n, c
 {
 	static const char front[] = "transformer.";
 	if (strcmp(m->model_type, "gpt2") != 0 || tn_starts_with(name, "lm_head.") || tn_starts_with(name, "model."))
-		return name_block(m, name, n, out, err);
+		return name_renamed(m, name, n, out, err);
 	if (tn_starts_with(name, front)) {
 		name += sizeof front - 1;
 		n -= (int)sizeof front - 1;
@@ -189,7 +193,7 @@ tn_status tn_base_tensor_name(struct tn_base_modules *m, const char *tensor, con
 static tn_status look_at_matrix(struct tn_base_modules *m, const struct tn_weight *w, struct tn_error *err)
 {
 	const struct tn_tensor *t = w->tensor;
-	struct tn_base_module item = { .in = w->last };
+	struct tn_base_module item = { .in = w->last, .bits = w->q.mode ? (unsigned)w->q.bits : 0 };
 	if (!tn_ends_with(t->name, ".weight") || w->parameters == 0)
 		return TN_OK;
 	TN_TRY(tn_arena_text(m->arena, t->name, strlen(t->name), &item.weight, err));

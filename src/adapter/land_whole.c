@@ -116,7 +116,7 @@ tn_status tn_joint_land_tokens(struct tn_joint *j, const struct tn_adapter_entry
 		return tn_fail(err, TN_E_LIMIT, e->module.path, "the name of a module is longer than %d bytes", (int)LONGEST_NAME);
 	*target = tn_joint_find(j, name);
 	if (*target == TN_NO_TARGET && j->tied && tn_path_is_head(e->module.path))
-		*target = j->embedding;
+		TN_TRY(tn_joint_untie(j, e->module.path, target, err));
 	if (*target == TN_NO_TARGET)
 		return tn_joint_fail_missing(j, e->module.path, name, err);
 	const struct tn_tensor *w = tn_target_source(&j->targets[*target]);
@@ -146,20 +146,40 @@ static int has_delta(const struct tn_joint *j, size_t target)
 	return 0;
 }
 
-/* Token rows belong to both; what replaced the shared tensor, and not one module's copy of it, too. */
+static int has_own_rows(const struct tn_joint *j, size_t target)
+{
+	for (size_t i = j->own_landings; i < j->landing_count; i++)
+		if (j->landings[i].target == target && j->slots[j->landings[i].slot].kind == TN_SLOT_TOKENS)
+			return 1;
+	return 0;
+}
+
+static void share_replacement(const struct tn_target *from, struct tn_target *to)
+{
+	if (to->replacement || !from->replacement || from->is_saved)
+		return;
+	to->replacement = from->replacement;
+	to->replacer = from->replacer;
+}
+
+/* Rows of the table are the head's too, unless it has some of its own. What replaces the shared tensor, under whichever name, and
+ * not one module's copy of it, is for both. */
 static tn_status share_with_head(struct tn_joint *j, size_t head, struct tn_error *err)
 {
-	struct tn_target *from = &j->targets[j->embedding], *to = &j->targets[head];
-	if (!to->replacement && from->replacement && !from->is_saved) {
-		to->replacement = from->replacement;
-		to->replacer = from->replacer;
-	}
-	size_t count = j->landing_count;
+	share_replacement(&j->targets[j->embedding], &j->targets[head]);
+	share_replacement(&j->targets[head], &j->targets[j->embedding]);
+	size_t count = has_own_rows(j, head) ? 0 : j->landing_count;
 	for (size_t i = j->own_landings; i < count; i++) {
 		size_t slot = j->landings[i].slot;
-		if (j->landings[i].target == j->embedding && j->slots[slot].kind == TN_SLOT_TOKENS && !has_delta(j, head))
-			TN_TRY(tn_joint_add_landing(j, head, slot, j->landings[i].target_row, j->landings[i].delta_row,
-						    j->landings[i].rows, err));
+		if (j->landings[i].target != j->embedding || j->slots[slot].kind != TN_SLOT_TOKENS)
+			continue;
+		if (has_delta(j, head))
+			return tn_fail(err, TN_E_UNSUPPORTED, j->targets[head].name, "the adapter has factors for '%.100s' and "
+				       "rows (trainable_token_indices) for '%.100s', which is tied to it; the two cannot be merged "
+				       "into one weight (PEFT does not do it either)", j->targets[head].name,
+				       j->targets[j->embedding].name);
+		TN_TRY(tn_joint_add_landing(j, head, slot, j->landings[i].target_row, j->landings[i].delta_row,
+					    j->landings[i].rows, err));
 	}
 	return TN_OK;
 }
@@ -171,8 +191,8 @@ tn_status tn_joint_settle_ties(struct tn_joint *j, struct tn_error *err)
 	size_t head = j->head;
 	if (!j->tied || j->adapter->config.dialect != TN_DIALECT_PEFT)
 		return TN_OK;
-	int head_is_apart = head != TN_NO_TARGET && (has_delta(j, head) || j->targets[head].replacement ||
-						     j->targets[head].is_new);
+	int head_is_apart = head != TN_NO_TARGET && (has_delta(j, head) || has_own_rows(j, head) ||
+						     j->targets[head].replacement || j->targets[head].is_new);
 	const struct tn_target *embedding = &j->targets[j->embedding];
 	if (!has_delta(j, j->embedding) && !(embedding->replacement && embedding->is_saved) && !head_is_apart)
 		return TN_OK;

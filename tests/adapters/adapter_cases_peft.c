@@ -186,6 +186,134 @@ static void test_ties_of_nested_configs(void **state)
 	}
 }
 
+#define HEAD "base_model.model.lm_head"
+#define TABLE "base_model.model.model.embed_tokens"
+#define TOKENS(rule) "{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":2,\"target_modules\":[\"none\"],\"trainable_token_indices\":" rule "}"
+#define FACTORS(rest) "{\"peft_type\":\"LORA\",\"r\":2,\"lora_alpha\":2,\"target_modules\":[\"lm_head\"]" rest "}"
+
+/* The rows of a fused table of three columns that are not the base's, as bits; all when it has not its shape. -1: not there. */
+static int changed_rows(struct al *t, const char *base, const char *out, const char *name)
+{
+	const struct tn_tensor *a, *b;
+	tn_checkpoint *before, *after;
+	int rows = 0;
+	al_ok(t, tn_checkpoint_open(t->ctx, base, &before, &t->err));
+	al_ok(t, tn_checkpoint_open(t->ctx, out, &after, &t->err));
+	double *x = al_load(t, before, "model.embed_tokens.weight", &a), *y = al_load(t, after, name, &b);
+	for (uint64_t i = 0; y && i < b->elements; i++)
+		rows |= (a->elements != b->elements || x[i] != y[i]) << i / 3;
+	free(x);
+	tn_checkpoint_close(after);
+	tn_checkpoint_close(before);
+	int found = y != NULL;
+	free(y);
+	return found ? rows : -1;
+}
+
+/* What PEFT computes where table and head are one: the head follows the table's rows unless it has some of its own, the table
+ * never follows the head's; a whole table is for both, whichever name it has, but for modules_to_save. */
+static void test_tables_that_are_tied(void **state)
+{
+	static const float row[] = { 7, 8, 9, 1, 2, 3 }, whole[18] = { 5, 0, 1, 5, 0, 1, 5, 0, 1, 5, 0, 1, 5, 0, 1, 5, 0, 1 };
+	static const struct {
+		const char *config;
+		struct al_tensor tensors[3];
+		size_t count;
+		int table, head;         /* rows that change; head -1: it stays tied */
+	} cases[] = {
+		{ TOKENS("{\"embed_tokens\":[1]}"), { { TABLE ".token_adapter.trainable_tokens_delta", { 1, 3 }, 2, row } }, 1, 2, -1 },
+		{ TOKENS("{\"lm_head\":[1]}"), { { HEAD ".token_adapter.trainable_tokens_delta", { 1, 3 }, 2, row } }, 1, 0, 2 },
+		{ TOKENS("{\"embed_tokens\":[1],\"lm_head\":[2,3]}"),
+		  { { TABLE ".token_adapter.trainable_tokens_delta", { 1, 3 }, 2, row },
+		    { HEAD ".token_adapter.trainable_tokens_delta", { 2, 3 }, 2, row } }, 2, 2, 4 + 8 },
+		{ FACTORS(""), { { HEAD ".lora_A.weight", { 2, 3 }, 2, NULL }, { HEAD ".lora_B.weight", { 4, 2 }, 2, NULL } }, 2, 0, 15 },
+		{ FACTORS(""), { { HEAD ".lora_A.weight", { 2, 3 }, 2, NULL }, { HEAD ".lora_B.weight", { 6, 2 }, 2, NULL },
+				 { HEAD ".base_layer.weight", { 6, 3 }, 2, whole } }, 3, 63, 63 },
+		{ TOKENS("null,\"modules_to_save\":[\"lm_head\"]"), { { HEAD ".weight", { 4, 3 }, 2, whole } }, 1, 0, 15 },
+	};
+	static const struct al_tensor base = { "model.embed_tokens.weight", { 4, 3 }, 2, NULL };
+	static const struct al_tensor both[] = { { HEAD ".lora_A.weight", { 2, 3 }, 2, NULL }, { HEAD ".lora_B.weight", { 4, 2 }, 2, NULL },
+						 { TABLE ".token_adapter.trainable_tokens_delta", { 1, 3 }, 2, row } };
+	struct al *t = *state;
+	const char *b = al_path(t, "b"), *a = al_path(t, "a"), *out = al_path(t, "out");
+	al_write_base(b, "{\"model_type\":\"llama\",\"tie_word_embeddings\":true,\"vocab_size\":4}", &base, 1);
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		al_write_adapter(a, cases[i].config, "adapter_model.safetensors", cases[i].tensors, cases[i].count);
+		if (al_fuse(t, b, a, out) != TN_OK)
+			fail_msg("%zu: %s", i, t->err.msg);
+		assert_int_equal(changed_rows(t, b, out, "model.embed_tokens.weight"), cases[i].table);
+		assert_int_equal(changed_rows(t, b, out, "lm_head.weight"), cases[i].head);
+	}
+	al_write_adapter(a, FACTORS(",\"trainable_token_indices\":[1]"), "adapter_model.safetensors", both, 3);
+	al_expect(t, al_fuse(t, b, a, out), TN_E_UNSUPPORTED);
+	al_expect_named(t, "trainable_token_indices");
+}
+
+/* Pythia's files call the head embed_out, transformers 5 calls it lm_head: one module, in either direction. */
+static void test_heads_of_gpt_neox(void **state)
+{
+	static const char *const heads[] = { "embed_out", "lm_head" };
+	struct al *t = *state;
+	const char *b = al_path(t, "b"), *a = al_path(t, "a"), *out = al_path(t, "out");
+	for (size_t i = 0; i < 4; i++) {
+		char config[160], name[3][64], weight[2][64];
+		const char *base_head = heads[i % 2], *head = heads[i / 2];
+		tn_checkpoint *c;
+		for (size_t k = 0; k < 2; k++) {
+			snprintf(weight[k], sizeof weight[k], "%s.weight", heads[k]);
+			snprintf(name[k], sizeof name[k], "base_model.model.%s.lora_%c.weight", head, "AB"[k]);
+		}
+		const struct al_tensor base[] = { { "gpt_neox.embed_in.weight", { 4, 3 }, 2, NULL },
+						 { weight[i % 2], { 4, 3 }, 2, NULL } };
+		const struct al_tensor lora[] = { { name[0], { 2, 3 }, 2, NULL }, { name[1], { 4, 2 }, 2, NULL } };
+		al_write_base(b, "{\"model_type\":\"gpt_neox\",\"tie_word_embeddings\":false}", base, 2);
+		for (int saved = 0; saved < 2; saved++) {
+			snprintf(name[2], sizeof name[2], "base_model.model.%s.weight", head);
+			const struct al_tensor whole = { name[2], { 4, 3 }, 2, (const float[12]){ 3 } };
+			snprintf(config, sizeof config, "{\"peft_type\":\"LORA\",\"r\":2,\"target_modules\":[\"%s\"]%s%s%s}", saved ? "x" : head,
+				 saved ? ",\"modules_to_save\":[\"" : "", saved ? head : "", saved ? "\"]" : "");
+			al_write_adapter(a, config, "adapter_model.safetensors", saved ? &whole : lora, saved ? 1 : 2);
+			if (al_fuse(t, b, a, out) != TN_OK)
+				fail_msg("%s on %s: %s", head, base_head, t->err.msg);
+			al_ok(t, tn_checkpoint_open(t->ctx, out, &c, &t->err));
+			assert_int_equal(tn_checkpoint_count(c), 2);
+			tn_checkpoint_close(c);
+		}
+	}
+}
+
+/* Granite's files keep the stacks of experts as input_linear and output_linear. */
+static void test_experts_of_granite(void **state)
+{
+#define MOE "model.layers.0.block_sparse_moe."
+#define EXPERTS "base_model.model." MOE "experts."
+	static const struct al_tensor base[] = { { MOE "input_linear.weight", { 2, 4, 3 }, 3, NULL },
+						 { MOE "output_linear.weight", { 2, 3, 2 }, 3, NULL } };
+	static const struct al_tensor lora[] = { { EXPERTS "base_layer.lora_A.weight", { 2, 3 }, 2, NULL },
+						 { EXPERTS "base_layer.lora_B.weight", { 4, 2 }, 2, NULL },
+						 { EXPERTS "lora_A.weight", { 2, 2 }, 2, NULL },
+						 { EXPERTS "lora_B.weight", { 3, 2 }, 2, NULL } };
+	struct al *t = *state;
+	const char *b = al_path(t, "b"), *a = al_path(t, "a"), *out = al_path(t, "out");
+	al_write_base(b, "{\"model_type\":\"granitemoe\"}", base, 2);
+	al_write_adapter(a, "{\"peft_type\":\"LORA\",\"r\":1,\"lora_alpha\":1,\"target_modules\":[],\"target_parameters\":"
+			 "[\"experts.gate_up_proj\",\"experts.down_proj\"]}", "adapter_model.safetensors", lora, 4);
+	al_ok(t, al_fuse(t, b, a, out));
+	for (size_t i = 0; i < 2; i++) {
+		const struct tn_tensor *w, *g;
+		tn_checkpoint *before, *after;
+		al_ok(t, tn_checkpoint_open(t->ctx, b, &before, &t->err));
+		al_ok(t, tn_checkpoint_open(t->ctx, out, &after, &t->err));
+		double *x = al_load(t, before, base[i].name, &w), *y = al_load(t, after, base[i].name, &g);
+		for (uint64_t k = 0; k < w->elements; k++)
+			assert_true(y[k] > x[k]);
+		free(x);
+		free(y);
+		tn_checkpoint_close(before);
+		tn_checkpoint_close(after);
+	}
+}
+
 /* W of the layer that a copy stands for, plus that copy's own factors. */
 static void check_replica(struct al *t, const tn_checkpoint *base, const tn_checkpoint *factors, const tn_checkpoint *got,
 			  unsigned from, unsigned to)
@@ -271,6 +399,9 @@ int main(void)
 		AL_TEST(test_every_case),
 		AL_TEST(test_tied_embedding_is_untied),
 		AL_TEST(test_ties_of_nested_configs),
+		AL_TEST(test_tables_that_are_tied),
+		AL_TEST(test_heads_of_gpt_neox),
+		AL_TEST(test_experts_of_granite),
 		AL_TEST(test_replicated_layers_are_written),
 		AL_TEST(test_overlapping_patterns),
 	};
