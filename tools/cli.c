@@ -169,11 +169,11 @@ static int parse_number(const char *text, double *out)
 	return cli_number(text, out) && *out >= 0 && *out < 1e30;
 }
 
-static int parse_whole(const char *text, uint64_t *out)
+int cli_whole(const char *text, uint64_t *out)
 {
 	errno = 0;
 	*out = strtoull(text, NULL, 10);
-	return text[strspn(text, "0123456789")] == '\0' && errno == 0;
+	return *text && text[strspn(text, "0123456789")] == '\0' && errno == 0;
 }
 
 static int add_value(const char *text, struct cli_list *list)
@@ -191,7 +191,7 @@ static int set_value(const struct cli_option *option, const char *value)
 	case CLI_COUNT: return parse_count(value, option->target);
 	case CLI_SHARE: return parse_share(value, option->target);
 	case CLI_NUMBER: return parse_number(value, option->target);
-	case CLI_WHOLE: return parse_whole(value, option->target);
+	case CLI_WHOLE: return cli_whole(value, option->target);
 	case CLI_LIST: return add_value(value, option->target);
 	default: return 0;
 	}

@@ -56,6 +56,8 @@ int cli_parse(const struct cli_command *command, int argc, char **argv, int *exi
 int cli_is_near(const char *typed, size_t n, const char *name, size_t m);
 /* A finite number in decimal digits, and nothing else. */
 int cli_number(const char *text, double *out);
+/* The same for a whole number that 64 bits hold. */
+int cli_whole(const char *text, uint64_t *out);
 /* A wrong call that only the verb can see: prints and returns EXIT_USAGE. */
 int cli_usage(const struct cli_command *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 

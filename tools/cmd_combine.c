@@ -18,7 +18,7 @@ static const struct cli_option options[] = {
 	{ CLI_LIST, "--adapter-path", "ADAPTER", "folder or file of an adapter, or PATH:WEIGHT; may be repeated", &args.adapters },
 	{ CLI_TEXT, "-o, --save-path", "OUT", "folder of the adapter to write", &args.shared.path },
 	{ CLI_TEXT, "--combination-type", "TYPE", "one of these (default: cat)", &args.type },
-	{ CLI_WHOLE, "--rank", "R", "compress to this rank (default: cat adds ranks up, svd takes the largest)",
+	{ CLI_TEXT, "--rank", "R", "compress to this rank (default: cat adds ranks up, svd takes the largest)",
 	  &args.shared.rank },
 	{ CLI_SHARE, "--energy", "E", "compress to the smallest rank that keeps this share, 0 to 1", &args.shared.energy },
 	{ CLI_SHARE, "--density", "D", "part of the numbers that stays, where the type leaves some out", &args.density },

@@ -14,7 +14,7 @@ static const struct cli_option options[] = {
 	{ CLI_TEXT, "--model", "BASE", "folder of the model that was fine-tuned", &args.shared.model },
 	{ CLI_TEXT, "--tuned-path", "TUNED", "folder of the fine-tuned model", &args.tuned },
 	{ CLI_TEXT, "-o, --save-path", "OUT", "folder of the adapter to write", &args.shared.path },
-	{ CLI_WHOLE, "--rank", "R", "largest rank of a module (default: 16, without --energy)", &args.shared.rank },
+	{ CLI_TEXT, "--rank", "R", "largest rank of a module (default: 16, without --energy)", &args.shared.rank },
 	{ CLI_SHARE, "--energy", "E", "share of a module's change to keep, 0 to 1, by the smallest rank", &args.shared.energy },
 	{ CLI_LIST, "--keys", "NAMES", "modules, separated by commas (default: all but embeddings and head)", &args.keys },
 	{ CLI_TEXT, "--dialect", "NAME", "peft (the default) or mlx: who will load it", &args.shared.dialect },
@@ -48,7 +48,7 @@ static int check(struct tn_derive_options *o, struct tn_extract_options *e)
 		return cli_usage(&command, "--tuned-path is missing");
 	if (args.save_rest && args.ignore_rest)
 		return cli_usage(&command, "--save-rest and --ignore-rest exclude each other");
-	if (args.shared.rank != UINT64_MAX || args.shared.energy >= 0)
+	if (args.shared.rank || args.shared.energy >= 0)
 		e->rule = rule;
 	e->others = args.save_rest ? TN_OTHERS_SAVED : args.ignore_rest ? TN_OTHERS_IGNORED : TN_OTHERS_REFUSED;
 	o->task_type = args.task_type ? args.task_type : "CAUSAL_LM";

@@ -50,10 +50,7 @@ static int read_number(const char *text, double *out)
 
 static int read_whole(const char *text, uint64_t *out)
 {
-	if (!text)
-		return 1;
-	*out = strtoull(text, NULL, 10);
-	return strspn(text, "0123456789") == strlen(text) && strlen(text) < 20;
+	return !text || cli_whole(text, out);
 }
 
 static int read_layers(const char *text, int64_t *out)

@@ -11,7 +11,7 @@ static const struct cli_option options[] = {
 	{ CLI_TEXT, "--model", "BASE", "folder of the base model", &args.shared.model },
 	{ CLI_TEXT, "--adapter-path", "ADAPTER", "folder or file of the adapter", &args.adapter },
 	{ CLI_TEXT, "-o, --save-path", "OUT", "folder of the adapter to write", &args.shared.path },
-	{ CLI_WHOLE, "--rank", "R", "largest rank of a module", &args.shared.rank },
+	{ CLI_TEXT, "--rank", "R", "largest rank of a module", &args.shared.rank },
 	{ CLI_SHARE, "--energy", "E", "share of each module's change to keep, 0 to 1, by the smallest rank", &args.shared.energy },
 	{ CLI_TEXT, "--dialect", "NAME", "peft or mlx: who will load it (default: whose it is, else peft)", &args.shared.dialect },
 	{ CLI_TEXT, "--dtype", "TYPE", "float32, bfloat16 or float16 (default: float32 where factors are new)",
@@ -37,7 +37,7 @@ static int check(struct tn_rank_rule *rule, struct tn_derive_options *o)
 		return status;
 	if (!args.adapter)
 		return cli_usage(&command, "--adapter-path is missing");
-	if (args.shared.rank == UINT64_MAX && args.shared.energy < 0)
+	if (!args.shared.rank && args.shared.energy < 0)
 		return cli_usage(&command, "--rank or --energy says how small the adapter shall be");
 	return EXIT_DONE;
 }

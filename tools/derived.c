@@ -150,11 +150,14 @@ void derived_print_all(const struct derived *d, const tn_draft *draft)
 int derived_check(const struct cli_command *command, const struct derived *d, struct tn_rank_rule *rule,
 		  struct tn_derive_options *options)
 {
+	rule->rank = 0;
 	if (!d->model)
 		return cli_usage(command, "--model is missing");
 	if (!d->path && !d->dry_run)
 		return cli_usage(command, "--save-path is missing");
-	if (d->rank == 0)
+	if (d->rank && !cli_whole(d->rank, &rule->rank))
+		return cli_usage(command, "--rank takes a whole number");
+	if (d->rank && rule->rank == 0)
 		return cli_usage(command, "LoRA rank must be > 0");
 	if (d->energy == 0)
 		return cli_usage(command, "--energy takes a share above 0, at most 1");
@@ -162,7 +165,6 @@ int derived_check(const struct cli_command *command, const struct derived *d, st
 		return cli_usage(command, "'%s' is not a dialect: peft, mlx", d->dialect);
 	if (!recoding_dtype(d->dtype, &options->dtype))
 		return cli_usage(command, "'%s' is not a dtype: float32, float16, bfloat16", d->dtype);
-	rule->rank = d->rank == UINT64_MAX ? 0 : d->rank;
 	rule->energy = d->energy < 0 ? 1 : d->energy;
 	options->keep_dtype = !d->dtype;
 	options->base_name = d->base_name;

@@ -7,12 +7,11 @@
 struct derived {
 	const char *model;     /* the base */
 	const char *path;      /* to write */
-	const char *dialect, *dtype, *base_name;   /* NULL: not given */
-	uint64_t rank;         /* UINT64_MAX: not given */
+	const char *dialect, *dtype, *base_name, *rank;   /* NULL: not given */
 	double energy;         /* negative: not given */
 	int force, dry_run;
 };
-#define DERIVED_INIT { .rank = UINT64_MAX, .energy = -1 }
+#define DERIVED_INIT { .energy = -1 }
 
 /* The options that all have, checked: --rank and --energy to *rule. EXIT_DONE, or EXIT_USAGE after a message. Without --dialect
  * derived_for takes that of an adapter, or PEFT. */

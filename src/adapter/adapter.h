@@ -10,6 +10,7 @@
 /* The largest file of weights that is opened, and so the largest that is made. Adapters in the wild have some hundreds of
  * megabytes; one that brings both embeddings along a few billion bytes. */
 #define TN_ADAPTER_MOST_BYTES ((uint64_t)2 << 30)
+#define TN_ADAPTER_MOST_RANK (1 << 20)   /* of what is made */
 
 /* A factor as a block [groups, rank, features] of a tensor, whatever the order in the file. */
 struct tn_factor {

@@ -11,6 +11,9 @@ tn_status tn_rank_rule_check(const struct tn_rank_rule *rule, struct tn_error *e
 {
 	if (!(rule->energy > 0 && rule->energy <= 1))
 		return tn_fail(err, TN_E_ARG, "energy", "energy is %g; a share above 0, at most 1, was expected", rule->energy);
+	if (rule->rank > TN_ADAPTER_MOST_RANK)
+		return tn_fail(err, TN_E_ARG, "rank", "LoRA rank is %llu; at most %d was expected", (unsigned long long)rule->rank,
+			       (int)TN_ADAPTER_MOST_RANK);
 	return TN_OK;
 }
 

@@ -195,16 +195,20 @@ static float mix_sum(const struct tn_mix *m, size_t at)
 	return (float)sum;
 }
 
+/* Factors are finite when they come here, so it is their product or the weights that made numbers too large. */
 static tn_status mix_row(void *arg, uint64_t row, unsigned worker, struct tn_error *err)
 {
 	(void)worker;
-	(void)err;
 	const struct tn_mix *m = arg;
 	size_t at = (size_t)row * m->rows.cols, end = at + m->rows.cols;
 	for (size_t k = 0; k < m->count; k++)
 		thin(m, &m->sources[k], (size_t)row);
-	for (; at < end; at++)
+	for (; at < end; at++) {
 		m->dst[at] = m->rule->elects ? mix_elected(m, at) : mix_sum(m, at);
+		if (!isfinite(m->dst[at]))
+			return tn_fail(err, TN_E_ARG, m->rows.name, "combined with these weights, numbers of '%.100s' are larger "
+				       "than float32 holds; give the adapters smaller weights", m->rows.name);
+	}
 	return TN_OK;
 }
 

@@ -29,6 +29,12 @@ try tenon combine --model examples/base --adapter-path sum --save-path e --combi
 try tenon combine --model examples/base --adapter-path sum --save-path e --density 0.5
 try tenon combine --model examples/base --adapter-path sum --save-path e --combination-type ties --density 0
 try tenon combine --model examples/base --adapter-path sum --save-path e --combination-type ties --density 0.5 --majority-sign-method most
+try tenon combine --model examples/base --adapter-path sum --save-path e --rank 18446744073709551615
+for type in linear magnitude_prune ties_svd; do
+	density="--density 0.5"
+	case $type in linear) density= ;; esac
+	try tenon combine --model examples/base --adapter-path examples/adapters/pirate:1e300 --adapter-path examples/adapters/whisper --save-path e --combination-type $type $density
+done
 try tenon combine --model examples/base --adapter-path sum --save-path sum
 try tenon combine --model examples/base --save-path e
 try tenon combine --adapter-path sum --save-path e

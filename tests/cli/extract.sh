@@ -27,6 +27,7 @@ try tenon extract --model examples/base --save-path e
 try tenon extract --tuned-path tuned --save-path e
 try tenon extract --model examples/base --tuned-path tuned
 try tenon extract --model examples/base --tuned-path tuned --save-path e --rank 0
+try tenon extract --model examples/base --tuned-path tuned --save-path e --rank 18446744073709551615
 try tenon extract --model examples/base --tuned-path tuned --save-path e --energy 0
 try tenon extract --model examples/base --tuned-path tuned --save-path e --energy 1.5
 try tenon extract --model examples/base --tuned-path tuned --save-path e --dtype int8

@@ -18,6 +18,8 @@ try tenon resize --model examples/base --adapter-path a --rank 1 --save-path c
 try tenon resize --model examples/base --adapter-path a --rank 1 --save-path c --force -q
 try tenon resize --model examples/base --adapter-path a --save-path e
 try tenon resize --model examples/base --adapter-path a --save-path e --rank 0
+try tenon resize --model examples/base --adapter-path a --save-path e --rank 18446744073709551615
+try tenon resize --model examples/base --adapter-path a --save-path e --rank 1e3
 try tenon resize --model examples/base --adapter-path a --save-path e --energy 0
 try tenon resize --model examples/base --adapter-path a --save-path e --energy 1
 try tenon resize --model examples/base --adapter-path a --save-path e --rank 2 --dialect kohya
