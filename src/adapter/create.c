@@ -12,7 +12,7 @@
 #include <math.h>
 #include <string.h>
 
-enum { MOST_RANK = 1 << 20, PARTS = 3 };
+enum { PARTS = 3 };
 
 
 /* ---- options --------------------------------------------------------------------------------------------- */
@@ -43,9 +43,9 @@ static tn_status check_options(const struct tn_create_options *o, struct tn_choi
 		return tn_fail(err, TN_E_ARG, "scale", "the scale is not a finite number");
 	if (!peft && o->dropout >= 1)
 		return tn_fail(err, TN_E_ARG, "dropout", "LoRA dropout is %g; mlx-lm takes 0 to below 1", o->dropout);
-	if (o->rank > MOST_RANK)
+	if (o->rank > TN_ADAPTER_MOST_RANK)
 		return tn_fail(err, TN_E_ARG, "rank", "LoRA rank is %llu; at most %d was expected", (unsigned long long)o->rank,
-			       (int)MOST_RANK);
+			       (int)TN_ADAPTER_MOST_RANK);
 	return TN_OK;
 }
 
@@ -126,12 +126,21 @@ tn_status tn_draft_add(tn_draft *d, const struct tn_parameter *p, struct tn_erro
 	return TN_OK;
 }
 
+int tn_mlx_misjudges_dora(tn_module_kind kind, unsigned bits)
+{
+	return bits && (kind == TN_MODULE_EMBEDDING || kind == TN_MODULE_EMBEDDING_DORA || 32 % bits);
+}
+
 tn_status tn_draft_add_module(tn_draft *d, const struct tn_base_modules *m, const struct tn_base_module *item, uint64_t rank,
 			      int dora, struct tn_error *err)
 {
 	struct tn_parameter p[PARTS] = { { .role = TN_PARAMETER_A }, { .role = TN_PARAMETER_B },
 					 { .role = TN_PARAMETER_MAGNITUDE, .rank = 1 } };
 	int table = item->kind == TN_MODULE_EMBEDDING;
+	if (dora && d->dialect == TN_DIALECT_MLX_LM && tn_mlx_misjudges_dora(item->kind, item->bits))
+		return tn_fail(err, TN_E_UNSUPPORTED, item->path, "mlx-lm takes the width of '%.100s', which has codes of %u bits, "
+			       "for another one when it makes a DoRA, and would not load this one; make a LoRA, or choose "
+			       "modules that are not quantized, or linear layers of 1, 2, 4 or 8 bits", item->path, item->bits);
 	shape_a_b(d, item, rank, p);
 	/* mlx-lm has a magnitude for each vector of a table, PEFT one for each of its columns */
 	p[2].shape[0] = table && d->dialect == TN_DIALECT_MLX_LM ? item->in : item->out;

@@ -13,6 +13,7 @@ struct tn_base_module {
 	tn_module_kind kind;    /* TN_MODULE_LORA, TN_MODULE_EMBEDDING or TN_MODULE_EXPERTS */
 	int of_parameter;
 	int is_conv1d;
+	unsigned bits;          /* of the codes of a quantized matrix; 0: it is dense */
 	uint64_t experts, in, out;
 	/* where it stands in the base */
 	const char *weight;     /* the tensor that is the whole module; NULL: rows of several, or a part of one */
@@ -33,6 +34,9 @@ struct tn_base_modules {
  * stacks of experts and what a dialect makes of experts that the base holds in another form. */
 tn_status tn_base_modules_list(struct tn_arena *arena, const tn_checkpoint *base, int peft, struct tn_base_modules *out,
 			       struct tn_error *err);
+/* 1 where mlx-lm 0.32 computes another width for a DoRA than the weight has, and so makes and loads none: its codes do not fill
+ * words evenly, or it is a quantized table. */
+int tn_mlx_misjudges_dora(tn_module_kind kind, unsigned bits);
 /* What the program of the dialect calls a tensor of the base: a text of the arena. */
 tn_status tn_base_tensor_name(struct tn_base_modules *modules, const char *tensor, const char **out, struct tn_error *err);
 /* 1 for the router of a block of experts, which transformers 5 holds as a parameter and no linear layer. */

@@ -94,7 +94,9 @@ static tn_status examine(tn_doctor *d, struct tn_error *err)
 		TN_TRY(add_error(d, &found, err));
 	if (d->fuse)
 		TN_TRY(note_changes(d, err));
-	return d->engine && d->adapter ? tn_engine_check(d->engine, d->adapter, add, d, err) : TN_OK;
+	if (!d->engine || !d->adapter)
+		return TN_OK;
+	return tn_engine_check(d->engine, d->adapter, d->fuse ? d->fuse->joint : NULL, add, d, err);
 }
 
 tn_status tn_doctor_run(tn_context *ctx, const char *base_path, const char *adapter_path, const char *engine,

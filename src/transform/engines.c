@@ -4,6 +4,7 @@
  * is loaded, alpha / rank of each pair), Ollama (convert/convert.go, convert/convert_llama_adapter.go). */
 #include "transform/engines.h"
 
+#include "adapter/create.h"
 #include "adapter/selection.h"
 #include "base/error.h"
 #include "tenon/transform.h"
@@ -14,6 +15,7 @@
 
 struct check {
 	const tn_adapter *adapter;
+	const struct tn_joint *joint;   /* NULL: it does not land */
 	tn_engine_report report;
 	void *arg;
 	int refused; /* an error was said: how to start the engine with it is no help then */
@@ -124,6 +126,19 @@ static tn_status check_tenon_peft(struct check *c, struct tn_error *err)
 	return SAY(c, rules, err);
 }
 
+/* 1 when mlx-lm makes a DoRA of another width for one of the weights. */
+static int has_misjudged_dora(const struct check *c)
+{
+	for (size_t i = 0; c->joint && i < c->joint->slot_count; i++) {
+		const struct tn_slot *slot = &c->joint->slots[i];
+		const struct tn_matrix *m = c->joint->targets[slot->target].matrix;
+		unsigned bits = m && !m->foreign ? (unsigned)m->q.bits : 0;
+		if (slot->entry->magnitude && tn_mlx_misjudges_dora(slot->entry->module.kind, bits))
+			return 1;
+	}
+	return 0;
+}
+
 static tn_status check_mlx(struct check *c, struct tn_error *err)
 {
 	const struct tn_adapter_config *f = &c->adapter->config;
@@ -147,6 +162,8 @@ static tn_status check_mlx(struct check *c, struct tn_error *err)
 				     "would call these tensors incompatible" },
 		{ has_list(c->adapter), E, "", "mlx-lm 0.32 writes lists of factors (lora_a.0, lora_a.1, ...: AFM's projections) "
 					       "and refuses to load them; tenon applies them" },
+		{ has_misjudged_dora(c), E, "", "mlx-lm takes the widths of weights of 3, 5 and 6 bits, and of quantized tables, "
+						"for others when it makes a DoRA, and refuses this one; tenon applies it" },
 		{ f->method == TN_METHOD_DORA, N, "", "mlx-lm fuses DoRA into float32 weights whatever the base has; tenon "
 						      "keeps the base's dtype" },
 	};
@@ -257,10 +274,10 @@ int tn_engine_exists(const char *engine)
 	return 0;
 }
 
-tn_status tn_engine_check(const char *engine, const tn_adapter *adapter, tn_engine_report report, void *arg,
-			  struct tn_error *err)
+tn_status tn_engine_check(const char *engine, const tn_adapter *adapter, const struct tn_joint *joint, tn_engine_report report,
+			  void *arg, struct tn_error *err)
 {
-	struct check c = { adapter, report, arg, 0 };
+	struct check c = { adapter, joint, report, arg, 0 };
 	for (size_t i = 0; i < sizeof engines / sizeof *engines; i++)
 		if (strcmp(engines[i].name, engine) == 0)
 			return engines[i].check(&c, err);

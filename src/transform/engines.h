@@ -9,8 +9,8 @@ typedef tn_status (*tn_engine_report)(void *arg, int level, const char *where, c
 /* 1 when there is an engine of that name. */
 int tn_engine_exists(const char *engine);
 
-/* Reports what `engine` refuses, ignores or needs. */
-tn_status tn_engine_check(const char *engine, const tn_adapter *adapter, tn_engine_report report, void *arg,
-			  struct tn_error *err);
+/* Reports what `engine` refuses, ignores or needs. `joint`: where the adapter lands; NULL: nowhere, or on no base. */
+tn_status tn_engine_check(const char *engine, const tn_adapter *adapter, const struct tn_joint *joint, tn_engine_report report,
+			  void *arg, struct tn_error *err);
 
 #endif

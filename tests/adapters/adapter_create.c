@@ -483,6 +483,38 @@ static void the_seed_and_the_path_decide_and_nothing_else(void **state)
 	tn_draft_destroy(b);
 }
 
+/* mlx-lm takes 32 / bits codes for a word, and a packed table for a dense one: what it would not load is not made for it. */
+static void mlx_lm_gets_no_dora_of_another_width(void **state)
+{
+	static const struct {
+		const char *base, *key;
+		int dora, peft;
+		tn_status status;
+	} cases[] = {
+		{ "llama_q3_g64", "self_attn.k_proj", 1, 0, TN_E_UNSUPPORTED }, { "llama_q3_g64", "self_attn.k_proj", 0, 0, TN_OK },
+		{ "llama_q3_g64", "self_attn.k_proj", 1, 1, TN_OK },		{ "llama_q4_g64", "self_attn.k_proj", 1, 0, TN_OK },
+		{ "llama_q4_g64", "embed_tokens", 1, 0, TN_E_UNSUPPORTED },	{ "llama_bf16", "embed_tokens", 1, 0, TN_OK },
+		{ "llama_mxfp8", "self_attn.k_proj", 1, 0, TN_OK },
+	};
+	struct al *t = *state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		char base[512];
+		tn_checkpoint *c;
+		tn_draft *draft = NULL;
+		struct tn_create_options o = TN_CREATE_OPTIONS_INIT;
+		o.dialect = cases[i].peft ? TN_DIALECT_PEFT : TN_DIALECT_MLX_LM;
+		o.dora = cases[i].dora;
+		o.keys = &cases[i].key;
+		o.key_count = 1;
+		snprintf(base, sizeof base, ADAPTER_DATA "/mlx_adapters/models/%s", cases[i].base);
+		al_ok(t, tn_checkpoint_open(t->ctx, base, &c, &t->err));
+		al_expect(t, tn_draft_create(c, &o, &draft, &t->err), cases[i].status);
+		tn_checkpoint_close(c);
+		tn_draft_destroy(draft);
+	}
+	al_expect_named(t, "embed_tokens");
+}
+
 /* Every adapter that the real libraries wrote, opened as a draft and saved, is the same adapter; and a second time, when it has an
  * identity. */
 static void check_round_trip(struct al *t, const char *folder)
@@ -553,6 +585,7 @@ int main(void)
 		AL_TEST(xorshift_numbers_are_those_of_the_seed),
 		AL_TEST(every_initialisation_has_its_distribution),
 		AL_TEST(the_seed_and_the_path_decide_and_nothing_else),
+		AL_TEST(mlx_lm_gets_no_dora_of_another_width),
 		AL_TEST(adapters_of_the_libraries_open_as_drafts),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -28,5 +28,8 @@ done
 try brief --for mlx --json examples/base examples/adapters/pirate
 "$TOOLS/make_checkpoint" adapter one 0 64 128 4
 try tenon doctor --json narrow one
+tenon init -q examples/base -o table --fine-tune-type dora --num-layers 1 --keys embed_tokens
+try brief --for mlx examples/base table
+try brief --for mlx examples/base-mlx-4bit table
 try brief --for word examples/base examples/adapters/pirate
 try brief examples/base

@@ -8,7 +8,7 @@ try tenon init examples/base -o b --dialect peft --rank 4 --alpha 16 --num-layer
 cat b/adapter_config.json && echo
 try tenon inspect b
 try tenon doctor examples/base b --for peft | tail -n 4
-try tenon init examples/base-mlx-4bit -o c --fine-tune-type dora --num-layers 1 --keys embed_tokens,self_attn.o_proj --json
+try tenon init examples/base-mlx-4bit -o c --fine-tune-type dora --num-layers 1 --keys self_attn.o_proj --json
 try tenon init examples/base -o d --dialect peft --init xorshift --seed 42 --base-name me/model --task-type SEQ_CLS -q
 grep -e base_model -e task_type -e target_modules -A 1 d/adapter_config.json
 sed "s/\"model_type\": \"[a-z0-9]*\"/\"model_type\": \"new\"/" examples/base/config.json >config.json
@@ -28,6 +28,8 @@ try tenon init examples/base -o same --force
 try tenon init examples/base
 try tenon init examples/base -o e --rank 0
 try tenon init examples/base -o e --rank -3
+try tenon init examples/base -o e --rank 18446744073709551615
+try tenon init examples/base-mlx-4bit -o e --fine-tune-type dora --num-layers 1 --keys embed_tokens
 try tenon init examples/base -o e --alpha 0
 try tenon init examples/base -o e --alpha 8 --scale 2
 try tenon init examples/base -o e --dropout 1.5
