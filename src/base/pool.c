@@ -31,22 +31,44 @@ struct job {
 	struct tn_error error;
 };
 
+/* The gate of a pool: how many workers are inside the job, how many the job has room for, whether one may still enter, and which
+ * job it is. All in one number, so that to enter and to leave takes one addition and no lock, whose waiters the system would have
+ * to wake. */
+enum { WANTED_SHIFT = 16, OPEN_SHIFT = 32, GENERATION_SHIFT = 33 };
+static const uint64_t OPEN = (uint64_t)1 << OPEN_SHIFT;
+
+static unsigned inside(uint64_t gate)
+{
+	return gate & 0xFFFF;
+}
+
+static uint64_t generation(uint64_t gate)
+{
+	return gate >> GENERATION_SHIFT;
+}
+
+/* Whether worker number `worker`, which was inside job `seen` last, has work there. */
+static int lets_in(uint64_t gate, unsigned worker, uint64_t seen)
+{
+	return gate & OPEN && generation(gate) != seen && worker < ((gate >> WANTED_SHIFT) & 0xFFFF);
+}
+
 struct tn_pool {
-	tn_context *ctx;
-	pthread_mutex_t run_lock; /* held by the caller whose work the workers do */
-	pthread_mutex_t lock;     /* guards all below */
+	_Alignas(64) _Atomic uint64_t gate;
+	_Alignas(64) _Atomic unsigned sleeping; /* workers that must be woken */
+	_Atomic int closing;
+	_Atomic int waiting;       /* the caller sleeps until the last worker is out */
+	_Alignas(64) tn_context *ctx;
+	struct job *job;           /* behind the gate: written while nobody can be inside */
+	pthread_mutex_t run_lock;  /* held by the caller whose work the workers do */
+	pthread_mutex_t lock;      /* of those who sleep */
 	pthread_cond_t wake, idle;
-	struct job *job;
-	_Atomic unsigned active;  /* workers inside the current job; changed under the lock, looked at without */
-	_Atomic uint64_t generation; /* counts jobs, so that a worker joins each one once; likewise */
-	_Atomic int closing;      /* likewise */
-	unsigned sleeping;        /* workers that must be woken */
-	unsigned looks;           /* LOOKS, or 0 when there are more threads than CPUs */
-	unsigned started;         /* running threads, without the caller */
-	int no_more;              /* a thread could not be started */
-	struct stretch *stretches; /* [threads] of the job */
-	struct tn_buffer stretch_memory;
-	pthread_t threads[];
+	unsigned looks;            /* LOOKS, or 0 when there are more threads than CPUs */
+	unsigned started;          /* running threads, without the caller */
+	int no_more;               /* a thread could not be started */
+	struct tn_buffer memory;   /* that holds all this */
+	pthread_t *threads;        /* [tn_pool_most] */
+	struct stretch stretches[]; /* [threads of the context] of the job */
 };
 
 static void record_failure(struct job *job, uint64_t task, tn_status status, const struct tn_error *error)
@@ -106,28 +128,55 @@ static int do_one_task(struct job *job, unsigned worker)
 	return 1;
 }
 
-/* With the lock held, before and after: a job that the worker has not seen, which it now has; 0 when the pool closes. */
-static int wait_for_job(struct tn_pool *pool, unsigned looks, uint64_t *seen)
-{
-	while (!pool->closing && (pool->generation == *seen || !pool->job)) {
-		*seen = pool->generation; /* one that is over */
-		pthread_mutex_unlock(&pool->lock);
-		for (unsigned i = 0; i < looks && pool->generation == *seen && !pool->closing; i++)
-			tn_cpu_relax();
-		pthread_mutex_lock(&pool->lock);
-		pool->sleeping++;
-		while (!pool->closing && pool->generation == *seen)
-			pthread_cond_wait(&pool->wake, &pool->lock);
-		pool->sleeping--;
-	}
-	*seen = pool->generation;
-	return !pool->closing;
-}
-
 static unsigned workers_of(const tn_context *ctx, const struct tn_work *work)
 {
 	unsigned most = work->workers && !work->in_stretches ? tn_pool_most(ctx) : ctx->threads;
 	return work->workers && work->workers < most ? work->workers : most;
+}
+
+/* The last one out wakes a caller that sleeps. Either it sees that the caller does, or the caller sees that nobody is inside: both
+ * write before they look. */
+static void leave(struct tn_pool *pool)
+{
+	const uint64_t before = atomic_fetch_sub(&pool->gate, 1);
+	if (inside(before) > 1 || before & OPEN || !atomic_load(&pool->waiting))
+		return;
+	pthread_mutex_lock(&pool->lock);
+	pthread_cond_signal(&pool->idle);
+	pthread_mutex_unlock(&pool->lock);
+}
+
+/* Whoever comes when the gate is shut already only goes out again. */
+static int enter(struct tn_pool *pool, unsigned worker, uint64_t *seen)
+{
+	const uint64_t gate = atomic_fetch_add(&pool->gate, 1);
+	if (!lets_in(gate, worker, *seen)) {
+		leave(pool);
+		return 0;
+	}
+	*seen = generation(gate);
+	return 1;
+}
+
+/* Until there is a job that the worker has not seen, which it then is inside of; 0 when the pool closes. */
+static int wait_for_job(struct tn_pool *pool, unsigned worker, unsigned looks, uint64_t *seen)
+{
+	while (!atomic_load(&pool->closing)) {
+		for (unsigned i = 0; i < looks && !lets_in(atomic_load(&pool->gate), worker, *seen) && !pool->closing; i++)
+			tn_cpu_relax();
+		if (lets_in(atomic_load(&pool->gate), worker, *seen)) {
+			if (enter(pool, worker, seen))
+				return 1;
+			continue;
+		}
+		pthread_mutex_lock(&pool->lock);
+		atomic_fetch_add(&pool->sleeping, 1);
+		while (!pool->closing && !lets_in(atomic_load(&pool->gate), worker, *seen))
+			pthread_cond_wait(&pool->wake, &pool->lock);
+		atomic_fetch_sub(&pool->sleeping, 1);
+		pthread_mutex_unlock(&pool->lock);
+	}
+	return 0;
 }
 
 struct worker_start {
@@ -144,19 +193,11 @@ static void *worker_main(void *arg)
 
 	uint64_t seen = 0;
 	unsigned looks = worker < pool->ctx->threads ? pool->looks : 0;
-	pthread_mutex_lock(&pool->lock);
-	while (wait_for_job(pool, looks, &seen)) {
-		struct job *job = pool->job;
-		pool->active++;
-		pthread_mutex_unlock(&pool->lock);
-		if (worker < workers_of(pool->ctx, job->work))
-			while (do_one_task(job, worker))
-				continue;
-		pthread_mutex_lock(&pool->lock);
-		if (--pool->active == 0)
-			pthread_cond_signal(&pool->idle);
+	while (wait_for_job(pool, worker, looks, &seen)) {
+		while (do_one_task(pool->job, worker))
+			continue;
+		leave(pool);
 	}
-	pthread_mutex_unlock(&pool->lock);
 	return NULL;
 }
 
@@ -177,24 +218,26 @@ static void start_threads(struct tn_pool *pool, unsigned workers)
 	}
 }
 
-static size_t pool_bytes(const tn_context *ctx)
+static size_t thread_bytes(const tn_context *ctx)
 {
-	return sizeof(struct tn_pool) + tn_pool_most(ctx) * sizeof(pthread_t);
+	return tn_pool_most(ctx) * sizeof(pthread_t);
 }
 
 tn_status tn_pool_create(tn_context *ctx, struct tn_pool **out, struct tn_error *err)
 {
-	struct tn_pool *pool;
-	struct tn_buffer stretches;
-	TN_TRY(tn_buffer_alloc(ctx, ctx->threads * sizeof(struct stretch), "thread pool", &stretches, err));
-	tn_status status = tn_alloc_array(ctx, 1, pool_bytes(ctx), "thread pool", &pool, err);
+	struct tn_buffer memory;
+	pthread_t *threads;
+	const size_t bytes = sizeof(struct tn_pool) + ctx->threads * sizeof(struct stretch);
+	TN_TRY(tn_buffer_alloc(ctx, bytes, "thread pool", &memory, err));
+	tn_status status = tn_alloc(ctx, thread_bytes(ctx), "thread pool", &threads, err);
 	if (status != TN_OK) {
-		tn_buffer_release(ctx, &stretches);
+		tn_buffer_release(ctx, &memory);
 		return status;
 	}
+	struct tn_pool *pool = memset(memory.data, 0, bytes);
 	pool->ctx = ctx;
-	pool->stretch_memory = stretches;
-	pool->stretches = stretches.data;
+	pool->memory = memory;
+	pool->threads = threads;
 	pool->looks = ctx->threads <= tn_cpu_count() ? LOOKS : 0;
 	pthread_mutex_init(&pool->run_lock, NULL);
 	pthread_mutex_init(&pool->lock, NULL);
@@ -222,8 +265,10 @@ void tn_pool_destroy(struct tn_pool *pool)
 	pthread_cond_destroy(&pool->wake);
 	pthread_mutex_destroy(&pool->lock);
 	pthread_mutex_destroy(&pool->run_lock);
-	tn_buffer_release(pool->ctx, &pool->stretch_memory);
-	tn_free(pool->ctx, pool, pool_bytes(pool->ctx));
+	struct tn_buffer memory = pool->memory;
+	tn_context *ctx = pool->ctx;
+	tn_free(ctx, pool->threads, thread_bytes(ctx));
+	tn_buffer_release(ctx, &memory);
 }
 
 unsigned tn_pool_workers(const tn_context *ctx)
@@ -246,42 +291,56 @@ static void tick(struct job *job)
 		record_failure(job, job->work->task_count, status, &error);
 }
 
-/* The caller works along, then waits for the workers, ticking. */
-static void run_with_workers(struct tn_pool *pool, struct job *job)
+static void open_gate(struct tn_pool *pool, struct job *job, unsigned workers)
 {
-	if (job->work->in_stretches)
-		cut_stretches(job, pool->stretches, workers_of(pool->ctx, job->work));
-	pthread_mutex_lock(&pool->lock);
-	start_threads(pool, workers_of(pool->ctx, job->work));
 	pool->job = job;
-	pool->generation++;
-	if (pool->sleeping)
-		pthread_cond_broadcast(&pool->wake);
-	pthread_mutex_unlock(&pool->lock);
-
-	while (do_one_task(job, 0))
-		tick(job);
-
+	uint64_t old = atomic_load(&pool->gate), new;
+	do /* those who came too late for the last job may be on their way out */
+		new = (generation(old) + 1) << GENERATION_SHIFT | OPEN | (uint64_t)workers << WANTED_SHIFT | inside(old);
+	while (!atomic_compare_exchange_weak(&pool->gate, &old, new));
+	if (!atomic_load(&pool->sleeping))
+		return;
 	pthread_mutex_lock(&pool->lock);
-	pool->job = NULL; /* a worker that wakes late finds nothing */
+	pthread_cond_broadcast(&pool->wake);
 	pthread_mutex_unlock(&pool->lock);
-	for (unsigned i = 0; i < pool->looks && pool->active; i++)
+}
+
+/* Until nobody is inside, ticking. */
+static void shut_gate(struct tn_pool *pool, struct job *job)
+{
+	atomic_fetch_and(&pool->gate, ~OPEN);
+	for (unsigned i = 0; i < pool->looks && inside(atomic_load(&pool->gate)); i++)
 		tn_cpu_relax();
-	pthread_mutex_lock(&pool->lock);
-	while (pool->active) {
+	while (inside(atomic_load(&pool->gate))) {
 		struct timespec until;
 		clock_gettime(CLOCK_MONOTONIC, &until);
 		until.tv_nsec += 100 * 1000 * 1000;
 		until.tv_sec += until.tv_nsec / 1000000000;
 		until.tv_nsec %= 1000000000;
-		pthread_cond_timedwait(&pool->idle, &pool->lock, &until);
-		if (!pool->active)
-			break;
-		pthread_mutex_unlock(&pool->lock);
-		tick(job);
 		pthread_mutex_lock(&pool->lock);
+		atomic_store(&pool->waiting, 1);
+		if (inside(atomic_load(&pool->gate)))
+			pthread_cond_timedwait(&pool->idle, &pool->lock, &until);
+		atomic_store(&pool->waiting, 0);
+		pthread_mutex_unlock(&pool->lock);
+		if (inside(atomic_load(&pool->gate)))
+			tick(job);
 	}
-	pthread_mutex_unlock(&pool->lock);
+}
+
+/* The caller works along, then waits for the workers. */
+static void run_with_workers(struct tn_pool *pool, struct job *job)
+{
+	const uint64_t tasks = job->work->task_count;
+	unsigned workers = workers_of(pool->ctx, job->work);
+	workers = tasks < workers ? (unsigned)tasks : workers;
+	if (job->work->in_stretches)
+		cut_stretches(job, pool->stretches, workers);
+	start_threads(pool, workers);
+	open_gate(pool, job, workers);
+	while (do_one_task(job, 0))
+		tick(job);
+	shut_gate(pool, job);
 }
 
 tn_status tn_pool_run(tn_context *ctx, const struct tn_work *work, struct tn_error *err)
