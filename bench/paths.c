@@ -108,7 +108,7 @@ static void product(const struct tn_kernels *k, const struct job *job)
 	struct tn_product p = { &job->format, COLS, job->m, job->precision, TN_F32 };
 	struct tn_rows w = { .first = source(0) };
 	memcpy(w.stride, data.row_bytes, sizeof w.stride);
-	k->product_prepare(data.prepared, &p, data.x, COLS);
+	k->product_prepare(data.prepared, &p, &(struct tn_vectors){ data.x, COLS, 0, job->m });
 	k->product_rows(data.y, ROWS, &p, data.prepared, &w, ROWS, data.scratch);
 }
 

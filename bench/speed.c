@@ -216,7 +216,7 @@ static double product(struct bench *b, int lora)
 	struct tn_product p = product_of(row);
 	double begun = now();
 	b->lora = lora;
-	b->k->product_prepare(b->prepared, &p, b->x, row->cols);
+	b->k->product_prepare(b->prepared, &p, &(struct tn_vectors){ b->x, row->cols, 0, row->m });
 	if (lora)
 		b->k->lora_shrink(b->t, row->rank, b->factor_a, TN_BF16, row->rank, row->cols, b->x, row->cols, row->m);
 	double prepared = now() - begun;

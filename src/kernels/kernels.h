@@ -178,6 +178,16 @@ struct tn_product {
 	tn_dtype x_dtype;                 /* BF16 or F16: every x is one; anything else promises nothing */
 };
 
+/* Rows [first, first + count) of activations x [m, cols]. */
+struct tn_vectors {
+	const float *x;                   /* row 0 */
+	size_t stride;                    /* elements from row to row */
+	size_t first, count;
+};
+
+/* So many x may be prepared into the same piece of memory. */
+enum { TN_PREPARED_TOGETHER = 16 };
+
 /* ---- W + scale * B A ------------------------------------------------------------------------------------- */
 
 /* How many bits the factors of a product need: with few of them every product of two is a float32, and a fused multiply-add
@@ -311,7 +321,8 @@ enum { TN_KEY_BLOCK = 16, TN_LEVEL_BLOCK = 64, TN_PANEL = 16 };
  * pack_codes: n codes as a dense bit stream, first code lowest; n * bits is a multiple of 8.
  * product_bytes: bytes of prepared activations, a multiple of 64. product_scratch_bytes: bytes that each worker needs.
  *   Neither shrinks when m grows.
- * product_prepare: x [m, cols] at x_stride elements -> prepared, which is aligned to 64. x may be pointed into, and stays.
+ * product_prepare: rows of x [m, cols] -> prepared, which is aligned to 64, `first` a multiple of TN_PREPARED_TOGETHER. x may be
+ *   pointed into, and stays. Any worker, any run of x; all of them before rows are computed.
  * product_rows: y[t * y_stride + i] = sum over j of w[i][j] * x[t][j]    w [rows, cols], x [m, cols]; any worker, any run
  *   of rows, on scratch aligned to 64.
  * lora_shrink: t = x A^T    x [m, cols], A [rank, cols] F32, F16 or BF16 -> t [m, rank].

@@ -237,10 +237,10 @@ static size_t product_bytes(const struct tn_product *p)
 	return TN_PREPARED_BYTES;
 }
 
-static void product_prepare(void *prepared, const struct tn_product *p, const float *x, size_t x_stride)
+static void product_prepare(void *prepared, const struct tn_product *p, const struct tn_vectors *v)
 {
 	(void)p;
-	TN_ISA_NAME(tn_product_prepare)(prepared, x, x_stride);
+	TN_ISA_NAME(tn_product_prepare)(prepared, v);
 }
 
 static size_t product_scratch_bytes(const struct tn_product *p)

@@ -15,10 +15,11 @@ struct prepared {
 	size_t stride;
 };
 
-void TN_ISA_NAME(tn_product_prepare)(void *prepared, const float *x, size_t x_stride)
+void TN_ISA_NAME(tn_product_prepare)(void *prepared, const struct tn_vectors *v)
 {
-	struct prepared p = { x, x_stride };
-	memcpy(prepared, &p, sizeof p);
+	struct prepared p = { v->x, v->stride };
+	if (v->first == 0)
+		memcpy(prepared, &p, sizeof p);
 }
 
 static void add_products(float *sum, const float *a, const float *b, size_t n)

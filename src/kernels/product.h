@@ -5,7 +5,7 @@
 #include "kernels/isa_build.h"
 #include "kernels/kernels.h"
 
-void TN_ISA_NAME(tn_product_prepare)(void *prepared, const float *x, size_t x_stride);
+void TN_ISA_NAME(tn_product_prepare)(void *prepared, const struct tn_vectors *v);
 void TN_ISA_NAME(tn_product_rows)(float *y, size_t y_stride, const struct tn_product *p, const void *prepared,
 				  const struct tn_rows *w, size_t rows, float *scratch);
 void TN_ISA_NAME(tn_lora_shrink)(float *t, size_t t_stride, const void *a, tn_dtype dtype, size_t rank, size_t cols,

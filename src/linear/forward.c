@@ -15,9 +15,9 @@ enum {
 	MANY = 12, STRIPS = 64,    /* so many x: rows that are unpacked together */
 	MANY_TASKS = 16,           /* ... of which so many blocks are made first, and then larger ones: each reads all x anew */
 	MOST_BLOCK_ROWS = 256,
-	X_CHUNK = 16, RANK_CHUNK = 8, /* of a task that shrinks */
+	X_CHUNK = TN_PREPARED_TOGETHER, RANK_CHUNK = 8, /* of a task that prepares or shrinks */
 	SMALL = 1 << 16,           /* products that are done before another thread is awake */
-	SMALL_SHRINK = 1 << 14     /* the same with factors, which are wider */
+	SMALL_SHRINK = 1 << 14     /* the same with factors, which are wider, and activations that are prepared */
 };
 
 /* One of the products. */
@@ -34,7 +34,7 @@ struct job {
 	const struct tn_kernels *kernels;
 	void *prepared;
 	unsigned char *workers;
-	size_t worker_bytes, product_bytes;
+	size_t worker_bytes, product_bytes, prepare_tasks;
 };
 
 static size_t block_rows(const tn_linear *linear, size_t m)
@@ -127,24 +127,26 @@ static void shrink(const struct job *job, const struct part *part, size_t task)
 	}
 }
 
-static void prepare(const struct job *job)
+static void prepare(const struct job *job, size_t first)
 {
 	const struct tn_forward *f = job->part[0].f;
-	job->kernels->product_prepare(job->prepared, &job->part[0].product, f->x, f->x_stride);
+	const size_t count = f->m - first < X_CHUNK ? f->m - first : X_CHUNK;
+	const struct tn_vectors some = { f->x, f->x_stride, first, count };
+	job->kernels->product_prepare(job->prepared, &job->part[0].product, &some);
 }
 
-/* What comes before the rows: the first task prepares x, the others shrink it. */
+/* What comes before the rows: the first tasks prepare x, the others shrink it. */
 static tn_status begin_task(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
 {
 	const struct job *job = arg;
 	const struct part *part = job->part;
 	(void)worker;
 	(void)err;
-	if (task == 0) {
-		prepare(job);
+	if (task < job->prepare_tasks) {
+		prepare(job, (size_t)task * X_CHUNK);
 		return TN_OK;
 	}
-	for (task--; task >= part->shrink_tasks; part++)
+	for (task -= job->prepare_tasks; task >= part->shrink_tasks; part++)
 		task -= part->shrink_tasks;
 	shrink(job, part, (size_t)task);
 	return TN_OK;
@@ -251,6 +253,7 @@ static void run_alike(const struct tn_forward *forwards, size_t count, unsigned 
 	const struct pieces pieces = cut_scratch(forwards, count, 0);
 	const size_t in = forwards->linear->in, m = forwards->m;
 	struct job job = { .kernels = forwards->linear->ctx->kernels, .prepared = scratch,
+			   .prepare_tasks = tn_ceil_div(m, X_CHUNK),
 			   .product_bytes = pieces.product, .worker_bytes = pieces.product + pieces.rows,
 			   .workers = scratch + pieces.prepared + pieces.t };
 	unsigned char *t = scratch + pieces.prepared;
@@ -271,7 +274,8 @@ static void run_alike(const struct tn_forward *forwards, size_t count, unsigned 
 		rank += f->rank;
 		out += f->linear->out;
 	}
-	run_tasks(&job, begin_task, 1 + shrink_tasks, 0, m * rank <= SMALL_SHRINK / in);
+	const size_t apart = job.prepare_tasks > 1 ? m : 0; /* x that more than one task prepares */
+	run_tasks(&job, begin_task, job.prepare_tasks + shrink_tasks, 0, m * rank + apart <= SMALL_SHRINK / in);
 	run_tasks(&job, rows_task, tasks, 1, m * out <= SMALL / in);
 }
 

@@ -82,11 +82,11 @@ static tn_status attend_task(void *arg, uint64_t task, unsigned worker, struct t
 }
 
 /* Keys lie in blocks, number j of all keys of a block together; values one behind the other. */
-static void store(const tn_decoder *d, struct tn_batch *b, size_t layer)
+void tn_store_keys(const tn_decoder *d, struct tn_batch *b, size_t layer, struct tn_row_range rows)
 {
 	const struct tn_decoder_config *c = &d->config;
 	const size_t width = c->head_dim, stride = (c->heads + 2 * c->kv_heads) * width;
-	for (size_t t = 0; t < b->m; t++)
+	for (size_t t = rows.first; t < rows.end; t++)
 		for (uint64_t h = 0; h < c->kv_heads; h++) {
 			const size_t position = b->position[t], inside = position % TN_KEY_BLOCK;
 			const float *key = b->qkv + t * stride + (c->heads + h) * width, *value = key + c->kv_heads * width;
@@ -101,7 +101,6 @@ void tn_attend(tn_decoder *d, struct tn_batch *b, size_t layer)
 {
 	struct attention a = { d, b, layer };
 	uint64_t products = 0;
-	store(d, b, layer);
 	for (size_t t = 0; t < b->m; t++)
 		products += (b->position[t] + 1) * d->config.heads * d->config.head_dim;
 	if (products < worth_spreading) {

@@ -53,6 +53,11 @@ struct tn_sequence {
 	int in_step;
 };
 
+/* Rows [first, end) of a batch. */
+struct tn_row_range {
+	size_t first, end;
+};
+
 /* The memory of a step: rows of the batch side by side. */
 struct tn_batch {
 	const tn_snapshot *snapshot;
@@ -110,19 +115,26 @@ tn_status tn_rope_prepare(tn_decoder *d, struct tn_error *err);
 size_t tn_rope_extend(const tn_decoder *d, struct tn_kv *kv, size_t length);
 /* cosine and sine of the rows of the batch. */
 void tn_rope_rows(const tn_decoder *d, struct tn_batch *b);
-/* x [rows at `stride`][heads][head_dim], turned in place. */
-void tn_rope_turn(const tn_decoder *d, const struct tn_batch *b, unsigned rope, float *x, size_t stride, uint64_t heads);
+/* x [m at `stride`][heads][head_dim], of which `rows` are turned in place. */
+void tn_rope_turn(const tn_decoder *d, const struct tn_batch *b, unsigned rope, float *x, size_t stride, uint64_t heads,
+		  struct tn_row_range rows);
 
 /* row_ops.c */
-/* y [m][width] = norm of x; each row with the weights of its adapters. */
+/* What is done to each row of a step by itself, in one layer. */
+typedef void (*tn_row_fn)(tn_decoder *d, struct tn_batch *b, size_t layer, struct tn_row_range rows);
+/* All rows, spread over the workers. */
+void tn_each_row(tn_decoder *d, struct tn_batch *b, size_t layer, tn_row_fn run);
+/* `rows` of y [m][width] = norm of x; each row with the weights of its adapters. */
 void tn_norm_rows(const tn_decoder *d, const struct tn_batch *b, const struct tn_norm *norm, float *y, const float *x,
-		  size_t stride, size_t width, uint64_t heads);
+		  size_t stride, size_t width, uint64_t heads, struct tn_row_range rows);
 /* wide [m][2 width]: gate half = act(gate) * up, or act(gate) alone without a gate. */
 void tn_activate_rows(const tn_decoder *d, float *wide, size_t m, size_t stride, size_t width, int gated);
 void tn_softcap(float *x, size_t n, float cap);
 
 /* attention.c */
 tn_status tn_attention_reserve(tn_decoder *d, size_t longest, struct tn_error *err);
+/* Keys and values of `rows`, which b->qkv holds, into the caches of their texts. */
+void tn_store_keys(const tn_decoder *d, struct tn_batch *b, size_t layer, struct tn_row_range rows);
 void tn_attend(tn_decoder *d, struct tn_batch *b, size_t layer);
 
 /* mlp.c: b->y = MLP of b->h. */

@@ -151,10 +151,11 @@ void tn_rope_rows(const tn_decoder *d, struct tn_batch *b)
 		}
 }
 
-void tn_rope_turn(const tn_decoder *d, const struct tn_batch *b, unsigned rope, float *x, size_t stride, uint64_t heads)
+void tn_rope_turn(const tn_decoder *d, const struct tn_batch *b, unsigned rope, float *x, size_t stride, uint64_t heads,
+		  struct tn_row_range rows)
 {
 	const uint64_t pairs = d->pairs[rope];
-	for (size_t t = 0; t < b->m; t++) {
+	for (size_t t = rows.first; t < rows.end; t++) {
 		const float *c = b->cosine[rope] + t * pairs, *s = b->sine[rope] + t * pairs;
 		for (uint64_t h = 0; h < heads; h++) {
 			float *low = x + t * stride + h * d->config.head_dim, *high = low + pairs;

@@ -29,14 +29,14 @@ static void layer_norm(float *y, const float *x, size_t n, const float *w, const
 }
 
 void tn_norm_rows(const tn_decoder *d, const struct tn_batch *b, const struct tn_norm *norm, float *y, const float *x,
-		  size_t stride, size_t width, uint64_t heads)
+		  size_t stride, size_t width, uint64_t heads, struct tn_row_range rows)
 {
 	const unsigned traits = d->config.architecture->traits;
 	const float offset = traits & TN_NORM_PLUS_ONE ? 1.0f : 0.0f, epsilon = d->config.epsilon;
 	const float *w = NULL, *bias = NULL;
 	uint64_t n;
-	for (size_t t = 0; t < b->m; t++) {
-		if (t == 0 || b->adapter[t] != b->adapter[t - 1]) {
+	for (size_t t = rows.first; t < rows.end; t++) {
+		if (t == rows.first || b->adapter[t] != b->adapter[t - 1]) {
 			w = tn_snapshot_tensor(b->snapshot, norm->weight, b->adapter[t], &n);
 			bias = norm->bias == TN_LIVE_NONE ? NULL : tn_snapshot_tensor(b->snapshot, norm->bias, b->adapter[t], &n);
 		}
@@ -48,6 +48,33 @@ void tn_norm_rows(const tn_decoder *d, const struct tn_batch *b, const struct tn
 				rms(d->ctx->kernels, y + at, x + at, width, w, epsilon, offset);
 		}
 	}
+}
+
+/* Rows of one task: with those of a small model it still takes longer than to hand it out. */
+enum { TASK_ROWS = 4 };
+
+struct row_work {
+	tn_decoder *d;
+	struct tn_batch *b;
+	size_t layer;
+	tn_row_fn run;
+};
+
+static tn_status row_task(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
+{
+	const struct row_work *w = arg;
+	const size_t first = (size_t)task * TASK_ROWS, end = first + TASK_ROWS;
+	(void)worker;
+	(void)err;
+	w->run(w->d, w->b, w->layer, (struct tn_row_range){ first, end < w->b->m ? end : w->b->m });
+	return TN_OK;
+}
+
+void tn_each_row(tn_decoder *d, struct tn_batch *b, size_t layer, tn_row_fn run)
+{
+	struct row_work w = { d, b, layer, run };
+	struct tn_work work = { .task_count = tn_ceil_div(b->m, TASK_ROWS), .in_stretches = 1, .run = row_task, .arg = &w };
+	tn_pool_run(d->ctx, &work, NULL); /* tasks do not fail */
 }
 
 /* Loops over a piece have a fixed length, which compilers turn into vectors. */

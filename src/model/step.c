@@ -86,36 +86,74 @@ static tn_status reserve_scratch(tn_decoder *d, const tn_snapshot *snapshot, str
 
 /* ---- layers ---------------------------------------------------------------------------------------------- */
 
-static void add_rows(const tn_decoder *d, struct tn_batch *b)
+static void add_rows(const tn_decoder *d, struct tn_batch *b, struct tn_row_range rows)
 {
 	const float scale = d->config.residual_scale;
-	for (size_t i = 0; i < b->m * d->config.hidden; i++)
+	for (size_t i = rows.first * d->config.hidden; i < rows.end * d->config.hidden; i++)
 		b->x[i] += b->y[i] * scale;
 }
 
-static void norm(const tn_decoder *d, struct tn_batch *b, const struct tn_norm *norm, float *y, const float *x)
+static void norm(const tn_decoder *d, struct tn_batch *b, const struct tn_norm *norm, float *y, const float *x,
+		 struct tn_row_range rows)
 {
 	const size_t hidden = d->config.hidden;
 	if (norm->weight != TN_LIVE_NONE)
-		tn_norm_rows(d, b, norm, y, x, hidden, hidden, 1);
+		tn_norm_rows(d, b, norm, y, x, hidden, hidden, 1, rows);
 	else if (y != x)
-		memcpy(y, x, b->m * hidden * sizeof *y);
+		memcpy(y + rows.first * hidden, x + rows.first * hidden, (rows.end - rows.first) * hidden * sizeof *y);
 }
 
-static void norm_heads(const tn_decoder *d, struct tn_batch *b, const struct tn_decoder_layer *l, size_t stride)
+static void norm_heads(const tn_decoder *d, struct tn_batch *b, const struct tn_decoder_layer *l, size_t stride,
+		       struct tn_row_range rows)
 {
 	const struct tn_decoder_config *c = &d->config;
 	float *k = b->qkv + c->heads * c->head_dim;
 	if (c->architecture->traits & TN_QK_NORM) {
-		tn_norm_rows(d, b, &l->q_norm, b->qkv, b->qkv, stride, c->head_dim, c->heads);
-		tn_norm_rows(d, b, &l->k_norm, k, k, stride, c->head_dim, c->kv_heads);
+		tn_norm_rows(d, b, &l->q_norm, b->qkv, b->qkv, stride, c->head_dim, c->heads, rows);
+		tn_norm_rows(d, b, &l->k_norm, k, k, stride, c->head_dim, c->kv_heads, rows);
 	} else if (c->architecture->traits & TN_QK_NORM_WHOLE) {
-		tn_norm_rows(d, b, &l->q_norm, b->qkv, b->qkv, stride, c->heads * c->head_dim, 1);
-		tn_norm_rows(d, b, &l->k_norm, k, k, stride, c->kv_heads * c->head_dim, 1);
+		tn_norm_rows(d, b, &l->q_norm, b->qkv, b->qkv, stride, c->heads * c->head_dim, 1, rows);
+		tn_norm_rows(d, b, &l->k_norm, k, k, stride, c->kv_heads * c->head_dim, 1, rows);
 	}
 }
 
-/* b->y = attention of b->h */
+/* ---- what is done to each row by itself ---- */
+
+static void before_attention(tn_decoder *d, struct tn_batch *b, size_t layer, struct tn_row_range rows)
+{
+	norm(d, b, &d->layer[layer].norm[0], b->h, b->x, rows);
+}
+
+static void before_scores(tn_decoder *d, struct tn_batch *b, size_t layer, struct tn_row_range rows)
+{
+	const struct tn_decoder_config *c = &d->config;
+	const struct tn_decoder_layer *l = &d->layer[layer];
+	const size_t q = c->heads * c->head_dim, stride = q + 2 * c->kv_heads * c->head_dim;
+	norm_heads(d, b, l, stride, rows);
+	if (l->config->rope != TN_NO_ROPE) {
+		tn_rope_turn(d, b, l->config->rope, b->qkv, stride, c->heads, rows);
+		tn_rope_turn(d, b, l->config->rope, b->qkv + q, stride, c->kv_heads, rows);
+	}
+	tn_store_keys(d, b, layer, rows);
+}
+
+static void between_halves(tn_decoder *d, struct tn_batch *b, size_t layer, struct tn_row_range rows)
+{
+	const struct tn_decoder_layer *l = &d->layer[layer];
+	norm(d, b, &l->norm[1], b->y, b->y, rows);
+	add_rows(d, b, rows);
+	norm(d, b, &l->norm[2], b->h, b->x, rows);
+}
+
+static void behind_layer(tn_decoder *d, struct tn_batch *b, size_t layer, struct tn_row_range rows)
+{
+	norm(d, b, &d->layer[layer].norm[3], b->y, b->y, rows);
+	add_rows(d, b, rows);
+	if (layer + 1 < d->config.layers)
+		before_attention(d, b, layer + 1, rows);
+}
+
+/* b->y = attention of b->h, which is normed */
 static void attention(tn_decoder *d, struct tn_batch *b, size_t layer)
 {
 	const struct tn_decoder_config *c = &d->config;
@@ -127,26 +165,17 @@ static void attention(tn_decoder *d, struct tn_batch *b, size_t layer)
 		tn_project(b, &whole, 1, stride, b->h, c->hidden);
 	else
 		tn_project(b, three, 3, stride, b->h, c->hidden);
-	norm_heads(d, b, l, stride);
-	if (l->config->rope != TN_NO_ROPE) {
-		tn_rope_turn(d, b, l->config->rope, b->qkv, stride, c->heads);
-		tn_rope_turn(d, b, l->config->rope, b->qkv + q, stride, c->kv_heads);
-	}
+	tn_each_row(d, b, layer, before_scores);
 	tn_attend(d, b, layer);
 	tn_project(b, &out, 1, c->hidden, b->mixed, q);
 }
 
 static void run_layer(tn_decoder *d, struct tn_batch *b, size_t layer)
 {
-	const struct tn_decoder_layer *l = &d->layer[layer];
-	norm(d, b, &l->norm[0], b->h, b->x);
 	attention(d, b, layer);
-	norm(d, b, &l->norm[1], b->y, b->y);
-	add_rows(d, b);
-	norm(d, b, &l->norm[2], b->h, b->x);
-	tn_mlp_rows(d, b, l);
-	norm(d, b, &l->norm[3], b->y, b->y);
-	add_rows(d, b);
+	tn_each_row(d, b, layer, between_halves);
+	tn_mlp_rows(d, b, &d->layer[layer]);
+	tn_each_row(d, b, layer, behind_layer);
 }
 
 static void embed(const tn_decoder *d, struct tn_batch *b)
@@ -197,7 +226,7 @@ static void write_logits(const tn_decoder *d, struct tn_batch *b)
 	keep_wanted(d, b);
 	if (b->m == 0)
 		return;
-	tn_norm_rows(d, b, &d->final_norm, b->h, b->x, hidden, hidden, 1);
+	tn_norm_rows(d, b, &d->final_norm, b->h, b->x, hidden, hidden, 1, (struct tn_row_range){ 0, b->m });
 	for (size_t t = 0, n; t < b->m; t += n) {
 		for (n = 1; t + n < b->m && b->logits[t + n] == b->logits[t] + n * vocabulary; n++)
 			continue;
@@ -216,6 +245,7 @@ static void run_batch(tn_decoder *d, struct tn_batch *b)
 {
 	tn_rope_rows(d, b);
 	embed(d, b);
+	tn_each_row(d, b, 0, before_attention);
 	for (size_t layer = 0; layer < d->config.layers; layer++)
 		run_layer(d, b, layer);
 	write_logits(d, b);

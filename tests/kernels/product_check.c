@@ -132,7 +132,13 @@ static void check_product(const struct tn_kernels *k, const struct tn_kernels *p
 			y[j] = -7;
 		if (k->product_bytes(&p) % 64)
 			complain(k->isa, "product_bytes is no multiple of 64", f, cols, m, 0);
-		k->product_prepare(prepared.at_end, &p, x, x_stride);
+		/* as workers may: each piece by itself, in whatever order */
+		for (size_t first = (m - 1) / TN_PREPARED_TOGETHER * TN_PREPARED_TOGETHER, end = m;; end = first,
+		     first -= TN_PREPARED_TOGETHER) {
+			k->product_prepare(prepared.at_end, &p, &(struct tn_vectors){ x, x_stride, first, end - first });
+			if (first == 0)
+				break;
+		}
 		k->product_rows(y, y_stride, &p, prepared.at_end, &w.rows, rows, scratch.at_end);
 		double error = error_of(&w, x, x_stride, y, y_stride, rows, cols, m);
 		if (!(error <= precisions[i].limit))

@@ -134,7 +134,7 @@ static void check_product(const struct tn_kernels *k, const struct tn_kernels *p
 		x[i] = some_float();
 	if (k->product_bytes(&p) % 64)
 		complain(k->isa, "product_bytes is no multiple of 64", f, cols, m, 0);
-	k->product_prepare(prepared.at_end, &p, x, x_stride);
+	k->product_prepare(prepared.at_end, &p, &(struct tn_vectors){ x, x_stride, 0, m });
 	k->product_rows(y, y_stride, &p, prepared.at_end, &w.rows, ROWS, scratch.at_end);
 	for (size_t r = 0; r < ROWS; r++) {
 		struct tn_row row = row_at(&w, r);

@@ -16,7 +16,7 @@ void TN_ISA_NAME(tn_arm_encode_dense)(const struct tn_row_out *row, const float 
 
 /* Which of the products takes what (product_arm.c). */
 size_t TN_ISA_NAME(tn_arm_product_bytes)(const struct tn_product *p);
-void TN_ISA_NAME(tn_arm_product_prepare)(void *prepared, const struct tn_product *p, const float *x, size_t x_stride);
+void TN_ISA_NAME(tn_arm_product_prepare)(void *prepared, const struct tn_product *p, const struct tn_vectors *v);
 size_t TN_ISA_NAME(tn_arm_product_scratch)(const struct tn_product *p);
 void TN_ISA_NAME(tn_arm_product_rows)(float *y, size_t y_stride, const struct tn_product *p, const void *prepared,
 				      const struct tn_rows *w, size_t rows, void *scratch);
@@ -24,7 +24,7 @@ void TN_ISA_NAME(tn_arm_product_rows)(float *y, size_t y_stride, const struct tn
 /* Codes of 4 bits times activations in planes of 8 bits (planes_arm.c). */
 int TN_ISA_NAME(tn_arm_planes_take)(const struct tn_product *p);
 size_t TN_ISA_NAME(tn_arm_planes_bytes)(const struct tn_product *p);
-void TN_ISA_NAME(tn_arm_planes_prepare)(unsigned char *dst, const struct tn_product *p, const float *x, size_t x_stride);
+void TN_ISA_NAME(tn_arm_planes_prepare)(unsigned char *dst, const struct tn_product *p, const struct tn_vectors *v);
 void TN_ISA_NAME(tn_arm_planes_rows)(float *y, size_t y_stride, const struct tn_product *p, const unsigned char *planes,
 				     const struct tn_rows *w, size_t rows);
 

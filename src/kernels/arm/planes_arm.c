@@ -77,11 +77,13 @@ static float cut_group(int8_t *bytes, const float *x, size_t n, size_t step, uns
 	return scale;
 }
 
-void TN_ISA_NAME(tn_arm_planes_prepare)(unsigned char *dst, const struct tn_product *p, const float *x, size_t x_stride)
+void TN_ISA_NAME(tn_arm_planes_prepare)(unsigned char *dst, const struct tn_product *p, const struct tn_vectors *v)
 {
 	size_t group = p->format->group, groups = p->cols / group, step = step_of(kind_of(p->format));
 	unsigned planes = planes_of(p);
-	for (size_t t = 0; t < p->m; t++, dst += vector_bytes(p), x += x_stride) {
+	const float *x = v->x + v->first * v->stride;
+	dst += v->first * vector_bytes(p);
+	for (size_t t = 0; t < v->count; t++, dst += vector_bytes(p), x += v->stride) {
 		float *scales = (float *)(void *)(dst + p->cols * planes), *sums = scales + groups;
 		for (size_t g = 0; g < groups; g++)
 			scales[g] = cut_group((int8_t *)dst + g * group * planes, x + g * group, group, step, planes, &sums[g]);

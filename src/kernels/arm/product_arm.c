@@ -34,12 +34,13 @@ size_t TN_ISA_NAME(tn_arm_product_bytes)(const struct tn_product *p)
 	return HEAD + (in_planes(&few) ? TN_ISA_NAME(tn_arm_planes_bytes)(&few) : 0);
 }
 
-void TN_ISA_NAME(tn_arm_product_prepare)(void *prepared, const struct tn_product *p, const float *x, size_t x_stride)
+void TN_ISA_NAME(tn_arm_product_prepare)(void *prepared, const struct tn_product *p, const struct tn_vectors *v)
 {
-	struct tn_prepared head = { x, x_stride };
-	memcpy(prepared, &head, sizeof head);
+	struct tn_prepared head = { v->x, v->stride };
+	if (v->first == 0)
+		memcpy(prepared, &head, sizeof head);
 	if (in_planes(p))
-		TN_ISA_NAME(tn_arm_planes_prepare)((unsigned char *)prepared + HEAD, p, x, x_stride);
+		TN_ISA_NAME(tn_arm_planes_prepare)((unsigned char *)prepared + HEAD, p, v);
 }
 
 /* For the most x that there may be, whichever form they take. */

@@ -62,10 +62,10 @@ static void prepare_one(unsigned char *dst, const struct tn_product *p, const fl
 	}
 }
 
-void TN_ISA_NAME(tn_planes_prepare)(unsigned char *dst, const struct tn_product *p, const float *x, size_t x_stride)
+void TN_ISA_NAME(tn_planes_prepare)(unsigned char *dst, const struct tn_product *p, const struct tn_vectors *v)
 {
-	for (size_t t = 0; t < p->m; t++)
-		prepare_one(dst + t * vector_bytes(p), p, x + t * x_stride);
+	for (size_t t = v->first; t < v->first + v->count; t++)
+		prepare_one(dst + t * vector_bytes(p), p, v->x + t * v->stride);
 }
 
 /* ---- rows ------------------------------------------------------------------------------------------------ */

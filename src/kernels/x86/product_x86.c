@@ -102,28 +102,35 @@ size_t TN_ISA_NAME(tn_x86_product_scratch)(const struct tn_product *p)
 	return most_of(scratch_of, p);
 }
 
-void TN_ISA_NAME(tn_x86_product_prepare)(void *prepared, const struct tn_product *p, const float *x, size_t x_stride)
+/* Returns where rows of the products read x. */
+static struct tn_prepared copy_rows(unsigned char *dst, const struct tn_product *p, const struct tn_vectors *v)
+{
+	float *copy = (float *)(void *)dst;
+	const size_t stride = copy_stride(p->cols);
+	for (size_t t = v->first; t < v->first + v->count; t++)
+		memcpy(copy + t * stride, v->x + t * v->stride, p->cols * sizeof *copy);
+	return (struct tn_prepared){ copy, stride };
+}
+
+void TN_ISA_NAME(tn_x86_product_prepare)(void *prepared, const struct tn_product *p, const struct tn_vectors *v)
 {
 	unsigned char *rest = (unsigned char *)prepared + TN_PREPARED_HEAD;
-	struct tn_prepared head = { x, x_stride };
+	struct tn_prepared head = { v->x, v->stride };
 	enum way way = way_of(p);
-	if (way == IN_PLANES) {
-		TN_ISA_NAME(tn_planes_prepare)(rest, p, x, x_stride);
-	} else if (way == IN_STRIPS) {
-		TN_ISA_NAME(tn_strips_prepare)(rest, p, x, x_stride);
+	if (way == IN_PLANES)
+		TN_ISA_NAME(tn_planes_prepare)(rest, p, v);
+	else if (way == IN_STRIPS)
+		TN_ISA_NAME(tn_strips_prepare)(rest, p, v);
 #if defined(__AMX_BF16__)
-	} else if (way == IN_TILES) {
-		TN_ISA_NAME(tn_tiles_prepare)(rest, p, x, x_stride);
+	else if (way == IN_TILES)
+		TN_ISA_NAME(tn_tiles_prepare)(rest, p, v);
 #endif
-	} else if (way == IN_TABLES) {
-		TN_ISA_NAME(tn_table_prepare)(rest, p, x);
-	} else if (way == IN_PIECES && p->m > 1) {
-		float *copy = (float *)(void *)rest;
-		head = (struct tn_prepared){ copy, copy_stride(p->cols) };
-		for (size_t t = 0; t < p->m; t++)
-			memcpy(copy + t * head.stride, x + t * x_stride, p->cols * sizeof *copy);
-	}
-	memcpy(prepared, &head, sizeof head);
+	else if (way == IN_TABLES)
+		TN_ISA_NAME(tn_table_prepare)(rest, p, v->x);
+	else if (way == IN_PIECES && p->m > 1)
+		head = copy_rows(rest, p, v);
+	if (v->first == 0)
+		memcpy(prepared, &head, sizeof head);
 }
 
 void TN_ISA_NAME(tn_x86_product_rows)(float *y, size_t y_stride, const struct tn_product *p, const void *prepared,

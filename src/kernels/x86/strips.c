@@ -129,9 +129,11 @@ TN_INLINE void prepare_as(unsigned char *dst, const struct tn_product *p, const 
 	}
 }
 
-static void prepare_bytes(unsigned char *dst, const struct tn_product *p, const float *x, size_t x_stride)
+static void prepare_bytes(unsigned char *dst, const struct tn_product *p, const struct tn_vectors *v)
 {
-	for (size_t t = 0; t < p->m; t++, dst += x_bytes(p), x += x_stride)
+	const float *x = v->x + v->first * v->stride;
+	dst += v->first * x_bytes(p);
+	for (size_t t = 0; t < v->count; t++, dst += x_bytes(p), x += v->stride)
 		switch (planes_of(p)) {
 		case 1: prepare_as(dst, p, x, 1); break;
 		case 2: prepare_as(dst, p, x, 2); break;
@@ -328,9 +330,9 @@ size_t TN_ISA_NAME(tn_strips_bytes)(const struct tn_product *p)
 	return form_of(p)->bytes(p);
 }
 
-void TN_ISA_NAME(tn_strips_prepare)(unsigned char *dst, const struct tn_product *p, const float *x, size_t x_stride)
+void TN_ISA_NAME(tn_strips_prepare)(unsigned char *dst, const struct tn_product *p, const struct tn_vectors *v)
 {
-	form_of(p)->prepare(dst, p, x, x_stride);
+	form_of(p)->prepare(dst, p, v);
 }
 
 size_t TN_ISA_NAME(tn_strips_scratch)(const struct tn_product *p)

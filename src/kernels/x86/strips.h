@@ -30,7 +30,7 @@ struct strip_form {
 	size_t fewest;                                /* x for which it is worth while */
 	int codes_are_floats;                         /* E2M1 codes as they are: without a bias */
 	size_t (*bytes)(const struct tn_product *p);
-	void (*prepare)(unsigned char *dst, const struct tn_product *p, const float *x, size_t x_stride);
+	void (*prepare)(unsigned char *dst, const struct tn_product *p, const struct tn_vectors *v);
 	/* Eight codes of LANES rows each, from `dword` of the chunk on, into one half of the strip. */
 	void (*unpack)(unsigned char *codes, const ints *turned, size_t dword, size_t half, const struct tn_format *f);
 	void (*multiply)(const struct strip_chunk *c, size_t x_count);

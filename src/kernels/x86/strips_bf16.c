@@ -25,6 +25,8 @@ static float *sums_of(const unsigned char *prepared, const struct tn_product *p)
 static void prepare_chunk(unsigned char *dst, float *sums, const float *x, size_t n, size_t group)
 {
 	const __m512i order = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15));
+	if (n < CHUNK)
+		memset(dst, 0, X_BYTES);
 	for (size_t i = 0; i < n; i += 32, dst += 64) {
 		__m512 a = _mm512_loadu_ps(x + i), b = i + 16 < n ? _mm512_loadu_ps(x + i + 16) : _mm512_setzero_ps();
 		_mm512_storeu_si512(dst, _mm512_shuffle_epi8((__m512i)_mm512_cvtne2ps_pbh(b, a), order));
@@ -37,15 +39,13 @@ static void prepare_chunk(unsigned char *dst, float *sums, const float *x, size_
 	}
 }
 
-static void prepare(unsigned char *dst, const struct tn_product *p, const float *x, size_t x_stride)
+static void prepare(unsigned char *dst, const struct tn_product *p, const struct tn_vectors *v)
 {
-	if (p->cols % CHUNK)
-		memset(dst, 0, pairs_bytes(p));
-	memset(sums_of(dst, p), 0, p->m * group_room(p) * sizeof(float));
-	for (size_t t = 0; t < p->m; t++)
+	memset(sums_of(dst, p) + v->first * group_room(p), 0, v->count * group_room(p) * sizeof(float));
+	for (size_t t = v->first; t < v->first + v->count; t++)
 		for (size_t i = 0; i < p->cols; i += CHUNK)
 			prepare_chunk(dst + (i / CHUNK * p->m + t) * X_BYTES,
-				      sums_of(dst, p) + t * group_room(p) + i / p->format->group, x + t * x_stride + i,
+				      sums_of(dst, p) + t * group_room(p) + i / p->format->group, v->x + t * v->stride + i,
 				      p->cols - i < CHUNK ? p->cols - i : CHUNK, p->format->group);
 }
 

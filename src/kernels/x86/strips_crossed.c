@@ -96,12 +96,12 @@ static void prepare_chunk(struct crossed_x *dst, const struct tn_product *p, con
 			   shifts_of(p->format));
 }
 
-static void prepare(unsigned char *dst, const struct tn_product *p, const float *x, size_t x_stride)
+static void prepare(unsigned char *dst, const struct tn_product *p, const struct tn_vectors *v)
 {
 	struct crossed_x *to = (struct crossed_x *)(void *)dst;
-	for (size_t i = 0; i < p->cols; i += CHUNK)
-		for (size_t t = 0; t < p->m; t++)
-			prepare_chunk(to++, p, x + t * x_stride + i, p->cols - i < CHUNK ? p->cols - i : CHUNK);
+	for (size_t i = 0; i < p->cols; i += CHUNK, to += p->m)
+		for (size_t t = v->first; t < v->first + v->count; t++)
+			prepare_chunk(to + t, p, v->x + t * v->stride + i, p->cols - i < CHUNK ? p->cols - i : CHUNK);
 }
 
 /* ---- codes ----------------------------------------------------------------------------------------------- */

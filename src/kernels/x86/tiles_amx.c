@@ -105,20 +105,20 @@ TN_INLINE void prepare_columns(unsigned char *dst, const struct tn_product *p, c
 	}
 }
 
-void TN_ISA_NAME(tn_tiles_prepare)(unsigned char *dst, const struct tn_product *p, const float *x, size_t x_stride)
+void TN_ISA_NAME(tn_tiles_prepare)(unsigned char *dst, const struct tn_product *p, const struct tn_vectors *v)
 {
-	const size_t tiles = x_tiles(p);
+	const size_t begin = v->first / TILE_X, end = (v->first + v->count + TILE_X - 1) / TILE_X;
 	if (p->cols % UNIT)
-		memset(dst + (units_of(p) - 1) * tiles * block_bytes(p), 0, tiles * block_bytes(p));
+		memset(dst + ((units_of(p) - 1) * x_tiles(p) + begin) * block_bytes(p), 0, (end - begin) * block_bytes(p));
 	for (size_t at = 0; at < p->cols; at += 32)
-		for (size_t i = 0; i < tiles; i++) {
-			unsigned char *block = dst + (at / UNIT * tiles + i) * block_bytes(p);
-			const float *first = x + i * TILE_X * x_stride;
-			const size_t left = p->m - i * TILE_X;
+		for (size_t i = begin; i < end; i++) {
+			unsigned char *block = dst + (at / UNIT * x_tiles(p) + i) * block_bytes(p);
+			const float *first = v->x + i * TILE_X * v->stride;
+			const size_t left = v->first + v->count - i * TILE_X;
 			if (x_parts(p) == 1)
-				prepare_columns(block, p, first, x_stride, left, at, 1);
+				prepare_columns(block, p, first, v->stride, left, at, 1);
 			else
-				prepare_columns(block, p, first, x_stride, left, at, 2);
+				prepare_columns(block, p, first, v->stride, left, at, 2);
 		}
 }
 
