@@ -180,7 +180,7 @@ static tn_status read_activation(const struct tn_fields *f, struct tn_decoder_co
 	for (size_t i = 0; i < sizeof known / sizeof *known; i++)
 		if (strcmp(known[i].name, name) == 0) {
 			c->activation = known[i].activation;
-			if (c->activation == TN_GELU && (c->architecture->traits & TN_GELU_IS_TANH))
+			if (strcmp(name, "gelu") == 0 && (c->architecture->traits & TN_GELU_IS_TANH))
 				c->activation = TN_GELU_TANH;
 			return TN_OK;
 		}

@@ -27,6 +27,8 @@ MODELS = {
     "qwen2_moe_sliding": ("Qwen2Moe", dict(SIZES, num_hidden_layers=4, moe_intermediate_size=12, shared_expert_intermediate_size=100, num_experts=4, num_experts_per_tok=4,
                                            norm_topk_prob=True, qkv_bias=False, use_sliding_window=True, sliding_window=6, max_window_layers=3, mlp_only_layers=[2],
                                            rope_parameters=plain), dict(short=True)),
+    "gemma_exact": ("Gemma", dict(SIZES, vocab_size=61, num_hidden_layers=2, num_attention_heads=3, num_key_value_heads=3, head_dim=10, hidden_act="gelu_python",
+                                  attention_bias=True, rope_parameters=dict(theta, rope_type="linear", factor=2.5)), {}),
     "granite_llama3": ("Granite", dict(SIZES, attention_bias=True, mlp_bias=True, embedding_multiplier=2.5, residual_multiplier=0.7, attention_multiplier=0.35,
                                        logits_scaling=0.5, tie_word_embeddings=True,
                                        rope_parameters=dict(theta, rope_type="llama3", factor=4.0, low_freq_factor=1.0, high_freq_factor=3.0, original_max_position_embeddings=32)), {}),
