@@ -46,6 +46,7 @@ print("/* Made by scripts/make_unicode_tables.py from Unicode %s. */" % unicoded
 mapping("lower", str.lower)
 mapping("upper", str.upper)
 mapping("title", str.title)
+mapping("fold", str.casefold)
 members("alpha", str.isalpha)
 members("printable", str.isprintable)
 members("is_lower", str.islower)

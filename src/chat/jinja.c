@@ -62,7 +62,7 @@ tn_status tn_jinja_run(struct tn_j *j, struct tn_jdict *variables, struct tn_jv 
 	j->variables = variables;
 	j->page = j->out = &page;
 	j->depth = 0;
-	TN_TRY(tn_j_scope(j, NULL, &j->root));
+	TN_TRY(tn_j_scope(j, NULL, j->program->unset, &j->root));
 	tn_status status = tn_j_run_body(j, j->program->body, j->root, &flow);
 	if (status == TN_OK)
 		status = tn_jb_string(j, &page, out);

@@ -49,6 +49,12 @@ enum tn_jop {
 
 struct tn_jnode;
 
+/* Names of a scope that are undefined until it assigns them, whatever stands outside. */
+struct tn_jnames {
+	struct tn_jstr *name;
+	struct tn_jnames *next;
+};
+
 /* What stands between the brackets of a call. */
 struct tn_jcall {
 	struct tn_jnode **positional, **named;
@@ -64,6 +70,7 @@ struct tn_jmacro {
 	struct tn_jnode **defaults;  /* of the last default_count parameters */
 	size_t default_count;
 	struct tn_jnode *body;
+	struct tn_jnames *unset;
 	int uses_caller, uses_kwargs, uses_varargs; /* the body names them, and no parameter is called so */
 };
 
@@ -80,12 +87,14 @@ struct tn_jnode {
 	struct tn_jcall *call;
 	struct tn_jmacro *macro;
 	struct tn_jnode *body, *other, *next;
+	struct tn_jnames *unset, *unset_other; /* of the scopes of body and, in a loop, of other */
 	struct tn_jv value;
 };
 
 struct tn_jprogram {
 	struct tn_j j;               /* its memory */
 	struct tn_jnode *body;
+	struct tn_jnames *unset;
 	struct tn_jstr *loop, *caller, *varargs, *kwargs; /* names that mean something: compare the pointers */
 };
 
@@ -125,6 +134,8 @@ tn_status tn_jp_target(struct tn_jparser *p, const char *until, int with_fields,
 /* `| a | b(...)` after `node`; `inline_first`: the first without its bar. */
 tn_status tn_jp_filters(struct tn_jparser *p, struct tn_jnode *node, int inline_first, struct tn_jnode **out);
 
+/* Finds for each scope of a parsed program the names that begin undefined. */
+tn_status tn_jinja_symbols(struct tn_jprogram *program);
 /* Parses into *program, whose `j` holds the arena. */
 tn_status tn_jinja_parse(struct tn_jprogram *program, const char *text, size_t bytes);
 

@@ -18,7 +18,8 @@ struct tn_jscope {
 	struct tn_jbinding *first;
 };
 
-tn_status tn_j_scope(struct tn_j *j, struct tn_jscope *outer, struct tn_jscope **out);
+/* `unset`: names that begin undefined in it. */
+tn_status tn_j_scope(struct tn_j *j, struct tn_jscope *outer, const struct tn_jnames *unset, struct tn_jscope **out);
 tn_status tn_j_bind(struct tn_j *j, struct tn_jscope *scope, const struct tn_jstr *name, struct tn_jv value);
 /* A variable, a global, or undefined. */
 tn_status tn_j_lookup(struct tn_j *j, const struct tn_jscope *scope, struct tn_jstr *name, struct tn_jv *out);

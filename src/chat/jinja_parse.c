@@ -485,5 +485,5 @@ tn_status tn_jinja_parse(struct tn_jprogram *program, const char *text, size_t b
 	parser.at = lexer.tokens;
 	program->j.line = 1;
 	TN_TRY(parse_until(&parser, NULL, &program->body));
-	return parser.unknown ? unknown_name(&parser) : TN_OK;
+	return parser.unknown ? unknown_name(&parser) : tn_jinja_symbols(program);
 }

@@ -74,7 +74,7 @@ static tn_status filtered_body(struct tn_j *j, const struct tn_jnode *node, cons
 			       struct tn_jv *text, enum tn_jflow *flow)
 {
 	struct tn_jscope *inner;
-	TN_TRY(tn_j_scope(j, scope, &inner));
+	TN_TRY(tn_j_scope(j, scope, node->unset, &inner));
 	TN_TRY(tn_j_capture(j, node->body, inner, text, flow));
 	return *flow == TN_JF_ON ? apply_filters(j, filters, inner, text) : TN_OK;
 }
@@ -118,7 +118,7 @@ static tn_status run_generation(struct tn_j *j, const struct tn_jnode *node, str
 	struct tn_jscope *inner;
 	struct tn_jv text;
 	enum tn_jflow flow = TN_JF_ON;
-	TN_TRY(tn_j_scope(j, scope, &inner));
+	TN_TRY(tn_j_scope(j, scope, node->unset, &inner));
 	TN_TRY(tn_j_capture(j, node->body, inner, &text, &flow));
 	TN_TRY(tn_j_grow(j, &j->spans, &j->span_capacity, j->span_count, j->span_count + 1, sizeof *j->spans));
 	size_t begin = page_chars(j);
@@ -143,7 +143,7 @@ static tn_status next_filtered(struct tn_j *j, struct tn_jiter *it, struct tn_jv
 		TN_TRY(tn_j_next(j, it->inner, out));
 		if (!tn_jv_is_given(*out))
 			return TN_OK;
-		TN_TRY(tn_j_scope(j, f->scope, &scope));
+		TN_TRY(tn_j_scope(j, f->scope, NULL, &scope));
 		TN_TRY(tn_j_assign(j, f->node->a, scope, *out));
 		TN_TRY(tn_j_eval(j, f->node->c, scope, &holds));
 		if (tn_j_truth(holds))
@@ -192,7 +192,7 @@ tn_status tn_j_run_loop(struct tn_j *j, const struct tn_jnode *node, struct tn_j
 		TN_TRY(tn_jl_next(j, loop, &item));
 		if (!tn_jv_is_given(item))
 			break;
-		TN_TRY(tn_j_scope(j, scope, &inner));
+		TN_TRY(tn_j_scope(j, scope, node->unset, &inner));
 		TN_TRY(tn_j_bind(j, inner, j->program->loop, (struct tn_jv){ .kind = TN_J_LOOP, .as.loop = loop }));
 		j->line = node->line;
 		TN_TRY(tn_j_assign(j, node->a, inner, item));
@@ -203,7 +203,7 @@ tn_status tn_j_run_loop(struct tn_j *j, const struct tn_jnode *node, struct tn_j
 	}
 	if (completed || !node->other)
 		return TN_OK;
-	TN_TRY(tn_j_scope(j, scope, &inner));
+	TN_TRY(tn_j_scope(j, scope, node->unset_other, &inner));
 	return tn_j_run_body(j, node->other, inner, flow);
 }
 
@@ -313,7 +313,7 @@ tn_status tn_j_run_macro(struct tn_j *j, const struct tn_jfunc *func, const stru
 	struct tn_jscope *scope;
 	enum tn_jflow flow = TN_JF_ON;
 	TN_TRY(tn_j_enter(j));
-	TN_TRY(tn_j_scope(j, func->scope, &scope));
+	TN_TRY(tn_j_scope(j, func->scope, func->macro->unset, &scope));
 	TN_TRY(bind_special(j, func->macro, args, scope));
 	TN_TRY(bind_parameters(j, func->macro, args, scope));
 	TN_TRY(tn_j_capture(j, func->macro->body, scope, out, &flow));
@@ -348,7 +348,7 @@ static tn_status run_with(struct tn_j *j, const struct tn_jnode *node, struct tn
 {
 	struct tn_jscope *inner;
 	struct tn_jv value;
-	TN_TRY(tn_j_scope(j, scope, &inner));
+	TN_TRY(tn_j_scope(j, scope, node->unset, &inner));
 	for (size_t i = 0; i < node->count; i += 2) {
 		TN_TRY(tn_j_eval(j, node->items[i + 1], scope, &value));
 		TN_TRY(tn_j_assign(j, node->items[i], inner, value));
@@ -360,7 +360,7 @@ static tn_status run_block(struct tn_j *j, const struct tn_jnode *node, struct t
 {
 	struct tn_jscope *inner;
 	enum tn_jflow flow = TN_JF_ON;
-	TN_TRY(tn_j_scope(j, node->flag ? scope : j->root, &inner));
+	TN_TRY(tn_j_scope(j, node->flag ? scope : j->root, node->unset, &inner));
 	return tn_j_run_body(j, node->body, inner, &flow);
 }
 

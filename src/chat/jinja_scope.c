@@ -3,10 +3,24 @@
 
 #include <string.h>
 
-tn_status tn_j_scope(struct tn_j *j, struct tn_jscope *outer, struct tn_jscope **out)
+
+static tn_status add(struct tn_j *j, struct tn_jscope *scope, const struct tn_jstr *name, struct tn_jv value)
 {
-	TN_TRY(tn_j_alloc(j, sizeof **out, out));
-	(*out)->outer = outer;
+	struct tn_jbinding *binding;
+	TN_TRY(tn_j_alloc(j, sizeof *binding, &binding));
+	*binding = (struct tn_jbinding){ name, value, scope->first };
+	scope->first = binding;
+	return TN_OK;
+}
+
+tn_status tn_j_scope(struct tn_j *j, struct tn_jscope *outer, const struct tn_jnames *unset, struct tn_jscope **out)
+{
+	struct tn_jscope *scope;
+	TN_TRY(tn_j_alloc(j, sizeof *scope, &scope));
+	scope->outer = outer;
+	for (; unset; unset = unset->next)
+		TN_TRY(add(j, scope, unset->name, tn_jv_absent()));
+	*out = scope;
 	return TN_OK;
 }
 
@@ -15,12 +29,8 @@ tn_status tn_j_bind(struct tn_j *j, struct tn_jscope *scope, const struct tn_jst
 	struct tn_jbinding *binding = scope->first;
 	while (binding && binding->name != name)
 		binding = binding->next;
-	if (!binding) {
-		TN_TRY(tn_j_alloc(j, sizeof *binding, &binding));
-		binding->name = name;
-		binding->next = scope->first;
-		scope->first = binding;
-	}
+	if (!binding)
+		return add(j, scope, name, value);
 	binding->value = value;
 	return TN_OK;
 }
@@ -31,7 +41,7 @@ tn_status tn_j_lookup(struct tn_j *j, const struct tn_jscope *scope, struct tn_j
 		for (const struct tn_jbinding *b = scope->first; b; b = b->next)
 			if (b->name == name) {
 				*out = b->value;
-				return TN_OK;
+				return tn_jv_is_given(*out) ? TN_OK : tn_j_undefined_name(j, name, out);
 			}
 	TN_TRY(tn_jd_get(j, j->variables, tn_jv_str(name), out));
 	if (!tn_jv_is_given(*out))

@@ -112,6 +112,18 @@ static tn_status call_lower(struct tn_j *j, struct tn_jv self, const struct tn_j
 	return tn_j_change_case(j, self.as.str, 0, out);
 }
 
+/* Character by character: no letter looks at its neighbours. */
+static tn_status call_casefold(struct tn_j *j, struct tn_jv self, const struct tn_jargs *args, struct tn_jv *out)
+{
+	const struct tn_jstr *s = self.as.str;
+	struct tn_jbuffer b = { 0 };
+	TN_TRY(no_arguments(j, "casefold", args));
+	TN_TRY(tn_j_work(j, s->bytes / 8));
+	for (const char *p = s->text, *end = p + s->bytes; p < end;)
+		TN_TRY(put_mapped(j, &b, tn_u_next(&p), TN_U_FOLD));
+	return finish(j, &b, s, out);
+}
+
 static tn_status call_capitalize(struct tn_j *j, struct tn_jv self, const struct tn_jargs *args, struct tn_jv *out)
 {
 	TN_TRY(no_arguments(j, "capitalize", args));
@@ -349,7 +361,7 @@ static tn_status call_isidentifier(struct tn_j *j, struct tn_jv self, const stru
 }
 
 const struct tn_jmethod tn_j_string_methods[] = {
-	{ "upper", call_upper }, { "lower", call_lower }, { "casefold", call_lower }, { "capitalize", call_capitalize },
+	{ "upper", call_upper }, { "lower", call_lower }, { "casefold", call_casefold }, { "capitalize", call_capitalize },
 	{ "title", call_title }, { "swapcase", call_swapcase }, { "strip", call_strip }, { "lstrip", call_lstrip },
 	{ "rstrip", call_rstrip }, { "removeprefix", call_removeprefix }, { "removesuffix", call_removesuffix },
 	{ "isalpha", call_isalpha }, { "isalnum", call_isalnum }, { "isdecimal", call_isdecimal }, { "isdigit", call_isdigit },

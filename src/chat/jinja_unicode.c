@@ -109,21 +109,31 @@ static int find_special(const struct special *table, size_t count, uint32_t code
 	return 0;
 }
 
-#define SPECIAL(table) find_special(table, sizeof table / sizeof *table, code, out)
-#define MAPPED(table) mapped(table, sizeof table / sizeof *table, code)
+static int map(const struct mapping *one, size_t count, const struct special *more, size_t more_count, uint32_t code,
+	       uint32_t out[3])
+{
+	int n = find_special(more, more_count, code, out);
+	if (n)
+		return n;
+	out[0] = mapped(one, count, code);
+	return 1;
+}
+#define MAP(to) return map(to##_map, sizeof to##_map / sizeof *to##_map, to##_special, \
+			   sizeof to##_special / sizeof *to##_special, code, out)
 
 int tn_u_map(uint32_t code, enum tn_u_case to, uint32_t out[3])
 {
 	if (code < 0x80) {
 		int letter = (code | 32) - 'a' < 26u;
-		out[0] = !letter ? code : to == TN_U_LOWER ? (code | 32) : (code & ~32u);
+		out[0] = !letter ? code : to == TN_U_LOWER || to == TN_U_FOLD ? (code | 32) : (code & ~32u);
 		return 1;
 	}
-	int n = to == TN_U_LOWER ? SPECIAL(lower_special) : to == TN_U_UPPER ? SPECIAL(upper_special) : SPECIAL(title_special);
-	if (n)
-		return n;
-	out[0] = to == TN_U_LOWER ? MAPPED(lower_map) : to == TN_U_UPPER ? MAPPED(upper_map) : MAPPED(title_map);
-	return 1;
+	switch (to) {
+	case TN_U_LOWER: MAP(lower);
+	case TN_U_UPPER: MAP(upper);
+	case TN_U_TITLE: MAP(title);
+	default: MAP(fold);
+	}
 }
 
 int tn_u_decimal(uint32_t code)

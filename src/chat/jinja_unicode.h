@@ -16,7 +16,7 @@ int tn_u_is_space(uint32_t code);
 size_t tn_u_rstrip(const char *text, size_t n);
 size_t tn_u_lstrip(const char *text, size_t n);
 
-enum tn_u_case { TN_U_LOWER, TN_U_UPPER, TN_U_TITLE };
+enum tn_u_case { TN_U_LOWER, TN_U_UPPER, TN_U_TITLE, TN_U_FOLD };
 /* The full mapping: up to 3 code points; their number. */
 int tn_u_map(uint32_t code, enum tn_u_case to, uint32_t out[3]);
 
