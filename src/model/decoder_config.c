@@ -60,14 +60,20 @@ static int add_names_of_gpt2(json_t *config)
 /* Gives every setting its one name here. 0: out of memory. */
 static int unify(json_t *config, const struct tn_architecture *family)
 {
-	const char *const from[] = { "hidden_activation", "norm_epsilon", "num_experts", "use_bias" };
-	const char *const to[] = { "hidden_act", "rms_norm_eps", "num_local_experts", "attention_bias" };
+	static const struct {
+		const char *from, *to;
+		unsigned trait;      /* of the families whose name it is; others do not read it */
+	} names[] = {
+		{ "hidden_activation", "hidden_act", TN_QUERY_SCALAR }, { "norm_epsilon", "rms_norm_eps", TN_PLAIN_MLP },
+		{ "use_bias", "attention_bias", TN_PLAIN_MLP }, { "num_experts", "num_local_experts", TN_EXPERTS },
+	};
 	if (family->traits & TN_CONV1D)
 		return add_names_of_gpt2(config);
-	for (size_t i = 0; i < sizeof from / sizeof *from; i++) {
-		json_t *value = json_object_get(config, from[i]);
-		int wins = i == 0 ? (family->traits & TN_QUERY_SCALAR) != 0 : i == 2 ? !json_object_get(config, to[i]) : 1;
-		if (value && !json_is_null(value) && wins && json_object_set(config, to[i], value) != 0)
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+		json_t *value = json_object_get(config, names[i].from);
+		int wins = (family->traits & names[i].trait) &&
+			   !(names[i].trait == TN_EXPERTS && json_object_get(config, names[i].to));
+		if (value && !json_is_null(value) && wins && json_object_set(config, names[i].to, value) != 0)
 			return 0;
 	}
 	return 1;
@@ -275,7 +281,9 @@ static tn_status read_layer_rules(const struct tn_fields *f, const struct tn_dec
 			       r->multiplier);
 	if (r->pattern == 0 || r->sparse_step == 0 || r->interval == 0 || !(r->scalar > 0))
 		return tn_fail(err, TN_E_FORMAT, f->where, "a pattern of layers, or 'query_pre_attn_scalar', is 0");
-	r->types = json_object_get(f->json, "layer_types");
+	/* families that treat all layers alike do not read it */
+	r->types = family->windows == TN_WINDOW_NONE || family->windows == TN_WINDOW_ALL
+		? NULL : json_object_get(f->json, "layer_types");
 	r->dense = json_object_get(f->json, "mlp_only_layers");
 	r->no_rope = json_object_get(f->json, "no_rope_layers");
 	if (json_is_array(r->types) && json_array_size(r->types) < c->layers)
@@ -413,6 +421,9 @@ static tn_status read_all(const tn_checkpoint *base, const struct tn_fields *f, 
 		if (is_true(json_object_get(f->json, unsupported[i])))
 			return tn_fail(err, TN_E_UNSUPPORTED, f->where, "'%s' is set, and tenon does not run that",
 				       unsupported[i]);
+	if (json_is_false(json_object_get(f->json, "is_causal")))
+		return tn_fail(err, TN_E_UNSUPPORTED, f->where, "'is_causal' is false: tenon runs decoders, whose tokens see what "
+			       "stands before them");
 	TN_TRY(read_sizes(f, c, err));
 	TN_TRY(read_experts(f, c, err));
 	TN_TRY(read_activation(f, c, err));

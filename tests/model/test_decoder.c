@@ -391,6 +391,13 @@ static void configs_are_refused_by_name(void **state)
 		{ "gpt2", "\"layer_norm_epsilon\": ", "\"layer_norm_epsilon\": -", TN_E_FORMAT, "layer_norm_epsilon" },
 		{ "llama", "\"use_cache\"", "\"clip_qkv\": 8.0, \"use_cache\"", TN_E_UNSUPPORTED, "clip_qkv" },
 		{ "llama", "\"use_cache\"", "\"clip_qkv\": null, \"use_cache\"", TN_OK, NULL },
+		{ "llama", "\"use_cache\"", "\"is_causal\": false, \"use_cache\"", TN_E_UNSUPPORTED, "is_causal" },
+		{ "llama", "\"use_cache\"", "\"is_causal\": true, \"use_cache\"", TN_OK, NULL },
+		/* what these families do not read counts for nothing */
+		{ "llama", "\"use_cache\"", "\"norm_epsilon\": -1, \"use_cache\"", TN_OK, NULL },
+		{ "llama", "\"use_cache\"", "\"use_bias\": true, \"use_cache\"", TN_OK, NULL },
+		{ "llama", "\"use_cache\"", "\"layer_types\": [\"chunked_attention\"], \"use_cache\"", TN_OK, NULL },
+		{ "mistral", "\"use_cache\"", "\"layer_types\": [\"chunked_attention\"], \"use_cache\"", TN_OK, NULL },
 		{ "llama", "\"num_hidden_layers\": 3", "\"num_hidden_layers\": 2.5", TN_E_FORMAT, "num_hidden_layers" },
 		{ "llama", "\"num_hidden_layers\": 3", "\"num_hidden_layers\": 4", TN_E_MISMATCH, "model.layers.3" },
 		{ "llama", "\"num_hidden_layers\": 3", "\"num_hidden_layers\": 1e9", TN_E_LIMIT, "num_hidden_layers" },
