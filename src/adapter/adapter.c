@@ -90,11 +90,13 @@ static tn_status open_weights(tn_adapter *adapter, struct tn_error *err)
 	for (int i = 0; i < 2; i++) {
 		char path[TN_PATH_BYTES];
 		struct tn_file file;
+		struct tn_error found;
 		TN_TRY(tn_path_join(path, adapter->folder, names[i ? !first : first], err));
-		tn_status status = tn_file_open(path, &file, err);
+		tn_status status = tn_file_open(path, &file, &found);
 		if (status == TN_E_NOTFOUND)
 			continue;
-		TN_TRY(status);
+		if (status != TN_OK)
+			return tn_fail_with(err, &found);
 		TN_TRY(open_capped(adapter, &file, path, err));
 		return i == 0 ? note_unread(adapter, names[!first], err) : TN_OK;
 	}

@@ -106,8 +106,9 @@ static tn_status read_pattern(const struct tn_config_reader *r, const char *whic
 	TN_TRY(tn_arena_text(r->arena, key, strlen(key), &out->key, err));
 	TN_TRY(tn_arena_printf(r->arena, &pattern, err, "(.*\\.)?(%s)$", key));
 	out->value = json_number_value(value);
-	tn_status status = tn_config_regex(r, pattern, which, &out->regex, err);
-	return status == TN_E_FORMAT ? TN_OK : status;
+	struct tn_error found;
+	tn_status status = tn_config_regex(r, pattern, which, &out->regex, &found);
+	return status == TN_OK || status == TN_E_FORMAT ? TN_OK : tn_fail_with(err, &found);
 }
 
 static tn_status read_patterns(const struct tn_config_reader *r, const char *which, struct tn_patterns *out,

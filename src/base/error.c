@@ -96,6 +96,13 @@ tn_status tn_fail_sys(struct tn_error *err, int sys_errno, const char *where, co
 	return code;
 }
 
+tn_status tn_fail_with(struct tn_error *err, const struct tn_error *caught)
+{
+	if (err)
+		*err = *caught;
+	return caught->code;
+}
+
 tn_status tn_fail_nomem(struct tn_error *err, const char *what, size_t bytes)
 {
 	return tn_fail(err, TN_E_NOMEM, what, "could not allocate %zu bytes for %s; free memory or lower the budget", bytes,

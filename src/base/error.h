@@ -20,6 +20,10 @@ tn_status tn_fail_sys(struct tn_error *err, int sys_errno, const char *where, co
 /* Out of memory for `bytes` bytes of `what`. */
 tn_status tn_fail_nomem(struct tn_error *err, const char *what, size_t bytes);
 
+/* Hands on an error that was caught in a struct of its own, because some codes of it are no failure here: what succeeds leaves *err
+ * (may be NULL) alone. */
+tn_status tn_fail_with(struct tn_error *err, const struct tn_error *caught);
+
 /* Returns from the calling function when `expr` fails. */
 #define TN_TRY(expr)                           \
 	do {                                   \

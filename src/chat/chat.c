@@ -251,11 +251,8 @@ tn_status tn_chat_from_text(tn_context *ctx, const char *text, size_t bytes, con
 	tn_status status = tn_j_string(&chat->j, text, bytes, &source);
 	if (status == TN_OK)
 		status = add_template(chat, "default", source.as.str, chat->folder);
-	if (status == TN_OK && !chat->templates[0].program) {
-		status = chat->templates[0].broken.code;
-		if (err)
-			*err = chat->templates[0].broken;
-	}
+	if (status == TN_OK && !chat->templates[0].program)
+		status = tn_fail_with(err, &chat->templates[0].broken);
 	return finish(chat, status, out);
 }
 

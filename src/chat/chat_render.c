@@ -25,11 +25,8 @@ static tn_status choose(const tn_chat *chat, const char *name, int tools, const 
 	if (!chosen)
 		return tn_fail(err, TN_E_NOTFOUND, chat->folder, "the model has no chat template named '%.60s'; it has '%.60s'%s",
 			       name ? name : "default", chat->templates[0].name, chat->count > 1 ? " and others" : "");
-	if (!chosen->program) {
-		if (err)
-			*err = chosen->broken;
-		return chosen->broken.code;
-	}
+	if (!chosen->program)
+		return tn_fail_with(err, &chosen->broken);
 	*out = chosen;
 	return TN_OK;
 }

@@ -60,10 +60,11 @@ static int has_protection(const char *text)
 tn_status tn_journal_is_protected(tn_context *ctx, const char *path, int *is_protected, struct tn_error *err)
 {
 	struct tn_buffer text;
-	tn_status status = read_text(ctx, path, &text, err);
+	struct tn_error found;
+	tn_status status = read_text(ctx, path, &text, &found);
 	*is_protected = 0;
 	if (status != TN_OK)
-		return status == TN_E_NOTFOUND ? TN_OK : status;
+		return status == TN_E_NOTFOUND ? TN_OK : tn_fail_with(err, &found);
 	*is_protected = has_protection(text.data);
 	tn_buffer_release(ctx, &text);
 	return TN_OK;
@@ -79,11 +80,10 @@ static tn_status fail_protected(const char *path, struct tn_error *err)
 static tn_status read_kept(struct tn_journal *j, const char *head, size_t head_bytes, struct tn_error *err)
 {
 	struct tn_buffer text;
-	tn_status status = read_text(j->ctx, j->path, &text, err);
-	if (status == TN_E_NOTFOUND)
-		return TN_OK;
+	struct tn_error found;
+	tn_status status = read_text(j->ctx, j->path, &text, &found);
 	if (status != TN_OK)
-		return status;
+		return status == TN_E_NOTFOUND ? TN_OK : tn_fail_with(err, &found);
 	const char *last = strrchr(text.data, '\n');
 	if (text.bytes <= head_bytes || memcmp(text.data, head, head_bytes) != 0) {
 		int is_protected = has_protection(text.data);
@@ -210,14 +210,15 @@ tn_status tn_journal_remarks(tn_context *ctx, const char *path, const unsigned c
 {
 	char head[HEAD_BYTES + 1];
 	size_t head_bytes = plan_id ? make_head(head, plan_id) : 0, n = 0;
-	tn_status status = read_text(ctx, path, out, err);
+	struct tn_error found;
+	tn_status status = read_text(ctx, path, out, &found);
 	if (status == TN_E_NOTFOUND) {
 		TN_TRY(tn_buffer_alloc(ctx, 1, path, out, err));
 		*(char *)out->data = '\0';
 		return TN_OK;
 	}
 	if (status != TN_OK)
-		return status;
+		return tn_fail_with(err, &found);
 	char *text = out->data;
 	if (out->bytes > head_bytes && memcmp(text, head, head_bytes) == 0)
 		for (const char *line = text, *end; (end = strchr(line, '\n')) != NULL; line = end + 1) {

@@ -473,11 +473,7 @@ static tn_status load_configs(tn_context *ctx, const char *folder, struct tn_tok
 	/* as mlx-lm does it, a broken one is passed over */
 	struct tn_error broken;
 	tn_status status = load_config(ctx, folder, "generation_config.json", &files->generation_config, &broken);
-	if (status == TN_OK || status == TN_E_FORMAT)
-		return TN_OK;
-	if (err)
-		*err = broken;
-	return status;
+	return status == TN_OK || status == TN_E_FORMAT ? TN_OK : tn_fail_with(err, &broken);
 }
 
 static tn_status read_text(struct tn_tokenizer *t, const struct tn_buffer *text, const char *path, const char *folder,

@@ -26,9 +26,10 @@ static tn_status choose(struct tn_extract *x, struct tn_error *err)
 	o.num_layers = -1;
 	o.keys = by_default && peft ? all_linear : x->options->keys;
 	o.key_count = by_default && peft ? 1 : x->options->key_count;
-	tn_status status = tn_choose_modules(&x->list, &choice, err);
+	struct tn_error found;
+	tn_status status = tn_choose_modules(&x->list, &choice, &found);
 	if (status != TN_OK && (status != TN_E_MISMATCH || !by_default)) /* a model may have nothing but experts */
-		return status;
+		return tn_fail_with(err, &found);
 	for (size_t i = 0; i < x->list.count; i++)
 		x->list.items[i].chosen |= by_default && x->list.items[i].of_parameter;
 	return TN_OK;

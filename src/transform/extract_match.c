@@ -146,15 +146,16 @@ static tn_status find_tuned(struct tn_extract *x, const struct tn_base_module *m
 {
 	static const char stack[] = ".switch_mlp.";
 	const char *at = m->weight ? strstr(m->weight, stack) : NULL;
-	tn_status status = tn_module_pieces(x->tuned.joint, m, out, count, err);
+	struct tn_error found;
+	tn_status status = tn_module_pieces(x->tuned.joint, m, out, count, &found);
 	if (status == TN_E_MISMATCH && at) { /* a stack in the base, and rows of several tensors here */
 		struct tn_base_module apart = *m;
 		apart.weight = NULL;
 		TN_TRY(tn_arena_text(&x->arena, m->weight, (size_t)(at - m->weight), &apart.block, err));
-		status = tn_module_pieces(x->tuned.joint, &apart, out, count, err);
+		status = tn_module_pieces(x->tuned.joint, &apart, out, count, &found);
 	}
 	if (status != TN_E_MISMATCH)
-		return status;
+		return status == TN_OK ? TN_OK : tn_fail_with(err, &found);
 	return tn_fail(err, TN_E_MISMATCH, m->path, "'%.100s' has no weights for '%.100s' of the base: that is no fine-tune of it",
 		       x->tuned.checkpoint->path, m->path);
 }
@@ -172,11 +173,11 @@ static tn_status match_module(struct tn_extract *x, const struct tn_base_module 
 {
 	struct tn_module_piece *base, *tuned;
 	size_t n, k;
+	struct tn_error found;
 	int skip;
-	tn_status status = tn_module_pieces(x->base.joint, m, &base, &n, err);
-	if (status == TN_E_UNSUPPORTED)
-		return TN_OK;
-	TN_TRY(status);
+	tn_status status = tn_module_pieces(x->base.joint, m, &base, &n, &found);
+	if (status != TN_OK)
+		return status == TN_E_UNSUPPORTED ? TN_OK : tn_fail_with(err, &found);
 	TN_TRY(look_at_tuned(x, m, &base[0], &skip, err));
 	if (skip)
 		return TN_OK;

@@ -133,13 +133,14 @@ static tn_status take_eos(const struct tn_recode *r, json_t *config, struct tn_e
 	TN_TRY(tn_path_kind_of(path, &kind, err));
 	if (kind != TN_PATH_FILE)
 		return TN_OK;
-	tn_status status = tn_json_load(r->ctx, path, &generation, err);
+	struct tn_error found;
+	tn_status status = tn_json_load(r->ctx, path, &generation, &found);
 	if (status == TN_E_FORMAT) {
 		tn_logf(r->ctx, TN_LOG_WARNING, "'%s' counts for nothing: it is not JSON that can be read", path);
 		return TN_OK;
 	}
 	if (status != TN_OK)
-		return status;
+		return tn_fail_with(err, &found);
 	json_t *eos = json_object_get(generation, "eos_token_id");
 	int failed = is_true(eos) && json_object_set(config, "eos_token_id", eos) != 0;
 	json_decref(generation);

@@ -232,13 +232,14 @@ static tn_status check_base(const struct check *c, const json_t *path, const jso
 			    struct tn_error *err)
 {
 	struct tn_digest said, found;
+	struct tn_error why;
 	tn_checkpoint *base;
 	if (!json_is_string(path) || !json_is_string(digest) || !tn_digest_parse(json_string_value(digest), &said))
 		return fail_form(c, "it does not say what the base was", err);
 	const char *name = given ? given : json_string_value(path);
-	tn_status status = tn_checkpoint_open(c->ctx, name, &base, err);
+	tn_status status = tn_checkpoint_open(c->ctx, name, &base, &why);
 	if (status != TN_OK && (given || status == TN_E_NOMEM))
-		return status;
+		return tn_fail_with(err, &why);
 	if (status != TN_OK) {
 		add(c, name, TN_VERDICT_UNCHECKED);
 		return TN_OK;
@@ -266,24 +267,25 @@ static tn_status check_adapter(const struct check *c, const json_t *entry, const
 {
 	const json_t *path = json_object_get(entry, "path"), *digest = json_object_get(entry, "hash");
 	struct tn_digest said, found;
+	struct tn_error why;
 	tn_adapter *adapter;
 	int known = json_is_string(digest) && tn_digest_parse(json_string_value(digest), &said);
 	if (!given && !json_is_string(path))
 		return fail_form(c, "an adapter has no path", err);
 	const char *name = given ? given : json_string_value(path);
-	tn_status status = tn_adapter_open(c->ctx, name, &adapter, err);
+	tn_status status = tn_adapter_open(c->ctx, name, &adapter, &why);
 	if (status != TN_OK && (given || status == TN_E_NOMEM))
-		return status;
+		return tn_fail_with(err, &why);
 	if (status != TN_OK || !known) {
 		if (status == TN_OK)
 			tn_adapter_close(adapter);
 		add(c, name, TN_VERDICT_UNCHECKED);
 		return TN_OK;
 	}
-	status = tn_adapter_hash(adapter, found.bytes, err);
+	status = tn_adapter_hash(adapter, found.bytes, &why);
 	tn_adapter_close(adapter);
 	if (status == TN_E_NOMEM || status == TN_E_IO)
-		return status;
+		return tn_fail_with(err, &why);
 	int same = status == TN_OK && memcmp(&said, &found, sizeof said) == 0;
 	add(c, name, same ? TN_VERDICT_IDENTICAL : TN_VERDICT_OTHER_ADAPTER);
 	return TN_OK;

@@ -294,11 +294,9 @@ tn_status tn_quant_config_load_native(tn_context *ctx, const char *folder, tn_qu
 	tn_status status = load_with(ctx, folder, "quantization_config.json", tn_quant_config_parse_native, out, &first);
 	if (status == TN_E_NOTFOUND)
 		status = load_with(ctx, folder, "config.json", tn_quant_config_parse_native_model, out, err);
-	else if (status != TN_OK && err)
-		*err = first;
-	if (status == TN_E_NOTFOUND && err)
-		*err = first;
-	return status;
+	else if (status != TN_OK)
+		return tn_fail_with(err, &first);
+	return status == TN_E_NOTFOUND ? tn_fail_with(err, &first) : status;
 }
 
 /* ---- writing --------------------------------------------------------------------------------------------- */

@@ -57,8 +57,17 @@ const char *al_path(struct al *t, const char *fmt, ...)
 	return path;
 }
 
+void al_no_error(struct al *t)
+{
+	t->err = (struct tn_error){ TN_OK, 0, 0, "", "" };
+}
+
+/* A call that succeeds leaves t->err alone. */
 void al_expect_(struct al *t, tn_status got, tn_status expected, const char *call, const char *file, int line)
 {
+	if (got == TN_OK && t->err.code != TN_OK)
+		print_error("%s\n  touched the error: %s\n", call, t->err.msg);
+	_assert_int_equal((uintmax_t)(got == TN_OK ? t->err.code : TN_OK), TN_OK, file, line);
 	if (got != expected)
 		print_error("%s\n  gave %s, %s was expected: %s\n", call, tn_status_name(got), tn_status_name(expected),
 			    got == TN_OK ? "" : t->err.msg);

@@ -26,7 +26,8 @@ int al_teardown(void **state);
 
 const char *al_path(struct al *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void al_expect_(struct al *t, tn_status got, tn_status expected, const char *call, const char *file, int line);
-#define al_expect(t, call, expected) al_expect_(t, call, expected, #call, __FILE__, __LINE__)
+#define al_expect(t, call, expected) al_expect_(t, (al_no_error(t), call), expected, #call, __FILE__, __LINE__)
+void al_no_error(struct al *t);
 #define al_ok(t, call) al_expect(t, call, TN_OK)
 /* The last error names it, in `where` or in its message. */
 void al_expect_named(const struct al *t, const char *text);

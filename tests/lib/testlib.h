@@ -47,8 +47,9 @@ int tt_teardown(void **state);
 /* A path in the test's folder; valid for 15 further calls. */
 const char *tt_path(struct tt *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* The status, shown with its message when it is not the expected one. */
-#define tt_expect(t, call, expected) tt_expect_(t, call, expected, #call, __FILE__, __LINE__)
+/* The status, shown with its message when it is not the expected one. A call that succeeds leaves t->err alone. */
+#define tt_expect(t, call, expected) tt_expect_(t, (tt_no_error(t), call), expected, #call, __FILE__, __LINE__)
+void tt_no_error(struct tt *t);
 void tt_expect_(struct tt *t, tn_status got, tn_status expected, const char *call, const char *file, int line);
 #define tt_ok(t, call) tt_expect(t, call, TN_OK)
 

@@ -243,7 +243,7 @@ static void templates_are_found(void **state)
 
 /* ---- limits ----------------------------------------------------------------------------------------------- */
 
-static void expect_refused(struct tt *t, const char *source, tn_status expected, const char *message)
+static tn_status render_source(struct tt *t, const char *source)
 {
 	tn_chat *chat;
 	struct tn_chat_text text;
@@ -253,7 +253,12 @@ static void expect_refused(struct tt *t, const char *source, tn_status expected,
 		status = tn_chat_render(chat, &request, &text, &t->err);
 		tn_chat_close(chat);
 	}
-	tt_expect(t, status, expected);
+	return status;
+}
+
+static void expect_refused(struct tt *t, const char *source, tn_status expected, const char *message)
+{
+	tt_expect(t, render_source(t, source), expected);
 	tt_expect_msg(t, message);
 }
 

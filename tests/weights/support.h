@@ -15,7 +15,7 @@
 	do {                                                                                                           \
 		struct tn_error ok_err = { 0 };                                                                        \
 		struct tn_error *err = &ok_err;                                                                        \
-		if ((call) != TN_OK)                                                                                   \
+		if ((call) != TN_OK || ok_err.code != TN_OK)                                                           \
 			fail_msg("%s: %s (%s)", #call, ok_err.msg, ok_err.where);                                      \
 	} while (0)
 
