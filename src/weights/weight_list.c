@@ -117,17 +117,29 @@ static tn_status fill(struct tn_weight_list *list, const tn_checkpoint *checkpoi
 	return TN_OK;
 }
 
-/* A configuration that cannot be read is no reason not to look: the shapes alone tell most. */
-static tn_quant_config *config_of(tn_context *ctx, const tn_checkpoint *checkpoint)
+/* A configuration or module that cannot be read is no reason not to look: the shapes alone tell most. */
+static tn_status pass_over(tn_context *ctx, const struct tn_error *found, struct tn_error *err)
+{
+	if (found->code == TN_E_NOMEM)
+		return tn_fail_with(err, found);
+	tn_logf(ctx, TN_LOG_WARNING, "%s", found->msg);
+	return TN_OK;
+}
+
+static tn_status look_and_fill(struct tn_weight_list *list, const tn_checkpoint *checkpoint, struct tn_error *err)
 {
 	const char *text = tn_checkpoint_config(checkpoint);
 	tn_quant_config *config = NULL;
-	struct tn_error err;
-	if (text && tn_quant_config_parse(ctx, text, &config, &err) != TN_OK) {
-		tn_logf(ctx, TN_LOG_WARNING, "%s", err.msg);
-		return NULL;
-	}
-	return config;
+	struct tn_error found;
+	if (text && tn_quant_config_parse(list->ctx, text, &config, &found) != TN_OK)
+		TN_TRY(pass_over(list->ctx, &found, err));
+	tn_status status = TN_OK;
+	if (tn_foreign_set_create(list->ctx, checkpoint, &list->foreign, &found) != TN_OK)
+		status = pass_over(list->ctx, &found, err);
+	if (status == TN_OK)
+		status = fill(list, checkpoint, config, err);
+	tn_quant_config_destroy(config);
+	return status;
 }
 
 tn_status tn_weight_list_create(tn_context *ctx, const tn_checkpoint *checkpoint, tn_weight_list **out,
@@ -139,18 +151,7 @@ tn_status tn_weight_list_create(tn_context *ctx, const tn_checkpoint *checkpoint
 	TN_TRY(tn_arena_alloc(&arena, sizeof *list, &list, err));
 	list->ctx = ctx;
 	list->arena = arena;
-	tn_quant_config *config = config_of(ctx, checkpoint);
-	struct tn_error judged;
-	tn_status status = tn_foreign_set_create(ctx, checkpoint, &list->foreign, &judged);
-	if (status == TN_E_NOMEM) {
-		if (err)
-			*err = judged;
-	} else {
-		if (status != TN_OK)
-			tn_logf(ctx, TN_LOG_WARNING, "%s", judged.msg);
-		status = fill(list, checkpoint, config, err);
-	}
-	tn_quant_config_destroy(config);
+	tn_status status = look_and_fill(list, checkpoint, err);
 	if (status != TN_OK) {
 		tn_weight_list_destroy(list);
 		return status;

@@ -14,7 +14,7 @@
 static const struct oom_scenario *const scenarios[] = {
 	&oom_context, &oom_open_file, &oom_open_folder, &oom_load, &oom_write, &oom_replace,
 	&oom_fuse, &oom_verify, &oom_quantize, &oom_dequantize,
-	&oom_fuse_packed, &oom_speak, &oom_live,
+	&oom_fuse_packed, &oom_list, &oom_speak, &oom_live,
 };
 
 /* ---- malloc ---------------------------------------------------------------------------------------------- */
@@ -125,6 +125,7 @@ static int step(const struct oom_scenario *s)
 		fprintf(stderr, "%s: where '%s': %s\n", tn_status_name(status), error.where, error.msg);
 	oom_require(status == TN_OK || status == TN_E_NOMEM, "another status than TN_E_NOMEM");
 	oom_require(status == TN_OK || (error.code == TN_E_NOMEM && error.msg[0]), "an error without words");
+	oom_require(status != TN_OK || error.code == TN_OK, "what succeeded has touched the error");
 	oom_require(heap.live == 0, "memory is still held");
 	if (status != TN_OK) {
 		char *after = tt_describe_tree(folder);

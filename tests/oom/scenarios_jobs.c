@@ -223,3 +223,24 @@ static tn_status run_fuse_packed(tn_context *ctx, const char *folder, struct tn_
 }
 
 const struct oom_scenario oom_fuse_packed = { "fuse into a quantized model", a_quantized_model, run_fuse_packed, 0 };
+
+/* A model that is looked at without memory is not one of other weights. */
+static tn_status run_list(tn_context *ctx, const char *folder, struct tn_error *err)
+{
+	char path[512];
+	tn_checkpoint *base = NULL;
+	tn_weight_list *list = NULL;
+	size_t quantized = 0;
+	path_in(path, folder, "packed");
+	tn_status status = tn_checkpoint_open(ctx, path, &base, err);
+	if (status == TN_OK)
+		status = tn_weight_list_create(ctx, base, &list, err);
+	for (size_t i = 0; status == TN_OK && i < tn_weight_list_count(list); i++)
+		quantized += tn_weight_list_at(list, i)->q.mode != NULL;
+	oom_require(status != TN_OK || quantized > 0, "quantized weights were taken for plain tensors");
+	tn_weight_list_destroy(list);
+	tn_checkpoint_close(base);
+	return status;
+}
+
+const struct oom_scenario oom_list = { "list weights", a_quantized_model, run_list, 0 };
