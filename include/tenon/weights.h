@@ -110,8 +110,9 @@ TN_API tn_status tn_quant_config_write(tn_context *ctx, const char *config_json,
 
 enum { TN_ARRAY_RANK = 8 };
 
-/* Row-major values in memory. As an argument `data` is the caller's and is only read, at any alignment; `data` NULL
- * means "no such array". As a result `data` is owned: release with tn_array_release. */
+/* Row-major values in memory. As an argument `data` is the caller's and is only read, at any alignment, as many values as
+ * the shape has, whatever `bytes` says; `data` NULL means "no such array". As a result
+ * `data` is owned: release with tn_array_release. */
 struct tn_array {
 	tn_dtype dtype;
 	uint32_t rank;

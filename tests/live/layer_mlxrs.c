@@ -181,6 +181,32 @@ static void lora_rejects_factors_of_other_shapes(void **state)
 
 /* base_linear_dense_rejects_non_rank2_weight, base_linear_dense_rejects_mismatched_bias_shape,
  * base_embedding_dense_rejects_non_rank2_and_exposes_weight */
+/* Dtype and shape say how many values there are. */
+static void bytes_of_factors_do_not_count(void **state)
+{
+	struct lay *t = *state;
+	struct tn_linear_weight weight = { .dense = ly_filled(t, TN_F32, 2, 2, (const double[]){ 1, 0, 0, 1 }) };
+	struct tn_layer_factors f = { .lora_a = ly_filled(t, TN_F32, 1, 2, (const double[]){ 1, 2 }),
+				      .lora_b = ly_filled(t, TN_F32, 2, 1, (const double[]){ 3, 4 }), .scale = 1 };
+	struct tn_array x = ly_filled(t, TN_F32, 2, 0, (const double[]){ 1, 1 }), y, none = { .dtype = TN_F32, .rank = 1, .shape = { 2 } };
+	for (int i = 0; i < 2; i++) {
+		tn_layer *l;
+		f.lora_a.bytes = i ? 1 << 20 : 0;
+		f.lora_b.bytes = f.lora_a.bytes;
+		OK(tn_layer_create_with(t->ctx, &weight, TN_LAYER_LINEAR, &f, &l, &t->err));
+		OK(tn_layer_set_lora_a(l, &f.lora_a, &t->err));
+		OK(tn_layer_forward(l, &x, &y, &t->err));
+		ly_expect_values(t, &y, (const double[]){ 10, 13 }, 0);
+		FAILS(tn_layer_set_magnitude(l, &none, &t->err), TN_E_ARG);
+		tn_layer_destroy(l);
+	}
+	f.lora_b.data = NULL;
+	tn_layer *l = NULL;
+	FAILS(tn_layer_create_with(t->ctx, &weight, TN_LAYER_LINEAR, &f, &l, &t->err), TN_E_ARG);
+	assert_non_null(strstr(t->err.msg, "lora_b"));
+	assert_null(l);
+}
+
 static void bases_of_other_shapes_are_refused(void **state)
 {
 	struct lay *t = *state;
@@ -416,6 +442,7 @@ int main(void)
 		LY_TEST(dora_requires_a_magnitude_of_the_outputs),
 		LY_TEST(accessors_expose_base_scale_and_magnitude),
 		LY_TEST(lora_rejects_factors_of_other_shapes),
+		LY_TEST(bytes_of_factors_do_not_count),
 		LY_TEST(bases_of_other_shapes_are_refused),
 		LY_TEST(dora_embedding_forward_matches_python_reference),
 		LY_TEST(dora_embedding_forward_per_token_renorm_halves),
