@@ -81,7 +81,7 @@ TN_API void tn_live_shape(const tn_live *live, size_t module, struct tn_module_s
 
 /* Says that a dense matrix is stored [in, out], as GPT-2's Conv1D has it, and turns it round: [out, in] for shapes, products
  * and adapters alike. Takes a copy of the matrix in memory. Called before anything is attached and any snapshot is taken.
- * TN_E_ARG: it is no dense matrix, or something is attached. */
+ * TN_E_ARG: there is no such module, it is no dense matrix, or something is attached. */
 TN_API tn_status tn_live_transpose(tn_live *live, size_t module, struct tn_error *err);
 
 /* A small float tensor of the base that is no module: a bias, one of at most one dimension, or of at most 65536 elements.

@@ -33,7 +33,7 @@ enum { TYPES = sizeof types / sizeof *types };
 
 const char *tn_combination_name(tn_combination type)
 {
-	return types[type].name;
+	return (size_t)type < TYPES ? types[type].name : "unknown";
 }
 
 tn_status tn_combination_from_name(const char *name, tn_combination *out, struct tn_error *err)
@@ -49,7 +49,7 @@ tn_status tn_combination_from_name(const char *name, tn_combination *out, struct
 
 int tn_combination_has_density(tn_combination type)
 {
-	return types[type].thinning != TN_THIN_NONE;
+	return (size_t)type < TYPES && types[type].thinning != TN_THIN_NONE;
 }
 
 /* ---- what is there --------------------------------------------------------------------------------------- */

@@ -33,6 +33,8 @@ static tn_status check_options(const struct tn_create_options *o, struct tn_choi
 	int peft = o->dialect == TN_DIALECT_PEFT;
 	if (!peft && o->dialect != TN_DIALECT_MLX_LM)
 		return tn_fail(err, TN_E_ARG, "dialect", "adapters are made in the dialects mlx-lm and peft");
+	if ((unsigned)o->init > TN_INIT_XORSHIFT)
+		return tn_fail(err, TN_E_ARG, "init", "init is %d, and one of tn_init was expected", (int)o->init);
 	if (o->scale != 0 && o->alpha != 0)
 		return tn_fail(err, TN_E_ARG, "scale", "scale and alpha exclude each other: scale is alpha / rank");
 	double rank = (double)o->rank;

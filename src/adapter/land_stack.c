@@ -27,7 +27,7 @@ static tn_status refuse(const struct tn_joint *j, const struct tn_landing *a, co
 {
 	const struct tn_slot *x = &j->slots[a->slot], *y = &j->slots[b->slot];
 	const char *name = j->targets[a->target].name;
-	if (x->adapter == y->adapter)
+	if (x->adapter == y->adapter && x->entry != y->entry)
 		return tn_fail(err, TN_E_MISMATCH, name, "'%.100s' and '%.100s' both change '%.100s'", x->entry->module.path,
 			       y->entry->module.path, name);
 	if (is_plain(x) && is_plain(y))

@@ -261,10 +261,12 @@ size_t tn_live_tensor(const tn_live *live, const char *name)
 
 tn_status tn_live_transpose(tn_live *live, size_t module, struct tn_error *err)
 {
+	unsigned char *copy;
+	if (module >= live->module_count)
+		return tn_fail(err, TN_E_ARG, "modules", "there is no such module; tn_live_module() finds one by its path");
 	struct tn_live_module *m = &live->modules[module];
 	struct tn_linear *l = &m->linear;
 	size_t unit = tn_dtype_bits(l->format.dtype) / 8;
-	unsigned char *copy;
 	if (l->format.codec != TN_CODEC_dense || l->experts || m->is_transposed || live->current->count)
 		return tn_fail(err, TN_E_ARG, m->path,
 			       "'%.100s' is no dense matrix, is turned round already, or an adapter is attached", m->path);

@@ -206,6 +206,8 @@ tn_status tn_fuse_make_steps(struct tn_fuse *fuse, struct tn_error *err)
 
 static tn_status check_options(const struct tn_fuse_options *o, struct tn_error *err)
 {
+	if ((unsigned)o->rounding > TN_ROUNDING_NEAREST)
+		return tn_fail(err, TN_E_ARG, "rounding", "rounding is %d, and one of tn_rounding was expected", (int)o->rounding);
 	if (o->promote_bits != 0 && o->promote_bits != 6 && o->promote_bits != 8)
 		return tn_fail(err, TN_E_ARG, "promote_bits",
 			       "touched weights can be promoted to 6 or 8 bits, and %d was asked for", o->promote_bits);

@@ -219,6 +219,9 @@ static void test_lora_config_validation(void **state)
 	o.dropout = 0;
 	o.dialect = TN_DIALECT_GGUF;
 	expect_refused(t, LLAMA, o, TN_E_ARG, "mlx-lm and peft");
+	o.dialect = TN_DIALECT_PEFT;
+	o.init = (tn_init)5;
+	expect_refused(t, LLAMA, o, TN_E_ARG, "one of tn_init");
 }
 
 static void keys_must_name_something(void **state)

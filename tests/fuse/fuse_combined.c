@@ -132,6 +132,9 @@ static void options_are_checked(void **state)
 	job.options.dequantize = 1;
 	fuse_refused(t, &job, TN_E_ARG, "not both");
 	job.options = (struct tn_fuse_options)TN_FUSE_OPTIONS_INIT;
+	job.options.rounding = (tn_rounding)3;
+	fuse_refused(t, &job, TN_E_ARG, "one of tn_rounding");
+	job.options.rounding = TN_ROUNDING_AUTO;
 	job.options.min_survival = 2;
 	fuse_refused(t, &job, TN_E_ARG, "between 0 and 1");
 }

@@ -132,6 +132,11 @@ static void test_refusals(void **state)
 	tt_expect(t, tn_live_swap(s.b.live, "dora", "plain", s.plain[1], 1, &t->err), TN_E_EXISTS);
 	tt_ok(t, tn_live_enable(s.b.live, "plain", 0, &t->err));
 	tt_ok(t, tn_live_enable(s.b.live, "dora", 1, &t->err));
+	tt_expect(t, tn_live_attach(s.b.live, "dora again", s.dora, 1, &t->err), TN_E_UNSUPPORTED);
+	tt_expect_msg(t, "is a DoRA, whose magnitudes hold for the base");
+	tt_expect(t, tn_live_transpose(s.b.live, tn_live_module_count(s.b.live), &t->err), TN_E_ARG);
+	tt_expect(t, tn_live_transpose(s.b.live, TN_LIVE_NONE, &t->err), TN_E_ARG);
+	tt_expect_msg(t, "no such module");
 	tn_snapshot_release(before);
 	free_bench(&s);
 }

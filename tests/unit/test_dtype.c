@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "testlib.h"
 
+#include "tenon/tenon.h"
+
 #include <string.h>
 
 /* safetensors 0.8, tensor.rs: the order of the enum is the order of the writer. */
@@ -47,6 +49,15 @@ static void outside_of_the_enum(void **state)
 	(void)state;
 	assert_string_equal(tn_dtype_name((tn_dtype)TN_DTYPE_COUNT), "unknown");
 	assert_int_equal(tn_dtype_bits((tn_dtype)-1), 0);
+	assert_string_equal(tn_status_name((tn_status)99), "TN_E_UNKNOWN");
+	const char *const names[] = {
+		tn_adapter_dialect_name((tn_adapter_dialect)99), tn_module_kind_name((tn_module_kind)99), tn_init_name((tn_init)99),
+		tn_fine_tune_name((tn_fine_tune)99), tn_combination_name((tn_combination)99), tn_action_name((tn_action)99),
+		tn_rounding_name((tn_rounding)99), tn_verdict_name((tn_verdict)99), tn_recode_action_name((tn_recode_action)99),
+		tn_combination_name((tn_combination)-1),
+	};
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		assert_string_equal(names[i], "unknown");
 }
 
 int main(void)
