@@ -24,7 +24,7 @@ struct tn_rank_rule {
 	double energy;   /* in (0, 1]; 1: all that are not noise of rounding, unless `rank` bounds them */
 };
 
-/* Start from TN_DERIVE_OPTIONS_INIT. */
+/* Start from TN_DERIVE_OPTIONS_INIT; NULL in a call stands for it, as for all options here. */
 struct tn_derive_options {
 	tn_adapter_dialect dialect;  /* TN_DIALECT_MLX_LM or TN_DIALECT_PEFT */
 	int keep_dtype;              /* each tensor is saved in the dtype of its source where that holds its numbers, else as F32 */

@@ -51,7 +51,8 @@ struct tn_lora {
 	double scale;
 };
 
-/* How exactly activations enter a product with W; sums are float32 in any case. */
+/* How exactly activations enter a product with W; sums are float32 in any case. Errors are shares of the largest result, where sums
+ * do not cancel. */
 typedef enum tn_activations {
 	TN_ACTIVATIONS_F32,         /* as they are: error at most 1e-5 of the largest result */
 	TN_ACTIVATIONS_16,          /* rounded to 16 bits: 5e-5 */

@@ -22,7 +22,7 @@ extern "C" {
 
 typedef struct tn_decoder tn_decoder;
 
-/* Zero fields mean the defaults. */
+/* Start from TN_DECODER_OPTIONS_INIT; NULL in a call stands for it, and zero fields mean the defaults. */
 struct tn_decoder_options {
 	size_t struct_bytes;       /* sizeof(struct tn_decoder_options) */
 	uint64_t cache_bytes;      /* for the keys and values of all texts together. 0: 1 GiB */
