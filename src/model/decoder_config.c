@@ -400,10 +400,11 @@ static tn_status read_ends(const tn_checkpoint *base, const struct tn_fields *f,
 {
 	char path[TN_PATH_BYTES];
 	json_t *generation = NULL;
+	struct tn_error found;
 	if (tn_checkpoint_is_folder(base) &&
 	    tn_path_join(path, tn_checkpoint_path(base), "generation_config.json", NULL) == TN_OK &&
-	    tn_json_load(base->ctx, path, &generation, NULL) != TN_OK)
-		generation = NULL;
+	    tn_json_load(base->ctx, path, &generation, &found) == TN_E_NOMEM)
+		return tn_fail_with(err, &found);
 	const json_t *eos = json_object_get(generation, "eos_token_id");
 	if (!eos || json_is_null(eos))
 		eos = json_object_get(f->json, "eos_token_id");

@@ -17,10 +17,19 @@ static void write_config(const char *folder)
 	FILE *f = fopen(path, "w");
 	oom_require(f && fprintf(f, "{\"model_type\": \"llama\", \"hidden_size\": %d, \"vocab_size\": %d, \"num_hidden_layers\": 1,"
 				 "\"num_attention_heads\": 2, \"intermediate_size\": 16, \"tie_word_embeddings\": true, "
-				 "\"max_position_embeddings\": 8, \"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2.0}}",
+				 "\"eos_token_id\": 3, \"max_position_embeddings\": 8, \"rope_scaling\": {\"type\": \"dynamic\", \"factor\": 2.0}}",
 				 HIDDEN, WORDS) > 0 &&
 			    fclose(f) == 0,
 		    "could not write");
+}
+
+/* Where a text ends says the one, and another one the other. */
+static void write_ends(const char *folder)
+{
+	char path[512];
+	snprintf(path, sizeof path, "%.400s/generation_config.json", folder);
+	FILE *f = fopen(path, "w");
+	oom_require(f && fputs("{\"eos_token_id\": 5}", f) >= 0 && fclose(f) == 0, "could not write");
 }
 
 static void add_tensor(char *header, size_t bytes, const char *name, int rows, size_t *at)
@@ -46,6 +55,7 @@ static void a_model_that_speaks(const char *folder)
 	snprintf(path, sizeof path, "%.400s/base", folder);
 	mkdir(path, 0777);
 	write_config(path);
+	write_ends(path);
 	add_tensor(header, sizeof header, "model.embed_tokens.weight", WORDS, &bytes);
 	for (int i = 0; i < 7; i++) {
 		snprintf(name, sizeof name, "model.layers.0.%s.weight", matrices[i]);
@@ -95,14 +105,18 @@ static tn_status run_speak(tn_context *ctx, const char *folder, struct tn_error 
 	tn_checkpoint *base = NULL;
 	tn_live *live = NULL;
 	tn_decoder *decoder = NULL;
+	struct tn_decoder_info info;
 	snprintf(path, sizeof path, "%.400s/base", folder);
 	tn_status status = tn_checkpoint_open(ctx, path, &base, err);
 	if (status == TN_OK)
 		status = tn_live_open(base, NULL, &live, err);
 	if (status == TN_OK)
 		status = tn_decoder_create(live, base, NULL, &decoder, err);
-	if (status == TN_OK)
+	if (status == TN_OK) {
+		tn_decoder_describe(decoder, &info);
+		oom_require(info.end_count == 1 && info.end_ids[0] == 5, "texts would end elsewhere");
 		status = speak(ctx, decoder, err);
+	}
 	tn_decoder_destroy(decoder);
 	tn_live_close(live);
 	tn_checkpoint_close(base);
