@@ -175,19 +175,30 @@ tn_status tn_consume_shard(const tn_checkpoint *c, size_t shard, struct tn_error
 	return status;
 }
 
-/* A file that is no longer than its header. */
-static int is_stub(tn_context *ctx, const char *path)
+/* A file that is no longer than its header. What cannot be opened is none of ours. */
+static tn_status is_stub(tn_context *ctx, const char *path, int *out, struct tn_error *err)
 {
 	tn_safetensors *file;
-	if (tn_safetensors_open(ctx, path, &file, NULL) == TN_OK) {
-		int is_empty = file->header.count == 0;
-		tn_safetensors_close(file);
-		return is_empty;
-	}
-	if (tn_safetensors_open_cut(ctx, path, &file, NULL) != TN_OK)
-		return 0;
+	struct tn_error found;
+	uint64_t header_bytes;
+	*out = 0;
+	tn_status status = tn_safetensors_open_cut(ctx, path, &file, &found);
+	if (status != TN_OK)
+		return status == TN_E_NOMEM ? tn_fail_with(err, &found) : TN_OK;
+	status = tn_safetensors_header_bytes(file, &header_bytes, err);
+	*out = status == TN_OK && file->bytes <= header_bytes;
 	tn_safetensors_close(file);
-	return 1;
+	return status;
+}
+
+static tn_status clear_file(tn_context *ctx, const char *folder, const char *name, struct tn_error *err)
+{
+	char path[TN_PATH_BYTES];
+	int goes = tn_ends_with(name, ".json");
+	TN_TRY(tn_path_join(path, folder, name, err));
+	if (!goes)
+		TN_TRY(is_stub(ctx, path, &goes, err));
+	return goes && unlink(path) != 0 ? tn_fail_sys(err, errno, path, "could not remove '%s'", path) : TN_OK;
 }
 
 tn_status tn_consumed_clear(tn_context *ctx, const char *folder, struct tn_error *err)
@@ -195,14 +206,9 @@ tn_status tn_consumed_clear(tn_context *ctx, const char *folder, struct tn_error
 	struct tn_names names;
 	TN_TRY(tn_folder_list(ctx, folder, &names, err));
 	tn_status status = TN_OK;
-	for (size_t i = 0; i < names.count && status == TN_OK; i++) {
-		char path[TN_PATH_BYTES];
-		if (tn_file_role_of(names.items[i]) != TN_ROLE_WEIGHTS)
-			continue;
-		status = tn_path_join(path, folder, names.items[i], err);
-		if (status == TN_OK && (tn_ends_with(names.items[i], ".json") || is_stub(ctx, path)) && unlink(path) != 0)
-			status = tn_fail_sys(err, errno, path, "could not remove '%s'", path);
-	}
+	for (size_t i = 0; i < names.count && status == TN_OK; i++)
+		if (tn_file_role_of(names.items[i]) == TN_ROLE_WEIGHTS)
+			status = clear_file(ctx, folder, names.items[i], err);
 	tn_names_release(&names);
 	return status == TN_OK ? tn_folder_sync(folder, err) : status;
 }

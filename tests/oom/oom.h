@@ -17,7 +17,7 @@ struct oom_scenario {
 };
 
 extern const struct oom_scenario oom_context, oom_open_file, oom_open_folder, oom_load, oom_write, oom_replace, oom_fuse,
-	oom_verify, oom_quantize, oom_dequantize, oom_fuse_packed, oom_list, oom_speak, oom_live;
+	oom_verify, oom_quantize, oom_dequantize, oom_fuse_packed, oom_list, oom_speak, oom_live, oom_clear;
 
 /* Aborts with the text when `holds` is 0. */
 void oom_require(int holds, const char *what);

@@ -14,7 +14,7 @@
 static const struct oom_scenario *const scenarios[] = {
 	&oom_context, &oom_open_file, &oom_open_folder, &oom_load, &oom_write, &oom_replace,
 	&oom_fuse, &oom_verify, &oom_quantize, &oom_dequantize,
-	&oom_fuse_packed, &oom_list, &oom_speak, &oom_live,
+	&oom_fuse_packed, &oom_list, &oom_speak, &oom_live, &oom_clear,
 };
 
 /* ---- malloc ---------------------------------------------------------------------------------------------- */

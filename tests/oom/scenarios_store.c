@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "oom.h"
 
+#include "store/consume.h"
 #include "store/json_doc.h"
 #include "store/st_writer.h"
 #include "store/staging.h"
@@ -8,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 static void path_in(char path[512], const char *folder, const char *name)
 {
@@ -215,3 +217,29 @@ static tn_status run_replace(tn_context *ctx, const char *folder, struct tn_erro
 
 const struct oom_scenario oom_write = { "write", a_source, run_write, 0 };
 const struct oom_scenario oom_replace = { "replace", an_old_model, run_replace, 0 };
+
+/* ---- clearing what was used up ----------------------------------------------------------------------------- */
+
+static void a_stub_and_a_whole_file(const char *folder)
+{
+	char path[512];
+	write_file(folder, "a.safetensors", 'w');
+	write_file(folder, "b.safetensors", 'v');
+	path_in(path, folder, "b.safetensors");
+	struct stat st;
+	oom_require(stat(path, &st) == 0 && truncate(path, st.st_size - 80) == 0, "could not cut a file");
+}
+
+/* A file that still has its data stays, whatever fails. */
+static tn_status run_clear(tn_context *ctx, const char *folder, struct tn_error *err)
+{
+	char whole[512], stub[512];
+	path_in(whole, folder, "a.safetensors");
+	path_in(stub, folder, "b.safetensors");
+	tn_status status = tn_consumed_clear(ctx, folder, err);
+	oom_require(access(whole, F_OK) == 0, "a whole file was removed");
+	oom_require(status != TN_OK || access(stub, F_OK) != 0, "a stub was left behind");
+	return status;
+}
+
+const struct oom_scenario oom_clear = { "clear", a_stub_and_a_whole_file, run_clear, 0 };
