@@ -82,15 +82,22 @@ static const struct {
 	ROLE("original_module", TN_KEY_IDLE),
 };
 
+static void strip_front(struct parts *p, const char *part)
+{
+	while (is_part(p, 0, part))
+		remove_part(p, 0);
+}
+
+/* Training in parallel wraps the adapted model, or the base: its part stands in front of PEFT's, or behind. */
 static void strip_wrappers(struct parts *p)
 {
+	strip_front(p, "module");
 	if (is_part(p, 0, "base_model")) {
 		remove_part(p, 0);
 		if (is_part(p, 0, "model"))
 			remove_part(p, 0);
 	}
-	while (is_part(p, 0, "module"))
-		remove_part(p, 0);
+	strip_front(p, "module");
 	for (size_t i = 0; i < p->count;)
 		if (is_part(p, i, "_orig_mod") || is_part(p, i, "_fsdp_wrapped_module"))
 			remove_part(p, i);
