@@ -30,6 +30,8 @@ static tn_status refuse(const struct tn_joint *j, const struct tn_landing *a, co
 	if (x->adapter == y->adapter && x->entry != y->entry)
 		return tn_fail(err, TN_E_MISMATCH, name, "'%.100s' and '%.100s' both change '%.100s'", x->entry->module.path,
 			       y->entry->module.path, name);
+	if (is_plain(x) && x->entry == y->entry)
+		return tn_fail(err, TN_E_ARG, x->adapter->path, "'%.200s' is there twice; add the weights up", x->adapter->path);
 	if (is_plain(x) && is_plain(y))
 		return tn_fail(err, TN_E_UNSUPPORTED, name, "two adapters change different parts of '%.100s' that meet in some "
 			       "rows; fuse one, and then the other into the result", name);

@@ -189,8 +189,77 @@ static void test_every_case(void **state)
 	assert_int_equal(checked, 100);
 }
 
+/* Biases of several adapters on one module: each adds its own to that of the base, once. */
+static void test_biases_add_up(void **state)
+{
+	struct tt *t = *state;
+	static const char *const names[] = { "one", "half" };
+	struct live_base b;
+	size_t looked = 0;
+	live_open(t, LIVE_DATA "/peft/llama_bias", &b);
+	tn_adapter *adapters[2];
+	for (int i = 0; i < 2; i++) {
+		adapters[i] = live_adapter(t, LIVE_DATA "/peft/cases/lora_b_bias_base");
+		tt_ok(t, tn_live_attach(b.live, names[i], adapters[i], i ? 0.5 : 1, &t->err));
+	}
+	tn_snapshot *s = tn_live_snapshot(b.live);
+	for (size_t m = 0; m < tn_live_module_count(b.live); m++) {
+		char name[1100];
+		uint64_t n;
+		snprintf(name, sizeof name, "%s.bias", tn_live_module_path(b.live, m));
+		size_t tensor = tn_live_tensor(b.live, name);
+		if (tensor == TN_LIVE_NONE)
+			continue;
+		const float *sum = tn_snapshot_tensor(s, tensor, TN_LIVE_DEFAULT, &n),
+			    *base = tn_snapshot_tensor(s, tensor, TN_LIVE_BASE, NULL),
+			    *one = tn_snapshot_tensor(s, tensor, tn_snapshot_adapter(s, "one"), NULL);
+		for (uint64_t i = 0; i < n; i++) {
+			assert_true(fabsf(sum[i] - (base[i] + 1.5f * (one[i] - base[i]))) <= 1e-5f * (1 + fabsf(sum[i])));
+			looked += one[i] != base[i];
+		}
+	}
+	assert_true(looked > 0);
+	tn_snapshot_release(s);
+	live_close(&b);
+	tn_adapter_close(adapters[0]);
+	tn_adapter_close(adapters[1]);
+}
+
+/* A DoRA of an embedding has magnitudes of columns: rows of others in the same call do not see them, nor it lacks them. */
+static void test_columns_beside_others(void **state)
+{
+	struct tt *t = *state;
+	struct live_base b;
+	struct tn_module_shape shape;
+	live_open(t, LIVE_DATA "/peft/llama", &b);
+	tn_adapter *adapter = live_adapter(t, LIVE_DATA "/peft/cases/embedding_dora");
+	tt_ok(t, tn_live_attach_disabled(b.live, "it", adapter, 1, &t->err));
+	tn_snapshot *s = tn_live_snapshot(b.live);
+	size_t module = tn_live_module(b.live, "model.embed_tokens"), it = tn_snapshot_adapter(s, "it");
+	const size_t choice[] = { TN_LIVE_BASE, it, TN_LIVE_DEFAULT, it, TN_LIVE_BASE };
+	enum { COUNT = sizeof choice / sizeof *choice };
+	tn_live_shape(b.live, module, &shape);
+	size_t out = (size_t)shape.out_features, in = (size_t)shape.in_features;
+	float *x = live_x(COUNT, in, 3), *y = live_forward(s, b.live, module, 0, COUNT, x, choice);
+	for (size_t i = 0; i < COUNT; i++) {
+		float *alone = live_forward(s, b.live, module, 0, 1, x + i * in, &choice[i]), top = 0, apart = 0;
+		for (size_t k = 0; k < out; k++) {
+			top = fmaxf(top, fabsf(alone[k]));
+			apart = fmaxf(apart, fabsf(alone[k] - y[i * out + k]));
+		}
+		if (!(apart <= 1e-5f * top))
+			fail_msg("row %zu is off by %g of %g", i, (double)apart, (double)top);
+		free(alone);
+	}
+	free(x);
+	free(y);
+	tn_snapshot_release(s);
+	live_close(&b);
+	tn_adapter_close(adapter);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { TT_TEST(test_every_case) };
+	const struct CMUnitTest tests[] = { TT_TEST(test_every_case), TT_TEST(test_biases_add_up), TT_TEST(test_columns_beside_others) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

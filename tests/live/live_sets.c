@@ -118,6 +118,8 @@ static void test_refusals(void **state)
 	struct bench s = make_bench(t);
 	tt_ok(t, tn_live_attach(s.b.live, "plain", s.plain[0], 1, &t->err));
 	tn_snapshot *before = tn_live_snapshot(s.b.live), *after;
+	tt_expect(t, tn_live_attach(s.b.live, "plain again", s.plain[0], 1, &t->err), TN_E_ARG);
+	tt_expect_msg(t, "is there twice; add the weights up");
 	tt_expect(t, tn_live_attach(s.b.live, "dora", s.dora, 1, &t->err), TN_E_UNSUPPORTED);
 	tt_expect_msg(t, "is a DoRA, whose magnitudes hold for the base");
 	tt_expect(t, tn_live_attach(s.b.live, "plain", s.plain[1], 1, &t->err), TN_E_EXISTS);
