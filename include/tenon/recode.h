@@ -77,7 +77,7 @@ TN_API size_t tn_recode_count(const tn_recode *recode);
 TN_API const struct tn_recoded *tn_recode_at(const tn_recode *recode, size_t i);
 TN_API size_t tn_recode_count_of(const tn_recode *recode, tn_recode_action action);
 TN_API uint64_t tn_recode_bytes_after(const tn_recode *recode);
-/* Of all tensors, over logical parameters. */
+/* Of all tensors, over logical parameters; with mlx_folder those that mlx-lm counts: of modules without others in them. */
 TN_API double tn_recode_bits_per_weight(const tn_recode *recode);
 TN_API size_t tn_recode_shard_count(const tn_recode *recode);
 TN_API tn_status tn_recode_plan_json(const tn_recode *recode, tn_write_fn write, void *user, struct tn_error *err);

@@ -179,11 +179,35 @@ static tn_status plan_steps(struct tn_recode *r, struct tn_error *err)
 	return TN_OK;
 }
 
+/* Whether the tensor at `i` stands in a module that has others in it, as `self_attn.sinks` of gpt-oss does beside
+ * `self_attn.q_proj.weight`. Names are in order, so those of one module lie together; `before` is the answer for the one before. */
+static int beside_modules(const tn_weight_list *list, size_t i, int before)
+{
+	const char *name = tn_weight_list_at(list, i)->tensor->name, *dot = strrchr(name, '.');
+	const char *last = i ? tn_weight_list_at(list, i - 1)->tensor->name : NULL;
+	size_t n = dot ? (size_t)(dot - name) + 1 : 0;
+	const struct tn_weight *next;
+	if (last && strncmp(last, name, n) == 0)
+		return before || strchr(last + n, '.');
+	while ((next = tn_weight_list_at(list, ++i)) && strncmp(next->tensor->name, name, n) == 0)
+		if (strchr(next->tensor->name + n, '.'))
+			return 1;
+	return 0;
+}
+
+/* mlx-lm counts what stands in modules without others in them (mlx_lm 0.32.2, utils.py, get_total_parameters): its index and its
+ * bits per weight say so. */
 static tn_status count_parameters(struct tn_recode *r, struct tn_error *err)
 {
 	tn_weight_list *list;
+	int beside = 0;
 	TN_TRY(tn_weight_list_create(r->ctx, r->base, &list, err));
 	r->parameters = tn_weight_list_parameters(list);
+	for (size_t i = 0; r->request.mlx_folder && i < tn_weight_list_count(list); i++) {
+		beside = beside_modules(list, i, beside);
+		if (beside)
+			r->parameters -= tn_weight_list_at(list, i)->parameters;
+	}
 	tn_weight_list_destroy(list);
 	return TN_OK;
 }

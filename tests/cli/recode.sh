@@ -44,6 +44,13 @@ echo "--- what mlx_lm.convert is silent about"
 tenon convert --hf-path examples/base --mlx-path c1 -q --q-group-size 128 --quiet 2>&1 | sed -n 1,2p
 tenon convert --hf-path examples/base-mlx-4bit --mlx-path c2 -q --quiet
 tenon convert --hf-path examples/base --mlx-path c3 --quant-predicate mixed_3_6 --quiet
+echo "--- mlx-lm does not count what stands beside modules, like the sinks of gpt-oss"
+mkdir sinks && echo '{"model_type": "gpt_oss"}' >sinks/config.json
+header='{"a.q.bias":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a.q.weight":{"dtype":"F32","shape":[2,1],"data_offsets":[8,16]},"a.sinks":{"dtype":"F32","shape":[3],"data_offsets":[16,28]}}'
+{ printf "$(printf '\\%o\\0\\0\\0\\0\\0\\0\\0' ${#header})"; printf %s "$header"; head -c 28 /dev/zero; } >sinks/model.safetensors
+tenon convert --hf-path sinks --mlx-path sinks1 --quiet
+grep total_ sinks1/model.safetensors.index.json
+rm -r sinks sinks1
 echo "--- an end-of-text token of generation_config.json counts as in Python, and a broken file does not"
 cp -r examples/base g && chmod -R u+w g
 for text in '{"eos_token_id": [7, 8]}' '{"eos_token_id": []}' '{"eos_token_id": '; do
