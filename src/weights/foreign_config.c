@@ -57,6 +57,16 @@ static tn_status number(const json_t *object, const char *key, const char *other
 	return TN_OK;
 }
 
+/* NULL when neither key is there. What is no text is no word that could be passed over: it would be another layout. */
+static tn_status text(const json_t *object, const char *key, const char *other, const char **out, struct tn_error *err)
+{
+	const json_t *value = either(object, key, other);
+	if (value && !json_is_string(value))
+		return tn_fail(err, TN_E_FORMAT, key, "`%s` of the quantization configuration must be a text", key);
+	*out = json_string_value(value);
+	return TN_OK;
+}
+
 /* 1, 0, or `missing`. */
 static int flag(const json_t *object, const char *key, int missing)
 {
@@ -98,9 +108,10 @@ static int listed(const char *text, const char *const *list, int n)
 static tn_status read_awq(const json_t *q, struct tn_foreign_config *c, struct tn_error *err)
 {
 	static const char *const versions[] = { "gemm", "gemv", "gemv_fast", "marlin", "exllama", "ipex" };
-	const char *version = json_string_value(json_object_get(q, "version"));
+	const char *version;
 	c->bits = 4;
 	c->group_size = 128;
+	TN_TRY(text(q, "version", "version", &version, err));
 	TN_TRY(number(q, "bits", "w_bit", &c->bits, err));
 	TN_TRY(number(q, "group_size", "q_group_size", &c->group_size, err));
 	c->zero_point = flag(q, "zero_point", 1);
@@ -120,8 +131,9 @@ static tn_status read_gptq(const json_t *q, struct tn_foreign_config *c, struct 
 {
 	static const char *const formats[] = { "gptq", "gptq_v2", "gptq_p", "marlin" };
 	const char *method = json_string_value(json_object_get(q, "quant_method"));
-	const char *format = json_string_value(either(q, "checkpoint_format", "format"));
-	const char *pack = json_string_value(json_object_get(q, "pack_dtype"));
+	const char *format, *pack;
+	TN_TRY(text(q, "checkpoint_format", "format", &format, err));
+	TN_TRY(text(q, "pack_dtype", "pack_dtype", &pack, err));
 	if (!format)
 		format = flag(q, "is_marlin_format", 0) || (method && strcmp(method, "marlin") == 0) ? "marlin" : "gptq";
 	TN_TRY(number(q, "bits", "w_bit", &c->bits, err));
@@ -147,10 +159,11 @@ static tn_status read_auto_round(const json_t *q, struct tn_foreign_config *c, s
 {
 	static const char *const packings[] = { "auto_round:auto_gptq", "auto_round:gptq", "auto_round", "auto_round:gptqmodel",
 						"auto_round:auto_awq", "auto_round:awq" };
-	const char *packing = json_string_value(either(q, "packing_format", "backend"));
-	const char *type = json_string_value(json_object_get(q, "data_type"));
-	int at = packing ? listed(packing, packings, 6) : 0;
+	const char *packing, *type;
 	int64_t act_bits = 16;
+	TN_TRY(text(q, "packing_format", "backend", &packing, err));
+	TN_TRY(text(q, "data_type", "data_type", &type, err));
+	int at = packing ? listed(packing, packings, 6) : 0;
 	if (at < 0)
 		return tn_fail(err, TN_E_UNSUPPORTED, "packing_format", "`packing_format` is '%.60s'; of AutoRound "
 			       "auto_round:auto_gptq, auto_round:gptqmodel, auto_round and auto_round:auto_awq are read", packing);
@@ -197,7 +210,8 @@ static const char *const ct_formats[] = { "dense", "int-quantized", "float-quant
 
 static tn_status read_ct_format(const json_t *object, const char *missing, const char **out, struct tn_error *err)
 {
-	const char *format = json_string_value(json_object_get(object, "format"));
+	const char *format;
+	TN_TRY(text(object, "format", "format", &format, err));
 	int n = (int)(sizeof ct_formats / sizeof *ct_formats), at = format ? listed(format, ct_formats, n) : -1;
 	if (format && at < 0)
 		return tn_fail(err, TN_E_UNSUPPORTED, "format", "`format` is '%.40s'; of compressed-tensors int-, float-, naive- "
@@ -209,7 +223,8 @@ static tn_status read_ct_format(const json_t *object, const char *missing, const
 static tn_status read_ct_strategy(const json_t *weights, struct tn_ct_group *g, struct tn_error *err)
 {
 	static const char *const names[] = { "tensor", "channel", "group", "block", "tensor_group" };
-	const char *name = json_string_value(json_object_get(weights, "strategy"));
+	const char *name;
+	TN_TRY(text(weights, "strategy", "strategy", &name, err));
 	int at = name ? listed(name, names, 5) : g->group_size > 0 ? TN_CT_GROUP : g->group_size < 0 ? TN_CT_CHANNEL : TN_CT_TENSOR;
 	if (at < 0)
 		return tn_fail(err, TN_E_UNSUPPORTED, "strategy", "`strategy` is '%.40s'; tensor, channel, group, tensor_group and "
@@ -226,7 +241,8 @@ static tn_status read_ct_strategy(const json_t *weights, struct tn_ct_group *g, 
 static tn_status read_ct_group(const json_t *group, const char *format, struct tn_ct_group *g, struct tn_error *err)
 {
 	const json_t *weights = json_object_get(group, "weights");
-	const char *type = json_string_value(json_object_get(weights, "type"));
+	const char *type;
+	TN_TRY(text(weights, "type", "type", &type, err));
 	TN_TRY(read_ct_format(group, format, &g->format, err));
 	g->bits = 8;
 	TN_TRY(number(weights, "num_bits", "num_bits", &g->bits, err));

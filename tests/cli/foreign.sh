@@ -53,4 +53,9 @@ sed -i 's/"quant_method": "bitsandbytes"/"quant_method": "hqq"/' odd/config.json
 try tenon convert --hf-path odd --mlx-path x --to dense
 sed -i 's/"quant_method": "hqq"/"quant_method": "auto-round", "packing_format": "auto_round:fp8_static"/' odd/config.json
 try tenon dequantize --model odd --save-path x
+echo "--- a format that is no text is not passed over"
+cp -rL "$FOREIGN/gptq_gqm_p_b3_g32_sym" word && chmod -R u+w word
+sed -i 's/"checkpoint_format": "gptq_p"/"checkpoint_format": 1/' word/config.json
+try tenon dequantize --model word --save-path x
+rm -r word
 ls
