@@ -139,8 +139,8 @@ TN_API tn_status tn_quantize(tn_context *ctx, const struct tn_array *w, const st
 			     struct tn_error *err);
 
 /* The triple -> [..., rows, cols]. `dtype` F32, F16 or BF16, or TN_DTYPE_COUNT for MLX's choice: the scales' dtype for
- * affine, BF16 for the others, F32 with a global scale. Each value is exact and rounded once; with like_mlx it is
- * rounded as MLX rounds, to the dtype MLX gives (with a global scale always F32), and then cast.
+ * affine, BF16 for the others, F32 with a global scale. Each value is exact and rounded once (16 bits of F32 scales: twice); with
+ * like_mlx it is rounded as MLX rounds, to the dtype MLX gives (with a global scale always F32), and then cast.
  * Errors, TN_E_ARG, with the words of MLX; TN_E_UNSUPPORTED: scales and biases of different dtypes. */
 TN_API tn_status tn_dequantize(tn_context *ctx, const struct tn_quantized *matrix, const struct tn_quantization *q,
 			       tn_dtype dtype, int like_mlx, struct tn_array *out, struct tn_error *err);
