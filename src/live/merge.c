@@ -195,7 +195,8 @@ static tn_status cut(struct merging *g, struct tn_error *err)
 
 static tn_status work(struct merging *g, struct tn_error *err)
 {
-	struct tn_block_work job = { merge_block, g, "merge", sizeof(struct tn_survival_sums), fold, NULL };
+	struct tn_block_work job = { .run = merge_block, .arg = g, .phase = "merge",
+				     .result_bytes = sizeof(struct tn_survival_sums), .fold = fold };
 	for (size_t i = 0; i < g->fuse->step_count; i++)
 		if (!g->of_step[i]) /* only what is merged is looked at */
 			g->fuse->steps[i].form.rounding = TN_ROUNDING_NEAREST;

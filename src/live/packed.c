@@ -119,7 +119,7 @@ static tn_status add_module(struct tn_live *live, struct tn_foreign *f, struct p
 tn_status tn_live_unpack(struct tn_live *live, struct tn_error *err)
 {
 	struct unpacking u = { .live = live };
-	struct tn_block_work work = { run_block, &u, "unpack", 0, NULL, NULL };
+	struct tn_block_work work = { .run = run_block, .arg = &u, .phase = "unpack" };
 	struct tn_arena arena;
 	size_t count = tn_foreign_set_count(live->foreign);
 	struct tn_foreign *f;

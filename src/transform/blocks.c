@@ -4,9 +4,8 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/pool.h"
-#include "transform/ordered.h"
+#include "transform/stages.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -19,6 +18,8 @@ enum { BLOCK_BYTES = 4 << 20, SMALLEST_BLOCK_BYTES = 64 << 10 };
 enum { LARGE_PAGE = 2 << 20 };
 /* Of the sizes that are tried, those that are worth waiting for. */
 enum { LARGE_SIZES = 2 };
+/* Beside those that threads are at: they have been computed, and the disk is not done with others. */
+enum { SPARE_PLACES = 2 };
 
 /* ---- cutting --------------------------------------------------------------------------------------------- */
 
@@ -29,7 +30,7 @@ static uint64_t units_for(const struct tn_block_item *item, uint64_t block_bytes
 	return tn_max_u64(1, tn_min_u64(units, item->units));
 }
 
-/* What one worker needs with blocks of that size: scratch, and the shared memory of the item it works on. */
+/* What one block needs with blocks of that size: scratch, and the shared memory of the item it works on. */
 static tn_status measure(const struct tn_blocks *blocks, uint64_t block_bytes, uint64_t *scratch, uint64_t *shared,
 			 struct tn_error *err)
 {
@@ -54,27 +55,29 @@ static uint64_t slack_for(uint64_t all_scratch)
 	return all_scratch >= 2 * LARGE_PAGE ? 2 * LARGE_PAGE : 0;
 }
 
-/* Of so many workers, all in all. */
-static int memory_of(unsigned workers, uint64_t scratch, uint64_t shared, uint64_t *bytes)
+/* Of so many at once, all in all. */
+static int memory_of(unsigned places, uint64_t scratch, uint64_t shared, uint64_t *bytes)
 {
-	return tn_mul_u64(scratch, workers, &scratch) || tn_mul_u64(shared, workers, &shared) ||
+	return tn_mul_u64(scratch, places, &scratch) || tn_mul_u64(shared, places, &shared) ||
 	       tn_add_u64(scratch, slack_for(scratch), bytes) || tn_add_u64(*bytes, shared, bytes);
 }
 
-/* Fewer workers cost speed, smaller blocks nearly nothing: shrink the blocks first, to a size that is still cheap. */
+/* Fewer at once cost speed, smaller blocks nearly nothing: shrink the blocks first, to a size that is still cheap. */
 static tn_status choose(tn_context *ctx, struct tn_blocks *blocks, const char *what, uint64_t *block_bytes,
 			struct tn_error *err)
 {
 	uint64_t budget = ctx->memory_budget_bytes, scratch, shared, need = 0;
 	uint64_t sizes[] = { BLOCK_BYTES, BLOCK_BYTES / 4, SMALLEST_BLOCK_BYTES, 1 };
 	size_t all = sizeof sizes / sizeof *sizes;
-	for (unsigned workers = blocks->waits ? tn_pool_most(ctx) : tn_pool_workers(ctx); workers > 0; workers--)
-		for (size_t i = 0; i < (workers > tn_pool_workers(ctx) ? LARGE_SIZES : all); i++) {
+	unsigned threads = tn_pool_workers(ctx), most = blocks->waits ? tn_pool_most(ctx) : threads;
+	for (unsigned places = most > threads ? most + SPARE_PLACES : threads; places > 0; places--)
+		for (size_t i = 0; i < (places > threads ? LARGE_SIZES : all); i++) {
 			TN_TRY(measure(blocks, sizes[i], &scratch, &shared, err));
-			if (memory_of(workers, scratch, shared, &need) || need > budget)
+			if (memory_of(places, scratch, shared, &need) || need > budget)
 				continue;
 			*block_bytes = sizes[i];
-			blocks->workers = workers;
+			blocks->places = places;
+			blocks->workers = places < most ? places : most;
 			blocks->scratch_bytes = scratch;
 			blocks->memory_bytes = need;
 			return TN_OK;
@@ -101,19 +104,11 @@ tn_status tn_blocks_cut(tn_context *ctx, struct tn_blocks *blocks, const char *w
 
 /* ---- running --------------------------------------------------------------------------------------------- */
 
-struct tn_gate {
-	pthread_mutex_t lock;
-	pthread_cond_t left;
-	unsigned inside, most;
-};
-
 struct run {
 	tn_context *ctx;
-	struct tn_gate gate;
 	const struct tn_blocks *blocks;
 	const struct tn_block_work *work;
-	struct tn_buffer scratch;    /* of all workers */
-	struct tn_ordered *ordered;  /* NULL: nothing is folded */
+	struct tn_buffer scratch;    /* of all places */
 	uint64_t first_block;
 	_Atomic uint64_t done_bytes;
 	int64_t next_report_ns;
@@ -139,61 +134,46 @@ static struct tn_block block_of(struct run *run, uint64_t number)
 	size_t i = item_of(blocks, number);
 	const struct tn_block_item *item = &blocks->items[i];
 	uint64_t first = (number - item->first_block) * item->units_per_block;
-	return (struct tn_block){ i, first, tn_min_u64(item->units_per_block, item->units - first), number, &run->gate };
-}
-
-void tn_block_enter(const struct tn_block *block)
-{
-	struct tn_gate *gate = block->gate;
-	pthread_mutex_lock(&gate->lock);
-	while (gate->inside == gate->most)
-		pthread_cond_wait(&gate->left, &gate->lock);
-	gate->inside++;
-	pthread_mutex_unlock(&gate->lock);
-}
-
-void tn_block_leave(const struct tn_block *block)
-{
-	struct tn_gate *gate = block->gate;
-	pthread_mutex_lock(&gate->lock);
-	gate->inside--;
-	pthread_mutex_unlock(&gate->lock);
-	pthread_cond_signal(&gate->left);
+	return (struct tn_block){ i, first, tn_min_u64(item->units_per_block, item->units - first), number };
 }
 
 static void fold(void *arg, uint64_t task, const void *result)
 {
 	struct run *run = arg;
 	struct tn_block block = block_of(run, run->first_block + task);
-	run->work->fold(run->work->arg, &block, result);
+	if (run->work->fold)
+		run->work->fold(run->work->arg, &block, result);
 }
 
-static unsigned char *scratch_of(const struct run *run, unsigned worker)
+static tn_status follow(void *arg, struct tn_error *err)
+{
+	struct run *run = arg;
+	return run->work->follow ? run->work->follow(run->work->arg, err) : TN_OK;
+}
+
+static unsigned char *scratch_of(const struct run *run, unsigned place)
 {
 	unsigned char *first = run->scratch.data;
-	if (slack_for(run->blocks->workers * run->blocks->scratch_bytes))
+	if (slack_for(run->blocks->places * run->blocks->scratch_bytes))
 		first += -(uintptr_t)first % LARGE_PAGE;
-	return first + worker * run->blocks->scratch_bytes;
+	return first + place * run->blocks->scratch_bytes;
 }
 
-static tn_status run_block(void *arg, uint64_t task, unsigned worker, struct tn_error *err)
+static tn_status run_stage(void *arg, enum tn_stage stage, const struct tn_stage_task *task, struct tn_error *err)
 {
 	struct run *run = arg;
 	const struct tn_block_work *work = run->work;
-	struct tn_block block = block_of(run, run->first_block + task);
+	tn_status (*const stages[TN_STAGES])(void *, const struct tn_block *, void *, void *, struct tn_error *) = {
+		work->read, work->run, work->write
+	};
+	struct tn_block block = block_of(run, run->first_block + task->number);
 	const struct tn_block_item *item = &run->blocks->items[block.item];
-	void *result = run->ordered ? tn_ordered_place(run->ordered, worker) : NULL;
-	tn_status status = work->run(work->arg, &block, scratch_of(run, worker), result, err);
-	if (status == TN_OK && run->ordered)
-		tn_ordered_done(run->ordered, worker, task);
-	if (status == TN_OK && work->follow)
-		status = work->follow(work->arg, err);
-	if (status != TN_OK && run->ordered)
-		tn_ordered_stop(run->ordered);
-	/* an item's bytes over its units, without overflow: blocks are small */
-	atomic_fetch_add(&run->done_bytes,
-			 (uint64_t)((double)item->work_bytes / (double)item->units * (double)block.count));
-	return status;
+	if (stages[stage])
+		TN_TRY(stages[stage](work->arg, &block, scratch_of(run, task->place), task->result, err));
+	if (stage == TN_STAGE_WRITE) /* an item's bytes over its units, without overflow: blocks are small */
+		atomic_fetch_add(&run->done_bytes,
+				 (uint64_t)((double)item->work_bytes / (double)item->units * (double)block.count));
+	return TN_OK;
 }
 
 static int64_t now_ns(void)
@@ -224,31 +204,22 @@ static tn_status tick(void *arg, struct tn_error *err)
 static tn_status allocate(struct run *run, struct tn_error *err)
 {
 	tn_context *ctx = run->ctx;
-	unsigned workers = run->blocks->workers;
-	uint64_t bytes = workers * run->blocks->scratch_bytes, slack = slack_for(bytes);
+	unsigned places = run->blocks->places;
+	uint64_t bytes = places * run->blocks->scratch_bytes, slack = slack_for(bytes);
 	TN_TRY(tn_buffer_alloc(ctx, (size_t)(bytes + slack), "scratch", &run->scratch, err));
 	if (slack) /* a wish */
 		madvise(scratch_of(run, 0), tn_align_up((size_t)bytes, LARGE_PAGE), MADV_HUGEPAGE);
-	return run->work->fold ? tn_ordered_create(ctx, workers, run->work->result_bytes, fold, run, &run->ordered, err) : TN_OK;
+	return TN_OK;
 }
 
 static tn_status run_blocks(struct run *run, uint64_t count, struct tn_error *err)
 {
-	tn_context *ctx = run->ctx;
-	const struct tn_blocks *blocks = run->blocks;
-	run->gate.most = ctx->threads;
-	pthread_mutex_init(&run->gate.lock, NULL);
-	pthread_cond_init(&run->gate.left, NULL);
-	tn_status status = allocate(run, err);
-	if (status == TN_OK) {
-		struct tn_work pool_work = { .task_count = count, .workers = blocks->workers, .run = run_block, .tick = tick,
-					     .arg = run };
-		status = tn_pool_run(ctx, &pool_work, err);
-	}
-	tn_ordered_free(run->ordered);
-	tn_buffer_release(ctx, &run->scratch);
-	pthread_cond_destroy(&run->gate.left);
-	pthread_mutex_destroy(&run->gate.lock);
+	struct tn_stage_work stages = { .task_count = count, .workers = run->blocks->workers, .places = run->blocks->places,
+					.result_bytes = run->work->result_bytes, .run = run_stage, .fold = fold,
+					.follow = follow, .tick = tick, .arg = run };
+	TN_TRY(allocate(run, err));
+	tn_status status = tn_stages_run(run->ctx, &stages, err);
+	tn_buffer_release(run->ctx, &run->scratch);
 	return status;
 }
 

@@ -25,34 +25,31 @@ struct tn_blocks {
 	int waits;                /* for files, read and written: some blocks wait while others compute. Set before they are cut */
 	/* set by tn_blocks_cut */
 	uint64_t block_count;
-	unsigned workers;
-	uint64_t scratch_bytes;   /* for each worker; a multiple of 64 */
+	unsigned workers;         /* threads */
+	unsigned places;          /* blocks under way at once; no fewer */
+	uint64_t scratch_bytes;   /* for each of them; a multiple of 64 */
 	uint64_t memory_bytes;    /* all that the run will hold at most */
 	uint64_t work_bytes;
 };
 
-/* Chooses block sizes and a number of workers within the budget of the context. TN_E_NOMEM when one worker with blocks of
+/* Chooses block sizes and numbers of workers and places within the budget of the context. TN_E_NOMEM when one worker with blocks of
  * one unit does not fit; `what` names the job. */
 tn_status tn_blocks_cut(tn_context *ctx, struct tn_blocks *blocks, const char *what, struct tn_error *err);
-
-struct tn_gate;
 
 struct tn_block {
 	size_t item;
 	uint64_t first, count;    /* units */
 	uint64_t number;          /* among all blocks */
-	struct tn_gate *gate;
 };
-
-/* Work that waits has more workers than the context has threads. What they compute goes between these two, so that no more than
- * that many compute at once. */
-void tn_block_enter(const struct tn_block *block);
-void tn_block_leave(const struct tn_block *block);
 
 /* Runs `work` on every block, with scratch of blocks->scratch_bytes aligned to 64, and reports progress as `phase`. */
 struct tn_block_work {
-	/* `result` is result_bytes of zeros for what the block finds. */
+	/* What computes, of no more blocks at once than the context has threads. A block has its scratch through all three stages,
+	 * on one thread or on several, and result_bytes of zeros for what it finds. */
 	tn_status (*run)(void *arg, const struct tn_block *block, void *scratch, void *result, struct tn_error *err);
+	/* Before and behind that, for work that waits. Each of the three may be NULL. */
+	tn_status (*read)(void *arg, const struct tn_block *block, void *scratch, void *result, struct tn_error *err);
+	tn_status (*write)(void *arg, const struct tn_block *block, void *scratch, void *result, struct tn_error *err);
 	void *arg;
 	const char *phase;
 	size_t result_bytes;

@@ -57,33 +57,57 @@ tn_status tn_fuse_check_finite(const struct tn_fuse *fuse, const struct tn_fuse_
 		       tn_dtype_name(step->form.out.dtype));
 }
 
+/* What a block goes through the stages with. */
+struct passage {
+	struct tn_survival_sums sum;
+	struct tn_edit_block block;
+	int is_skipped;
+};
+
+static tn_status read_block(void *arg, const struct tn_block *block, void *scratch, void *result, struct tn_error *err)
+{
+	struct run *run = arg;
+	const struct tn_fuse_step *step = &run->fuse->steps[block->item];
+	struct passage *p = result;
+	p->is_skipped = tn_output_has_shard(run->output, step->shard) || is_hole(run, step, block);
+	if (p->is_skipped)
+		return TN_OK;
+	tn_edit_place(&step->form, step->outputs, block->first, block->count, scratch, &p->block);
+	return tn_edit_read(run->fuse->joint, &step->form, &p->block, err);
+}
+
 static tn_status run_block(void *arg, const struct tn_block *block, void *scratch, void *result, struct tn_error *err)
 {
 	struct run *run = arg;
 	const struct tn_fuse_step *step = &run->fuse->steps[block->item];
 	const struct tn_joint *joint = run->fuse->joint;
-	const struct tn_edit_form *f = &step->form;
-	struct tn_survival_sums *sum = result;
-	struct tn_edit_block b;
-	if (tn_output_has_shard(run->output, step->shard) || is_hole(run, step, block))
+	struct passage *p = result;
+	(void)scratch;
+	if (p->is_skipped)
 		return TN_OK;
-	tn_edit_place(f, step->outputs, block->first, block->count, scratch, &b);
-	TN_TRY(tn_edit_read(joint, f, &b, err));
-	tn_block_enter(block);
-	tn_status status = tn_edit_units(joint, &joint->targets[step->target], f, run->deltas, &b, sum, err);
-	tn_block_leave(block);
-	TN_TRY(status);
-	TN_TRY(tn_fuse_check_finite(run->fuse, step, sum, err));
-	TN_TRY(tn_fuse_check_dense(run->fuse, step, sum, err));
-	return tn_edit_write(joint, f, &b, run->output, step->shard, step->outputs, err);
+	TN_TRY(tn_edit_units(joint, &joint->targets[step->target], &step->form, run->deltas, &p->block, &p->sum, err));
+	TN_TRY(tn_fuse_check_finite(run->fuse, step, &p->sum, err));
+	return tn_fuse_check_dense(run->fuse, step, &p->sum, err);
+}
+
+static tn_status write_block(void *arg, const struct tn_block *block, void *scratch, void *result, struct tn_error *err)
+{
+	struct run *run = arg;
+	const struct tn_fuse_step *step = &run->fuse->steps[block->item];
+	struct passage *p = result;
+	(void)scratch;
+	if (p->is_skipped)
+		return TN_OK;
+	return tn_edit_write(run->fuse->joint, &step->form, &p->block, run->output, step->shard, step->outputs, err);
 }
 
 /* In the order of blocks, whatever thread did them. */
 static void fold(void *arg, const struct tn_block *block, const void *result)
 {
 	struct run *run = arg;
+	const struct passage *p = result;
 	uint32_t shard = run->fuse->steps[block->item].shard;
-	tn_survival_add(&run->sums[block->item], result);
+	tn_survival_add(&run->sums[block->item], &p->sum);
 	if (!tn_output_has_shard(run->output, shard) && --run->shard_blocks_left[shard] == 0)
 		atomic_store(&run->complete, shard + 1);
 }
@@ -238,7 +262,8 @@ static tn_status write_config(struct run *run, struct tn_error *err)
 	return status;
 }
 
-static const struct tn_block_work fuse_work = { run_block, NULL, "fuse", sizeof(struct tn_survival_sums), fold, finish_shards };
+static const struct tn_block_work fuse_work = { .read = read_block, .run = run_block, .write = write_block, .phase = "fuse",
+						.result_bytes = sizeof(struct passage), .fold = fold, .follow = finish_shards };
 
 static tn_status write_all_shards(struct run *run, struct tn_error *err)
 {

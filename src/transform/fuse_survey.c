@@ -214,7 +214,8 @@ static tn_status decide(struct tn_fuse *fuse, const struct survey *s, int *promo
 static tn_status run_pass(struct tn_fuse *fuse, int whole, int *promoted, struct tn_error *err)
 {
 	struct survey s = { .fuse = fuse, .whole = whole };
-	struct tn_block_work work = { survey_block, &s, "survey", sizeof(struct tn_survival_sums), fold, NULL };
+	struct tn_block_work work = { .run = survey_block, .arg = &s, .phase = "survey",
+				      .result_bytes = sizeof(struct tn_survival_sums), .fold = fold };
 	size_t count;
 	tn_arena_init(&s.arena, fuse->ctx);
 	tn_status status = prepare(&s, &count, err);

@@ -146,27 +146,6 @@ static tn_status recode_rows(const struct run *run, const struct tn_recode_step 
 	return TN_OK;
 }
 
-static tn_status copy_block(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
-			    void *scratch, struct tn_error *err)
-{
-	const struct tn_tensor *to = step->outputs[TN_PART_WEIGHT];
-	unsigned char *bytes = tn_direct_place(scratch, to->offset + block->first);
-	TN_TRY(tn_checkpoint_read(run->recode->base, step->info.tensor, block->first, bytes, (size_t)block->count, err));
-	return tn_output_put(run->output, step->shard, to, block->first, bytes, (size_t)block->count, err);
-}
-
-static tn_status recode_block(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
-			      void *scratch, struct tn_error *err)
-{
-	struct parts p = split_scratch(step, block, scratch);
-	TN_TRY(read_parts(run, step, block, &p, err));
-	tn_block_enter(block);
-	tn_status status = recode_rows(run, step, block, &p, err);
-	tn_block_leave(block);
-	TN_TRY(status);
-	return tn_parts_write(run->output, step->shard, step->outputs, step->out_parts, block->first, block->count, p.out, err);
-}
-
 /* Rows of another library's matrix as MLX has them. */
 static tn_status repack_block(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
 			      const struct parts *p, struct tn_row_out *rows, void *scratch, struct tn_error *err)
@@ -221,13 +200,9 @@ static tn_status foreign_block(const struct run *run, const struct tn_recode_ste
 	size_t n = (size_t)block->count;
 	unsigned char *rows = (unsigned char *)p.row + tn_align_up(n * (size_t)value_bytes(step), 64);
 	unsigned char *rest = rows + tn_align_up(n * sizeof(struct tn_row_out), 64);
-	tn_block_enter(block); /* reading too: it is a part of the decoding */
-	tn_status status = step->info.action == TN_RECODE_REPACK
-				   ? repack_block(run, step, block, &p, (struct tn_row_out *)(void *)rows, rest, err)
-				   : decode_block(run, step, block, &p, rest, err);
-	tn_block_leave(block);
-	TN_TRY(status);
-	return tn_parts_write(run->output, step->shard, step->outputs, step->out_parts, block->first, block->count, p.out, err);
+	if (step->info.action == TN_RECODE_REPACK)
+		return repack_block(run, step, block, &p, (struct tn_row_out *)(void *)rows, rest, err);
+	return decode_block(run, step, block, &p, rest, err);
 }
 
 static tn_status decode_rows(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
@@ -264,16 +239,14 @@ static tn_status nf4_block(const struct run *run, const struct tn_recode_step *s
 	return tn_nf4_write(run->recode->ctx->kernels, run->output, step, block->first, block->count, p.row, rest, err);
 }
 
-static tn_status gated_nf4_block(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block,
-				 void *scratch, struct tn_error *err)
+/* ---- stages of a block ----------------------------------------------------------------------------------- */
+
+static unsigned char *place_of_copy(const struct tn_recode_step *step, const struct tn_block *block, void *scratch)
 {
-	tn_block_enter(block);
-	tn_status status = nf4_block(run, step, block, scratch, err);
-	tn_block_leave(block);
-	return status;
+	return tn_direct_place(scratch, step->outputs[TN_PART_WEIGHT]->offset + block->first);
 }
 
-static tn_status run_block(void *arg, const struct tn_block *block, void *scratch, void *result, struct tn_error *err)
+static tn_status read_block(void *arg, const struct tn_block *block, void *scratch, void *result, struct tn_error *err)
 {
 	struct run *run = arg;
 	const struct tn_recode_step *step = &run->recode->steps[block->item];
@@ -281,13 +254,48 @@ static tn_status run_block(void *arg, const struct tn_block *block, void *scratc
 	if (tn_output_has_shard(run->output, step->shard))
 		return TN_OK;
 	if (step->info.action == TN_RECODE_COPY)
-		TN_TRY(copy_block(run, step, block, scratch, err));
-	else if (step->state)
-		TN_TRY(gated_nf4_block(run, step, block, scratch, err));
-	else if (step->in.foreign)
-		TN_TRY(foreign_block(run, step, block, scratch, err));
-	else
-		TN_TRY(recode_block(run, step, block, scratch, err));
+		return tn_checkpoint_read(run->recode->base, step->info.tensor, block->first, place_of_copy(step, block, scratch),
+					  (size_t)block->count, err);
+	if (step->state || step->in.foreign) /* reading is a part of the decoding */
+		return TN_OK;
+	struct parts p = split_scratch(step, block, scratch);
+	return read_parts(run, step, block, &p, err);
+}
+
+static tn_status run_block(void *arg, const struct tn_block *block, void *scratch, void *result, struct tn_error *err)
+{
+	struct run *run = arg;
+	const struct tn_recode_step *step = &run->recode->steps[block->item];
+	(void)result;
+	if (tn_output_has_shard(run->output, step->shard) || step->info.action == TN_RECODE_COPY)
+		return TN_OK;
+	if (step->state) /* writing is a part of the encoding */
+		return nf4_block(run, step, block, scratch, err);
+	if (step->in.foreign)
+		return foreign_block(run, step, block, scratch, err);
+	struct parts p = split_scratch(step, block, scratch);
+	return recode_rows(run, step, block, &p, err);
+}
+
+static tn_status write_rows(const struct run *run, const struct tn_recode_step *step, const struct tn_block *block, void *scratch,
+			    struct tn_error *err)
+{
+	struct parts p = split_scratch(step, block, scratch);
+	return tn_parts_write(run->output, step->shard, step->outputs, step->out_parts, block->first, block->count, p.out, err);
+}
+
+static tn_status write_block(void *arg, const struct tn_block *block, void *scratch, void *result, struct tn_error *err)
+{
+	struct run *run = arg;
+	const struct tn_recode_step *step = &run->recode->steps[block->item];
+	(void)result;
+	if (tn_output_has_shard(run->output, step->shard))
+		return TN_OK;
+	if (step->info.action == TN_RECODE_COPY)
+		TN_TRY(tn_output_put(run->output, step->shard, step->outputs[TN_PART_WEIGHT], block->first,
+				     place_of_copy(step, block, scratch), (size_t)block->count, err));
+	else if (!step->state)
+		TN_TRY(write_rows(run, step, block, scratch, err));
 	if (atomic_fetch_sub(&run->shard_blocks_left[step->shard], 1) == 1)
 		return tn_output_finish_shard(run->output, step->shard, err);
 	return TN_OK;
@@ -351,7 +359,7 @@ static tn_status write_files(struct run *run, struct tn_error *err)
 static tn_status write_output(struct run *run, struct tn_error *err)
 {
 	const struct tn_recode *r = run->recode;
-	struct tn_block_work work = { .run = run_block, .arg = run, .phase = "convert" };
+	struct tn_block_work work = { .read = read_block, .run = run_block, .write = write_block, .arg = run, .phase = "convert" };
 	TN_TRY(write_files(run, err));
 	for (size_t i = 0; i < r->shard_count; i++)
 		if (run->shard_blocks_left[i] == 0 && !tn_output_has_shard(run->output, i)) /* nothing but empty tensors */

@@ -504,7 +504,8 @@ static tn_status write_report(const struct run *run, tn_verify *v, struct tn_err
 
 static tn_status compare(struct run *run, struct tn_arena *arena, tn_verify *v, struct tn_error *err)
 {
-	struct tn_block_work work = { run_block, run, "verify", sizeof(struct finding), fold, NULL };
+	struct tn_block_work work = { .run = run_block, .arg = run, .phase = "verify", .result_bytes = sizeof(struct finding),
+				      .fold = fold };
 	if (run->merged->config)
 		TN_TRY(tn_quant_config_parse(run->fuse->ctx, run->merged->config, &run->config, err));
 	TN_TRY(tn_foreign_set_create_in(arena, run->fuse->ctx, run->merged, &run->foreign, err));
