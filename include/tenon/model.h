@@ -43,8 +43,8 @@ struct tn_decoder_info {
 /* Reads config.json of `base` and finds its modules in `live`, which was opened on it; both must outlive the decoder. Memory
  * for steps is allocated here, once.
  * Errors: TN_E_UNSUPPORTED: a family, field or value of the config that does not run here; the message names it. TN_E_FORMAT:
- * a wrong config. TN_E_MISMATCH: a tensor that the config asks for is missing, or has another shape. TN_E_LIMIT: sizes that
- * no model has. */
+ * a wrong config. TN_E_MISMATCH: a tensor that the config asks for is missing, or has another shape, or the file has a head that
+ * the config ties and that differs from the embedding. TN_E_LIMIT: sizes that no model has. */
 TN_API tn_status tn_decoder_create(tn_live *live, const tn_checkpoint *base, const struct tn_decoder_options *options,
 				   tn_decoder **out, struct tn_error *err);
 /* NULL allowed; after its texts. */

@@ -158,8 +158,8 @@ static tn_status config_ties(const struct tn_live *live, int *ties, struct tn_er
 	return TN_OK;
 }
 
-/* A tied head becomes a module with the embedding's matrix; the copy that some files hold besides is not looked at, as
- * transformers and mlx-lm do not. */
+/* A tied head becomes a module with the embedding's matrix; the copy that some files hold besides is not looked at here, as
+ * mlx-lm does not (model/decoder_bind.c refuses one that differs). */
 static tn_status tie_head(struct tn_live *live, struct tn_error *err)
 {
 	const struct tn_live_module *embedding = NULL;

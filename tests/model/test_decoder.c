@@ -408,6 +408,7 @@ static void configs_are_refused_by_name(void **state)
 		{ "llama", "\"attention_bias\": false", "\"attention_bias\": true", TN_E_MISMATCH, "bias" },
 		{ "llama_bias", "\"mlp_bias\": true", "\"mlp_bias\": false", TN_E_MISMATCH, "bias" },
 		{ "llama_tied", "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false", TN_E_MISMATCH, "lm_head" },
+		{ "llama", "\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true", TN_E_MISMATCH, "other numbers" },
 		{ "gemma3", "\"sliding_attention\",", "\"chunked_attention\",", TN_E_UNSUPPORTED, "chunked_attention" },
 		{ "gemma3", "\"use_bidirectional_attention\": false", "\"use_bidirectional_attention\": true", TN_E_UNSUPPORTED,
 		  "use_bidirectional_attention" },
