@@ -120,6 +120,57 @@ static void what_depends_on_order_is_refused(void **state)
 	fuse_refused(t, &job, TN_E_ARG, "is not a number");
 }
 
+#define DOWN "model.layers.3.mlp.down_proj.weight"
+
+/* Moves the largest of the first values of DOWN, BF16, in a fused folder away from zero by so many units in its last place. */
+static void move_value(struct tt *t, const char *file, unsigned units)
+{
+	tn_safetensors *s;
+	uint16_t values[64];
+	size_t most = 0;
+	tt_ok(t, tn_safetensors_open(t->ctx, file, &s, &t->err));
+	const struct tn_tensor *down = tn_safetensors_find(s, DOWN);
+	tt_ok(t, tn_safetensors_read(s, down, 0, values, sizeof values, &t->err));
+	for (size_t i = 1; i < 64; i++)
+		most = (values[i] & 0x7FFF) > (values[most] & 0x7FFF) ? i : most;
+	values[most] = (uint16_t)(values[most] + units);
+	FILE *f = fopen(file, "r+b");
+	assert_non_null(f);
+	assert_int_equal(fseek(f, (long)(down->offset + 2 * most), SEEK_SET), 0);
+	assert_int_equal(fwrite(&values[most], 2, 1, f), 1);
+	assert_int_equal(fclose(f), 0);
+	tn_safetensors_close(s);
+}
+
+/* Verify takes what a tool that rounds twice may lose, and no more. */
+static void two_units_are_the_limit(void **state)
+{
+	struct tt *t = *state;
+	for (int far = 0; far < 2; far++) {
+		char out[4096], file[4200];
+		tn_checkpoint *from, *merged;
+		tn_adapter *adapter;
+		tn_verify *v;
+		snprintf(out, sizeof out, "%s/limit%d", t->folder, far);
+		snprintf(file, sizeof file, "%s/model.safetensors", out);
+		struct fuse_job job = { .base = base, .adapter = pirate, .out = out, .options = TN_FUSE_OPTIONS_INIT };
+		fuse_run(t, t->ctx, &job, NULL, 0);
+		move_value(t, file, far ? 16 : 1);
+		tt_ok(t, tn_checkpoint_open(t->ctx, base, &from, &t->err));
+		tt_ok(t, tn_checkpoint_open(t->ctx, out, &merged, &t->err));
+		tt_ok(t, tn_adapter_open(t->ctx, pirate, &adapter, &t->err));
+		tt_ok(t, tn_verify_run(t->ctx, from, adapter, NULL, merged, &v, &t->err));
+		assert_int_equal(tn_verify_ok(v), !far);
+		for (size_t i = 0; i < tn_verify_count(v); i++)
+			if (strcmp(tn_verify_at(v, i)->name, DOWN) == 0)
+				assert_int_equal(tn_verify_at(v, i)->verdict, far ? TN_VERDICT_WRONG : TN_VERDICT_MERGED);
+		tn_verify_free(v);
+		tn_adapter_close(adapter);
+		tn_checkpoint_close(merged);
+		tn_checkpoint_close(from);
+	}
+}
+
 static void options_are_checked(void **state)
 {
 	struct tt *t = *state;
@@ -254,6 +305,7 @@ int main(void)
 		TT_TEST(weights_add_up),
 		TT_TEST(as_peft_cats),
 		TT_TEST(what_depends_on_order_is_refused),
+		TT_TEST(two_units_are_the_limit),
 		TT_TEST(options_are_checked),
 		TT_TEST(infinity_is_refused),
 		TT_TEST(quantized_heads_are_untied),
