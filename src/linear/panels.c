@@ -112,7 +112,9 @@ static void settle_column(const struct tn_kernels *k, double *p, size_t rows, si
 
 void tn_panels_orthonormalise(const struct tn_kernels *k, const struct tn_panels *m, double *scratch)
 {
-	const double expressed = 1e-13;
+	/* A column of length 1 from which the others are taken out again stays as it is, unless it was rounding noise. Where
+	 * nothing but the noise of noise is left of that, it is at right angles to nothing, and no column. */
+	const double expressed = 1e-13, noise = 1e-8;
 	for (size_t panel = 0; panel < tn_panels_count(m); panel++) {
 		double *p = tn_panels_at(m, panel), square[TN_PANEL] = { 0 };
 		for (size_t i = 0; i < m->rows * TN_PANEL; i++)
@@ -120,8 +122,8 @@ void tn_panels_orthonormalise(const struct tn_kernels *k, const struct tn_panels
 		for (int again = 0; again < 2; again++) {
 			leave_others(k, m, panel, scratch);
 			for (size_t t = 0; t < width_of(m, panel); t++) {
-				settle_column(k, p, m->rows, t, again ? 0 : square[t] * expressed * expressed, scratch);
-				settle_column(k, p, m->rows, t, 0, scratch);
+				settle_column(k, p, m->rows, t, again ? noise : square[t] * expressed * expressed, scratch);
+				settle_column(k, p, m->rows, t, noise, scratch);
 			}
 		}
 	}

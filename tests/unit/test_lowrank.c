@@ -245,6 +245,31 @@ static void a_low_rank_is_found_whole(void **state_)
 	free_sample(&m);
 }
 
+/* What pruning leaves of a product: rows and columns of zeros, and more columns than directions among the others, so that what is
+ * left of some of them is rounding noise that the basis has no room for. */
+static void pruned_matrices_are_found_whole(void **state_)
+{
+	struct tt *t = *state_;
+	for (size_t trial = 0; trial < 60; trial++) {
+		struct sample m = make_sample(32, 24 + trial % 3 * 8, 2, 0.8);
+		struct tn_row_source source = source_of(&m);
+		struct tn_lowrank_factors f;
+		double total = 0, most = 0;
+		for (size_t i = 0; i < m.rows * m.cols; i++)
+			most = fmax(most, fabs(m.w[i]));
+		for (size_t i = 0; i < m.rows * m.cols; i++) {
+			m.narrow[i] = fabs(m.w[i]) < most * (0.2 + 0.01 * (double)(trial / 3)) ? 0 : m.narrow[i];
+			m.w[i] = (double)m.narrow[i];
+			total += m.w[i] * m.w[i];
+		}
+		tt_ok(t, tn_lowrank_of_rows(t->ctx, &source, &(struct tn_rank_rule){ 40, 1 }, 1, &f, &t->err));
+		assert_true(fabs(f.total - total) <= 1e-12 * total);
+		assert_true(error_of(&m, &f) < 1e-13 * total);
+		tn_lowrank_release(t->ctx, &f);
+		free_sample(&m);
+	}
+}
+
 static void energy_bounds_the_rank(void **state_)
 {
 	struct tt *t = *state_;
@@ -412,6 +437,7 @@ int main(void)
 		TT_TEST(small_matrices_are_exact),
 		TT_TEST(large_matrices_come_near),
 		TT_TEST(a_low_rank_is_found_whole),
+		TT_TEST(pruned_matrices_are_found_whole),
 		TT_TEST(energy_bounds_the_rank),
 		TT_TEST(bits_do_not_depend_on_the_machine),
 		TT_TEST(products_need_no_matrix),
