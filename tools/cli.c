@@ -344,6 +344,9 @@ void cli_listen(void)
 	interrupted = 0;
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
+	struct sigaction hangup; /* ignored under nohup, and that is meant */
+	if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN)
+		sigaction(SIGHUP, &action, NULL);
 }
 
 tn_context *cli_context(const char *verb)
@@ -379,6 +382,14 @@ int cli_write(void *user, const char *bytes, size_t n)
 {
 	(void)user;
 	return fwrite(bytes, 1, n, stdout) != n;
+}
+
+int cli_discard(void *user, const char *bytes, size_t n)
+{
+	(void)user;
+	(void)bytes;
+	(void)n;
+	return 0;
 }
 
 int cli_fail(const char *verb, const struct tn_error *err)

@@ -110,6 +110,9 @@ const char *cli_clock(char out[CLI_CLOCK_BYTES]);
  * this on its way to people. The text itself when it is plain, else valid for three further calls. */
 const char *cli_safe(const char *text);
 
+/* 1 when the text is UTF-8, and JSON can hold it. */
+int cli_is_utf8(const char *text);
+
 /* What a model says, at once to stdout; a terminal gets its control characters, but for line ends and tabs, as \xNN. `text` has
  * a NUL behind it. */
 void cli_say(const char *text, size_t bytes);
@@ -119,8 +122,13 @@ void cli_print_json_text(const char *text);
 /* The same for `length` bytes, which must end with a whole character, or with a NUL behind them. */
 void cli_print_json_bytes(const char *text, size_t length);
 
+/* To stdout, with so many digits; null for what is not finite, for which JSON has no number. */
+void cli_print_json_number(double x, int digits);
+
 /* For the library's JSON writers: to stdout. */
 int cli_write(void *user, const char *bytes, size_t n);
+/* The same to nowhere: for asking whether something can be written as JSON. */
+int cli_discard(void *user, const char *bytes, size_t n);
 
 /* "5.2 MB", "1.10 B": into a buffer of the caller, which is returned. */
 enum { CLI_NUMBER_BYTES = 32 };

@@ -92,14 +92,14 @@ static void print_hash(const char *what, const unsigned char hash[TN_HASH_BYTES]
 static int print_adapter(const tn_adapter *a)
 {
 	struct groups groups = { 0 };
-	uint64_t bytes = 0;
+	uint64_t bytes = 0, all = tn_adapter_parameters(a);
 	const tn_safetensors *file = tn_adapter_file(a);
 	for (size_t i = 0; i < tn_safetensors_count(file); i++)
 		bytes += tn_safetensors_at(file, i)->bytes;
 	for (size_t i = 0; i < tn_adapter_count(a); i++) {
 		const struct tn_adapter_module *m = tn_adapter_at(a, i);
 		char detail[256];
-		uint64_t elements = m->parameters, all = tn_adapter_parameters(a);
+		uint64_t elements = m->parameters;
 		snprintf(detail, sizeof detail, "%-9s rank %-4" PRIu64 " scale %-8g", tn_module_kind_name(m->kind), m->rank,
 			 m->scale);
 		if (!groups_add(&groups, m->path, detail, elements,
@@ -111,7 +111,7 @@ static int print_adapter(const tn_adapter *a)
 	char n[CLI_NUMBER_BYTES], b[CLI_NUMBER_BYTES];
 	printf("adapter %s\n", cli_safe(tn_adapter_path(a)));
 	printf("%s dialect, %zu modules, %s parameters, %s\n", tn_adapter_dialect_name(tn_adapter_dialect_of(a)),
-	       tn_adapter_count(a), cli_count(n, tn_adapter_parameters(a)), cli_bytes(b, bytes));
+	       tn_adapter_count(a), cli_count(n, all), cli_bytes(b, bytes));
 	unsigned char hash[TN_HASH_BYTES];
 	if (tn_adapter_hash(a, hash, NULL) == TN_OK)
 		print_hash("hash", hash);
@@ -229,7 +229,8 @@ int cmd_inspect(int argc, char **argv)
 	const char *path = cli.positional[0];
 	size_t n = strlen(path);
 	int gguf = n > 5 && strcmp(path + n - 5, ".gguf") == 0;
-	status = gguf || tn_adapter_is_folder(path) ? inspect_adapter(ctx, path) : inspect_checkpoint(ctx, path);
+	/* a lone file of weights is an adapter where a base is named that it shall land on */
+	status = base_path || gguf || tn_adapter_is_folder(path) ? inspect_adapter(ctx, path) : inspect_checkpoint(ctx, path);
 	tn_context_destroy(ctx);
 	return status;
 }

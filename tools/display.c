@@ -2,6 +2,7 @@
 /* Names and messages come from files of strangers: on a terminal their control characters are commands. */
 #include "cli.h"
 
+#include <math.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -31,6 +32,17 @@ static int is_plain(const char *text)
 	for (size_t n; *s; s += n) {
 		n = character_bytes(s);
 		if (n == 0 || is_control(s))
+			return 0;
+	}
+	return 1;
+}
+
+int cli_is_utf8(const char *text)
+{
+	const unsigned char *s = (const unsigned char *)text;
+	for (size_t n; *s; s += n) {
+		n = character_bytes(s);
+		if (n == 0)
 			return 0;
 	}
 	return 1;
@@ -100,4 +112,12 @@ void cli_print_json_bytes(const char *text, size_t length)
 		s += n ? n : 1;
 	}
 	putchar('"');
+}
+
+void cli_print_json_number(double x, int digits)
+{
+	if (isfinite(x))
+		printf("%.*g", digits, x);
+	else
+		printf("null");
 }

@@ -35,31 +35,69 @@ static void add(struct tn_account *account, const struct tn_adapter_module *m, u
 	account->adapted += adapted;
 }
 
-/* Elements of the base that an entry changes. */
-static uint64_t adapted_by(const struct tn_joint *j, const struct tn_adapter_entry *e)
+/* A tensor that stands whole in the adapter, and the place of its entry. */
+struct whole {
+	const struct tn_tensor *values;
+	size_t entry;
+};
+
+static int compare_wholes(const void *a, const void *b)
 {
-	uint64_t n = 0;
-	for (size_t i = 0; i < j->landing_count; i++) {
-		const struct tn_slot *slot = &j->slots[j->landings[i].slot];
-		if (slot->entry == e && slot->kind != TN_SLOT_BIAS)
-			n += j->landings[i].rows * slot->cols;
-	}
-	for (size_t i = 0; i < j->target_count && e->module.kind == TN_MODULE_SAVED; i++)
-		if (j->targets[i].replacement == e->values && j->targets[i].base)
-			n += tn_target_source(&j->targets[i])->elements;
-	return n;
+	uintptr_t x = (uintptr_t)((const struct whole *)a)->values, y = (uintptr_t)((const struct whole *)b)->values;
+	return (x > y) - (x < y);
 }
 
-static void add_up(const tn_adapter *adapter, const struct tn_joint *joint, struct tn_accounts *a)
+/* Elements of the base that the whole tensors of the adapter replace, added to those of their entries. */
+static tn_status count_wholes(const tn_adapter *adapter, const struct tn_joint *j, struct tn_arena *arena, uint64_t *adapted,
+			      struct tn_error *err)
 {
+	struct whole *wholes;
+	size_t n = 0;
+	TN_TRY(tn_arena_array(arena, adapter->count, sizeof *wholes, &wholes, err));
+	for (size_t i = 0; i < adapter->count; i++)
+		if (adapter->entries[i].module.kind == TN_MODULE_SAVED)
+			wholes[n++] = (struct whole){ adapter->entries[i].values, i };
+	if (n > 1)
+		qsort(wholes, n, sizeof *wholes, compare_wholes);
+	for (size_t i = 0; i < j->target_count && n; i++) {
+		const struct tn_target *t = &j->targets[i];
+		const struct whole key = { .values = t->replacement }, *found = NULL;
+		if (t->replacement && t->base)
+			found = bsearch(&key, wholes, n, sizeof *wholes, compare_wholes);
+		if (found)
+			adapted[found->entry] += tn_target_source(t)->elements;
+	}
+	return TN_OK;
+}
+
+/* adapted [adapter->count]: elements of the base that each entry changes. */
+static tn_status count_adapted(const tn_adapter *adapter, const struct tn_joint *j, struct tn_arena *arena, uint64_t *adapted,
+			       struct tn_error *err)
+{
+	for (size_t i = 0; i < j->landing_count; i++) {
+		const struct tn_slot *slot = &j->slots[j->landings[i].slot];
+		if (slot->kind != TN_SLOT_BIAS)
+			adapted[slot->entry - adapter->entries] += j->landings[i].rows * slot->cols;
+	}
+	return count_wholes(adapter, j, arena, adapted, err);
+}
+
+/* `joint`: on the base; NULL: there is none. */
+static tn_status add_up(const tn_adapter *adapter, const struct tn_joint *joint, struct tn_arena *arena, struct tn_accounts *a,
+			struct tn_error *err)
+{
+	uint64_t *adapted;
+	TN_TRY(tn_arena_array(arena, adapter->count, sizeof *adapted, &adapted, err));
+	if (joint)
+		TN_TRY(count_adapted(adapter, joint, arena, adapted, err));
 	for (size_t i = 0; i < adapter->count; i++) {
 		const struct tn_adapter_entry *e = &adapter->entries[i];
-		uint64_t adapted = joint ? adapted_by(joint, e) : 0;
-		add(&a->all, &e->module, adapted);
-		add(account_of(a, layer_of(&e->module)), &e->module, adapted);
+		add(&a->all, &e->module, adapted[i]);
+		add(account_of(a, layer_of(&e->module)), &e->module, adapted[i]);
 	}
 	for (size_t i = 0; i < tn_safetensors_count(adapter->file); i++)
 		a->file_bytes += tn_safetensors_at(adapter->file, i)->bytes;
+	return TN_OK;
 }
 
 static void set_ratio(struct tn_account *a)
@@ -93,8 +131,9 @@ tn_status tn_adapter_account(tn_context *ctx, const tn_adapter *adapter, const t
 	tn_status status = base ? tn_joint_make(adapter, base, &arena, &joint, err) : TN_OK;
 	if (status == TN_OK && base)
 		status = count_base(ctx, base, &a.base_parameters, err);
+	if (status == TN_OK)
+		status = add_up(adapter, joint, &arena, &a, err);
 	if (status == TN_OK) {
-		add_up(adapter, joint, &a);
 		if (a.layer_count > 1)
 			qsort(a.layers, a.layer_count, sizeof *a.layers, compare_layers);
 		set_ratio(&a.all);

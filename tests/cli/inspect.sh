@@ -5,6 +5,8 @@ try tenon inspect examples/adapters/whisper
 try tenon inspect examples/adapters/pirate --json
 try tenon inspect examples/adapters/pirate --model examples/base | sed -n '/^layer/,$p'
 tenon inspect examples/adapters/whisper --model examples/base-mlx-4bit --json | sed -n '/"account"/,/^  }/p'
+try tenon inspect examples/adapters/pirate/adapter_model.safetensors --model examples/base | head -n 2
+try tenon inspect examples/base --model examples/base
 try tenon inspect nowhere
 try tenon inspect nowhere --json
 mkdir empty

@@ -15,6 +15,14 @@ test "$(du -sk out | cut -f1)" -lt 2000000 && echo sparse
 echo "= $?"
 "$TOOLS/measure" 44000 "$TENON" extract --threads 2 --max-memory 32M --model big --tuned-path out --save-path extracted 2>err
 echo "= $?"
+# a terminal that is closed is an interrupt: nothing stays
+"$TENON" fuse -q --model big --adapter-path lora --save-path hung 2>err &
+while [ ! -e .hung.tenon-part ] && kill -0 $! 2>/dev/null; do sleep 0.02; done
+kill -HUP $!
+wait $!
+echo "= $?"
+cat err
+ls -A | grep hung
 rm -r out big extracted
 
 echo "--- a terabyte in 400 shards: headers only"
@@ -25,3 +33,20 @@ head -n 2 text
 "$TOOLS/measure" 50000 "$TENON" inspect --json tera 2>err >text
 echo "= $?"
 grep -c '"name"' text
+
+echo "--- 98,304 modules: nothing goes through all of them for each"
+"$TOOLS/make_checkpoint" many crowd 98304
+quick() { (ulimit -t 20 && exec "$TENON" "$@" --quiet >text 2>err) || { echo "$*: $?"; cat err; }; }
+quick inspect crowd/adapter
+quick inspect crowd/adapter --model crowd/base
+tail -n 4 text
+quick doctor crowd/base crowd/adapter --for vllm
+quick fuse --model crowd/base --adapter-path crowd/adapter --save-path crowd/fused --receipt crowd/receipt.json
+quick verify crowd/base crowd/adapter crowd/fused
+quick verify --receipt crowd/receipt.json
+quick convert --model crowd/base --adapter-path crowd/adapter --to mlx --save-path crowd/mlx
+quick resize --model crowd/base --adapter-path crowd/adapter --rank 1 --save-path crowd/small
+quick combine --model crowd/base --adapter-path crowd/adapter --adapter-path crowd/small --save-path crowd/two
+quick extract --model crowd/base --tuned-path crowd/fused --rank 1 --save-path crowd/extracted
+quick init crowd/base --num-layers -1 --rank 1 --save-path crowd/new
+rm -r crowd

@@ -3,9 +3,11 @@
  *
  *   make_checkpoint base OUT LAYERS HIDDEN INTERMEDIATE VOCAB SHARDS DTYPE holes|random
  *   make_checkpoint adapter OUT LAYER HIDDEN INTERMEDIATE RANK
+ *   make_checkpoint many OUT MODULES
  *
  * base: a Llama-shaped folder; with `holes` the data are never written, so a terabyte takes no room.
- * adapter: a PEFT LoRA with random factors on q_proj and down_proj of layer LAYER. */
+ * adapter: a PEFT LoRA with random factors on q_proj and down_proj of layer LAYER.
+ * many: OUT/base and OUT/adapter of rank 1 with so many small modules, 256 experts to a layer. */
 #include "base/file.h"
 #include "store/st_header.h"
 
@@ -159,6 +161,42 @@ static int make_adapter(char **v)
 	return 0;
 }
 
+/* The same modules on both sides. */
+static int make_many(char **v)
+{
+	enum { WIDTH = 8, EXPERTS = 256 };
+	char dir[TN_PATH_BYTES], name[128];
+	size_t n = strtoull(v[1], NULL, 10);
+	struct tn_tensor **base = calloc(n, sizeof *base), **factors = calloc(2 * n, sizeof *factors);
+	if (!base || !factors || mkdir(v[0], 0777) != 0)
+		die(v[0], NULL);
+	for (size_t i = 0; i < n; i++) {
+		static const char *const projections[] = { "gate", "up", "down" };
+		const int expert = (int)(i / 3 % EXPERTS);
+		size_t layer = i / 3 / EXPERTS;
+		const char *projection = projections[i % 3];
+		snprintf(name, sizeof name, "model.layers.%zu.mlp.experts.%%d.%s_proj.weight", layer, projection);
+		base[i] = tensor(TN_BF16, WIDTH, WIDTH, name, expert);
+		for (size_t k = 0; k < 2; k++) {
+			snprintf(name, sizeof name, "base_model.model.model.layers.%zu.mlp.experts.%%d.%s_proj.lora_%c.weight", layer,
+				 projection, k ? 'B' : 'A');
+			factors[2 * i + k] = tensor(TN_F32, k ? WIDTH : 1, k ? 1 : WIDTH, name, expert);
+		}
+	}
+	if (tn_path_join(dir, v[0], "base", NULL) || mkdir(dir, 0777) != 0)
+		die(dir, NULL);
+	write_shard(dir, "model.safetensors", base, n, 1);
+	write_text(dir, "config.json", "{\n  \"model_type\": \"qwen3_moe\"\n}\n");
+	if (tn_path_join(dir, v[0], "adapter", NULL) || mkdir(dir, 0777) != 0)
+		die(dir, NULL);
+	write_shard(dir, "adapter_model.safetensors", factors, 2 * n, 1);
+	write_text(dir, "adapter_config.json",
+		   "{\"peft_type\": \"LORA\", \"r\": 1, \"lora_alpha\": 1, \"target_modules\": [\"gate_proj\", \"up_proj\", \"down_proj\"]}");
+	free(base);
+	free(factors);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct tn_error err;
@@ -170,6 +208,8 @@ int main(int argc, char **argv)
 		status = make_base(argv + 2);
 	else if (argc == 7 && strcmp(argv[1], "adapter") == 0)
 		status = make_adapter(argv + 2);
+	else if (argc == 4 && strcmp(argv[1], "many") == 0)
+		status = make_many(argv + 2);
 	else
 		fprintf(stderr, "usage: see the head of make_checkpoint.c\n");
 	tn_arena_release(&arena);
