@@ -80,6 +80,9 @@ static tn_status draft_of(tn_context *ctx, const tn_checkpoint *base, struct joi
 	tn_status status = joining_open(ctx, &args.adapters, joining, &fuse, err);
 	if (status != TN_OK)
 		return status;
+	for (int i = 0; i < joining->count; i++)
+		if (!derived_keeps(&args.shared, joining->adapters[i], err))
+			return err->code;
 	all[0] = (struct tn_weighted_adapter){ joining->adapters[0], fuse.weight };
 	for (size_t i = 0; i < fuse.more_count; i++)
 		all[i + 1] = fuse.more[i];

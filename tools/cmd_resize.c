@@ -51,6 +51,7 @@ static int resize(tn_context *ctx, struct tn_derive_options *o, const struct tn_
 	tn_draft *draft = NULL;
 	int status = EXIT_DONE;
 	if (!derived_open(d, ctx, &base, &err) || tn_adapter_open(ctx, args.adapter, &adapter, &err) != TN_OK ||
+	    !derived_keeps(d, adapter, &err) ||
 	    tn_draft_resize(adapter, base, derived_for(d, adapter, o), rule, &draft, &err) != TN_OK ||
 	    !derived_save(d, draft, &err))
 		status = cli_fail(command.verb, &err);

@@ -10,7 +10,8 @@ static int run(tn_context *ctx, const struct adapter_conversion *c, const struct
 	tn_draft *draft = NULL;
 	int status = EXIT_DONE;
 	if (!derived_open(d, ctx, &base, &err) || tn_adapter_open(ctx, c->adapter, &adapter, &err) != TN_OK ||
-	    tn_draft_convert(adapter, base, o, &draft, &err) != TN_OK || !derived_save(d, draft, &err)) {
+	    !derived_keeps(d, adapter, &err) || tn_draft_convert(adapter, base, o, &draft, &err) != TN_OK ||
+	    !derived_save(d, draft, &err)) {
 		status = cli_fail(c->command->verb, &err);
 	} else {
 		if (cli.json)

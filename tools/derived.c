@@ -5,7 +5,10 @@
 #include "recoding.h"
 
 #include <inttypes.h>
+#include <limits.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 /* "mlx", "mlx-lm" or "peft" to *out; 1 when it is one. */
 static int read_dialect(const char *name, tn_adapter_dialect *out)
@@ -33,7 +36,9 @@ static void print_module(const struct tn_derived_module *m, const char *end)
 		printf("%" PRIu64, m->rank_before);
 	else
 		printf("null");
-	printf(", \"rank\": %" PRIu64 ", \"kept\": %.17g}%s\n", m->rank, m->kept, end);
+	printf(", \"rank\": %" PRIu64 ", \"kept\": ", m->rank);
+	cli_print_json_number(m->kept, 17);
+	printf("}%s\n", end);
 }
 
 static void print_json(const struct derived *d, const tn_draft *draft)
@@ -81,6 +86,34 @@ static void print_text(const struct derived *d, const tn_draft *draft)
 		printf(", %zu whole %s", whole, whole == 1 ? "tensor" : "tensors");
 	printf(", for %s: %s%s%s\n", tn_adapter_dialect_name(tn_adapter_dialect_of(adapter)), cli_bytes(bytes, tensor_bytes(draft)),
 	       d->dry_run ? "; nothing was written" : " -> ", d->dry_run ? "" : cli_safe(d->path));
+}
+
+static int is_same_file(const char *a, const char *b)
+{
+	struct stat x, y;
+	return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/* 1 when the folder `path` is the input, or holds it, wherever links lead. */
+static int holds(const char *path, const char *input)
+{
+	char folder[PATH_MAX];
+	if (is_same_file(path, input))
+		return 1;
+	if (!realpath(input, folder))
+		return 0;
+	char *slash = strrchr(folder, '/');
+	slash[slash == folder] = '\0';
+	return is_same_file(path, folder);
+}
+
+int derived_keeps(const struct derived *d, const tn_adapter *adapter, struct tn_error *err)
+{
+	if (!d->path || (!holds(d->path, tn_adapter_path(adapter)) &&
+			 !holds(d->path, tn_safetensors_path(tn_adapter_file(adapter)))))
+		return 1;
+	cli_error(err, TN_E_ARG, d->path, "'%.200s' is an input of this job; choose another folder, so that it stays", d->path);
+	return 0;
 }
 
 int derived_save(const struct derived *d, const tn_draft *draft, struct tn_error *err)

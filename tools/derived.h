@@ -23,6 +23,9 @@ const struct tn_derive_options *derived_for(const struct derived *derived, const
 /* Asks whether the result may be written where it shall be, before any work, and opens the base. 1 when all is well. */
 int derived_open(const struct derived *derived, tn_context *ctx, tn_checkpoint **base, struct tn_error *err);
 
+/* Refuses to write over the adapter that is read; 1 when all is well. */
+int derived_keeps(const struct derived *derived, const tn_adapter *adapter, struct tn_error *err);
+
 /* Saves the draft, unless it is a dry run; 1 when all is well. */
 int derived_save(const struct derived *derived, const tn_draft *draft, struct tn_error *err);
 

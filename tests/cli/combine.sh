@@ -36,6 +36,7 @@ for type in linear magnitude_prune ties_svd; do
 	try tenon combine --model examples/base --adapter-path examples/adapters/pirate:1e300 --adapter-path examples/adapters/whisper --save-path e --combination-type $type $density
 done
 try tenon combine --model examples/base --adapter-path sum --save-path sum
+try tenon combine --model examples/base --adapter-path mlx --adapter-path sum:0.5 --save-path sum --force
 try tenon combine --model examples/base --save-path e
 try tenon combine --adapter-path sum --save-path e
 try tenon combine --model examples/base --adapter-path sum

@@ -11,6 +11,7 @@ try tenon convert --model examples/base --adapter-path b --to peft --dry-run
 echo "--- refused"
 try tenon convert --model examples/base --adapter-path b --to peft --save-path a
 try tenon convert --model examples/base --adapter-path b --to peft --save-path a --force --quiet
+try tenon convert --model examples/base --adapter-path b --to peft --save-path b/ --force
 try tenon convert --model examples/base --adapter-path b --to peft
 try tenon convert --model examples/base --adapter-path b --save-path d
 try tenon convert --model examples/base --adapter-path b --to dense --save-path d

@@ -16,6 +16,8 @@ cmp a/adapter_model.safetensors d/adapter_model.safetensors && echo same
 echo "--- refused"
 try tenon resize --model examples/base --adapter-path a --rank 1 --save-path c
 try tenon resize --model examples/base --adapter-path a --rank 1 --save-path c --force -q
+try tenon resize --model examples/base --adapter-path c --rank 1 --save-path ./c --force
+try tenon resize --model examples/base --adapter-path c/adapter_model.safetensors --rank 1 --save-path c --force
 try tenon resize --model examples/base --adapter-path a --save-path e
 try tenon resize --model examples/base --adapter-path a --save-path e --rank 0
 try tenon resize --model examples/base --adapter-path a --save-path e --rank 18446744073709551615
