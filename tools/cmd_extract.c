@@ -60,9 +60,11 @@ static int check(struct tn_derive_options *o, struct tn_extract_options *e)
 static void print_json(const struct derived *derived, const tn_draft *d)
 {
 	const struct tn_extracted *e = tn_draft_extracted(d);
-	printf("{\n  \"compared\": %zu,\n  \"unchanged\": %zu,\n  \"kept\": %.17g,\n  \"rounding\": %.17g,\n", e->modules,
-	       e->unchanged, e->kept, e->rounding);
-	printf("  \"rest\": {\"saved\": %s, \"tensors\": [", e->rest_is_saved ? "true" : "false");
+	printf("{\n  \"compared\": %zu,\n  \"unchanged\": %zu,\n  \"kept\": ", e->modules, e->unchanged);
+	cli_print_json_number(e->kept, 17);
+	printf(",\n  \"rounding\": ");
+	cli_print_json_number(e->rounding, 17);
+	printf(",\n  \"rest\": {\"saved\": %s, \"tensors\": [", e->rest_is_saved ? "true" : "false");
 	for (size_t i = 0; i < e->rest_count; i++) {
 		printf("%s", i ? ", " : "");
 		cli_print_json_text(e->rest[i]);
@@ -71,7 +73,9 @@ static void print_json(const struct derived *derived, const tn_draft *d)
 	for (size_t i = 0; i < tn_draft_derived_count(d); i++) {
 		printf("    ");
 		cli_print_json_text(tn_draft_derived_at(d, i)->path);
-		printf(": %.17g%s\n", e->noise[i], i + 1 < tn_draft_derived_count(d) ? "," : "");
+		printf(": ");
+		cli_print_json_number(e->noise[i], 17);
+		printf("%s\n", i + 1 < tn_draft_derived_count(d) ? "," : "");
 	}
 	printf("  },\n");
 	derived_print(derived, d);

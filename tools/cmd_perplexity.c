@@ -96,13 +96,18 @@ static void print(const struct measured *m)
 {
 	double mean = m->loss / (double)m->tokens, variance = m->square / (double)m->tokens - mean * mean;
 	double off = sqrt((variance > 0 ? variance : 0) / (double)m->tokens);
-	if (cli.json)
-		printf("{\n  \"ok\": true,\n  \"perplexity\": %.9g,\n  \"perplexity_error\": %.4g,\n  \"loss\": %.9g,\n"
-		       "  \"tokens\": %zu,\n  \"sequences\": %zu\n}\n",
-		       exp(mean), exp(mean) * off, mean, m->tokens, m->sequences);
-	else
+	if (cli.json) {
+		printf("{\n  \"ok\": true,\n  \"perplexity\": ");
+		cli_print_json_number(exp(mean), 9);
+		printf(",\n  \"perplexity_error\": ");
+		cli_print_json_number(exp(mean) * off, 4);
+		printf(",\n  \"loss\": ");
+		cli_print_json_number(mean, 9);
+		printf(",\n  \"tokens\": %zu,\n  \"sequences\": %zu\n}\n", m->tokens, m->sequences);
+	} else {
 		printf("perplexity %.4f +- %.4f over %zu tokens in %zu sequence%s\n", exp(mean), exp(mean) * off, m->tokens,
 		       m->sequences, m->sequences == 1 ? "" : "s");
+	}
 	if (!cli.quiet)
 		fprintf(stderr, "%.1f tokens/s\n", m->seconds > 0 ? (double)m->tokens / m->seconds : 0);
 }

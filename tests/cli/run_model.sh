@@ -57,6 +57,11 @@ printf '%s' "Once upon a time there was a shy cat named Lily. One cold Saturday,
 try tenon perplexity -q --model examples/base text
 try tenon perplexity -q --model examples/base --adapter-path examples/adapters/pirate text
 try tenon perplexity -q --isa portable --json --model examples/base-mlx-4bit text --sequence-length 9
+cp -r examples/base broken # its last norm holds NaN, for which JSON has null
+chmod u+w broken/model.safetensors
+truncate -s -384 broken/model.safetensors && head -c 384 /dev/zero | tr '\0' '\377' >>broken/model.safetensors
+try tenon perplexity -q --json --model broken text
+rm -r broken
 echo "--- wrong calls"
 wrong() { try "$@" 2>&1 | grep -v '^! Try'; }
 wrong tenon run
