@@ -176,10 +176,12 @@ static void print_totals(const tn_fuse *fuse)
 				  : "Use --promote-bits 8 or --dequantize");
 }
 
-/* The run and its receipt; 1 when all is well. */
+/* The run and its receipt; 1 when all is well. What JSON cannot hold, as a path that is not UTF-8, is refused before the run. */
 static int run_with_receipt(tn_fuse *fuse, struct tn_error *err)
 {
 	struct result_file receipt;
+	if ((cli.json || args.receipt) && tn_fuse_plan_json(fuse, cli_discard, NULL, err) != TN_OK)
+		return 0;
 	if (!result_file_begin(&receipt, RESULT_RECEIPT, args.receipt, args.save_path, args.force, err))
 		return 0;
 	int done = tn_fuse_run(fuse, args.save_path, save_flags(), err) == TN_OK &&

@@ -31,13 +31,6 @@ static int is_there(const struct joining *j, const char *path)
 	return 0;
 }
 
-static tn_status refuse(struct tn_error *err, const char *path, const char *why)
-{
-	*err = (struct tn_error){ .code = TN_E_ARG };
-	snprintf(err->msg, sizeof err->msg, "'%.200s' %s", path, why);
-	return TN_E_ARG;
-}
-
 tn_status joining_open(tn_context *ctx, const struct cli_list *paths, struct joining *j, struct tn_fuse_options *options,
 		       struct tn_error *err)
 {
@@ -45,10 +38,10 @@ tn_status joining_open(tn_context *ctx, const struct cli_list *paths, struct joi
 		char path[4096];
 		double weight;
 		if (!split(paths->values[i], path, &weight))
-			return refuse(err, paths->values[i],
-				      "ends with no finite number behind its last colon: ADAPTER or ADAPTER:WEIGHT was expected");
+			return cli_error(err, TN_E_ARG, paths->values[i], "'%.200s' ends with no finite number behind its last "
+					 "colon: ADAPTER or ADAPTER:WEIGHT was expected", paths->values[i]);
 		if (is_there(j, path))
-			return refuse(err, path, "is there twice; add the weights up");
+			return cli_error(err, TN_E_ARG, path, "'%.200s' is there twice; add the weights up", path);
 		tn_status status = tn_adapter_open(ctx, path, &j->adapters[i], err);
 		if (status != TN_OK)
 			return status;

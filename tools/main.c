@@ -2,6 +2,7 @@
 #include "cli.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -37,15 +38,12 @@ static void raise_file_limit(void)
 }
 
 /* Where the caller closed stdin, stdout or stderr, the next file that is opened would take its number, and with it what is said
- * there: a receipt, a weight. To write to what stands there now fails, as to what was closed. */
+ * there: a receipt, a weight. To read from, or write to, what stands there now fails, as with what was closed. */
 static void take_standard_numbers(void)
 {
-	int fd;
-	do
-		fd = open("/dev/null", O_RDONLY);
-	while (fd >= 0 && fd <= STDERR_FILENO);
-	if (fd >= 0)
-		close(fd);
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0)
+			return;
 }
 
 /* A result that could not be written (a full disk behind stdout) is a failure. */
@@ -80,6 +78,7 @@ int main(int argc, char **argv)
 	static char help[] = "--help";
 	take_standard_numbers();
 	raise_file_limit();
+	signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error like a full disk, and what was begun is cleared away */
 	if (argc < 2) {
 		print_overview(stderr);
 		return EXIT_USAGE;

@@ -149,7 +149,9 @@ static int run_plan(const struct recoding *c, const tn_recode *r, const tn_check
 	struct result_file receipt;
 	double start = cli_seconds();
 	warn(c, r);
-	if (!has_work(c, r, &err) || !result_file_begin(&receipt, RESULT_RECEIPT, c->receipt, c->save_path, c->force, &err))
+	/* what JSON cannot hold, as a path that is not UTF-8, is refused before the run */
+	if (!has_work(c, r, &err) || ((cli.json || c->receipt) && tn_recode_plan_json(r, cli_discard, NULL, &err) != TN_OK) ||
+	    !result_file_begin(&receipt, RESULT_RECEIPT, c->receipt, c->save_path, c->force, &err))
 		return cli_fail(c->command->verb, &err);
 	int done = c->dry_run || tn_recode_run(r, c->save_path, cli_save_flags(c->force, c->resume), &err) == TN_OK;
 	done = done && write_receipt(c, r, &receipt, &err) && result_file_end(&receipt, &err);

@@ -66,6 +66,9 @@ int result_file_begin(struct result_file *result, result_kind kind, const char *
 		return 1;
 	if (!part_path(result, part))
 		return fail(err, TN_E_LIMIT, result, "has too long a name");
+	if (folder && kind == RESULT_RECEIPT && !cli_is_utf8(folder))
+		return fail(err, TN_E_ARG, result, "cannot name the folder that is written: it is not UTF-8, and JSON holds "
+			    "nothing else; choose another name");
 	if (is_same_path(path, folder))
 		return fail(err, TN_E_ARG, result, "would take the name of the folder that is written; choose another name");
 	if (access(path, F_OK) == 0 && !force)

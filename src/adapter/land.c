@@ -290,7 +290,8 @@ static tn_status land_bias(struct tn_joint *j, const struct tn_adapter_entry *e,
 	const char *of = j->targets[weight].name;
 	int n = (int)(tn_ends_with(of, ".weight") ? strlen(of) - strlen("weight") : strlen(of) + 1);
 	if (snprintf(name, sizeof name, "%.*sbias", n, of) >= (int)sizeof name)
-		return tn_fail(err, TN_E_LIMIT, of, "the name of a tensor is longer than %d bytes", (int)LONGEST_NAME);
+		return tn_fail(err, TN_E_LIMIT, of, "the name of a tensor, '%.100s...', is longer than %d bytes", of,
+			       (int)LONGEST_NAME);
 	size_t target = tn_joint_find_exact(j, name), slot;
 	if (target == TN_NO_TARGET && j->is_live)
 		TN_TRY(new_bias(j, name, &target, err));
@@ -313,7 +314,8 @@ tn_status tn_joint_name_weight(char *name, size_t room, const struct tn_adapter_
 	const char *path = e->module.path, *end = e->of_parameter ? "" : ".weight";
 	if (tn_join(name, room, path, strlen(path), end, strlen(end)))
 		return TN_OK;
-	return tn_fail(err, TN_E_LIMIT, path, "the name of a module is longer than %d bytes", (int)LONGEST_NAME);
+	return tn_fail(err, TN_E_LIMIT, path, "the name of a module, '%.100s...', is longer than %d bytes", path,
+		       (int)LONGEST_NAME);
 }
 
 /* The tensor that a module's factors change. */

@@ -22,7 +22,8 @@ static tn_status module_of(const char *name, char module[LONGEST_NAME], struct t
 {
 	const char *dot = strrchr(name, '.');
 	if (dot && dot - name >= LONGEST_NAME)
-		return tn_fail(err, TN_E_LIMIT, name, "the name of a module is longer than %d bytes", (int)LONGEST_NAME);
+		return tn_fail(err, TN_E_LIMIT, name, "the name of a module, '%.100s...', is longer than %d bytes", name,
+			       (int)LONGEST_NAME);
 	snprintf(module, LONGEST_NAME, "%.*s", dot ? (int)(dot - name) : 0, name);
 	return TN_OK;
 }
@@ -113,7 +114,8 @@ tn_status tn_joint_land_tokens(struct tn_joint *j, const struct tn_adapter_entry
 	char name[LONGEST_NAME];
 	size_t slot;
 	if ((size_t)snprintf(name, sizeof name, "%s.weight", e->module.path) >= sizeof name)
-		return tn_fail(err, TN_E_LIMIT, e->module.path, "the name of a module is longer than %d bytes", (int)LONGEST_NAME);
+		return tn_fail(err, TN_E_LIMIT, e->module.path, "the name of a module, '%.100s...', is longer than %d bytes",
+			       e->module.path, (int)LONGEST_NAME);
 	*target = tn_joint_find(j, name);
 	if (*target == TN_NO_TARGET && j->tied && tn_path_is_head(e->module.path))
 		TN_TRY(tn_joint_untie(j, e->module.path, target, err));

@@ -79,7 +79,8 @@ static tn_status set_layer(tn_quant_config *config, const char *weight, const st
 {
 	char layer[TN_NAME_BYTES];
 	if (!tn_sibling_name(layer, weight, ""))
-		return tn_fail(err, TN_E_LIMIT, weight, "the name of a tensor is longer than %d bytes", (int)TN_NAME_BYTES);
+		return tn_fail(err, TN_E_LIMIT, weight, "the name of a tensor, '%.100s...', is longer than %d bytes", weight,
+			       (int)TN_NAME_BYTES);
 	return tn_quant_config_set(config, layer, q, err);
 }
 

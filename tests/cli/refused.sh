@@ -12,3 +12,31 @@ try fuse examples/base a
 echo '{"r": 8' >a/adapter_config.json
 try fuse examples/base a
 ls -A
+echo "--- paths that JSON cannot hold, where JSON is asked for: before anything is written"
+odd=$(printf 'odd\377')
+cp -r examples/base "$odd"
+A=examples/adapters/pirate
+{
+	try tenon fuse --model "$odd" --adapter-path $A --save-path out --receipt out.json
+	try tenon fuse --model "$odd" --adapter-path $A --save-path out --json
+	try tenon fuse --model examples/base --adapter-path $A --save-path "out$odd" --receipt out.json
+	try tenon quantize --model "$odd" --save-path out --receipt out.json
+	try tenon quantize --model "$odd" --save-path out --json
+	ls -A
+	echo "--- files that may not grow"
+	(ulimit -f 100 && try tenon fuse --model examples/base --adapter-path $A --save-path out)
+	ls -A
+	echo "--- no standard input"
+	try tenon tokenize --model examples/base <&-
+	try tenon render --model examples/base --messages - <&-
+} | tr '\377' '?'
+echo "--- names that no module has"
+name=$(printf '%01200d' 0)
+header=$(printf '{"base_model.model.%s.lora_A.weight":{"dtype":"F32","shape":[1,192],"data_offsets":[0,768]},"base_model.model.%s.lora_B.weight":{"dtype":"F32","shape":[192,1],"data_offsets":[768,1536]}}' "$name" "$name")
+mkdir long
+echo '{"peft_type": "LORA", "r": 1, "target_modules": "all-linear"}' >long/adapter_config.json
+{
+	printf "\\$(printf %o $((${#header} % 256)))\\$(printf %o $((${#header} / 256)))\\0\\0\\0\\0\\0\\0%s" "$header"
+	head -c 1536 /dev/zero
+} >long/adapter_model.safetensors
+try fuse examples/base long
