@@ -509,10 +509,11 @@ static void mlx_lm_gets_no_dora_of_another_width(void **state)
 		snprintf(base, sizeof base, ADAPTER_DATA "/mlx_adapters/models/%s", cases[i].base);
 		al_ok(t, tn_checkpoint_open(t->ctx, base, &c, &t->err));
 		al_expect(t, tn_draft_create(c, &o, &draft, &t->err), cases[i].status);
+		if (cases[i].status != TN_OK)
+			al_expect_named(t, cases[i].key);
 		tn_checkpoint_close(c);
 		tn_draft_destroy(draft);
 	}
-	al_expect_named(t, "embed_tokens");
 }
 
 /* Every adapter that the real libraries wrote, opened as a draft and saved, is the same adapter; and a second time, when it has an
