@@ -53,10 +53,14 @@ static int lets_in(uint64_t gate, unsigned worker, uint64_t seen)
 	return gate & OPEN && generation(gate) != seen && worker < ((gate >> WANTED_SHIFT) & 0xFFFF);
 }
 
+struct thread {
+	pthread_t id;
+	_Atomic int sleeps;        /* and must be woken */
+};
+
 struct tn_pool {
 	_Alignas(64) _Atomic uint64_t gate;
-	_Alignas(64) _Atomic unsigned sleeping; /* workers that must be woken */
-	_Atomic int closing;
+	_Alignas(64) _Atomic int closing;
 	_Atomic int waiting;       /* the caller sleeps until the last worker is out */
 	_Alignas(64) tn_context *ctx;
 	struct job *job;           /* behind the gate: written while nobody can be inside */
@@ -67,7 +71,7 @@ struct tn_pool {
 	unsigned started;          /* running threads, without the caller */
 	int no_more;               /* a thread could not be started */
 	struct tn_buffer memory;   /* that holds all this */
-	pthread_t *threads;        /* [tn_pool_most] */
+	struct thread *threads;    /* [tn_pool_most]; the caller is the first */
 	struct stretch stretches[]; /* [threads of the context] of the job */
 };
 
@@ -170,10 +174,10 @@ static int wait_for_job(struct tn_pool *pool, unsigned worker, unsigned looks, u
 			continue;
 		}
 		pthread_mutex_lock(&pool->lock);
-		atomic_fetch_add(&pool->sleeping, 1);
+		atomic_store(&pool->threads[worker].sleeps, 1);
 		while (!pool->closing && !lets_in(atomic_load(&pool->gate), worker, *seen))
 			pthread_cond_wait(&pool->wake, &pool->lock);
-		atomic_fetch_sub(&pool->sleeping, 1);
+		atomic_store(&pool->threads[worker].sleeps, 0);
 		pthread_mutex_unlock(&pool->lock);
 	}
 	return 0;
@@ -210,7 +214,7 @@ static void start_threads(struct tn_pool *pool, unsigned workers)
 		if (pool->no_more)
 			return;
 		*start = (struct worker_start){ pool, pool->started + 1 };
-		pool->no_more = pthread_create(&pool->threads[pool->started], NULL, worker_main, start) != 0;
+		pool->no_more = pthread_create(&pool->threads[start->worker].id, NULL, worker_main, start) != 0;
 		if (pool->no_more)
 			tn_free(pool->ctx, start, sizeof *start);
 		else
@@ -220,13 +224,13 @@ static void start_threads(struct tn_pool *pool, unsigned workers)
 
 static size_t thread_bytes(const tn_context *ctx)
 {
-	return tn_pool_most(ctx) * sizeof(pthread_t);
+	return tn_pool_most(ctx) * sizeof(struct thread);
 }
 
 tn_status tn_pool_create(tn_context *ctx, struct tn_pool **out, struct tn_error *err)
 {
 	struct tn_buffer memory;
-	pthread_t *threads;
+	struct thread *threads;
 	const size_t bytes = sizeof(struct tn_pool) + ctx->threads * sizeof(struct stretch);
 	TN_TRY(tn_buffer_alloc(ctx, bytes, "thread pool", &memory, err));
 	tn_status status = tn_alloc(ctx, thread_bytes(ctx), "thread pool", &threads, err);
@@ -237,7 +241,7 @@ tn_status tn_pool_create(tn_context *ctx, struct tn_pool **out, struct tn_error 
 	struct tn_pool *pool = memset(memory.data, 0, bytes);
 	pool->ctx = ctx;
 	pool->memory = memory;
-	pool->threads = threads;
+	pool->threads = memset(threads, 0, thread_bytes(ctx));
 	pool->looks = ctx->threads <= tn_cpu_count() ? LOOKS : 0;
 	pthread_mutex_init(&pool->run_lock, NULL);
 	pthread_mutex_init(&pool->lock, NULL);
@@ -260,7 +264,7 @@ void tn_pool_destroy(struct tn_pool *pool)
 	pthread_cond_broadcast(&pool->wake);
 	pthread_mutex_unlock(&pool->lock);
 	for (unsigned i = 0; i < pool->started; i++)
-		pthread_join(pool->threads[i], NULL);
+		pthread_join(pool->threads[i + 1].id, NULL);
 	pthread_cond_destroy(&pool->idle);
 	pthread_cond_destroy(&pool->wake);
 	pthread_mutex_destroy(&pool->lock);
@@ -291,6 +295,15 @@ static void tick(struct job *job)
 		record_failure(job, job->work->task_count, status, &error);
 }
 
+/* Workers that sleep because small jobs have no room for them stay asleep. */
+static int is_one_asleep(const struct tn_pool *pool, unsigned workers)
+{
+	for (unsigned w = 1; w < workers; w++)
+		if (atomic_load(&pool->threads[w].sleeps))
+			return 1;
+	return 0;
+}
+
 static void open_gate(struct tn_pool *pool, struct job *job, unsigned workers)
 {
 	pool->job = job;
@@ -298,7 +311,7 @@ static void open_gate(struct tn_pool *pool, struct job *job, unsigned workers)
 	do /* those who came too late for the last job may be on their way out */
 		new = (generation(old) + 1) << GENERATION_SHIFT | OPEN | (uint64_t)workers << WANTED_SHIFT | inside(old);
 	while (!atomic_compare_exchange_weak(&pool->gate, &old, new));
-	if (!atomic_load(&pool->sleeping))
+	if (!is_one_asleep(pool, workers))
 		return;
 	pthread_mutex_lock(&pool->lock);
 	pthread_cond_broadcast(&pool->wake);
