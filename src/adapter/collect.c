@@ -457,17 +457,29 @@ static int compare_entries(const void *a, const void *b)
 	return order ? order : (x->list_place > y->list_place) - (x->list_place < y->list_place);
 }
 
+/* How many of the parts belong together with the first. */
+static size_t group_size(const struct part *parts, size_t count)
+{
+	const struct tn_key *first = &parts[0].key;
+	int apart = first->role == TN_KEY_WHOLE || first->role == TN_KEY_TOKENS;
+	size_t n = 1;
+	for (; n < count && strcmp(parts[n].key.path, first->path) == 0; n++)
+		if (parts[n].key.depth != first->depth || parts[n].key.list_place != first->list_place ||
+		    (parts[n].key.role != first->role && (apart || parts[n].key.role >= TN_KEY_TOKENS)))
+			break;
+	return n;
+}
+
 static tn_status group_parts(tn_adapter *adapter, const struct part *parts, size_t count, struct tn_error *err)
 {
-	TN_TRY(tn_arena_array(&adapter->arena, count, sizeof *adapter->entries, &adapter->entries, err));
-	for (size_t i = 0, next; i < count; i = next) {
-		int apart = parts[i].key.role == TN_KEY_WHOLE || parts[i].key.role == TN_KEY_TOKENS;
-		for (next = i + 1; next < count && strcmp(parts[next].key.path, parts[i].key.path) == 0; next++)
-			if (parts[next].key.depth != parts[i].key.depth || parts[next].key.list_place != parts[i].key.list_place ||
-			    (parts[next].key.role != parts[i].key.role && (apart || parts[next].key.role >= TN_KEY_TOKENS)))
-				break;
-		struct group g = { .parts = parts + i, .count = next - i };
+	size_t entries = 0;
+	for (size_t i = 0; i < count; i += group_size(parts + i, count - i))
+		entries++;
+	TN_TRY(tn_arena_array(&adapter->arena, entries, sizeof *adapter->entries, &adapter->entries, err));
+	for (size_t i = 0; i < count;) {
+		struct group g = { .parts = parts + i, .count = group_size(parts + i, count - i) };
 		TN_TRY(make_entry(adapter, &g, err));
+		i += g.count;
 	}
 	tn_sort(adapter->entries, adapter->count, sizeof *adapter->entries, compare_entries);
 	return TN_OK;

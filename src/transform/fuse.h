@@ -35,6 +35,7 @@ struct tn_fuse {
 	struct tn_planned_tensor *planned;   /* in the order of names */
 	struct tn_fuse_step *steps;
 	const struct tn_fuse_step **step_of; /* of every target; NULL: it belongs to another one's step */
+	unsigned char *taken;                /* of every target: whether it does */
 	size_t count, step_count, changed_count;
 	struct tn_digest *base_digests;      /* of every tensor of the base, in the order of names; NULL: not computed */
 };

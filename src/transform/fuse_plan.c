@@ -153,10 +153,9 @@ static int is_change(tn_action action)
 }
 
 /* Steps and their tensors by name. */
-static tn_status list_planned(struct tn_fuse *fuse, struct tn_error *err)
+static void list_planned(struct tn_fuse *fuse)
 {
 	fuse->count = fuse->changed_count = 0;
-	TN_TRY(tn_arena_array(&fuse->arena, fuse->step_count * TN_PART_COUNT, sizeof *fuse->planned, &fuse->planned, err));
 	for (size_t i = 0; i < fuse->step_count; i++) {
 		const struct tn_fuse_step *step = &fuse->steps[i];
 		const struct tn_target *t = &fuse->joint->targets[step->target];
@@ -175,31 +174,42 @@ static tn_status list_planned(struct tn_fuse *fuse, struct tn_error *err)
 	}
 	if (fuse->count > 1)
 		qsort(fuse->planned, fuse->count, sizeof *fuse->planned, compare_planned);
-	return TN_OK;
+}
+
+/* Room for all steps there may be, once for all times that they are made. */
+static tn_status make_room(struct tn_fuse *fuse, struct tn_error *err)
+{
+	const size_t n = fuse->joint->target_count;
+	if (fuse->steps)
+		return TN_OK;
+	TN_TRY(tn_arena_array(&fuse->arena, n * TN_PART_COUNT, sizeof *fuse->planned, &fuse->planned, err));
+	TN_TRY(tn_arena_array(&fuse->arena, n, sizeof *fuse->step_of, &fuse->step_of, err));
+	TN_TRY(tn_arena_array(&fuse->arena, n, 1, &fuse->taken, err));
+	return tn_arena_array(&fuse->arena, n, sizeof *fuse->steps, &fuse->steps, err);
 }
 
 tn_status tn_fuse_make_steps(struct tn_fuse *fuse, struct tn_error *err)
 {
 	const struct tn_joint *j = fuse->joint;
-	unsigned char *taken;
 	size_t n = 0;
-	TN_TRY(tn_arena_array(&fuse->arena, j->target_count, sizeof *fuse->steps, &fuse->steps, err));
-	TN_TRY(tn_arena_array(&fuse->arena, j->target_count, 1, &taken, err));
+	TN_TRY(make_room(fuse, err));
+	memset(fuse->taken, 0, j->target_count);
 	for (size_t i = 0; i < j->target_count; i++) {
 		TN_TRY(make_step(fuse, i, &fuse->steps[i], err));
-		take_parts(fuse, &fuse->steps[i], taken);
+		take_parts(fuse, &fuse->steps[i], fuse->taken);
 	}
-	take_foreign(fuse, taken);
+	take_foreign(fuse, fuse->taken);
 	for (size_t i = 0; i < j->target_count; i++)
-		if (!taken[i])
+		if (!fuse->taken[i])
 			fuse->steps[n++] = fuse->steps[i];
 	fuse->step_count = n;
 	if (n > 1)
 		qsort(fuse->steps, n, sizeof *fuse->steps, compare_steps);
-	TN_TRY(tn_arena_array(&fuse->arena, j->target_count, sizeof *fuse->step_of, &fuse->step_of, err));
+	memset(fuse->step_of, 0, j->target_count * sizeof *fuse->step_of);
 	for (size_t i = 0; i < n; i++)
 		fuse->step_of[fuse->steps[i].target] = &fuse->steps[i];
-	return list_planned(fuse, err);
+	list_planned(fuse);
+	return TN_OK;
 }
 
 /* ---- planning -------------------------------------------------------------------------------------------- */
