@@ -5,10 +5,7 @@
 #include "recoding.h"
 
 #include <inttypes.h>
-#include <limits.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 /* "mlx", "mlx-lm" or "peft" to *out; 1 when it is one. */
 static int read_dialect(const char *name, tn_adapter_dialect *out)
@@ -88,32 +85,9 @@ static void print_text(const struct derived *d, const tn_draft *draft)
 	       d->dry_run ? "; nothing was written" : " -> ", d->dry_run ? "" : cli_safe(d->path));
 }
 
-static int is_same_file(const char *a, const char *b)
-{
-	struct stat x, y;
-	return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
-/* 1 when the folder `path` is the input, or holds it, wherever links lead. */
-static int holds(const char *path, const char *input)
-{
-	char folder[PATH_MAX];
-	if (is_same_file(path, input))
-		return 1;
-	if (!realpath(input, folder))
-		return 0;
-	char *slash = strrchr(folder, '/');
-	slash[slash == folder] = '\0';
-	return is_same_file(path, folder);
-}
-
 int derived_keeps(const struct derived *d, const tn_adapter *adapter, struct tn_error *err)
 {
-	if (!d->path || (!holds(d->path, tn_adapter_path(adapter)) &&
-			 !holds(d->path, tn_safetensors_path(tn_adapter_file(adapter)))))
-		return 1;
-	cli_error(err, TN_E_ARG, d->path, "'%.200s' is an input of this job; choose another folder, so that it stays", d->path);
-	return 0;
+	return !d->path || tn_adapter_check_path(adapter, d->path, err) == TN_OK;
 }
 
 int derived_save(const struct derived *d, const tn_draft *draft, struct tn_error *err)

@@ -64,6 +64,9 @@ TN_API tn_status tn_adapter_open_memory(tn_context *ctx, const char *config, siz
 TN_API void tn_adapter_close(tn_adapter *adapter);
 
 TN_API const char *tn_adapter_path(const tn_adapter *adapter);
+/* TN_E_ARG where a folder that is written at `path` would take the place of the adapter's own files, wherever links lead: for
+ * asking before something is made of it. */
+TN_API tn_status tn_adapter_check_path(const tn_adapter *adapter, const char *path, struct tn_error *err);
 TN_API tn_adapter_dialect tn_adapter_dialect_of(const tn_adapter *adapter);
 TN_API const tn_safetensors *tn_adapter_file(const tn_adapter *adapter);
 TN_API size_t tn_adapter_count(const tn_adapter *adapter);

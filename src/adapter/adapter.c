@@ -7,6 +7,7 @@
 #include "base/text.h"
 #include "store/checkpoint.h"
 #include "store/gguf.h"
+#include "store/replaceable.h"
 #include "store/safetensors.h"
 
 #include <stdio.h>
@@ -232,6 +233,12 @@ void tn_adapter_close(tn_adapter *adapter)
 	tn_adapter_config_release(&adapter->config);
 	struct tn_arena arena = adapter->arena;
 	tn_arena_release(&arena);
+}
+
+tn_status tn_adapter_check_path(const tn_adapter *adapter, const char *path, struct tn_error *err)
+{
+	TN_TRY(tn_replaceable_check_input(path, adapter->path, err));
+	return tn_replaceable_check_input(path, tn_safetensors_path(adapter->file), err);
 }
 
 const char *tn_adapter_path(const tn_adapter *adapter)

@@ -263,7 +263,8 @@ tn_status tn_live_transpose(tn_live *live, size_t module, struct tn_error *err)
 {
 	unsigned char *copy;
 	if (module >= live->module_count)
-		return tn_fail(err, TN_E_ARG, "modules", "there is no such module; tn_live_module() finds one by its path");
+		return tn_fail(err, TN_E_ARG, "modules", "there is no such module: number %zu, and the base has %zu; "
+			       "tn_live_module() finds one by its path", module, live->module_count);
 	struct tn_live_module *m = &live->modules[module];
 	struct tn_linear *l = &m->linear;
 	size_t unit = tn_dtype_bits(l->format.dtype) / 8;

@@ -423,8 +423,8 @@ static tn_status read_all(const tn_checkpoint *base, const struct tn_fields *f, 
 			return tn_fail(err, TN_E_UNSUPPORTED, f->where, "'%s' is set, and tenon does not run that",
 				       unsupported[i]);
 	if (json_is_false(json_object_get(f->json, "is_causal")))
-		return tn_fail(err, TN_E_UNSUPPORTED, f->where, "'is_causal' is false: tenon runs decoders, whose tokens see what "
-			       "stands before them");
+		return tn_fail(err, TN_E_UNSUPPORTED, f->where, "'is_causal' is false, true was expected: tenon runs decoders, "
+			       "whose tokens see what stands before them; use a library of encoders for this model");
 	TN_TRY(read_sizes(f, c, err));
 	TN_TRY(read_experts(f, c, err));
 	TN_TRY(read_activation(f, c, err));

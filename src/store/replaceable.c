@@ -5,6 +5,8 @@
 #include "store/checkpoint.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -74,4 +76,26 @@ tn_status tn_replaceable_check(tn_context *ctx, const char *target, int force, s
 	if (!force)
 		return tn_fail(err, TN_E_EXISTS, target, "'%s' exists and is not empty; use --force to replace it", target);
 	return check_replaceable(ctx, target, force, err);
+}
+
+static int is_same_file(const char *a, const char *b)
+{
+	struct stat x, y;
+	return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+tn_status tn_replaceable_check_input(const char *save_path, const char *input, struct tn_error *err)
+{
+	char folder[PATH_MAX];
+	if (is_same_file(save_path, input))
+		return tn_fail(err, TN_E_ARG, save_path, "'%s' is an input of this job; choose another folder, so that it stays",
+			       save_path);
+	if (!realpath(input, folder))
+		return TN_OK;
+	char *slash = strrchr(folder, '/');
+	slash[slash == folder] = '\0';
+	if (is_same_file(save_path, folder))
+		return tn_fail(err, TN_E_ARG, save_path, "'%.150s' holds '%.150s', an input of this job; choose another folder, so "
+			       "that it stays", save_path, input);
+	return TN_OK;
 }

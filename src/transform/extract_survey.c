@@ -52,6 +52,7 @@ static void fold(void *arg, const struct tn_block *block, const void *result)
 tn_status tn_extract_survey(struct tn_extract *x, struct tn_error *err)
 {
 	struct survey s = { .extract = x, .blocks = { .item_count = x->piece_count, .waits = 1 } };
+	/* reading takes most of it: as a stage that reads, so that more are under way than compute */
 	struct tn_block_work work = { .read = survey_block, .arg = &s, .phase = "compare",
 				      .result_bytes = sizeof(struct tn_extract_finding), .fold = fold };
 	TN_TRY(tn_arena_array(&x->arena, x->piece_count, sizeof *s.blocks.items, &s.blocks.items, err));

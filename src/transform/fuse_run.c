@@ -209,11 +209,8 @@ static tn_status check_inputs(const tn_fuse *fuse, const char *save_path, struct
 	TN_TRY(tn_output_check_base(save_path, fuse->base, err));
 	if (fuse->options.dense_base)
 		TN_TRY(tn_output_check_base(save_path, fuse->options.dense_base, err));
-	for (size_t i = 0; i < fuse->adapter_count; i++) {
-		const tn_adapter *adapter = fuse->adapters[i].adapter;
-		TN_TRY(tn_output_check_path(save_path, adapter->path, err));
-		TN_TRY(tn_output_check_path(save_path, tn_safetensors_path(adapter->file), err));
-	}
+	for (size_t i = 0; i < fuse->adapter_count; i++)
+		TN_TRY(tn_adapter_check_path(fuse->adapters[i].adapter, save_path, err));
 	return TN_OK;
 }
 

@@ -4,13 +4,12 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "store/checkpoint.h"
+#include "store/replaceable.h"
 #include "store/safetensors.h"
 
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 struct tn_output {
 	struct tn_arena arena;  /* holds this struct too */
@@ -231,32 +230,10 @@ void tn_output_abort(struct tn_output *o)
 	tn_arena_release(&arena);
 }
 
-static int is_same_file(const char *a, const char *b)
-{
-	struct stat x, y;
-	return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
-tn_status tn_output_check_path(const char *save_path, const char *input, struct tn_error *err)
-{
-	char folder[PATH_MAX];
-	if (is_same_file(save_path, input))
-		return tn_fail(err, TN_E_ARG, save_path, "'%s' is an input of this job; choose another folder, so that it stays",
-			       save_path);
-	if (!realpath(input, folder))
-		return TN_OK;
-	char *slash = strrchr(folder, '/');
-	slash[slash == folder] = '\0';
-	if (is_same_file(save_path, folder))
-		return tn_fail(err, TN_E_ARG, save_path, "'%.150s' holds '%.150s', an input of this job; choose another folder, so "
-			       "that it stays", save_path, input);
-	return TN_OK;
-}
-
 tn_status tn_output_check_base(const char *save_path, const tn_checkpoint *base, struct tn_error *err)
 {
-	TN_TRY(tn_output_check_path(save_path, base->path, err));
+	TN_TRY(tn_replaceable_check_input(save_path, base->path, err));
 	for (size_t i = 0; i < base->shard_count; i++)
-		TN_TRY(tn_output_check_path(save_path, tn_safetensors_path(base->shards[i]), err));
+		TN_TRY(tn_replaceable_check_input(save_path, tn_safetensors_path(base->shards[i]), err));
 	return TN_OK;
 }

@@ -60,9 +60,7 @@ tn_status tn_output_commit(struct tn_output *output, uint64_t parameters, tn_ind
 /* Removes everything. NULL allowed. */
 void tn_output_abort(struct tn_output *output);
 
-/* Refuses to write over an input: a folder, or a file that a new folder would replace with the one it lies in. */
-tn_status tn_output_check_path(const char *save_path, const char *input, struct tn_error *err);
-/* The same for a folder and its shards, wherever links lead. */
+/* Refuses to write over a base, a folder and its shards, wherever links lead. */
 tn_status tn_output_check_base(const char *save_path, const tn_checkpoint *base, struct tn_error *err);
 
 #endif

@@ -241,6 +241,13 @@ static tn_status nf4_block(const struct run *run, const struct tn_recode_step *s
 
 /* ---- stages of a block ----------------------------------------------------------------------------------- */
 
+/* NULL: an interrupted run has written its shard. */
+static const struct tn_recode_step *step_to_do(const struct run *run, const struct tn_block *block)
+{
+	const struct tn_recode_step *step = &run->recode->steps[block->item];
+	return tn_output_has_shard(run->output, step->shard) ? NULL : step;
+}
+
 static unsigned char *place_of_copy(const struct tn_recode_step *step, const struct tn_block *block, void *scratch)
 {
 	return tn_direct_place(scratch, step->outputs[TN_PART_WEIGHT]->offset + block->first);
@@ -249,9 +256,9 @@ static unsigned char *place_of_copy(const struct tn_recode_step *step, const str
 static tn_status read_block(void *arg, const struct tn_block *block, void *scratch, void *result, struct tn_error *err)
 {
 	struct run *run = arg;
-	const struct tn_recode_step *step = &run->recode->steps[block->item];
+	const struct tn_recode_step *step = step_to_do(run, block);
 	(void)result;
-	if (tn_output_has_shard(run->output, step->shard))
+	if (!step)
 		return TN_OK;
 	if (step->info.action == TN_RECODE_COPY)
 		return tn_checkpoint_read(run->recode->base, step->info.tensor, block->first, place_of_copy(step, block, scratch),
@@ -265,9 +272,9 @@ static tn_status read_block(void *arg, const struct tn_block *block, void *scrat
 static tn_status run_block(void *arg, const struct tn_block *block, void *scratch, void *result, struct tn_error *err)
 {
 	struct run *run = arg;
-	const struct tn_recode_step *step = &run->recode->steps[block->item];
+	const struct tn_recode_step *step = step_to_do(run, block);
 	(void)result;
-	if (tn_output_has_shard(run->output, step->shard) || step->info.action == TN_RECODE_COPY)
+	if (!step || step->info.action == TN_RECODE_COPY)
 		return TN_OK;
 	if (step->state) /* writing is a part of the encoding */
 		return nf4_block(run, step, block, scratch, err);
@@ -287,9 +294,9 @@ static tn_status write_rows(const struct run *run, const struct tn_recode_step *
 static tn_status write_block(void *arg, const struct tn_block *block, void *scratch, void *result, struct tn_error *err)
 {
 	struct run *run = arg;
-	const struct tn_recode_step *step = &run->recode->steps[block->item];
+	const struct tn_recode_step *step = step_to_do(run, block);
 	(void)result;
-	if (tn_output_has_shard(run->output, step->shard))
+	if (!step)
 		return TN_OK;
 	if (step->info.action == TN_RECODE_COPY)
 		TN_TRY(tn_output_put(run->output, step->shard, step->outputs[TN_PART_WEIGHT], block->first,

@@ -62,7 +62,9 @@ static tn_status text(const json_t *object, const char *key, const char *other, 
 {
 	const json_t *value = either(object, key, other);
 	if (value && !json_is_string(value))
-		return tn_fail(err, TN_E_FORMAT, key, "`%s` of the quantization configuration must be a text", key);
+		return tn_fail(err, TN_E_FORMAT, key, "`%s` of the quantization configuration is %s; a text was expected, as the "
+			       "library writes it, or nothing", key, json_is_number(value) ? "a number" :
+			       json_is_boolean(value) ? "true or false" : "a list or an object");
 	*out = json_string_value(value);
 	return TN_OK;
 }
