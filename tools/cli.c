@@ -27,10 +27,10 @@ static const struct cli_option common_options[] = {
 	{ CLI_FLAG, NULL, NULL, NULL, NULL },
 };
 
-/* 1 when `arg`, of n bytes, is one of the names of the option. */
-static int has_name(const struct cli_option *option, const char *arg, size_t n)
+/* 1 when `arg`, of n bytes, is one of the names, "-q, --quiet". */
+static int is_among(const char *names, const char *arg, size_t n)
 {
-	const char *p = option->names;
+	const char *p = names;
 	while (*p) {
 		size_t length = strcspn(p, ",");
 		if (length == n && memcmp(p, arg, n) == 0)
@@ -69,6 +69,9 @@ static const char *near_name(const struct cli_option *options, const char *arg, 
 static int fail_option(const struct cli_command *command, const char *arg, size_t n)
 {
 	size_t length;
+	for (const struct cli_elsewhere *e = command->elsewhere; e && e->names; e++)
+		if (is_among(e->names, arg, n))
+			return cli_usage(command, "there is no option '%.*s': %s", (int)n, arg, e->instead);
 	const char *near = near_name(command->options, arg, n, &length);
 	if (!length)
 		near = near_name(common_options, arg, n, &length);
@@ -79,10 +82,12 @@ static int fail_option(const struct cli_command *command, const char *arg, size_
 static const struct cli_option *find_option(const struct cli_option *options, const char *arg, size_t n)
 {
 	for (; options->names; options++)
-		if (options->kind != CLI_SECTION && has_name(options, arg, n))
+		if (options->kind != CLI_SECTION && is_among(options->names, arg, n))
 			return options;
 	return NULL;
 }
+
+enum { NAMES_WIDTH = 28 };
 
 /* `taken`: options whose names win over these; a short name that is among them is left out. */
 static void print_options(FILE *to, const struct cli_option *options, const struct cli_option *taken)
@@ -98,7 +103,10 @@ static void print_options(FILE *to, const struct cli_option *options, const stru
 			names = comma + 2;
 		snprintf(left, sizeof left, "%s%s%s", names, options->value ? " " : "",
 			 options->value ? options->value : "");
-		fprintf(to, "  %-28s %s\n", left, options->help);
+		if (strlen(left) > NAMES_WIDTH)
+			fprintf(to, "  %s\n  %-*s %s\n", left, NAMES_WIDTH, "", options->help);
+		else
+			fprintf(to, "  %-*s %s\n", NAMES_WIDTH, left, options->help);
 	}
 }
 

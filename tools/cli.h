@@ -29,11 +29,18 @@ struct cli_option {
 	void *target;             /* int, const char *, uint64_t, unsigned, double, double, uint64_t, struct cli_list */
 };
 
+/* Options that users of another program type and that a verb does not have; ends with names == NULL. */
+struct cli_elsewhere {
+	const char *names;
+	const char *instead;      /* why not, or what does it here: follows "there is no option '...': " */
+};
+
 struct cli_command {
 	const char *verb;
 	const char *usage;        /* behind "tenon <verb> " */
 	const char *about;        /* a few lines under the usage */
 	const struct cli_option *options;   /* ends with names == NULL; the common ones are added */
+	const struct cli_elsewhere *elsewhere;   /* or NULL */
 	int positional_min, positional_max;
 };
 
@@ -91,6 +98,10 @@ struct cli_content {
 };
 /* 0: memory ran out, and the content is as it was. */
 int cli_content_add(struct cli_content *content, const char *bytes, size_t n);
+
+/* The most that is read of a text that a model shall read, and of one that is only tokenized. Its tokens take some 35 bytes of
+ * memory for each of the text. */
+enum { CLI_MOST_PROMPT = 64 << 20, CLI_MOST_TEXT = 256 << 20 };
 
 /* The whole of a file, or of standard input for "-". TN_E_LIMIT: it has more than `most` bytes. */
 tn_status cli_read(const char *path, size_t most, struct cli_content *out, struct tn_error *err);

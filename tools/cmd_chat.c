@@ -8,14 +8,13 @@
 
 static struct {
 	struct speaker_options speaker;
-	const char *system;
 	uint64_t most_tokens;
 } args;
 
 static const struct cli_option options[] = {
 	SPEAKER_MODEL_OPTIONS(args.speaker),
-	{ CLI_TEXT, "--system", "TEXT", "a system message in front of the dialogue", &args.system },
-	{ CLI_WHOLE, "-n, --max-tokens", "N", "at most so many tokens in a reply (default 1000)", &args.most_tokens },
+	SPEAKER_TEXT_OPTIONS(args.speaker, "a system message in front of the dialogue"),
+	{ CLI_WHOLE, "-n, -m, --max-tokens", "N", "at most so many tokens in a reply (default 1000)", &args.most_tokens },
 	SPEAKER_SAMPLING_OPTIONS(args.speaker),
 	{ CLI_FLAG, NULL, NULL, NULL, NULL },
 };
@@ -27,6 +26,7 @@ static const struct cli_command command = {
 		 "/adapter NAME, /adapter off, /adapter, /reset, /help, /quit. Adapters change between two turns and the base\n"
 		 "stays where it is. Ctrl-C stops a reply.",
 	.options = options,
+	.elsewhere = speaker_elsewhere,
 	.positional_max = 0,
 };
 
@@ -85,7 +85,8 @@ static void forget(struct dialogue *d, size_t count)
 static int begin(struct dialogue *d)
 {
 	forget(d, 0);
-	return !args.system || add(d, "system", args.system, strlen(args.system));
+	const char *system = args.speaker.system;
+	return !system || add(d, "system", system, strlen(system));
 }
 
 static int keep(void *user, uint32_t id, const char *piece, size_t bytes)
@@ -111,7 +112,7 @@ static void turn(struct speaker *s, struct dialogue *d, const char *line)
 	d->failed = 0;
 	cli_listen();
 	if (status == TN_OK)
-		status = speaker_render(s, d->messages, d->count, &ids, &err);
+		status = speaker_render(s, d->messages, d->count, 0, &ids, &err);
 	if (status == TN_OK)
 		status = speaker_reply(s, ids.data, ids.bytes / sizeof(uint32_t), &reply, &err);
 	tn_buffer_release(s->ctx, &ids);
@@ -296,7 +297,9 @@ int cmd_chat(int argc, char **argv)
 		return EXIT_FAILED;
 	tn_status opened = speaker_open(ctx, &args.speaker, SPEAKER_NEEDS_TEXT | SPEAKER_VOICES, &s, &err);
 	if (opened == TN_OK)
-		opened = speaker_check_system(&s, args.system, &err);
+		opened = speaker_check_template(&s, "--system", args.speaker.system, &err);
+	if (opened == TN_OK)
+		opened = speaker_check_template(&s, "--chat-template-config", args.speaker.template_config, &err);
 	if (opened == TN_OK)
 		opened = tn_sequence_create(s.decoder, 4096 < s.info.context ? 4096 : (size_t)s.info.context, &s.text, &err);
 	if (opened == TN_OK && s.joining.count)

@@ -7,16 +7,15 @@
 #include <string.h>
 
 enum { LONGEST_WINDOW = 1 << 26 };
-#define NOT_GIVEN UINT64_MAX
 
 static struct {
 	struct speaker_options speaker;
-	uint64_t window;
+	const char *window;   /* NULL: not given */
 } args;
 
 static const struct cli_option options[] = {
 	SPEAKER_MODEL_OPTIONS(args.speaker),
-	{ CLI_WHOLE, "--sequence-length", "N", "tokens that see one another (default 512, or the model's context)", &args.window },
+	{ CLI_TEXT, "--sequence-length", "N", "tokens that see one another (default 512, or the model's context)", &args.window },
 	{ CLI_FLAG, NULL, NULL, NULL, NULL },
 };
 
@@ -74,10 +73,13 @@ static tn_status check_ids(const struct speaker *s, const uint32_t *ids, size_t 
 	return TN_OK;
 }
 
-static tn_status measure_all(struct speaker *s, const uint32_t *ids, size_t count, struct measured *m, struct tn_error *err)
+/* `window`: 0 is the default. */
+static tn_status measure_all(struct speaker *s, const uint32_t *ids, size_t count, size_t window, struct measured *m,
+			     struct tn_error *err)
 {
 	enum { PIECE = 64 };
-	size_t window = args.window != NOT_GIVEN ? (size_t)args.window : s->info.context < 512 ? (size_t)s->info.context : 512;
+	if (!window)
+		window = s->info.context < 512 ? (size_t)s->info.context : 512;
 	float *logits = calloc(PIECE, s->info.vocabulary * sizeof *logits);
 	double began = cli_seconds();
 	if (!logits)
@@ -112,11 +114,11 @@ static void print(const struct measured *m)
 		fprintf(stderr, "%.1f tokens/s\n", m->seconds > 0 ? (double)m->tokens / m->seconds : 0);
 }
 
-static tn_status run(tn_context *ctx, struct speaker *s, struct measured *m, struct tn_error *err)
+static tn_status run(tn_context *ctx, struct speaker *s, size_t window, struct measured *m, struct tn_error *err)
 {
 	struct cli_content file;
 	struct tn_buffer ids;
-	tn_status status = cli_read(cli.positional[0], SIZE_MAX, &file, err);
+	tn_status status = cli_read(cli.positional[0], CLI_MOST_PROMPT, &file, err);
 	if (status != TN_OK)
 		return status;
 	status = tn_tokenizer_encode(s->tokenizer, file.text, file.bytes, TN_ADD_SPECIAL, &ids, err);
@@ -125,7 +127,7 @@ static tn_status run(tn_context *ctx, struct speaker *s, struct measured *m, str
 		return status;
 	status = check_ids(s, ids.data, ids.bytes / sizeof(uint32_t), err);
 	if (status == TN_OK)
-		status = measure_all(s, ids.data, ids.bytes / sizeof(uint32_t), m, err);
+		status = measure_all(s, ids.data, ids.bytes / sizeof(uint32_t), window, m, err);
 	tn_buffer_release(ctx, &ids);
 	return status;
 }
@@ -135,21 +137,21 @@ int cmd_perplexity(int argc, char **argv)
 	struct speaker s;
 	struct tn_error err;
 	struct measured m = { 0 };
+	uint64_t window = 0;
 	int status;
 	memset(&args, 0, sizeof args);
-	args.window = NOT_GIVEN;
 	if (!cli_parse(&command, argc, argv, &status))
 		return status;
 	if ((status = speaker_check(&command, &args.speaker)) >= 0)
 		return status;
-	if (args.window != NOT_GIVEN && (args.window < 2 || args.window > LONGEST_WINDOW))
+	if (args.window && (!cli_whole(args.window, &window) || window < 2 || window > LONGEST_WINDOW))
 		return cli_usage(&command, "--sequence-length is a number from 2 to %d", (int)LONGEST_WINDOW);
 	tn_context *ctx = cli_context(command.verb);
 	if (!ctx)
 		return EXIT_FAILED;
 	tn_status opened = speaker_open(ctx, &args.speaker, SPEAKER_NEEDS_TEXT, &s, &err);
 	if (opened == TN_OK)
-		opened = run(ctx, &s, &m, &err);
+		opened = run(ctx, &s, (size_t)window, &m, &err);
 	if (opened == TN_OK)
 		print(&m);
 	speaker_close(&s);

@@ -9,7 +9,7 @@
 
 static struct {
 	struct speaker_options speaker;
-	const char *prompt, *system, *input_ids, *logits;
+	const char *prompt, *begun, *input_ids, *logits;
 	uint64_t most_tokens;
 	int raw, ignore_end;
 } args;
@@ -17,9 +17,10 @@ static struct {
 static const struct cli_option options[] = {
 	SPEAKER_MODEL_OPTIONS(args.speaker),
 	{ CLI_TEXT, "-p, --prompt", "TEXT", "what to say to it; - reads standard input", &args.prompt },
-	{ CLI_TEXT, "--system", "TEXT", "a system message in front", &args.system },
-	{ CLI_FLAG, "--raw", NULL, "the prompt as it is, without the chat template", &args.raw },
-	{ CLI_WHOLE, "-n, --max-tokens", "N", "at most so many new tokens (default 100)", &args.most_tokens },
+	SPEAKER_TEXT_OPTIONS(args.speaker, "a system message in front"),
+	{ CLI_TEXT, "--prefill-response", "TEXT", "the beginning of the reply, which goes on from there", &args.begun },
+	{ CLI_FLAG, "--raw, --ignore-chat-template", NULL, "the prompt as it is, without the chat template", &args.raw },
+	{ CLI_WHOLE, "-n, -m, --max-tokens", "N", "at most so many new tokens (default 100)", &args.most_tokens },
 	SPEAKER_SAMPLING_OPTIONS(args.speaker),
 	{ CLI_SECTION, "", NULL, "For authors of engines:", NULL },
 	{ CLI_TEXT, "--input-ids", "1,2,3", "token ids in place of a prompt", &args.input_ids },
@@ -34,8 +35,19 @@ static const struct cli_command command = {
 	.about = "Lets a model speak, with adapters attached to it and nothing fused. The answer goes to standard output as it\n"
 		 "comes, speeds to standard error. Sampling has the names and the order of mlx_lm.generate.",
 	.options = options,
+	.elsewhere = speaker_elsewhere,
 	.positional_max = 0,
 };
+
+/* Options that go through the chat template. */
+static const struct {
+	const char *option, **value;
+} for_template[] = {
+	{ "--system", &args.speaker.system },
+	{ "--chat-template-config", &args.speaker.template_config },
+	{ "--prefill-response", &args.begun },
+};
+enum { FOR_TEMPLATE = sizeof for_template / sizeof *for_template };
 
 /* What came out, for --json. */
 struct answer {
@@ -66,22 +78,30 @@ static int keep(void *user, uint32_t id, const char *piece, size_t bytes)
 /* Messages of a chat template are texts that end at a NUL, and nothing of a prompt is to be lost. */
 static tn_status take_text(struct speaker *s, const struct cli_content *prompt, struct tn_buffer *tokens, struct tn_error *err)
 {
-	struct tn_chat_message messages[2] = { { "system", args.system }, { "user", prompt->text } };
+	struct tn_chat_message messages[3];
+	size_t count = 0;
+	if (args.speaker.system)
+		messages[count++] = (struct tn_chat_message){ "system", args.speaker.system };
+	messages[count++] = (struct tn_chat_message){ "user", prompt->text };
+	if (args.begun)
+		messages[count++] = (struct tn_chat_message){ "assistant", args.begun };
 	if (args.raw)
 		return tn_tokenizer_encode(s->tokenizer, prompt->text, prompt->bytes, TN_ADD_SPECIAL, tokens, err);
 	if (strlen(prompt->text) != prompt->bytes)
 		return cli_error(err, TN_E_ARG, "standard input", "byte %zu of the prompt is a NUL, which no message may hold; "
 				 "take it out, or use --raw", strlen(prompt->text));
-	return speaker_render(s, args.system ? messages : messages + 1, args.system ? 2 : 1, tokens, err);
+	return speaker_render(s, messages, count, args.begun != NULL, tokens, err);
 }
 
 static tn_status take_words(struct speaker *s, uint32_t **ids, size_t *count, struct tn_error *err)
 {
 	struct cli_content prompt = { .text = NULL };
 	struct tn_buffer tokens;
-	tn_status status = speaker_check_system(s, args.system, err);
+	tn_status status = TN_OK;
+	for (size_t i = 0; status == TN_OK && i < FOR_TEMPLATE; i++)
+		status = speaker_check_template(s, for_template[i].option, *for_template[i].value, err);
 	if (status == TN_OK && strcmp(args.prompt, "-") == 0)
-		status = cli_read("-", SIZE_MAX, &prompt, err);
+		status = cli_read("-", CLI_MOST_PROMPT, &prompt, err);
 	else if (status == TN_OK && !cli_content_add(&prompt, args.prompt, strlen(args.prompt)))
 		status = cli_no_memory(err);
 	if (status == TN_OK)
@@ -206,9 +226,10 @@ int cmd_run(int argc, char **argv)
 		return status;
 	if (!args.prompt == !args.input_ids)
 		return cli_usage(&command, "one of --prompt and --input-ids is needed");
-	if (args.system && (args.raw || args.input_ids))
-		return cli_usage(&command, "--system goes through the chat template, which %s passes by",
-				 args.raw ? "--raw" : "--input-ids");
+	for (size_t i = 0; i < FOR_TEMPLATE; i++)
+		if (*for_template[i].value && (args.raw || args.input_ids))
+			return cli_usage(&command, "%s goes through the chat template, which %s passes by",
+					 for_template[i].option, args.raw ? "--raw" : "--input-ids");
 	if (args.most_tokens > 1u << 26)
 		return cli_usage(&command, "--max-tokens is too large");
 	if (args.input_ids && cli_parse_ids(args.input_ids, strlen(args.input_ids), "--input-ids", &ids, &count, &err) != TN_OK)

@@ -98,7 +98,7 @@ static int run(tn_context *ctx)
 	int status;
 	if (tn_tokenizer_open(ctx, args.model, &t, &err) != TN_OK)
 		return cli_fail(command.verb, &err);
-	if (cli_read("-", SIZE_MAX, &in, &err) != TN_OK) {
+	if (cli_read("-", CLI_MOST_TEXT, &in, &err) != TN_OK) {
 		status = cli_fail(command.verb, &err);
 	} else {
 		status = args.decode ? decode(t, ctx, &in) : encode(t, ctx, &in);

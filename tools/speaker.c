@@ -1,8 +1,24 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "speaker.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+
+const struct cli_elsewhere speaker_elsewhere[] = {
+	{ "--max-kv-size", "caches forget nothing; --cache-memory is their limit" },
+	{ "--kv-bits, --kv-group-size, --quantized-kv-start", "keys and values are float32; --cache-memory is their limit" },
+	{ "--prompt-cache-file", "a run computes its prompt; tenon chat keeps that of a dialogue" },
+	{ "--prefill-step-size", "prompts are computed 128 tokens at a time" },
+	{ "--quantize-activations, -qa", "how activations are multiplied follows from the weights and the kernels (--isa)" },
+	{ "--draft-model, --num-draft-tokens", "a model speaks without a draft" },
+	{ "--xtc-probability, --xtc-threshold, --min-tokens-to-keep",
+	  "sampling has --temp, --top-p, --min-p, --top-k and --repetition-penalty" },
+	{ "--use-default-chat-template", "the template is that of the model's folder, which --chat-template-config tells more" },
+	{ "--image", "models read text alone" },
+	{ "--pipeline", "one machine computes" },
+	{ NULL, NULL },
+};
 
 int speaker_check(const struct cli_command *command, const struct speaker_options *o)
 {
@@ -57,6 +73,22 @@ static tn_status attach_all(struct speaker *s, const struct speaker_options *o, 
 	return status;
 }
 
+/* As mlx-lm reads them: a number is an id, and everything else a token as the vocabulary writes it. */
+static tn_status take_ends(struct speaker *s, const struct cli_list *ends, struct tn_error *err)
+{
+	for (int i = 0; i < ends->count; i++) {
+		const char *token = ends->values[i];
+		uint64_t id;
+		if (!cli_whole(token, &id))
+			id = s->tokenizer ? tn_tokenizer_find(s->tokenizer, token, strlen(token)) : TN_NO_TOKEN;
+		if (id >= s->info.vocabulary)
+			return cli_error(err, TN_E_ARG, "--extra-eos-token", "'%.100s' is no token of the model, and no id below its "
+					 "%" PRIu64 "; tenon tokenize shows tokens and ids", token, s->info.vocabulary);
+		s->ends[s->end_count++] = (uint32_t)id;
+	}
+	return TN_OK;
+}
+
 static tn_status open_text(struct speaker *s, const char *folder, int needed, struct tn_error *err)
 {
 	tn_status status = tn_tokenizer_open(s->ctx, folder, &s->tokenizer, err);
@@ -80,7 +112,7 @@ tn_status speaker_open(tn_context *ctx, const struct speaker_options *o, int fla
 {
 	struct tn_decoder_options options = TN_DECODER_OPTIONS_INIT;
 	tn_status status;
-	*s = (struct speaker){ .ctx = ctx };
+	*s = (struct speaker){ .ctx = ctx, .template_config = o->template_config };
 	options.cache_bytes = o->cache_bytes;
 	if ((status = tn_checkpoint_open(ctx, o->model, &s->base, err)) != TN_OK ||
 	    (status = tn_live_open(s->base, NULL, &s->live, err)) != TN_OK ||
@@ -89,6 +121,8 @@ tn_status speaker_open(tn_context *ctx, const struct speaker_options *o, int fla
 	    (status = open_text(s, o->model, flags & SPEAKER_NEEDS_TEXT, err)) != TN_OK)
 		return status;
 	tn_decoder_describe(s->decoder, &s->info);
+	if ((status = take_ends(s, &o->ends, err)) != TN_OK)
+		return status;
 	s->logits = malloc(s->info.vocabulary * sizeof *s->logits);
 	if (!s->logits)
 		return cli_no_memory(err);
@@ -116,25 +150,32 @@ int speaker_has_template(const struct speaker *s)
 	return s->chat && tn_chat_count(s->chat) > 0;
 }
 
-tn_status speaker_check_system(const struct speaker *s, const char *system, struct tn_error *err)
+tn_status speaker_check_template(const struct speaker *s, const char *option, const char *value, struct tn_error *err)
 {
-	if (!system || speaker_has_template(s))
+	if (!value || speaker_has_template(s))
 		return TN_OK;
-	return cli_error(err, TN_E_ARG, "--system", "the model has no chat template, so there is no place for --system");
+	return cli_error(err, TN_E_ARG, option, "the model has no chat template, so there is no place for %s", option);
 }
 
-tn_status speaker_render(struct speaker *s, const struct tn_chat_message *messages, size_t count, struct tn_buffer *ids,
-			 struct tn_error *err)
+tn_status speaker_render(struct speaker *s, const struct tn_chat_message *messages, size_t count, int open,
+			 struct tn_buffer *ids, struct tn_error *err)
 {
 	if (!speaker_has_template(s)) {
 		const char *text = messages[count - 1].content;
 		return tn_tokenizer_encode(s->tokenizer, text, strlen(text), TN_ADD_SPECIAL, ids, err);
 	}
 	char clock[CLI_CLOCK_BYTES];
-	struct tn_chat_request request = { .messages = messages, .message_count = count, .add_generation_prompt = 1,
-					   .now = cli_clock(clock) };
+	struct tn_chat_request request = {
+		.messages = messages, .message_count = count, .add_generation_prompt = !open, .continue_final_message = open,
+		.variables_json = s->template_config, .variables_bytes = s->template_config ? strlen(s->template_config) : 0,
+		.now = cli_clock(clock),
+	};
 	struct tn_chat_text text;
 	tn_status status = tn_chat_render(s->chat, &request, &text, err);
+	if (status == TN_E_FORMAT && strcmp(err->where, "variables") == 0) { /* the library's name for it */
+		const struct tn_error found = *err;
+		return cli_error(err, TN_E_ARG, "--chat-template-config", "--chat-template-config: %s", found.msg);
+	}
 	if (status != TN_OK)
 		return status;
 	status = tn_tokenizer_encode(s->tokenizer, text.text.data, text.text.bytes, 0, ids, err);
@@ -151,6 +192,9 @@ int speaker_is_end(const struct speaker *s, uint32_t id)
 			return 1;
 	for (size_t i = 0; i < s->info.end_count; i++)
 		if (s->info.end_ids[i] == id)
+			return 1;
+	for (int i = 0; i < s->end_count; i++)
+		if (s->ends[i] == id)
 			return 1;
 	return 0;
 }

@@ -12,6 +12,10 @@ struct speaker_options {
 	double temperature, top_p, min_p, repetition_penalty;
 	uint64_t top_k, seed;
 	const char *sampler;
+	/* words */
+	const char *system, *template_config;
+	struct cli_list ends;
+	int trust;
 };
 
 /* The options of a verb that speaks; `o` is a struct speaker_options. */
@@ -28,6 +32,16 @@ struct speaker_options {
 	{ CLI_WHOLE, "--seed", "N", "of the random numbers (default 0)", &(o).seed },                                    \
 	{ CLI_TEXT, "--sampler", "NAME", "the order of these: mlx (the default) or transformers", &(o).sampler }
 
+/* `system_help` is what --system is in the verb. */
+#define SPEAKER_TEXT_OPTIONS(o, system_help)                                                                            \
+	{ CLI_TEXT, "--system, --system-prompt", "TEXT", system_help, &(o).system },                                     \
+	{ CLI_TEXT, "--chat-template-config", "JSON", "object with further names for the chat template",                 \
+	  &(o).template_config },                                                                                        \
+	{ CLI_LIST, "--extra-eos-token", "TOKEN", "a token, or its id, that ends a reply too; may be repeated", &(o).ends }, \
+	{ CLI_FLAG, "--trust-remote-code", NULL, "accepted; tenon runs no code of models", &(o).trust }
+/* What mlx_lm.generate and mlx_lm.chat have and tenon has not. */
+extern const struct cli_elsewhere speaker_elsewhere[];
+
 struct speaker {
 	tn_context *ctx;
 	struct joining joining;
@@ -40,6 +54,9 @@ struct speaker {
 	tn_sampler *sampler;
 	tn_sequence *text;
 	float *logits;               /* [vocabulary] */
+	const char *template_config; /* JSON, or NULL */
+	uint32_t ends[CLI_MOST_VALUES];    /* --extra-eos-token */
+	int end_count;
 	/* of the last reply */
 	size_t prompt_tokens, cached_tokens, new_tokens;
 	double prompt_seconds, reply_seconds;
@@ -65,14 +82,15 @@ char *speaker_free_name(struct speaker *s, char out[SPEAKER_NAME_BYTES], const c
 
 /* Whether the model has a template, and so a place for a system message and for earlier turns. */
 int speaker_has_template(const struct speaker *s);
-/* TN_E_ARG when there is a system message (NULL: none) and no place for it. */
-tn_status speaker_check_system(const struct speaker *s, const char *system, struct tn_error *err);
+/* TN_E_ARG when the value (NULL: none) is given of an option that goes through the template, and there is none. */
+tn_status speaker_check_template(const struct speaker *s, const char *option, const char *value, struct tn_error *err);
 
-/* The tokens of a dialogue as the model's template has it, or, without a template, of the last message alone. */
-tn_status speaker_render(struct speaker *s, const struct tn_chat_message *messages, size_t count, struct tn_buffer *ids,
-			 struct tn_error *err);
+/* The tokens of a dialogue as the model's template has it, or, without a template, of the last message alone. `open`: the last
+ * message is the beginning of the reply. */
+tn_status speaker_render(struct speaker *s, const struct tn_chat_message *messages, size_t count, int open,
+			 struct tn_buffer *ids, struct tn_error *err);
 
-/* Ends a text: eos_token_id of the folder's files and the tokenizer's. */
+/* Ends a text: eos_token_id of the folder's files and the tokenizer's, and --extra-eos-token. */
 int speaker_is_end(const struct speaker *s, uint32_t id);
 
 struct speaker_reply {

@@ -14,6 +14,18 @@ printf 'Once upon\0 a time' | json --raw --model examples/base -p - -n 1
 printf 'Once upon\0 a time' | try tenon run -q --model examples/base -p -
 try tenon run -q --model examples/base -p - <examples
 try tenon run -q --system "Be brief." --model examples/base -p "$story" -n 12
+echo "--- as mlx_lm.generate has it"
+try tenon run -q --system-prompt "Be brief." --model examples/base -p "$story" -m 12 --trust-remote-code
+try tenon run -q --ignore-chat-template --model examples/base -p "Once upon a time" -m 12
+try tenon run -q --model examples/base -p "$story" --prefill-response "Once upon a time there was a purple" -m 12
+try tenon run -q --model examples/base -p "$story" --extra-eos-token 17 --extra-eos-token "<|end|>"
+json --model examples/base -p "$story" --extra-eos-token "<|begin|>" --chat-template-config '{"bos_token": "Once"}' -m 2
+for word in --max-kv-size --kv-bits --prompt-cache-file --prefill-step-size -qa --num-draft-tokens --xtc-probability \
+	--use-default-chat-template --image; do
+	tenon run --model examples/base -p a $word 1 2>&1 | head -n 1
+done
+tenon chat --pipeline 2>&1 | head -n 1
+printf '%s\n' "$story" | try tenon chat -q --model examples/base -m 40 --extra-eos-token 17 --system-prompt "Be brief."
 echo "--- sampling"
 try tenon run -q --model examples/base -p "$story" --temp 0.8 --top-p 0.9 --seed 3 -n 24
 try tenon run -q --model examples/base -p "$story" --temp 0.8 --top-k 5 --min-p 0.1 --seed 4 -n 24 --sampler transformers
@@ -77,8 +89,16 @@ wrong tenon run --model examples/base --adapter-path examples/base -p a
 wrong tenon run --model examples/base --adapter-path examples/adapters/pirate:nan -p a
 wrong tenon run --model plain -p a
 wrong tenon run --model examples/base -p a --raw --system b
+wrong tenon run --model examples/base -p a --ignore-chat-template --prefill-response b
+wrong tenon run --model examples/base --input-ids 1 --chat-template-config '{}'
+wrong tenon run --model examples/base -p a --chat-template-config '[1]'
+wrong tenon run --model examples/base -p a --chat-template-config '{"a"'
+wrong tenon run --model examples/base -p a --extra-eos-token 1152
+wrong tenon run --model examples/base -p a --extra-eos-token nothing
 cp examples/base/tokenizer*.json plain
 wrong tenon run --model plain -p a --system b
+wrong tenon run --model plain -p a --prefill-response b
+wrong tenon chat --model plain --chat-template-config '{}'
 wrong tenon run --model examples/base -p a --cache-memory 1K
 wrong tenon run --model examples/base/model.safetensors --input-ids 1
 sed 's/"llama"/"mamba"/' examples/base/config.json >plain/config.json
@@ -97,3 +117,7 @@ sed "s/\"added_tokens\": \\[/& $(echo $more) {\"content\": \"hill.\", \"special\
 wrong tenon perplexity --model plain text
 wrong tenon perplexity --model examples/base text --sequence-length 1
 wrong tenon perplexity --model examples/base text --sequence-length 0
+wrong tenon perplexity --model examples/base text --sequence-length 18446744073709551615
+wrong tenon perplexity --model examples/base text --sequence-length 8x
+wrong tenon perplexity --model examples/base /dev/zero
+wrong tenon run --model examples/base -p - </dev/zero

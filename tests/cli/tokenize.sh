@@ -37,3 +37,5 @@ steps="$(yes "$step," | head -n 59 | tr '\n' ' ') $step"
 sed "s/\"normalizer\": null/\"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [$steps]}/" examples/base/tokenizer.json \
 	>grows.json
 printf 'a cat' | try tenon tokenize --model grows.json
+echo "--- a text without end"
+try tenon tokenize --model examples/base </dev/zero
