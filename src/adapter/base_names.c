@@ -181,6 +181,7 @@ static const char *const renames[][2] = {
 	{ "lm_head", "embed_out" },    { "embed_out", "lm_head" },
 	{ "experts.gate_up_proj", "input_linear.weight" },   /* granitemoe */
 	{ "experts.down_proj", "output_linear.weight" },
+	{ "router.weight", "router.layer.weight" },
 };
 
 /* The first place in a name where `part` stands between its dots, or NULL. */

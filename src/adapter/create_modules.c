@@ -56,6 +56,9 @@ static const struct {
 } parts[] = {
 	{ "mixtral", ".block_sparse_moe", ".mlp" },
 	{ "gpt_neox", "embed_out", "lm_head" },
+	{ "granitemoe", ".router.layer", ".router" },
+	{ "granitemoeshared", ".router.layer", ".router" },
+	{ "granitemoehybrid", ".router.layer", ".router" },
 };
 
 /* name[0..n) with such a part as the program calls it. */
@@ -134,6 +137,23 @@ static tn_status turn_to(struct tn_base_modules *m, struct block *b, const char 
 	return TN_OK;
 }
 
+/* Granite's block_sparse_moe.input_linear.weight [E, 2 out, in] and output_linear.weight [E, out, in], which programs hold as
+ * they hold all experts. */
+static tn_status look_at_granite(struct tn_base_modules *m, struct block *b, const struct tn_weight *w, int *taken,
+				 struct tn_error *err)
+{
+	static const char block[] = ".block_sparse_moe";
+	const char *name = w->tensor->name, *at = w->tensor->rank == 3 ? strstr(name, block) : NULL;
+	const char *rest = at ? at + strlen(block) : "";
+	int down = strcmp(rest, ".output_linear.weight") == 0;
+	if (!down && strcmp(rest, ".input_linear.weight") != 0)
+		return TN_OK;
+	*taken = 1;
+	TN_TRY(turn_to(m, b, name, (size_t)(rest - name), err));
+	note(b, down ? TN_DOWN : TN_GATE_UP, w->tensor->shape[0], w->tensor->shape[1], w->last);
+	return TN_OK;
+}
+
 /* experts.3.w1.weight [out, in], experts.gate_up_proj [E, 2 out, in] or [E, in, 2 out]; for PEFT also mlx-lm's
  * switch_mlp.gate_proj.weight [E, out, in]. *taken: it is one of them. */
 static tn_status look_at_expert(struct tn_base_modules *m, struct block *b, const struct tn_weight *w, int *taken,
@@ -141,7 +161,6 @@ static tn_status look_at_expert(struct tn_base_modules *m, struct block *b, cons
 {
 	const char *name = w->tensor->name, *at = strstr(name, ".experts."), *stack = m->peft ? strstr(name, ".switch_mlp.") : NULL;
 	char last[32];
-	*taken = 0;
 	if ((!at && !stack) || w->tensor->rank < 2 || w->tensor->rank > 3)
 		return TN_OK;
 	at = at ? at : stack;
@@ -242,7 +261,9 @@ static tn_status look_at_all(struct tn_base_modules *m, const tn_weight_list *li
 		int taken = 0;
 		if (!w->q.mode && !tn_dtype_is_float(w->tensor->dtype))
 			continue;
-		TN_TRY(look_at_expert(m, &block, w, &taken, err));
+		TN_TRY(look_at_granite(m, &block, w, &taken, err));
+		if (!taken)
+			TN_TRY(look_at_expert(m, &block, w, &taken, err));
 		if (!taken)
 			TN_TRY(look_at_matrix(m, w, err));
 	}

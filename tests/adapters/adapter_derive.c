@@ -329,6 +329,53 @@ static void test_single_experts(void **state)
 	}
 }
 
+static int has_module(const tn_adapter *adapter, const char *path)
+{
+	size_t i = 0;
+	while (i < tn_adapter_count(adapter) && strcmp(tn_adapter_at(adapter, i)->path, path) != 0)
+		i++;
+	return i < tn_adapter_count(adapter);
+}
+
+/* Granite's files hold experts as transformers does, under names that neither program has. */
+static void test_experts_of_granite(void **state)
+{
+#define MOE "model.layers.0.block_sparse_moe."
+	static const struct al_tensor base[] = { { MOE "input_linear.weight", { 2, 4, 3 }, 3, NULL },
+						 { MOE "output_linear.weight", { 2, 3, 2 }, 3, NULL },
+						 { MOE "router.layer.weight", { 2, 3 }, 2, NULL } };
+	static const struct al_tensor lora[] = {
+		{ MOE "switch_mlp.gate_proj.lora_a", { 2, 1, 3 }, 3, NULL }, { MOE "switch_mlp.gate_proj.lora_b", { 2, 2, 1 }, 3, NULL },
+		{ MOE "switch_mlp.up_proj.lora_a", { 2, 1, 3 }, 3, NULL },   { MOE "switch_mlp.up_proj.lora_b", { 2, 2, 1 }, 3, NULL },
+		{ MOE "switch_mlp.down_proj.lora_a", { 2, 1, 2 }, 3, NULL }, { MOE "switch_mlp.down_proj.lora_b", { 2, 3, 1 }, 3, NULL },
+		{ MOE "router.layer.lora_a", { 3, 1 }, 2, NULL },            { MOE "router.layer.lora_b", { 1, 2 }, 2, NULL },
+	};
+	static const char *const expected[] = { MOE "experts.gate_up_proj", MOE "experts.down_proj", MOE "router.weight" };
+	static const char *const types[] = { "granitemoe", "granitemoeshared", "granitemoehybrid" };
+	struct al *t = *state;
+	const char *b = al_path(t, "b"), *a = al_path(t, "a"), *one = al_path(t, "one"), *other = al_path(t, "other");
+	const char *there = al_path(t, "there"), *back = al_path(t, "back");
+	al_write_adapter(a, "{\"fine_tune_type\":\"lora\",\"num_layers\":1,\"lora_parameters\":{\"rank\":1,\"scale\":2,\"dropout\":0}}",
+			 "adapters.safetensors", lora, sizeof lora / sizeof *lora);
+	for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
+		char config[64];
+		tn_adapter *made;
+		snprintf(config, sizeof config, "{\"model_type\":\"%s\"}", types[i]);
+		al_write_base(b, config, base, 3);
+		al_ok(t, al_convert(t, b, a, TN_DIALECT_PEFT, there));
+		al_ok(t, tn_adapter_open(t->ctx, there, &made, &t->err));
+		assert_int_equal(tn_adapter_count(made), 3);
+		for (size_t k = 0; k < 3; k++)
+			assert_true(has_module(made, expected[k]));
+		tn_adapter_close(made);
+		al_ok(t, al_convert(t, b, there, TN_DIALECT_MLX_LM, back));
+		same_tensors(t, types[i], a, back);
+		al_ok(t, al_fuse(t, b, a, one));
+		al_ok(t, al_fuse(t, b, there, other));
+		assert_true(model_distance(t, one, other) == 0);
+	}
+}
+
 /* AFM's projections of several matrices in one: the rows of one weight, so one pair for PEFT; mlx-lm loads no lists. */
 static void test_lists(void **state)
 {
@@ -402,6 +449,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { AL_TEST(test_every_case_of_peft), AL_TEST(test_every_case_of_mlx_lm),
 		AL_TEST(test_dtypes), AL_TEST(test_single_experts), AL_TEST(test_tied_tables), AL_TEST(test_lists),
+		AL_TEST(test_experts_of_granite),
 		AL_TEST(test_a_tied_head_beside_layers) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
