@@ -97,7 +97,8 @@ struct tn_foreign *tn_foreign_set_find(const struct tn_foreign_set *set, const c
 /* "gptq, 4 bits, group 128" */
 tn_status tn_foreign_text(struct tn_arena *arena, const struct tn_foreign *f, const char **out, struct tn_error *err);
 
-/* What needs more than headers: GPTQ zero points that contradict the label. Called once before decoding. */
+/* What needs more than headers: GPTQ zero points that contradict the label, scales of AutoAWQ that contradict the group size
+ * (TN_E_MISMATCH). Called once before decoding. */
 tn_status tn_foreign_settle(struct tn_foreign_set *set, struct tn_foreign *module, struct tn_error *err);
 
 /* ---- rows ------------------------------------------------------------------------------------------------ */

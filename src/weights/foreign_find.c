@@ -394,13 +394,45 @@ struct tn_foreign *tn_foreign_set_find(const struct tn_foreign_set *set, const c
 	return NULL;
 }
 
-/* ---- what the zero points tell --------------------------------------------------------------------------- */
+/* ---- what the data tell ---------------------------------------------------------------------------------- */
+
+/* The last group that has a scale in any row, plus one. */
+static uint64_t groups_in_use(const struct tn_foreign *f, const uint16_t *scales, uint64_t stored)
+{
+	uint64_t used = 0, across = f->scales == TN_SCALES_ROW ? 1 : f->rows, down = f->scales == TN_SCALES_ROW ? stored : 1;
+	for (uint64_t row = 0; row < f->rows; row++)
+		for (uint64_t g = stored; g > used; g--)
+			if (scales[row * down + (g - 1) * across])
+				used = g;
+	return used;
+}
+
+/* AutoAWQ's gemv and gemv_fast pad the scales of a row with zeros, and no scale of theirs is zero: several group sizes have the
+ * same shapes, and the wrong ones are seen by that. */
+static tn_status check_padding(struct tn_finder *finder, const struct tn_foreign *f, struct tn_error *err)
+{
+	const struct tn_tensor *t = f->part[TN_FOREIGN_SCALES].tensor;
+	struct tn_buffer scales;
+	if (f->zeros != TN_ZEROS_COLUMN_FLOAT && f->zeros != TN_ZEROS_ROW_STREAM)
+		return TN_OK;
+	uint64_t stored = t->elements / f->rows;
+	if (finder->config.method != TN_METHOD_AWQ || tn_dtype_bits(t->dtype) != 16 || stored == f->groups)
+		return TN_OK;
+	TN_TRY(tn_buffer_alloc(finder->ctx, (size_t)t->bytes, t->name, &scales, err));
+	tn_status status = finder->source.read(finder->source.self, t, 0, scales.data, (size_t)t->bytes, err);
+	uint64_t used = status == TN_OK ? groups_in_use(f, scales.data, stored) : f->groups;
+	tn_buffer_release(finder->ctx, &scales);
+	if (status == TN_OK && used != f->groups)
+		status = tn_fail(err, TN_E_MISMATCH, "group_size", "'%.120s' has scales of %llu groups of columns, and by `group_size` "
+				 "%lld there are %llu: the configuration is not that of the file", t->name,
+				 (unsigned long long)used, (long long)finder->config.group_size, (unsigned long long)f->groups);
+	return status;
+}
 
 /* GPTQ files have been labelled v1 and v2 wrongly. Symmetric ones have zero points of 2^(bits - 1), so what is stored tells
  * the version; in the others a v1 field of all ones is a zero point of 0, which some writers spoil their neighbours with. */
-tn_status tn_foreign_settle(struct tn_foreign_set *set, struct tn_foreign *f, struct tn_error *err)
+static tn_status settle_zeros(struct tn_finder *finder, struct tn_foreign *f, struct tn_error *err)
 {
-	struct tn_finder *finder = &set->finder;
 	const struct tn_tensor *t = f->part[TN_FOREIGN_ZEROS].tensor;
 	static const uint32_t each[9] = { [2] = 0x55555555u, [4] = 0x11111111u, [8] = 0x01010101u };
 	uint32_t step = each[f->bits], ones = (1u << f->bits) - 1, v1 = step * (ones / 2);
@@ -429,4 +461,10 @@ tn_status tn_foreign_settle(struct tn_foreign_set *set, struct tn_foreign *f, st
 		tn_logf(finder->ctx, TN_LOG_WARNING, "'%s' has zero points of 0; AutoGPTQ's packer spoils the other zero points of "
 			"such a word", t->name);
 	return TN_OK;
+}
+
+tn_status tn_foreign_settle(struct tn_foreign_set *set, struct tn_foreign *f, struct tn_error *err)
+{
+	TN_TRY(check_padding(&set->finder, f, err));
+	return settle_zeros(&set->finder, f, err);
 }

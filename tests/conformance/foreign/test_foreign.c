@@ -272,6 +272,37 @@ static void damaged_ones_are_refused(void **state)
 	tn_context_destroy(ctx);
 }
 
+/* Two groups of 128 in a row have the shapes of one of 256, which AutoAWQ reads -1 as; padding that is not zero tells. */
+static void awq_of_another_group_size_is_refused(void **state)
+{
+	static const char *const folders[] = { "awq_gemv_g128", "awq_gemv_fast_g128" };
+	static const int sizes[] = { -1, 256 };
+	struct tn_recode_request request = TN_RECODE_REQUEST_INIT;
+	tn_context *ctx = context(1, 0, NULL);
+	(void)state;
+	request.dequantize = 1;
+	for (size_t i = 0; i < 4; i++) {
+		char from[1024], folder[64], path[1024], out[64];
+		struct tn_error err = { .code = TN_OK };
+		snprintf(folder, sizeof folder, "%s/group-%zu", work, i);
+		snprintf(out, sizeof out, "%s/out", work);
+		assert_int_equal(mkdir(folder, 0777), 0);
+		snprintf(from, sizeof from, "%s/%s/model.safetensors", TN_TEST_VECTORS, folders[i / 2]);
+		snprintf(path, sizeof path, "%s/model.safetensors", folder);
+		assert_int_equal(symlink(from, path), 0);
+		snprintf(from, sizeof from, "%s/%s/config.json", TN_TEST_VECTORS, folders[i / 2]);
+		snprintf(path, sizeof path, "%s/config.json", folder);
+		json_t *config = json_load_file(from, 0, NULL);
+		json_object_set_new(json_object_get(config, "quantization_config"), "group_size", json_integer(sizes[i % 2]));
+		assert_int_equal(json_dump_file(config, path, 0), 0);
+		json_decref(config);
+		assert_int_equal(recode(ctx, folder, &request, out, &err), TN_E_MISMATCH);
+		assert_non_null(strstr(err.msg, "scales of 2 groups"));
+		assert_string_equal(err.where, "group_size");
+	}
+	tn_context_destroy(ctx);
+}
+
 /* What MLX can hold. */
 static int has_mlx_form(const json_t *entry)
 {
@@ -417,7 +448,7 @@ static void give(void *user, void *ptr, size_t bytes)
 static void every_allocation_may_fail(void **state)
 {
 	static const char *const folders[] = { "gptq_gqm_v1_b4_g32_asym_act", "bnb_nf4_b64_dq_u8_bf16_33x65", "ct_pack_int4_g32_asym",
-					       "awq_gemm_g128", "gptoss_mxfp4" };
+					       "awq_gemm_g128", "awq_gemv_fast_g128", "gptoss_mxfp4" };
 	char out[64];
 	struct tn_error err;
 	(void)state;
@@ -513,6 +544,7 @@ int main(void)
 		cmocka_unit_test(small_blocks_and_threads_change_nothing),
 		cmocka_unit_test(plain_c_gives_the_same),
 		cmocka_unit_test(damaged_ones_are_refused),
+		cmocka_unit_test(awq_of_another_group_size_is_refused),
 		cmocka_unit_test(mlx_form_has_the_same_values),
 		cmocka_unit_test(every_allocation_may_fail),
 		cmocka_unit_test(awq_gemm_becomes_what_mlx_lm_makes_of_it),
