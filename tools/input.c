@@ -48,8 +48,8 @@ static tn_status read_stream(FILE *from, const char *name, size_t most, struct c
 	size_t n;
 	while ((n = fread(piece, 1, sizeof piece, from)) > 0) {
 		if (n > most - out->bytes)
-			return cli_error(err, TN_E_LIMIT, name, "'%.200s' is larger than %zu MiB, the most that is read here; give a "
-					 "part of it, as head -n 1000 would", name, most >> 20);
+			return cli_error(err, TN_E_LIMIT, name, "'%.200s' is larger than %zu MiB, the most that is read here; "
+					 "give a part of it, as head -n 1000 would", name, most >> 20);
 		if (!cli_content_add(out, piece, n))
 			return cli_no_memory(err);
 	}

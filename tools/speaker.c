@@ -82,8 +82,8 @@ static tn_status take_ends(struct speaker *s, const struct cli_list *ends, struc
 		if (!cli_whole(token, &id))
 			id = s->tokenizer ? tn_tokenizer_find(s->tokenizer, token, strlen(token)) : TN_NO_TOKEN;
 		if (id >= s->info.vocabulary)
-			return cli_error(err, TN_E_ARG, "--extra-eos-token", "'%.100s' is no token of the model, and no id below its "
-					 "%" PRIu64 "; tenon tokenize shows tokens and ids", token, s->info.vocabulary);
+			return cli_error(err, TN_E_ARG, "--extra-eos-token", "'%.100s' is no token of the model, and no id below "
+					 "its %" PRIu64 "; tenon tokenize shows tokens and ids", token, s->info.vocabulary);
 		s->ends[s->end_count++] = (uint32_t)id;
 	}
 	return TN_OK;

@@ -423,8 +423,8 @@ static tn_status check_padding(struct tn_finder *finder, const struct tn_foreign
 	uint64_t used = status == TN_OK ? groups_in_use(f, scales.data, stored) : f->groups;
 	tn_buffer_release(finder->ctx, &scales);
 	if (status == TN_OK && used != f->groups)
-		status = tn_fail(err, TN_E_MISMATCH, "group_size", "'%.120s' has scales of %llu groups of columns, and by `group_size` "
-				 "%lld there are %llu: the configuration is not that of the file", t->name,
+		status = tn_fail(err, TN_E_MISMATCH, "group_size", "'%.120s' has scales of %llu groups of columns, and by "
+				 "`group_size` %lld there are %llu: the configuration is not that of the file", t->name,
 				 (unsigned long long)used, (long long)finder->config.group_size, (unsigned long long)f->groups);
 	return status;
 }
