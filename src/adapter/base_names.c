@@ -241,17 +241,20 @@ size_t tn_joint_find_flat(const struct tn_joint *j, const char *path)
 	return several ? TN_NO_TARGET : found;
 }
 
-uint64_t tn_joint_layer_count(const struct tn_joint *j, const char *path)
+uint64_t tn_joint_layer_count(const struct tn_joint *j, const char *path, struct tn_layer_memo *memo)
 {
 	uint64_t number, count = 0;
 	size_t prefix, other;
 	if (!tn_path_in_layer(path, &number, &prefix))
 		return 0;
+	if (tn_layer_memo_holds(memo, path, prefix))
+		return memo->count;
 	for (size_t i = 0; i < j->target_count; i++) {
 		const char *name = j->targets[i].name;
 		if (tn_path_in_layer(name, &number, &other) && other == prefix && memcmp(name, path, prefix) == 0)
 			count = number + 1 > count ? number + 1 : count;
 	}
+	*memo = (struct tn_layer_memo){ path, prefix, count };
 	return count;
 }
 

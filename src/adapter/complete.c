@@ -34,10 +34,11 @@ static tn_status check_peft(const struct tn_joint *j, const struct tn_adapter_en
 		       "configuration, or remove the tensors", e->module.path);
 }
 
-static tn_status check_mlx(const struct tn_joint *j, const struct tn_adapter_entry *e, size_t target, struct tn_error *err)
+static tn_status check_mlx(const struct tn_joint *j, const struct tn_adapter_entry *e, size_t target, struct tn_layer_memo *memo,
+			   struct tn_error *err)
 {
 	const struct tn_adapter_config *c = j->config;
-	uint64_t layers = c->num_layers == TN_ALL_LAYERS ? 0 : tn_joint_layer_count(j, j->targets[target].name);
+	uint64_t layers = c->num_layers == TN_ALL_LAYERS ? 0 : tn_joint_layer_count(j, j->targets[target].name, memo);
 	if (tn_select_mlx(c, e->module.path, layers))
 		return TN_OK;
 	if (c->has_keys && !tn_select_mlx_key(c, e->module.path))
@@ -51,6 +52,7 @@ static tn_status check_mlx(const struct tn_joint *j, const struct tn_adapter_ent
 tn_status tn_joint_check_selection(const struct tn_joint *j, struct tn_error *err)
 {
 	const tn_adapter *a = j->adapter;
+	struct tn_layer_memo memo = { 0 };
 	for (size_t i = 0; i < a->count; i++) {
 		const struct tn_adapter_entry *e = &a->entries[i];
 		if (e->module.kind == TN_MODULE_SAVED || e->module.kind == TN_MODULE_TOKENS)
@@ -58,7 +60,7 @@ tn_status tn_joint_check_selection(const struct tn_joint *j, struct tn_error *er
 		if (a->config.dialect == TN_DIALECT_PEFT)
 			TN_TRY(check_peft(j, e, err));
 		else if (a->config.dialect == TN_DIALECT_MLX_LM)
-			TN_TRY(check_mlx(j, e, j->entry_target[i], err));
+			TN_TRY(check_mlx(j, e, j->entry_target[i], &memo, err));
 	}
 	return TN_OK;
 }
@@ -103,14 +105,14 @@ static int rename_module(const struct fronts *f, const char *name, char out[LONG
 	return !f->base_bytes || !tn_path_in_layer(out, &number, &bytes);
 }
 
-static tn_status is_wanted(const struct tn_joint *j, const struct tn_target *t, const char *path, int *wanted,
-			   struct tn_error *err)
+static tn_status is_wanted(const struct tn_joint *j, const struct tn_target *t, const char *path, struct tn_layer_memo *memo,
+			   int *wanted, struct tn_error *err)
 {
 	const struct tn_adapter_config *c = j->config;
 	*wanted = 0;
 	if (c->dialect == TN_DIALECT_MLX_LM) {
 		*wanted = c->has_keys && tn_select_mlx(c, path, c->num_layers == TN_ALL_LAYERS ? 0
-							       : tn_joint_layer_count(j, t->name));
+							       : tn_joint_layer_count(j, t->name, memo));
 		return TN_OK;
 	}
 	if (c->target.kind == TN_RULE_ABSENT || (c->target.kind == TN_RULE_ALL_LINEAR && tn_path_is_embedding(path)))
@@ -208,6 +210,7 @@ tn_status tn_joint_check_complete(const struct tn_joint *j, struct tn_error *err
 	struct fronts fronts = find_fronts(j);
 	const struct tn_adapter_config *c = j->config;
 	unsigned char *has_factors;
+	struct tn_layer_memo memo = { 0 };
 	size_t missing = 0;
 	char first[LONGEST_NAME] = "";
 	TN_TRY(tn_arena_array(j->arena, j->target_count, 1, &has_factors, err));
@@ -219,7 +222,7 @@ tn_status tn_joint_check_complete(const struct tn_joint *j, struct tn_error *err
 		int wanted;
 		if (has_factors[i] || !t->is_layer || !rename_module(&fronts, t->name, path))
 			continue;
-		TN_TRY(is_wanted(j, t, path, &wanted, err));
+		TN_TRY(is_wanted(j, t, path, &memo, &wanted, err));
 		if (!wanted)
 			continue;
 		if (c->dialect == TN_DIALECT_PEFT || !key_has_factors(j, tn_select_mlx_key(c, path)))

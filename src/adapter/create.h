@@ -3,6 +3,7 @@
 #define TN_ADAPTER_CREATE_H
 
 #include "adapter/adapter.h"
+#include "adapter/selection.h"
 #include "tenon/create.h"
 #include "tenon/derive.h"
 #include "tenon/weights.h"
@@ -42,8 +43,10 @@ tn_status tn_base_tensor_name(struct tn_base_modules *modules, const char *tenso
 /* 1 for the router of a block of experts, which transformers 5 holds as a parameter and no linear layer. */
 int tn_base_module_is_router(const struct tn_base_modules *modules, const struct tn_base_module *item);
 tn_status tn_base_modules_add(struct tn_base_modules *modules, const struct tn_base_module *item, struct tn_error *err);
-/* The largest layer number beside `path`, plus one; 0 outside layers. With NULL the largest of all. */
-uint64_t tn_base_modules_layers(const struct tn_base_modules *modules, const char *path);
+/* The largest layer number of all, plus one. */
+uint64_t tn_base_modules_layers(const struct tn_base_modules *modules);
+/* That beside `path`; 0 outside layers. */
+uint64_t tn_base_modules_layers_beside(const struct tn_base_modules *modules, const char *path, struct tn_layer_memo *memo);
 /* The part of the path inside its layer, or the whole path. */
 const char *tn_path_inside(const char *path);
 

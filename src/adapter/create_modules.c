@@ -20,18 +20,33 @@ const char *tn_path_inside(const char *path)
 	return inside ? inside : path;
 }
 
-uint64_t tn_base_modules_layers(const struct tn_base_modules *m, const char *path)
+/* Of the paths that begin with path[0..prefix), or of all. */
+static uint64_t count_layers(const struct tn_base_modules *m, const char *path, size_t prefix)
 {
 	uint64_t number, count = 0;
-	size_t prefix = 0, other;
-	if (path && !tn_path_in_layer(path, &number, &prefix))
-		return 0;
+	size_t other;
 	for (size_t i = 0; i < m->count; i++) {
 		const char *name = m->items[i].path;
 		if (tn_path_in_layer(name, &number, &other) && (!path || (other == prefix && memcmp(name, path, prefix) == 0)))
 			count = number + 1 > count ? number + 1 : count;
 	}
 	return count;
+}
+
+uint64_t tn_base_modules_layers(const struct tn_base_modules *m)
+{
+	return count_layers(m, NULL, 0);
+}
+
+uint64_t tn_base_modules_layers_beside(const struct tn_base_modules *m, const char *path, struct tn_layer_memo *memo)
+{
+	uint64_t number;
+	size_t prefix;
+	if (!tn_path_in_layer(path, &number, &prefix))
+		return 0;
+	if (!tn_layer_memo_holds(memo, path, prefix))
+		*memo = (struct tn_layer_memo){ path, prefix, count_layers(m, path, prefix) };
+	return memo->count;
 }
 
 /* The old array stays in the arena until its end, which doubling keeps below the new one's size. */

@@ -70,13 +70,19 @@ static int compare_texts(const void *a, const void *b)
 	return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
+static int has_name(const char **names, size_t count, const char *name)
+{
+	for (size_t i = 0; i < count; i++)
+		if (strcmp(names[i], name) == 0)
+			return 1;
+	return 0;
+}
+
 /* Adds a name once; the list has room. */
 static void add_name(const char **names, size_t *count, const char *name)
 {
-	for (size_t i = 0; i < *count; i++)
-		if (strcmp(names[i], name) == 0)
-			return;
-	names[(*count)++] = name;
+	if (!has_name(names, *count, name))
+		names[(*count)++] = name;
 }
 
 static void sort_names(const char **names, size_t count)
@@ -96,6 +102,7 @@ static tn_status choose_mlx(struct tn_base_modules *m, struct tn_choice *c, stru
 {
 	const struct tn_create_options *o = c->options;
 	struct tn_adapter_config rule = { .dialect = TN_DIALECT_MLX_LM, .num_layers = c->num_layers, .has_keys = o->key_count > 0 };
+	struct tn_layer_memo memo = { 0 };
 	TN_TRY(tn_arena_array(m->arena, o->key_count, sizeof *rule.keys.names, &rule.keys.names, err));
 	for (rule.keys.count = 0; rule.keys.count < o->key_count; rule.keys.count++)
 		rule.keys.names[rule.keys.count] = o->keys[rule.keys.count];
@@ -103,7 +110,7 @@ static tn_status choose_mlx(struct tn_base_modules *m, struct tn_choice *c, stru
 	for (size_t i = 0; i < m->count; i++) {
 		struct tn_base_module *item = &m->items[i];
 		int whole = 0, experts = item->kind == TN_MODULE_EXPERTS;
-		item->chosen = tn_select_mlx(&rule, item->path, tn_base_modules_layers(m, item->path));
+		item->chosen = tn_select_mlx(&rule, item->path, tn_base_modules_layers_beside(m, item->path, &memo));
 		if (!o->key_count && ((o->dora && experts) || is_of_another_tower(item->path)))
 			item->chosen = 0;
 		if (!item->chosen)
@@ -143,10 +150,10 @@ static int is_plain_linear(const struct tn_base_modules *m, const struct tn_base
 	return item->kind == TN_MODULE_LORA && !tn_path_is_head(item->path) && !tn_base_module_is_router(m, item);
 }
 
-/* In the last so many layers that the options ask for. */
-static int in_window(const struct tn_base_modules *m, const struct tn_choice *c, const char *path)
+/* In the last so many of all layers that the options ask for. */
+static int in_window(uint64_t all, const struct tn_choice *c, const char *path)
 {
-	uint64_t number, all = tn_base_modules_layers(m, NULL);
+	uint64_t number;
 	size_t prefix;
 	return c->num_layers < 0 || (uint64_t)c->num_layers >= all ||
 	       (tn_path_in_layer(path, &number, &prefix) && number >= all - (uint64_t)c->num_layers);
@@ -159,11 +166,11 @@ static tn_status name_all_linear(struct tn_base_modules *m, struct tn_choice *c,
 	for (size_t i = 0; i < m->count; i++) {
 		const char *last = tn_path_last(m->items[i].path);
 		int clear = 1;
-		if (!is_plain_linear(m, &m->items[i]))
+		if (has_name(c->names, c->name_count, last) || !is_plain_linear(m, &m->items[i]))
 			continue;
 		for (size_t k = 0; k < m->count && clear; k++)
-			clear = m->items[k].of_parameter || is_plain_linear(m, &m->items[k]) ||
-				!tn_path_has_ending(m->items[k].path, last);
+			clear = m->items[k].of_parameter || !tn_path_has_ending(m->items[k].path, last) ||
+				is_plain_linear(m, &m->items[k]);
 		add_name(c->names, &c->name_count, clear ? last : m->items[i].path);
 	}
 	return TN_OK;
@@ -184,10 +191,11 @@ static tn_status name_defaults(struct tn_base_modules *m, struct tn_choice *c, s
 	c->name_count = rule.count;
 	if (rule.kind == TN_RULE_LIST)
 		return TN_OK;
+	const uint64_t all = tn_base_modules_layers(m);
 	tn_status status = tn_arena_array(m->arena, m->count, sizeof *c->names, &c->names, err);
 	for (size_t i = 0; i < m->count && status == TN_OK; i++) {
 		status = tn_regex_full(rule.regex, m->items[i].path, &matched, err);
-		if (status == TN_OK && matched && in_window(m, c, m->items[i].path))
+		if (status == TN_OK && matched && in_window(all, c, m->items[i].path))
 			add_name(c->names, &c->name_count, m->items[i].path);
 	}
 	tn_regex_free(rule.regex);
@@ -222,7 +230,7 @@ static tn_status name_keys(struct tn_base_modules *m, struct tn_choice *c, struc
 /* The window as layers_to_transform; PEFT does not apply it to parameters. */
 static tn_status name_layers(struct tn_base_modules *m, struct tn_choice *c, struct tn_error *err)
 {
-	uint64_t all = tn_base_modules_layers(m, NULL);
+	uint64_t all = tn_base_modules_layers(m);
 	if (c->num_layers < 0 || (uint64_t)c->num_layers >= all)
 		return TN_OK;
 	if (c->parameter_count)
@@ -267,7 +275,7 @@ static tn_status choose_peft(struct tn_base_modules *m, struct tn_choice *c, str
 /* train_model of mlx_lm/lora.py refuses it too; its default of 16 may be more than a small model has. */
 static tn_status check_window(const struct tn_base_modules *m, const struct tn_create_options *o, struct tn_error *err)
 {
-	const uint64_t all = tn_base_modules_layers(m, NULL);
+	const uint64_t all = tn_base_modules_layers(m);
 	if (o->num_layers == TN_DIALECTS_LAYERS || o->num_layers < 0 || (uint64_t)o->num_layers <= all)
 		return TN_OK;
 	return tn_fail(err, TN_E_ARG, "num_layers",

@@ -83,7 +83,7 @@ static int key_chosen_only(const struct tn_base_modules *m, const char *key, uin
 /* The window begins at the first layer that has a pair; a whole path is not limited by it. */
 static tn_status name_mlx(struct tn_base_modules *m, struct tn_choice *c, struct tn_error *err)
 {
-	uint64_t number, first = UINT64_MAX, all = tn_base_modules_layers(m, NULL);
+	uint64_t number, first = UINT64_MAX, all = tn_base_modules_layers(m);
 	size_t prefix;
 	TN_TRY(tn_arena_array(m->arena, m->count, sizeof *c->names, &c->names, err));
 	for (size_t i = 0; i < m->count; i++)

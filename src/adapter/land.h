@@ -3,6 +3,7 @@
 #define TN_ADAPTER_LAND_H
 
 #include "adapter/adapter.h"
+#include "adapter/selection.h"
 #include "store/checkpoint.h"
 #include "weights/matrix.h"
 
@@ -193,7 +194,7 @@ int tn_joint_find_expert(const struct tn_joint *joint, const struct tn_expert_bl
 int tn_model_has_transposed_experts(const char *model_type);
 
 /* Number of layers beside `path` in the base: the largest number in its container, plus one. 0: it is in none. */
-uint64_t tn_joint_layer_count(const struct tn_joint *joint, const char *path);
+uint64_t tn_joint_layer_count(const struct tn_joint *joint, const char *path, struct tn_layer_memo *memo);
 
 /* ---- before rows are edited ------------------------------------------------------------------------------ */
 

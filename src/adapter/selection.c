@@ -52,6 +52,11 @@ const char *tn_path_in_layer(const char *path, uint64_t *number, size_t *prefix_
 	return NULL;
 }
 
+int tn_layer_memo_holds(const struct tn_layer_memo *memo, const char *path, size_t prefix_bytes)
+{
+	return memo->path && memo->prefix_bytes == prefix_bytes && memcmp(memo->path, path, prefix_bytes) == 0;
+}
+
 int tn_path_is_embedding(const char *path)
 {
 	static const char *const names[] = { "embed_tokens", "wte", "wpe", "word_embeddings", "embed_in", "tok_embeddings",

@@ -55,6 +55,13 @@ const char *tn_path_last(const char *path);
 /* The part behind the first "<container>.<number>.", where the container is named layers, h, blocks, ...; NULL when
  * there is none. *number gets the number, *prefix_bytes the length of what stands before it. */
 const char *tn_path_in_layer(const char *path, uint64_t *number, size_t *prefix_bytes);
+/* What was counted for a path, for those behind it that lie in the same layers. Begins as zeros; paths must live on. */
+struct tn_layer_memo {
+	const char *path;
+	size_t prefix_bytes;
+	uint64_t count;
+};
+int tn_layer_memo_holds(const struct tn_layer_memo *memo, const char *path, size_t prefix_bytes);
 /* By the last part of the name, as transformers and mlx-lm call them. */
 int tn_path_is_embedding(const char *path);
 int tn_path_is_head(const char *path);

@@ -91,7 +91,8 @@ tn_status tn_fail_sys(struct tn_error *err, int sys_errno, const char *where, co
 		size_t used = strlen(err->msg);
 		/* strerror_r of glibc may return static text instead of filling the buffer; both are safe to print. */
 		char text[96];
-		snprintf(err->msg + used, sizeof err->msg - used, ": %s", strerror_r(sys_errno, text, sizeof text));
+		snprintf(err->msg + used, sizeof err->msg - used, ": %s%s", strerror_r(sys_errno, text, sizeof text),
+			 sys_errno == EMFILE ? "; let the process have more of them (ulimit -n)" : "");
 	}
 	return code;
 }

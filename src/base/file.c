@@ -45,7 +45,7 @@ tn_status tn_file_open(const char *path, struct tn_file *out, struct tn_error *e
 			err->sys_errno = S_ISDIR(st.st_mode) ? EISDIR : EINVAL;
 		return TN_E_IO;
 	}
-	*out = (struct tn_file){ fd, (uint64_t)st.st_size, (uint64_t)st.st_dev, (uint64_t)st.st_ino };
+	*out = (struct tn_file){ fd, (uint64_t)st.st_size, (uint64_t)st.st_dev, (uint64_t)st.st_ino, -1, NULL };
 	return TN_OK;
 }
 
@@ -53,17 +53,48 @@ void tn_file_close(struct tn_file *file)
 {
 	if (file->fd >= 0)
 		close(file->fd);
-	file->fd = -1;
+	*file = (struct tn_file){ .fd = -1, .bytes = file->bytes, .device = file->device, .inode = file->inode };
 }
 
-tn_status tn_file_read(const struct tn_file *file, void *dst, size_t n, uint64_t offset, const char *where,
-		       struct tn_error *err)
+void tn_file_rest(struct tn_file *file, int folder, const char *name)
+{
+	tn_file_close(file);
+	file->folder = folder;
+	file->name = name;
+}
+
+tn_status tn_file_borrow(const struct tn_file *file, const char *where, int *out, struct tn_error *err)
+{
+	*out = file->fd;
+	if (!file->name)
+		return TN_OK;
+	int fd = openat(file->folder, file->name, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+	if (fd < 0)
+		return tn_fail_sys(err, errno, where, "could not open '%s'", where);
+	struct stat st;
+	if (fstat(fd, &st) != 0 || (uint64_t)st.st_dev != file->device || (uint64_t)st.st_ino != file->inode) {
+		close(fd);
+		return tn_fail(err, TN_E_IO, where, "'%s' is another file than the one that was opened: another program replaced "
+			       "it; repeat when that is done", where);
+	}
+	*out = fd;
+	return TN_OK;
+}
+
+void tn_file_return(const struct tn_file *file, int fd)
+{
+	if (file->name)
+		close(fd);
+}
+
+static tn_status read_from(int fd, const struct tn_file *file, void *dst, size_t n, uint64_t offset, const char *where,
+			   struct tn_error *err)
 {
 	char *p = dst;
-	if (tn_direct_read(file->fd, dst, n, offset))
+	if (tn_direct_read(fd, dst, n, offset))
 		return TN_OK;
 	while (n) {
-		ssize_t got = pread(file->fd, p, n, (off_t)offset);
+		ssize_t got = pread(fd, p, n, (off_t)offset);
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got < 0)
@@ -81,22 +112,47 @@ tn_status tn_file_read(const struct tn_file *file, void *dst, size_t n, uint64_t
 	return TN_OK;
 }
 
+tn_status tn_file_read(const struct tn_file *file, void *dst, size_t n, uint64_t offset, const char *where,
+		       struct tn_error *err)
+{
+	int fd;
+	TN_TRY(tn_file_borrow(file, where, &fd, err));
+	tn_status status = read_from(fd, file, dst, n, offset, where, err);
+	tn_file_return(file, fd);
+	return status;
+}
+
 int tn_file_is_hole(const struct tn_file *file, uint64_t offset, uint64_t n)
 {
-	off_t data = lseek(file->fd, (off_t)offset, SEEK_DATA);
-	return data < 0 ? errno == ENXIO : (uint64_t)data >= offset + n;
+	int fd;
+	if (tn_file_borrow(file, "", &fd, NULL) != TN_OK)
+		return 0;
+	off_t data = lseek(fd, (off_t)offset, SEEK_DATA);
+	int is_hole = data < 0 ? errno == ENXIO : (uint64_t)data >= offset + n;
+	tn_file_return(file, fd);
+	return is_hole;
+}
+
+static int examine(const struct tn_file *file, struct stat *st)
+{
+	int fd;
+	if (tn_file_borrow(file, "", &fd, NULL) != TN_OK)
+		return 0;
+	int known = fstat(fd, st) == 0;
+	tn_file_return(file, fd);
+	return known;
 }
 
 int64_t tn_file_modified(const struct tn_file *file)
 {
 	struct stat st;
-	return fstat(file->fd, &st) == 0 ? (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec : 0;
+	return examine(file, &st) ? (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec : 0;
 }
 
 int tn_file_is_sparse(const struct tn_file *file)
 {
 	struct stat st;
-	return fstat(file->fd, &st) == 0 && (uint64_t)st.st_blocks * 512 < (uint64_t)st.st_size / 2;
+	return examine(file, &st) && (uint64_t)st.st_blocks * 512 < (uint64_t)st.st_size / 2;
 }
 
 tn_status tn_fd_write(int fd, const void *src, size_t n, uint64_t offset, const char *where, struct tn_error *err)

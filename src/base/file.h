@@ -6,16 +6,26 @@
 #include "base/context.h"
 
 struct tn_file {
-	int fd;            /* -1 when closed */
+	int fd;            /* -1 when closed, or at rest */
 	uint64_t bytes;    /* size when it was opened */
 	uint64_t device, inode;
+	int folder;        /* of a file at rest: where `name` is looked up */
+	const char *name;  /* NULL: it is not at rest */
 };
-#define TN_FILE_CLOSED { -1, 0, 0, 0 }
+#define TN_FILE_CLOSED { -1, 0, 0, 0, -1, NULL }
 
 /* Opens a regular file (or a link to one) for reading, with O_NONBLOCK|O_CLOEXEC, so that a FIFO or a device answers at
  * once. TN_E_NOTFOUND: no such file. TN_E_IO: anything else, with its cause; not a regular file says what it is. */
 tn_status tn_file_open(const char *path, struct tn_file *out, struct tn_error *err);
 void tn_file_close(struct tn_file *file);
+
+/* Closes the file between uses, for a process may have few files open at once: each use opens `name` in `folder` (both outlive
+ * the file) and fails when that is another file by now. All that follows is done with files at rest too, by any number of
+ * threads. */
+void tn_file_rest(struct tn_file *file, int folder, const char *name);
+/* A descriptor of the file, to be handed back. TN_E_IO: another file has its name. */
+tn_status tn_file_borrow(const struct tn_file *file, const char *where, int *fd, struct tn_error *err);
+void tn_file_return(const struct tn_file *file, int fd);
 
 /* Reads exactly n bytes at `offset`. TN_E_IO when the file has become shorter. `where` names the file in errors. */
 tn_status tn_file_read(const struct tn_file *file, void *dst, size_t n, uint64_t offset, const char *where,

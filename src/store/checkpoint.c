@@ -9,9 +9,12 @@
 #include "store/safetensors.h"
 #include "store/st_index.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ---- which shards ---------------------------------------------------------------------------------------- */
 
@@ -113,9 +116,18 @@ static tn_status list_unindexed(tn_checkpoint *c, const struct tn_names *files, 
 
 /* ---- opening --------------------------------------------------------------------------------------------- */
 
+/* Of models with more shards than this none stays open. A job has up to three models at a time, and systems let a process have
+ * 256 files, or 1024. */
+enum { MOST_OPEN_SHARDS = 16 };
+
 static tn_status open_shards(tn_checkpoint *c, const char *index_name, struct tn_error *err)
 {
 	TN_TRY(tn_arena_array(&c->arena, c->shard_count, sizeof *c->shards, &c->shards, err));
+	if (c->shard_count > MOST_OPEN_SHARDS) {
+		c->folder = open(c->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		if (c->folder < 0)
+			return tn_fail_sys(err, errno, c->path, "could not open the folder '%s'", c->path);
+	}
 	for (size_t i = 0; i < c->shard_count; i++) {
 		char path[TN_PATH_BYTES];
 		TN_TRY(tn_path_join(path, c->path, c->shard_names[i], err));
@@ -127,6 +139,8 @@ static tn_status open_shards(tn_checkpoint *c, const char *index_name, struct tn
 				       index_name, c->shard_names[i], c->path);
 		if (status != TN_OK)
 			return status;
+		if (c->folder >= 0)
+			tn_file_rest(&c->shards[i]->file, c->folder, c->shard_names[i]);
 	}
 	return TN_OK;
 }
@@ -324,6 +338,7 @@ static tn_status open_checkpoint(tn_context *ctx, const char *path, int may_be_c
 		return status;
 	c->ctx = ctx;
 	c->arena = arena;
+	c->folder = -1;
 	status = fill(c, path, may_be_consumed, err);
 	if (status != TN_OK) {
 		tn_checkpoint_close(c);
@@ -349,6 +364,8 @@ void tn_checkpoint_close(tn_checkpoint *c)
 		return;
 	for (size_t i = 0; i < c->shard_count && c->shards; i++)
 		tn_safetensors_close(c->shards[i]);
+	if (c->folder >= 0)
+		close(c->folder);
 	struct tn_arena arena = c->arena;
 	tn_arena_release(&arena);
 }

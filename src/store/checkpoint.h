@@ -17,6 +17,7 @@ struct tn_checkpoint {
 	tn_safetensors **shards;
 	const char **shard_names;
 	size_t shard_count;
+	int folder;                        /* of shards at rest, else -1 */
 	const struct tn_tensor **by_name;
 	size_t count;
 	uint64_t tensor_bytes;

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -21,7 +22,8 @@ enum { PAGE = TN_DIRECT_PAGE, LEAST = 256 << 10, MOST_COPIED = 32 << 10 };
 
 struct tn_st_writer {
 	struct tn_arena arena; /* holds this struct too */
-	int fd;
+	pthread_mutex_t opening;
+	int fd;                /* -1 until the first bytes are put: a job lays out all of its files before it fills the first */
 	_Atomic int is_direct; /* blocks have been written directly */
 	const char *path;
 	struct tn_edges *edges;
@@ -70,6 +72,7 @@ tn_status tn_st_writer_create(tn_context *ctx, const char *path, struct tn_tenso
 	TN_TRY(tn_arena_alloc(&arena, sizeof *w, &w, err));
 	w->arena = arena;
 	w->fd = -1;
+	pthread_mutex_init(&w->opening, NULL);
 	tn_status status = tn_arena_text(&w->arena, path, strlen(path), &w->path, err);
 	if (status == TN_OK) {
 		w->fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
@@ -86,8 +89,20 @@ tn_status tn_st_writer_create(tn_context *ctx, const char *path, struct tn_tenso
 		tn_st_writer_abort(w);
 		return status;
 	}
+	close(w->fd);
+	w->fd = -1;
 	*out = w;
 	return TN_OK;
+}
+
+static tn_status open_again(struct tn_st_writer *w, struct tn_error *err)
+{
+	pthread_mutex_lock(&w->opening);
+	if (w->fd < 0)
+		w->fd = open(w->path, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
+	int e = w->fd < 0 ? errno : 0;
+	pthread_mutex_unlock(&w->opening);
+	return e ? tn_fail_sys(err, e, w->path, "could not open '%s'", w->path) : TN_OK;
 }
 
 /* The bytes of a block in a page that it shares. *whole: they made it complete, in `page`. */
@@ -142,6 +157,7 @@ tn_status tn_st_writer_put(struct tn_st_writer *w, const struct tn_tensor *tenso
 		return tn_fail(err, TN_E_ARG, tensor->name, "%zu bytes at %llu do not fit into the %llu of '%.100s'", n,
 			       (unsigned long long)offset, (unsigned long long)tensor->bytes, tensor->name);
 	uint64_t at = tensor->offset + offset;
+	TN_TRY(open_again(w, err));
 	if (n >= LEAST) {
 		TN_TRY(put_direct(w, src, n, at, &taken, err));
 		if (taken)
@@ -159,6 +175,7 @@ void tn_st_writer_abort(struct tn_st_writer *w)
 	if (w->fd >= 0)
 		close(w->fd);
 	tn_edges_free(w->edges);
+	pthread_mutex_destroy(&w->opening);
 	struct tn_arena arena = w->arena;
 	tn_arena_release(&arena);
 }
@@ -175,7 +192,12 @@ static tn_status put_what_is_left(struct tn_st_writer *w, struct tn_error *err)
 
 tn_status tn_st_writer_finish(struct tn_st_writer *w, struct tn_error *err)
 {
-	tn_status status = put_what_is_left(w, err);
+	tn_status status = open_again(w, err);
+	if (status != TN_OK) {
+		tn_st_writer_abort(w);
+		return status;
+	}
+	status = put_what_is_left(w, err);
 	if (status == TN_OK && fsync(w->fd) != 0)
 		status = tn_fail_sys(err, errno, w->path, "could not make '%s' durable", w->path);
 	int fd = w->fd;

@@ -50,3 +50,19 @@ quick combine --model crowd/base --adapter-path crowd/adapter --adapter-path cro
 quick extract --model crowd/base --tuned-path crowd/fused --rank 1 --save-path crowd/extracted
 quick init crowd/base --num-layers -1 --rank 1 --save-path crowd/new
 rm -r crowd
+
+echo "--- 3,000 layers in 200 files, and no more than 32 open"
+"$TOOLS/make_checkpoint" base deep 3000 32 64 64 200 F32 holes
+few() { (ulimit -n 32 && quick "$@"); }
+few inspect deep
+few init deep --num-layers 3000 --rank 1 --save-path deep/new
+few init deep --num-layers -1 --rank 1 --dialect peft --keys all-linear --save-path deep/linear
+few doctor deep deep/new
+few fuse --model deep --adapter-path deep/new --save-path deep/fused --receipt deep/receipt.json
+few verify deep deep/new deep/fused
+few verify --receipt deep/receipt.json
+few quantize --model deep --save-path deep/q --q-group-size 32 --max-shard-size 256K
+few dequantize --model deep/q --save-path deep/d --max-shard-size 1M
+few extract --model deep --tuned-path deep/fused --rank 1 --save-path deep/extracted
+ls deep/q | wc -l
+rm -r deep

@@ -87,7 +87,13 @@ FORWARD(int, fallocate, (int fd, int mode, off_t at, off_t n), (fd, mode, at, n)
 
 enum { MOST_FDS = 1024 };
 static unsigned char dirty[MOST_FDS];
-static int closed_dirty, rename_not_synced;
+static int rename_not_synced;
+/* Closed before a sync: one of the same file does it later. */
+static struct {
+	dev_t device;
+	ino_t inode;
+} closed_dirty[MOST_FDS];
+static int closed_count;
 
 static void complain(const char *what)
 {
@@ -107,12 +113,39 @@ static void wrote(int fd)
 		dirty[fd] = 1;
 }
 
-static void before_rename(void)
+static void was_closed(int fd)
 {
-	int found = closed_dirty;
+	struct stat st;
+	if (fstat(fd, &st) != 0)
+		return;
+	if (closed_count == MOST_FDS)
+		complain("too many files are closed without a sync");
+	closed_dirty[closed_count].device = st.st_dev;
+	closed_dirty[closed_count++].inode = st.st_ino;
+}
+
+static void was_synced(int fd)
+{
+	struct stat st;
+	dirty[fd] = 0;
+	for (int i = 0; fstat(fd, &st) == 0 && i < closed_count;)
+		if (closed_dirty[i].device == st.st_dev && closed_dirty[i].inode == st.st_ino)
+			closed_dirty[i] = closed_dirty[--closed_count];
+		else
+			i++;
+}
+
+static int any_dirty(void)
+{
+	int found = closed_count > 0;
 	for (int i = 0; i < MOST_FDS; i++)
 		found |= dirty[i];
-	if (found)
+	return found;
+}
+
+static void before_rename(void)
+{
+	if (any_dirty())
 		complain("a rename before the bytes of a file are durable");
 }
 
@@ -128,10 +161,7 @@ int ftruncate(int fd, off_t n)
 	struct stat st;
 	NEXT(ftruncate, "ftruncate")
 	if (fstat(fd, &st) == 0 && n > 0 && n < st.st_size) {
-		int found = closed_dirty;
-		for (int i = 0; i < MOST_FDS; i++)
-			found |= dirty[i];
-		if (found)
+		if (any_dirty())
 			complain("a file is cut before what was written is durable");
 	}
 	return fault("ftruncate") ? -1 : next(fd, n);
@@ -145,7 +175,7 @@ int fsync(int fd)
 	if (kind == S_IFDIR)
 		rename_not_synced = 0;
 	else if (kind == S_IFREG && result == 0)
-		dirty[fd] = 0;
+		was_synced(fd);
 	return result;
 }
 
@@ -168,7 +198,7 @@ int close(int fd)
 	if (fd >= 0 && fd < MOST_FDS && dirty[fd]) {
 		dirty[fd] = 0;
 		if (!leave_to_other(fd))
-			closed_dirty = 1;
+			was_closed(fd);
 	}
 	return next(fd);
 }

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -71,6 +72,36 @@ static void shortened_file_is_an_error(void **state)
 	tt_expect(t, tn_file_read(&file, bytes, 1, 1000, path, &t->err), TN_E_IO);
 	tt_ok(t, tn_file_read(&file, bytes, 10, 0, path, &t->err));
 	tn_file_close(&file);
+}
+
+/* Found by its name each time, and only itself. */
+static void a_file_at_rest_takes_no_descriptor(void **state)
+{
+	struct tt *t = *state;
+	struct tn_file file;
+	char text[6] = "";
+	int fd, folder = open(t->folder, O_RDONLY | O_DIRECTORY);
+	tt_write_text(tt_path(t, "a"), "hello");
+	tt_ok(t, tn_file_open(tt_path(t, "a"), &file, &t->err));
+	tn_file_rest(&file, folder, "a");
+	assert_int_equal(file.fd, -1);
+	for (int i = 0; i < 2; i++) {
+		tt_ok(t, tn_file_read(&file, text, 5, 0, "a", &t->err));
+		assert_string_equal(text, "hello");
+	}
+	assert_true(tn_file_modified(&file) != 0);
+	tt_ok(t, tn_file_borrow(&file, "a", &fd, &t->err));
+	tn_file_return(&file, fd);
+	assert_int_equal(fcntl(fd, F_GETFD), -1);
+	tt_write_text(tt_path(t, "b"), "other");
+	assert_int_equal(rename(tt_path(t, "b"), tt_path(t, "a")), 0);
+	tt_expect(t, tn_file_read(&file, text, 5, 0, "a", &t->err), TN_E_IO);
+	tt_expect_msg(t, "another program replaced it");
+	assert_int_equal(tn_file_modified(&file), 0);
+	assert_int_equal(unlink(tt_path(t, "a")), 0);
+	tt_expect(t, tn_file_read(&file, text, 5, 0, "a", &t->err), TN_E_NOTFOUND);
+	tn_file_close(&file);
+	close(folder);
 }
 
 static void read_text_of(struct tt *t, const char *content, size_t n, size_t cap, tn_status expected)
@@ -183,7 +214,7 @@ int main(void)
 		TT_TEST(opens_regular_files_and_links_to_them), TT_TEST(refuses_everything_else),
 		TT_TEST(shortened_file_is_an_error),            TT_TEST(small_texts),
 		TT_TEST(writing_to_a_full_disk),                TT_TEST(paths),
-		TT_TEST(listing),
+		TT_TEST(listing),                               TT_TEST(a_file_at_rest_takes_no_descriptor),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
