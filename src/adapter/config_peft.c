@@ -5,6 +5,7 @@
 #include "base/error.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -338,14 +339,39 @@ static tn_status read_numbers(const struct tn_config_reader *r, int is_adalora, 
 	return read_patterns(r, "alpha_pattern", &out->alphas, err);
 }
 
+/* What PEFT 0.21.2 can do with adapters of other types: supports_lora_conversion and merge of their layers. */
+static const struct {
+	const char *types, *advice;
+} other_types[] = {
+	{ " C3A DELORA FOURIERFT GRALORA LOHA LOKR MISS RANDLORA VBLORA VERA WAVEFT ", "PEFT's save_as_lora makes a LoRA of it" },
+	{ " ADAPTION_PROMPT CARTRIDGE CPT MULTITASK_PROMPT_TUNING P_TUNING PREFIX_TUNING PROMPT_TUNING ",
+	  "it stands beside the text and changes no weight, so there is nothing to fuse; run it with PEFT" },
+	{ " POLY XLORA ", "it mixes its adapters anew for each text, which no weight holds; run it with PEFT, or fuse one" },
+};
+
+static tn_status fail_type(const char *type, const char *where, struct tn_error *err)
+{
+	const char *advice = "merge it with PEFT (merge_and_unload) where that can; tenon extract makes a LoRA of what that "
+			     "changed in matrices";
+	char word[64] = "";
+	if (strlen(type) < sizeof word - 2)
+		snprintf(word, sizeof word, " %s ", type);
+	for (char *c = word; *c; c++)
+		*c = (char)(*c >= 'a' && *c <= 'z' ? *c - 32 : *c);
+	for (size_t i = 0; i < sizeof other_types / sizeof *other_types && *word; i++)
+		if (strstr(other_types[i].types, word))
+			advice = other_types[i].advice;
+	return tn_fail(err, TN_E_UNSUPPORTED, where, "peft_type is '%.60s' in '%s'; LORA or ADALORA was expected: %s", type, where,
+		       advice);
+}
+
 tn_status tn_config_read_peft(const struct tn_config_reader *r, struct tn_adapter_config *out, struct tn_error *err)
 {
 	const json_t *type = json_object_get(r->root, "peft_type");
 	const char *name = !type || json_is_null(type) ? "LORA" : json_is_string(type) ? json_string_value(type) : "not a text";
 	int is_adalora = strcasecmp(name, "ADALORA") == 0;
 	if (!is_adalora && strcasecmp(name, "LORA") != 0)
-		return tn_fail(err, TN_E_UNSUPPORTED, r->where, "peft_type is '%s' in '%s'; LORA or ADALORA was expected. PEFT's "
-			       "convert_to_lora makes a LoRA of most other types", name, r->where);
+		return fail_type(name, r->where, err);
 	out->dialect = TN_DIALECT_PEFT;
 	out->num_layers = TN_ALL_LAYERS;
 	TN_TRY(check_keys(r, is_adalora, err));

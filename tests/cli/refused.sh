@@ -40,3 +40,9 @@ echo '{"peft_type": "LORA", "r": 1, "target_modules": "all-linear"}' >long/adapt
 	head -c 1536 /dev/zero
 } >long/adapter_model.safetensors
 try fuse examples/base long
+echo "--- other types of PEFT"
+for type in VERA lokr IA3 SHIRA PREFIX_TUNING XLORA "" LOHA_LOKR 7; do
+	echo "{\"peft_type\": \"$type\", \"r\": 8}" >long/adapter_config.json
+	try fuse examples/base long
+done
+try tenon doctor examples/base long
