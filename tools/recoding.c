@@ -130,7 +130,7 @@ static int has_work(const struct recoding *c, const tn_recode *r, struct tn_erro
 			 c->model);
 	else
 		snprintf(err->msg, sizeof err->msg,
-			 "'%.120s' has nothing to dequantize: its config.json names no quantization of MLX", c->model);
+			 "'%.120s' has nothing to dequantize: no tensor is packed in a way that tenon reads", c->model);
 	return 0;
 }
 

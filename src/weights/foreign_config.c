@@ -310,7 +310,8 @@ static tn_status read_block(struct tn_arena *arena, const json_t *q, const char 
 	}
 	return tn_fail(err, TN_E_UNSUPPORTED, "quant_method",
 		       "`quant_method` is '%.40s' in %s; awq, gptq, bitsandbytes, "
-		       "compressed-tensors, fp8, fbgemm_fp8, modelopt, mxfp4 and auto-round are read",
+		       "compressed-tensors, fp8, fbgemm_fp8, modelopt, mxfp4 and auto-round are read. Give the model that it was "
+		       "made from, or one that its own library has dequantized",
 		       name ? name : "not given", file);
 }
 
