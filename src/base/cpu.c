@@ -15,6 +15,13 @@ static int has_sha(void)
 	return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b >> 29 & 1);
 }
 
+/* Nor this one. */
+static int has_avx_vnni(void)
+{
+	unsigned a = 0, b, c, d;
+	return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
+}
+
 /* Linux keeps no tiles for a process until it asks, once and for all of its threads. */
 static int has_amx(void)
 {
@@ -35,6 +42,8 @@ unsigned tn_cpu_features(void)
 	__builtin_cpu_init();
 	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
 		f |= TN_CPU_AVX2; /* every CPU with avx2 has f16c */
+	if ((f & TN_CPU_AVX2) && has_avx_vnni())
+		f |= TN_CPU_AVX_VNNI;
 	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
 	    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
 		f |= TN_CPU_AVX512;

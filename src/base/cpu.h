@@ -11,7 +11,8 @@ enum {
 	TN_CPU_SHA = 1 << 5,        /* sha, ssse3, sse4.1 */
 	TN_CPU_NEON_DOT = 1 << 6,   /* sums of four products of bytes */
 	TN_CPU_AMX = 1 << 7,        /* amx tile and bf16, and the system's leave to use them */
-	TN_CPU_FAST_PAIRS = 1 << 8  /* products of BF16 pairs as often as multiply-adds; CPUs of Intel take twice as long */
+	TN_CPU_FAST_PAIRS = 1 << 8, /* products of BF16 pairs as often as multiply-adds; CPUs of Intel take twice as long */
+	TN_CPU_AVX_VNNI = 1 << 9    /* sums of four products of bytes in registers of AVX2, where there is no AVX-512 too */
 };
 
 /* Or of the above. Wide registers count only when the system saves them (XCR0). */

@@ -13,4 +13,9 @@
 #define TN_FAST_PAIRS 1
 #endif
 
+/* Sums of four products of bytes, unsigned times signed, are one instruction. */
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+#define TN_BYTE_DOTS 1
+#endif
+
 #endif

@@ -72,7 +72,8 @@ static void no_feature_is_overlooked(void **state)
 		const char *flag;
 		unsigned feature;
 	} flags[] = { { " avx2 ", TN_CPU_AVX2 }, { " avx512dq ", TN_CPU_AVX512 }, { " avx512_vnni ", TN_CPU_AVX512_VNNI },
-		      { " avx512_bf16 ", TN_CPU_AVX512_BF16 }, { " sha_ni ", TN_CPU_SHA }, { " asimddp ", TN_CPU_NEON_DOT } };
+		      { " avx512_bf16 ", TN_CPU_AVX512_BF16 }, { " avx_vnni ", TN_CPU_AVX_VNNI },
+		      { " sha_ni ", TN_CPU_SHA }, { " asimddp ", TN_CPU_NEON_DOT } };
 	FILE *f = fopen("/proc/cpuinfo", "r");
 	char *line = NULL;
 	size_t room = 0;

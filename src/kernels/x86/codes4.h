@@ -26,6 +26,14 @@ typedef __m512 floats;
 #define TO_FLOATS(v) _mm512_cvtepi32_ps(v)
 #define CHOOSE(v, order) _mm512_permutexvar_ps(order, v)
 #define SUM(v) _mm512_reduce_add_ps(v)
+#define ZERO_INTS() _mm512_setzero_si512()
+#define SPREAD_INT(x) _mm512_set1_epi32(x)
+#define TIMES_256(v) _mm512_slli_epi32(v, 8)
+#define ADD_INTS(a, b) _mm512_add_epi32(a, b)
+#define SUB_INTS(a, b) _mm512_sub_epi32(a, b)
+#define ADD_WORDS(a, b) _mm512_add_epi16(a, b)
+#define MUL_BYTES(a, b) _mm512_maddubs_epi16(a, b)
+#define ADD_PAIRS(v, factor) _mm512_madd_epi16(v, _mm512_set1_epi16(factor))
 #else
 enum { LANES = 8, ROWS = 2 };
 typedef __m256i ints;
@@ -44,6 +52,14 @@ typedef __m256 floats;
 #define SPREAD_TABLE(p) _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(p)))
 #define TO_FLOATS(v) _mm256_cvtepi32_ps(v)
 #define CHOOSE(v, order) _mm256_permutevar8x32_ps(v, order)
+#define ZERO_INTS() _mm256_setzero_si256()
+#define SPREAD_INT(x) _mm256_set1_epi32(x)
+#define TIMES_256(v) _mm256_slli_epi32(v, 8)
+#define ADD_INTS(a, b) _mm256_add_epi32(a, b)
+#define SUB_INTS(a, b) _mm256_sub_epi32(a, b)
+#define ADD_WORDS(a, b) _mm256_add_epi16(a, b)
+#define MUL_BYTES(a, b) _mm256_maddubs_epi16(a, b)
+#define ADD_PAIRS(v, factor) _mm256_madd_epi16(v, _mm256_set1_epi16(factor))
 
 TN_INLINE float sum_of(floats v)
 {
@@ -52,6 +68,13 @@ TN_INLINE float sum_of(floats v)
 	return _mm_cvtss_f32(_mm_add_ss(a, _mm_movehdup_ps(a)));
 }
 #define SUM(v) sum_of(v)
+#endif
+
+/* sum + the sums of four products, unsigned bytes times signed ones: where TN_BYTE_DOTS. */
+#if defined(__AVX512VNNI__)
+#define DOT_BYTES(sum, codes, x) _mm512_dpbusd_epi32(sum, codes, x)
+#else
+#define DOT_BYTES(sum, codes, x) _mm256_dpbusd_avx_epi32(sum, codes, x)
 #endif
 
 /* A step is a vector of codes, two to a byte: a lane of 32 bits holds 8 of them. */
@@ -162,10 +185,10 @@ TN_INLINE float most_in(unsigned planes)
 	return planes == 3 ? 127.0f * 65536 : planes == 2 ? 127.0f * 256 : 127.0f;
 }
 
-/* A group of n from element `first` on; returns the scale of its whole numbers, of which the largest is `most`. All planes but the
- * highest hold `bits` of them. *sum is that of what they stand for, so that a bias meets the same x as a code. */
-TN_INLINE float cut_group(int8_t *bytes, const float *x, size_t first, size_t n, const unsigned planes, const int bits, float most,
-			  float *sum)
+/* A group of n from element `first` on; returns the scale of its whole numbers, of which the largest is `most`. The lowest plane
+ * holds low_bits of them where there are others, and each between it and the highest middle_bits. *sum is that of what they stand for, so that a bias meets the same x as a code. */
+TN_INLINE float cut_group(int8_t *bytes, const float *x, size_t first, size_t n, const unsigned planes, const int middle_bits,
+			  const int low_bits, float most, float *sum)
 {
 	__m256i whole = _mm256_setzero_si256();
 	float top = abs_max(x + first, (int)n), factor = top > 0x1p-100f ? most / top : 0;
@@ -175,6 +198,7 @@ TN_INLINE float cut_group(int8_t *bytes, const float *x, size_t first, size_t n,
 		__m256i b = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + i + 8), _mm256_set1_ps(factor)));
 		whole = _mm256_add_epi32(whole, _mm256_add_epi32(a, b));
 		for (unsigned p = planes; p-- > 0;) {
+			const int bits = p + 1 == planes ? low_bits : middle_bits;
 			__m128i cut = p ? narrow_to_bytes(cut_digit(&a, bits), cut_digit(&b, bits)) : narrow_to_bytes(a, b);
 			_mm_storel_epi64((__m128i *)(void *)(at + p * 2 * STEP_BYTES), cut);
 			_mm_storel_epi64((__m128i *)(void *)(at + p * 2 * STEP_BYTES + STEP_BYTES), _mm_unpackhi_epi64(cut, cut));

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Codes of 4 bits times activations, in integers. The activations of a group become whole numbers n of at most 24, 16 or 8 bits
  * times a scale, n = 65536 h + 256 m + l with every part in a signed byte; products of a code and a byte are added exactly, so
- * the only error is that of the rounding to n: 2^-23, 2^-15 or 2^-7 of the largest in the group. A quarter of the multiplications
+ * the only error is that of the rounding to n: 2^-23, 2^-15 or 2^-7 of the largest in the group; 2^-22 where words are added
+ * (MIDDLE_BITS). A quarter of the multiplications
  * that float32 takes, and no conversion of codes.
  *
  *   sum of w x over a group = scale * (sum of code * x) + bias * (sum of x)
@@ -14,23 +15,42 @@ struct codes {
 	ints even, odd;
 };
 
-/* 256 sum + the sums of eight products each with the signed bytes at x, for the first of the planes only those. */
-TN_INLINE ints dot_plane(ints sum, struct codes c, const int8_t *x, int first)
+#if defined(TN_BYTE_DOTS)
+enum { MIDDLE_BITS = 8 };
+
+/* The sums of eight products each of codes and activations: planes from the highest on, 256 times what is there with the next. */
+TN_INLINE ints dot_planes(struct codes c, const int8_t *x, const unsigned planes)
 {
-	ints a = LOAD_INTS(x), b = LOAD_INTS(x + STEP_BYTES);
-#if defined(__AVX512VNNI__)
-	sum = first ? _mm512_setzero_si512() : _mm512_slli_epi32(sum, 8);
-	return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(sum, c.even, a), c.odd, b);
-#elif defined(__AVX512F__)
-	__m512i pairs = _mm512_add_epi16(_mm512_maddubs_epi16(c.even, a), _mm512_maddubs_epi16(c.odd, b));
-	pairs = _mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
-	return first ? pairs : _mm512_add_epi32(_mm512_slli_epi32(sum, 8), pairs);
-#else
-	__m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16(c.even, a), _mm256_maddubs_epi16(c.odd, b));
-	pairs = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-	return first ? pairs : _mm256_add_epi32(_mm256_slli_epi32(sum, 8), pairs);
-#endif
+	ints sum = ZERO_INTS();
+	TN_UNROLL(3)
+	for (unsigned i = 0; i < planes; i++, x += 2 * STEP_BYTES) {
+		sum = i ? TIMES_256(sum) : sum;
+		sum = DOT_BYTES(DOT_BYTES(sum, c.even, LOAD_INTS(x)), c.odd, LOAD_INTS(x + STEP_BYTES));
+	}
+	return sum;
 }
+#else
+/* One less than there could be: what the highest plane stands for is 2^15 then, and -2^15 is a factor of 16 bits. */
+enum { MIDDLE_BITS = 7 };
+
+/* Words of four products each with the activations of one plane. */
+TN_INLINE ints words_of(struct codes c, const int8_t *x)
+{
+	return ADD_WORDS(MUL_BYTES(c.even, LOAD_INTS(x)), MUL_BYTES(c.odd, LOAD_INTS(x + STEP_BYTES)));
+}
+
+/* The sums of eight products each of codes and activations. Words are added in pairs by a multiplication, which takes along what
+ * the plane stands for. */
+TN_INLINE ints dot_planes(struct codes c, const int8_t *x, const unsigned planes)
+{
+	ints sum = ADD_PAIRS(words_of(c, x + (planes - 1) * 2 * STEP_BYTES), 1);
+	if (planes > 1)
+		sum = ADD_INTS(sum, ADD_PAIRS(words_of(c, x + (planes - 2) * 2 * STEP_BYTES), 1 << 8));
+	if (planes > 2)
+		sum = SUB_INTS(sum, ADD_PAIRS(words_of(c, x), -(1 << 15)));
+	return sum;
+}
+#endif
 
 /* ---- the activations ------------------------------------------------------------------------------------- */
 
@@ -48,17 +68,18 @@ size_t TN_ISA_NAME(tn_planes_bytes)(const struct tn_product *p)
 
 static void prepare_one(unsigned char *dst, const struct tn_product *p, const float *x)
 {
-	unsigned planes = planes_of(p);
+	const unsigned planes = planes_of(p);
+	const float most = planes == 3 ? 127 << (8 + MIDDLE_BITS) : most_in(planes);
 	size_t group = p->format->group, groups = p->cols / group;
 	float *scales = (float *)(void *)(dst + steps_of(p) * planes * 2 * STEP_BYTES), *sums = scales + group_room(p);
 	memset(dst, 0, vector_bytes(p));
 	for (size_t g = 0; g < groups; g++) {
 		if (planes == 3)
-			scales[g] = cut_group((int8_t *)dst, x, g * group, group, 3, 8, most_in(3), &sums[g]);
+			scales[g] = cut_group((int8_t *)dst, x, g * group, group, 3, MIDDLE_BITS, 8, most, &sums[g]);
 		else if (planes == 2)
-			scales[g] = cut_group((int8_t *)dst, x, g * group, group, 2, 8, most_in(2), &sums[g]);
+			scales[g] = cut_group((int8_t *)dst, x, g * group, group, 2, 8, 8, most, &sums[g]);
 		else
-			scales[g] = cut_group((int8_t *)dst, x, g * group, group, 1, 8, most_in(1), &sums[g]);
+			scales[g] = cut_group((int8_t *)dst, x, g * group, group, 1, 8, 8, most, &sums[g]);
 	}
 }
 
@@ -128,12 +149,7 @@ TN_INLINE void add_step(struct sums *sum, const struct rows *rows, const struct 
 			c.even = LOOK_UP(table, c.even);
 			c.odd = LOOK_UP(table, c.odd);
 		}
-		ints dot = dot_plane(v, c, bytes, 1);
-		if (planes > 1)
-			dot = dot_plane(dot, c, bytes + 2 * STEP_BYTES, 0);
-		if (planes > 2)
-			dot = dot_plane(dot, c, bytes + 4 * STEP_BYTES, 0);
-		sum->codes[r] = FMA(TO_FLOATS(dot), CHOOSE(sum->scale[r], order), sum->codes[r]);
+		sum->codes[r] = FMA(TO_FLOATS(dot_planes(c, bytes, planes)), CHOOSE(sum->scale[r], order), sum->codes[r]);
 	}
 }
 

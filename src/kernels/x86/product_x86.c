@@ -12,7 +12,7 @@ static size_t most_in_planes(const struct tn_product *p)
 {
 #if defined(__AMX_BF16__)
 	return p->precision == TN_PRECISION_EXACT && p->x_dtype != TN_BF16 ? 6 : 5;
-#elif defined(__AVX512VNNI__)
+#elif defined(TN_BYTE_DOTS)
 	return TN_ISA_NAME(tn_strips_fewest)(p) - 1;
 #else
 	return p->precision == TN_PRECISION_EXACT ? 15 : 5;
@@ -30,7 +30,7 @@ static enum way way_of(const struct tn_product *p)
 		return in_floats;
 	if (p->m <= most_in_planes(p))
 		return IN_PLANES;
-#if !defined(__AVX512VNNI__)
+#if !defined(TN_BYTE_DOTS)
 	if (p->precision == TN_PRECISION_EXACT)
 		return in_floats;
 #endif

@@ -125,7 +125,7 @@ TN_INLINE void prepare_as(unsigned char *dst, const struct tn_product *p, const 
 		if (n < CHUNK)
 			memset(dst, 0, x_bytes(p));
 		for (size_t g = 0; g < n / group; g++)
-			scales[g] = cut_group((int8_t *)dst, x + i, g * group, group, planes, 8, most, &scales[in_chunk + g]);
+			scales[g] = cut_group((int8_t *)dst, x + i, g * group, group, planes, 8, 8, most, &scales[in_chunk + g]);
 	}
 }
 
@@ -143,24 +143,11 @@ static void prepare_bytes(unsigned char *dst, const struct tn_product *p, const 
 
 /* ---- tiles ----------------------------------------------------------------------------------------------- */
 
-#if defined(__AVX512F__)
+/* Sums of six x fit the 16 registers of AVX2 where a product needs no other ones. */
+#if defined(__AVX512F__) || defined(TN_BYTE_DOTS)
 enum { TILE = 6 };
-#define ZERO_INTS() _mm512_setzero_si512()
-#define SPREAD_INT(x) _mm512_set1_epi32(x)
-#define TIMES_256(v) _mm512_slli_epi32(v, 8)
-#define ADD_INTS(a, b) _mm512_add_epi32(a, b)
-#define ADD_WORDS(a, b) _mm512_add_epi16(a, b)
-#define MUL_BYTES(a, b) _mm512_maddubs_epi16(a, b)
-#define ADD_PAIRS(v) _mm512_madd_epi16(v, _mm512_set1_epi16(1))
 #else
 enum { TILE = 3 };
-#define ZERO_INTS() _mm256_setzero_si256()
-#define SPREAD_INT(x) _mm256_set1_epi32(x)
-#define TIMES_256(v) _mm256_slli_epi32(v, 8)
-#define ADD_INTS(a, b) _mm256_add_epi32(a, b)
-#define ADD_WORDS(a, b) _mm256_add_epi16(a, b)
-#define MUL_BYTES(a, b) _mm256_maddubs_epi16(a, b)
-#define ADD_PAIRS(v) _mm256_madd_epi16(v, _mm256_set1_epi16(1))
 #endif
 
 TN_INLINE ints four_bytes(const int8_t *x)
@@ -174,7 +161,7 @@ TN_INLINE ints four_bytes(const int8_t *x)
 TN_INLINE void add_dwords(ints sum[][2], const unsigned char *codes, const int8_t *const *x, size_t offset, size_t dwords,
 			  const int many, int is_float)
 {
-#if defined(__AVX512VNNI__)
+#if defined(TN_BYTE_DOTS)
 	(void)is_float;
 	for (size_t d = 0; d < dwords; d++, codes += 4 * STEP_BYTES, offset += 4)
 		TN_UNROLL(2)
@@ -183,8 +170,8 @@ TN_INLINE void add_dwords(ints sum[][2], const unsigned char *codes, const int8_
 			TN_UNROLL(6)
 			for (int t = 0; t < many; t++) {
 				ints v = four_bytes(x[t] + offset + odd * STEP_BYTES);
-				sum[t][0] = _mm512_dpbusd_epi32(sum[t][0], a, v);
-				sum[t][1] = _mm512_dpbusd_epi32(sum[t][1], b, v);
+				sum[t][0] = DOT_BYTES(sum[t][0], a, v);
+				sum[t][1] = DOT_BYTES(sum[t][1], b, v);
 			}
 		}
 #else
@@ -208,8 +195,8 @@ TN_INLINE void add_dwords(ints sum[][2], const unsigned char *codes, const int8_
 			}
 		TN_UNROLL(6)
 		for (int t = 0; t < many; t++) {
-			sum[t][0] = ADD_INTS(sum[t][0], ADD_PAIRS(words[t][0]));
-			sum[t][1] = ADD_INTS(sum[t][1], ADD_PAIRS(words[t][1]));
+			sum[t][0] = ADD_INTS(sum[t][0], ADD_PAIRS(words[t][0], 1));
+			sum[t][1] = ADD_INTS(sum[t][1], ADD_PAIRS(words[t][1], 1));
 		}
 	}
 #endif
@@ -282,7 +269,7 @@ TN_INLINE void tiles(const struct strip_chunk *c, size_t x_count, const unsigned
 		case 1: tile(c, t, planes, 1); break;
 		case 2: tile(c, t, planes, 2); break;
 		case 3: tile(c, t, planes, 3); break;
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(TN_BYTE_DOTS)
 		case 4: tile(c, t, planes, 4); break;
 		case 5: tile(c, t, planes, 5); break;
 		default: tile(c, t, planes, 6); break;
@@ -319,10 +306,21 @@ static const struct strip_form *form_of(const struct tn_product *p)
 	return &of_bytes;
 }
 
+/* Measured. */
+static size_t fewest_of_bytes(const struct tn_product *p)
+{
+#if defined(__AVXVNNI__)
+	(void)p;
+	return 4;
+#else
+	return p->precision == TN_PRECISION_EXACT ? 12 : 6;
+#endif
+}
+
 size_t TN_ISA_NAME(tn_strips_fewest)(const struct tn_product *p)
 {
 	const struct strip_form *form = form_of(p);
-	return form != &of_bytes ? form->fewest : p->precision == TN_PRECISION_EXACT ? 12 : 6;
+	return form == &of_bytes ? fewest_of_bytes(p) : form->fewest;
 }
 
 size_t TN_ISA_NAME(tn_strips_bytes)(const struct tn_product *p)

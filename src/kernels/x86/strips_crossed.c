@@ -90,7 +90,8 @@ static void prepare_chunk(struct crossed_x *dst, const struct tn_product *p, con
 	if (n < CHUNK)
 		memset(dst, 0, sizeof *dst);
 	for (size_t g = 0; g < n / group; g++)
-		dst->scale[g] = cut_group(dst->bytes, x, g * group, group, PLANES, DIGIT_BITS, most, &dst->sum[g]);
+		dst->scale[g] = cut_group(dst->bytes, x, g * group, group, PLANES, DIGIT_BITS, DIGIT_BITS, most,
+					  &dst->sum[g]);
 	for (size_t step = 0; step < CHUNK / STEP_CODES; step++)
 		cross_step(dst->known + step * LANES / dwords, dst->bytes + step * PLANES * 2 * STEP_BYTES, dwords,
 			   shifts_of(p->format));
