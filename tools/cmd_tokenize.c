@@ -11,7 +11,7 @@ static struct {
 } args;
 
 static const struct cli_option options[] = {
-	{ CLI_TEXT, "--model", "DIR", "folder of the model, or its tokenizer.json", &args.model },
+	{ CLI_TEXT, "--model", "DIR", "folder of the model, or its tokenizer.json or tokenizer.model", &args.model },
 	{ CLI_FLAG, "--no-special", NULL, "without the special tokens that the model wants around a text", &args.no_special },
 	{ CLI_FLAG, "--decode", NULL, "from ids to text; with --no-special, special tokens are left out", &args.decode },
 	{ CLI_FLAG, NULL, NULL, NULL, NULL },

@@ -1,9 +1,10 @@
-/* tenon/tokenizer.h - text to token ids and back, from the tokenizer.json of a model folder.
+/* tenon/tokenizer.h - text to token ids and back, from the tokenizer.json or tokenizer.model of a model folder.
  *
  * Mirrors the tokenizers library 0.23 (ids, decoding, DecodeStream) and, where the folder's tokenizer_config.json asks for
  * it, the changes that transformers 5.23 makes on loading: special tokens that tokenizer.json lacks, and the pipelines that
  * the classes LlamaTokenizer, CodeLlamaTokenizer, GemmaTokenizer, GPT2Tokenizer, Qwen2Tokenizer, T5Tokenizer,
  * XLMRobertaTokenizer and BertTokenizer build in place of the file's own (docs/tokenizer.md).
+ * tokenizer.model gives the ids of SentencePiece in the class's pipeline (docs/tokenizer.md says where transformers 5.23 differs).
  * Truncation and padding of tokenizer.json are for batches of equal length and are not done.
  *
  * Texts are UTF-8 of a given length; NUL is a character like any other. Regular expressions follow Unicode 17, as
@@ -25,10 +26,12 @@ typedef struct tn_tokenizer tn_tokenizer;
 /* What stands for "no such token" where an id is returned. */
 #define TN_NO_TOKEN UINT32_MAX
 
-/* Reads tokenizer.json, and tokenizer_config.json, special_tokens_map.json, generation_config.json and config.json where
- * they exist. `path` is a model folder, or a tokenizer.json, which is then read alone, without the others.
- * TN_E_NOTFOUND: no tokenizer.json. TN_E_FORMAT: damaged; the message names the key. TN_E_UNSUPPORTED: it uses a component
- * that tenon does not have; the message names it. */
+/* Reads tokenizer.json, or where there is none SentencePiece's tokenizer.model (and added_tokens.json); and
+ * tokenizer_config.json, special_tokens_map.json, generation_config.json and config.json where they exist. `path` is a model
+ * folder; or a tokenizer.json, or a file *.model, which is then read alone, without the others.
+ * TN_E_NOTFOUND: neither is there. TN_E_FORMAT: damaged; the message names the key, or the byte of tokenizer.model.
+ * TN_E_UNSUPPORTED: it uses a component, or tokenizer.model goes with a class, that tenon does not have; the message names it.
+ * TN_E_LIMIT: larger than any that is meant to be used. */
 TN_API tn_status tn_tokenizer_open(tn_context *ctx, const char *path, tn_tokenizer **out, struct tn_error *err);
 TN_API void tn_tokenizer_close(tn_tokenizer *tokenizer);    /* NULL allowed */
 

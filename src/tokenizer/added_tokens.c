@@ -33,7 +33,7 @@ static uint32_t next_id(const struct tn_added_tokens *added, const struct tn_tok
 	return added->id_limit > size ? added->id_limit : (uint32_t)size;
 }
 
-/* Of tokens with the same content the last counts. */
+/* Of tokens with the same content the last counts; what has been special once stays so. */
 tn_status tn_added_tokens_put(struct tn_added_tokens *added, const struct tn_added_token *token,
 			      const struct tn_token_model *model, const char *where, struct tn_error *err)
 {
@@ -44,6 +44,7 @@ tn_status tn_added_tokens_put(struct tn_added_tokens *added, const struct tn_add
 	if (index != TN_NO_TOKEN) {
 		item.id = added->items[index].id;
 		item.content = added->items[index].content;
+		item.special |= added->items[index].special;
 		added->items[index] = item;
 		return TN_OK;
 	}

@@ -20,6 +20,7 @@ struct tn_added_tokens {
 	struct tn_arena *arena;
 	struct tn_added_token *items;
 	size_t count, capacity;
+	size_t settled;                       /* the first ones, whose flags names do not change; the owner's */
 	uint32_t *by_id;                      /* indexes, in the order of the ids; after _finish */
 	uint32_t id_limit;                    /* one more than the largest id */
 	struct tn_vocab by_content;           /* to the index */

@@ -50,22 +50,41 @@ void tn_charsmap_release(struct tn_charsmap *map)
 	*map = (struct tn_charsmap){ .ctx = map->ctx };
 }
 
+/* Finds the parts of map->blob, whose map->bytes bytes are known; what is no map is released. */
+static tn_status divide(struct tn_charsmap *map, const char *where, struct tn_error *err)
+{
+	uint32_t trie = map->bytes != SIZE_MAX && map->bytes >= 4 ? word_at(map->blob) : UINT32_MAX;
+	if (trie == UINT32_MAX || trie > map->bytes - 4 || trie < 4) {
+		tn_charsmap_release(map);
+		return tn_fail(err, TN_E_FORMAT, where, "the precompiled_charsmap of '%s' is no character map of sentencepiece",
+			       where);
+	}
+	map->units = map->blob + 4;
+	map->unit_count = trie / 4;
+	map->texts = (const char *)map->blob + 4 + trie;
+	map->text_bytes = map->bytes - 4 - trie;
+	return TN_OK;
+}
+
 tn_status tn_charsmap_read(tn_context *ctx, const char *base64, size_t n, const char *where, struct tn_charsmap *out,
 			   struct tn_error *err)
 {
 	struct tn_charsmap map = { .ctx = ctx, .capacity = n / 4 * 3 + 4 };
 	TN_TRY(tn_alloc(ctx, map.capacity, "character map", &map.blob, err));
 	map.bytes = decode_base64(base64, n, map.blob);
-	uint32_t trie = map.bytes != SIZE_MAX && map.bytes >= 4 ? word_at(map.blob) : UINT32_MAX;
-	if (trie == UINT32_MAX || trie > map.bytes - 4 || trie < 4) {
-		tn_charsmap_release(&map);
-		return tn_fail(err, TN_E_FORMAT, where, "the precompiled_charsmap of '%s' is no character map of sentencepiece",
-			       where);
-	}
-	map.units = map.blob + 4;
-	map.unit_count = trie / 4;
-	map.texts = (const char *)map.blob + 4 + trie;
-	map.text_bytes = map.bytes - 4 - trie;
+	TN_TRY(divide(&map, where, err));
+	*out = map;
+	return TN_OK;
+}
+
+tn_status tn_charsmap_copy(tn_context *ctx, const void *bytes, size_t n, const char *where, struct tn_charsmap *out,
+			   struct tn_error *err)
+{
+	struct tn_charsmap map = { .ctx = ctx, .bytes = n, .capacity = n };
+	TN_TRY(tn_alloc(ctx, map.capacity, "character map", &map.blob, err));
+	if (n)
+		memcpy(map.blob, bytes, n);
+	TN_TRY(divide(&map, where, err));
 	*out = map;
 	return TN_OK;
 }

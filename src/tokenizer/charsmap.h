@@ -19,6 +19,9 @@ struct tn_charsmap {
 /* From base64. TN_E_FORMAT: not such a map. */
 tn_status tn_charsmap_read(tn_context *ctx, const char *base64, size_t n, const char *where, struct tn_charsmap *out,
 			   struct tn_error *err);
+/* The same from the n bytes themselves, which are copied. */
+tn_status tn_charsmap_copy(tn_context *ctx, const void *bytes, size_t n, const char *where, struct tn_charsmap *out,
+			   struct tn_error *err);
 void tn_charsmap_release(struct tn_charsmap *map);
 
 /* What the shortest mapped beginning of these bytes becomes (then it stands for all of them), or NULL: nothing is mapped. */

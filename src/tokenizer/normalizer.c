@@ -230,6 +230,30 @@ static tn_status map_characters(struct step_io *io, const struct tn_charsmap *ma
 
 /* ---- all steps ------------------------------------------------------------------------------------------- */
 
+/* SentencePiece's remove_extra_whitespaces: of spaces behind one another one stays, and none at the ends (at the end no U+2581
+ * either). */
+static tn_status squeeze(struct step_io *io, struct tn_error *err)
+{
+	struct tn_text *out = &io->to->text;
+	for (size_t at = 0; at < io->n; at++) {
+		mark_leading(io, at);
+		if (io->from[at] != ' ' || (out->length && out->data[out->length - 1] != ' '))
+			TN_TRY(tn_text_add(out, io->from + at, 1, err));
+	}
+	mark_leading(io, io->n);
+	for (;;) {
+		if (out->length && out->data[out->length - 1] == ' ')
+			out->length--;
+		else if (out->length >= 3 && memcmp(out->data + out->length - 3, "\xE2\x96\x81", 3) == 0)
+			out->length -= 3;
+		else
+			break;
+	}
+	if (io->to->leading > out->length)
+		io->to->leading = out->length;
+	return TN_OK;
+}
+
 static tn_status run_step(struct step_io *io, const struct tn_normal_step *step, struct tn_error *err)
 {
 	io->to->text.length = 0;
@@ -244,6 +268,7 @@ static tn_status run_step(struct step_io *io, const struct tn_normal_step *step,
 	case TN_NORMAL_PREPEND: return prepend(io, step, err);
 	case TN_NORMAL_PRECOMPILED: return map_characters(io, &step->map, err);
 	case TN_NORMAL_BYTE_LEVEL: return to_bytes(io, err);
+	case TN_NORMAL_SQUEEZE: return squeeze(io, err);
 	default: return by_character(io, step->kind, err);
 	}
 }

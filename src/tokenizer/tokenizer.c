@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "base/error.h"
 #include "base/file.h"
+#include "base/text.h"
 #include "tokenizer/tokenizer_parts.h"
 
 #include <string.h>
@@ -10,20 +11,25 @@ const char *const tn_special_names[TN_SPECIAL_COUNT] = {
 	[TN_PAD] = "pad_token", [TN_CLS] = "cls_token", [TN_MASK] = "mask_token",
 };
 
-/* A folder with a tokenizer.json, or that file alone. */
+/* A folder with one of two files, of which the first counts; or one of them alone. */
 static tn_status open_path(struct tn_tokenizer *t, const char *path, struct tn_error *err)
 {
 	char file[TN_PATH_BYTES];
 	tn_path_kind kind;
 	TN_TRY(tn_path_kind_of(path, &kind, err));
 	if (kind != TN_PATH_FOLDER)
-		return tn_tokenizer_read(t, path, NULL, err);
+		return tn_ends_with(path, ".model") ? tn_tokenizer_read_pieces(t, path, NULL, err) :
+						      tn_tokenizer_read(t, path, NULL, err);
 	TN_TRY(tn_path_join(file, path, "tokenizer.json", err));
 	TN_TRY(tn_path_kind_of(file, &kind, err));
-	if (kind == TN_PATH_MISSING)
-		return tn_fail(err, TN_E_NOTFOUND, path, "'%s' has no tokenizer.json; a tokenizer.model or vocab.json is not read: "
-			       "save the tokenizer with transformers, which writes tokenizer.json", path);
-	return tn_tokenizer_read(t, file, path, err);
+	if (kind != TN_PATH_MISSING)
+		return tn_tokenizer_read(t, file, path, err);
+	TN_TRY(tn_path_join(file, path, "tokenizer.model", err));
+	TN_TRY(tn_path_kind_of(file, &kind, err));
+	if (kind != TN_PATH_MISSING)
+		return tn_tokenizer_read_pieces(t, file, path, err);
+	return tn_fail(err, TN_E_NOTFOUND, path, "'%s' has no tokenizer.json and no tokenizer.model; a vocab.json or a file of "
+		       "another name is not read: save the tokenizer with transformers, which writes tokenizer.json", path);
 }
 
 tn_status tn_tokenizer_open(tn_context *ctx, const char *path, tn_tokenizer **out, struct tn_error *err)

@@ -20,13 +20,14 @@ static tn_status add_decode(struct tn_tokenizer *t, enum tn_decode_kind kind, st
 }
 
 /* U+2581 to spaces, bytes to characters, everything one text. */
-static tn_status add_sentencepiece_decoder(struct tn_tokenizer *t, int strip, struct tn_error *err)
+static tn_status add_sentencepiece_decoder(struct tn_tokenizer *t, int bytes, int strip, struct tn_error *err)
 {
 	struct tn_decode_step replace = { .kind = TN_DECODE_REPLACE, .text = " ", .bytes = 1,
 					  .pattern = { .literal = MARK, .bytes = 3 } };
 	struct tn_decode_step strip_first = { .kind = TN_DECODE_STRIP, .text = " ", .bytes = 1, .start = 1 };
 	TN_TRY(tn_detokenizer_add(&t->decoder, &replace, err));
-	TN_TRY(add_decode(t, TN_DECODE_BYTE_FALLBACK, err));
+	if (bytes)
+		TN_TRY(add_decode(t, TN_DECODE_BYTE_FALLBACK, err));
 	TN_TRY(add_decode(t, TN_DECODE_FUSE, err));
 	return strip ? tn_detokenizer_add(&t->decoder, &strip_first, err) : TN_OK;
 }
@@ -37,11 +38,42 @@ static tn_status add_metaspace_decoder(struct tn_tokenizer *t, int drop_first, s
 	return tn_detokenizer_add(&t->decoder, &step, err);
 }
 
-/* The unknown token is the one that tokenizer_config.json names, or the class's. */
+static tn_status add_character_map(struct tn_tokenizer *t, const struct tn_piece_text *map, const char *where,
+				   struct tn_error *err)
+{
+	struct tn_normal_step step = { .kind = TN_NORMAL_PRECOMPILED };
+	TN_TRY(tn_charsmap_copy(t->ctx, map->text, map->bytes, where, &step.map, err));
+	tn_status status = tn_normalizer_add(&t->normalizer, &step, err);
+	if (status != TN_OK)
+		tn_charsmap_release(&step.map);
+	return status;
+}
+
+tn_status tn_tokenizer_build_plain(struct tn_tokenizer *t, const struct tn_sentencepiece *pieces, const char *where,
+				   struct tn_error *err)
+{
+	struct tn_normal_step squeeze = { .kind = TN_NORMAL_SQUEEZE };
+	struct tn_normal_step prepend = { .kind = TN_NORMAL_PREPEND, .content = MARK, .content_bytes = 3 };
+	t->model.unk_bytes = pieces->unk_piece.bytes;
+	t->model.fuse_unk = 1;
+	t->model.byte_fallback = pieces->byte_fallback;
+	TN_TRY(tn_arena_text(&t->arena, pieces->unk_piece.text, pieces->unk_piece.bytes, &t->model.unk, err));
+	if (pieces->charsmap.bytes)
+		TN_TRY(add_character_map(t, &pieces->charsmap, where, err));
+	if (pieces->remove_extra_whitespaces)
+		TN_TRY(tn_normalizer_add(&t->normalizer, &squeeze, err));
+	if (pieces->add_dummy_prefix)
+		TN_TRY(tn_normalizer_add(&t->normalizer, &prepend, err));
+	TN_TRY(tn_normalizer_add_replace(&t->normalizer, " ", MARK, err));
+	return add_sentencepiece_decoder(t, pieces->byte_fallback, pieces->add_dummy_prefix || pieces->remove_extra_whitespaces,
+					 err);
+}
+
+/* The unknown token is the one that the folder names, or the class's. */
 static tn_status set_unknown(struct tn_tokenizer *t, const struct tn_tokenizer_files *files, const char *otherwise,
 			     struct tn_error *err)
 {
-	const json_t *named = json_object_get(files->tokenizer_config, "unk_token");
+	const json_t *named = tn_tokenizer_named_special(files, "unk_token");
 	const json_t *content = json_is_object(named) ? json_object_get(named, "content") : named;
 	t->model.unk = otherwise;
 	t->model.unk_bytes = strlen(otherwise);
@@ -66,7 +98,7 @@ static tn_status build_llama(struct tn_tokenizer *t, const struct tn_tokenizer_f
 	enum tn_prepend prepend = flag(files, "legacy", 0) ? TN_PREPEND_ALWAYS : TN_PREPEND_FIRST;
 	set_bpe(t, 1, 1);
 	TN_TRY(tn_pretokenizer_add_metaspace(&t->pre, prefix ? prepend : TN_PREPEND_NEVER, 0, err));
-	return add_sentencepiece_decoder(t, prefix, err);
+	return add_sentencepiece_decoder(t, 1, prefix, err);
 }
 
 static tn_status build_code_llama(struct tn_tokenizer *t, const struct tn_tokenizer_files *files, struct tn_error *err)
@@ -75,7 +107,7 @@ static tn_status build_code_llama(struct tn_tokenizer *t, const struct tn_tokeni
 	set_bpe(t, 1, 1);
 	TN_TRY(set_unknown(t, files, "<unk>", err));
 	TN_TRY(tn_pretokenizer_add_metaspace(&t->pre, prefix ? TN_PREPEND_FIRST : TN_PREPEND_NEVER, 0, err));
-	return add_sentencepiece_decoder(t, 1, err);
+	return add_sentencepiece_decoder(t, 1, 1, err);
 }
 
 static tn_status build_gemma(struct tn_tokenizer *t, const struct tn_tokenizer_files *files, struct tn_error *err)
@@ -86,7 +118,7 @@ static tn_status build_gemma(struct tn_tokenizer *t, const struct tn_tokenizer_f
 	TN_TRY(set_unknown(t, files, "<unk>", err));
 	TN_TRY(tn_normalizer_add_replace(&t->normalizer, " ", MARK, err));
 	TN_TRY(tn_pretokenizer_add(&t->pre, &split, err));
-	return add_sentencepiece_decoder(t, 0, err);
+	return add_sentencepiece_decoder(t, 1, 0, err);
 }
 
 static tn_status build_gpt2(struct tn_tokenizer *t, const struct tn_tokenizer_files *files, struct tn_error *err)
@@ -167,11 +199,12 @@ static tn_status build_bert(struct tn_tokenizer *t, const struct tn_tokenizer_fi
 static const char *const code_llama_tokens[] = { MARK "<PRE>", MARK "<MID>", MARK "<SUF>", MARK "<EOT>", "<FILL_ME>", NULL };
 
 const struct tn_tokenizer_class tn_tokenizer_classes[] = {
-	{ .name = "LlamaTokenizer", .kind = TN_MODEL_BPE, .build = build_llama,
+	{ .name = "LlamaTokenizer", .kind = TN_MODEL_BPE, .build = build_llama, .takes_pieces = 1,
 	  .special = { [TN_UNK] = "<unk>", [TN_BOS] = "<s>", [TN_EOS] = "</s>" } },
-	{ .name = "CodeLlamaTokenizer", .kind = TN_MODEL_BPE, .build = build_code_llama, .has_frame = 1, .extra = code_llama_tokens,
+	{ .name = "CodeLlamaTokenizer", .kind = TN_MODEL_BPE, .build = build_code_llama, .has_frame = 1, .takes_pieces = 1,
+	  .extra = code_llama_tokens,
 	  .special = { [TN_UNK] = "<unk>", [TN_BOS] = "<s>", [TN_EOS] = "</s>" } },
-	{ .name = "GemmaTokenizer", .kind = TN_MODEL_BPE, .build = build_gemma,
+	{ .name = "GemmaTokenizer", .kind = TN_MODEL_BPE, .build = build_gemma, .takes_pieces = 1,
 	  .special = { [TN_UNK] = "<unk>", [TN_BOS] = "<bos>", [TN_EOS] = "<eos>", [TN_PAD] = "<pad>", [TN_MASK] = "<mask>" } },
 	{ .name = "GPT2Tokenizer", .kind = TN_MODEL_BPE, .build = build_gpt2,
 	  .special = { [TN_UNK] = "<|endoftext|>", [TN_BOS] = "<|endoftext|>", [TN_EOS] = "<|endoftext|>" } },

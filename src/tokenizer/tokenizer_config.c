@@ -23,7 +23,7 @@ static const char *const plain_models[] = {
 static const struct {
 	const char *model, *name;
 } classes_by_model[] = {
-	{ "bert", "BertTokenizer" }, { "code_llama", "CodeLlamaTokenizer" }, { "gemma", "GemmaTokenizer" },
+	{ "bert", "BertTokenizer" }, { "gemma", "GemmaTokenizer" },
 	{ "gemma2", "GemmaTokenizer" }, { "gemma3", "GemmaTokenizer" }, { "gemma3_text", "GemmaTokenizer" },
 	{ "gpt2", "GPT2Tokenizer" }, { "gpt_neo", "GPT2Tokenizer" }, { "gptj", "GPT2Tokenizer" }, { "opt", "GPT2Tokenizer" },
 	{ "phi", "GPT2Tokenizer" }, { "qwen2", "Qwen2Tokenizer" }, { "qwen2_moe", "Qwen2Tokenizer" },
@@ -72,14 +72,23 @@ static int names_class(const char *name, const char *class_name)
 	return strncmp(name, class_name, n) == 0 && (!name[n] || strcmp(name + n, "Fast") == 0);
 }
 
-static const char *class_name_of(const struct tn_tokenizer_files *files)
+static const char *model_of(const struct tn_tokenizer_files *files)
 {
-	const char *model = json_string_value(json_object_get(files->config, "model_type"));
+	return json_string_value(json_object_get(files->config, "model_type"));
+}
+
+static const char *named_class(const struct tn_tokenizer_files *files)
+{
+	const char *model = model_of(files);
 	const char *named = json_string_value(json_object_get(files->tokenizer_config, "tokenizer_class"));
-	if (!named)
-		named = json_string_value(json_object_get(files->config, "tokenizer_class"));
 	if (model && strcmp(model, "qwen2") == 0)
 		return "Qwen2Tokenizer"; /* whatever is named: published folders name others by mistake */
+	return named ? named : json_string_value(json_object_get(files->config, "tokenizer_class"));
+}
+
+static const char *class_name_of(const struct tn_tokenizer_files *files)
+{
+	const char *model = model_of(files), *named = named_class(files);
 	if (!named)
 		return files->tokenizer_config ? class_of_model(model) : NULL;
 	if (is_plain_model(model) || (names_class(named, "LlamaTokenizer") && is_byte_level(files->tokenizer)))
@@ -96,6 +105,41 @@ const struct tn_tokenizer_class *tn_tokenizer_class_of(const struct tn_tokenizer
 	return NULL;
 }
 
+/* Names that stand for no class of their own, or for one that published folders bring as a program, which asks SentencePiece. */
+static int is_plain_class(const char *name)
+{
+	static const char *const names[] = { "PreTrainedTokenizer", "TokenizersBackend", "LLaMATokenizer", "YiTokenizer",
+					     "BaichuanTokenizer", "InternLM2Tokenizer" };
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (names_class(name, names[i]))
+			return 1;
+	return 0;
+}
+
+static tn_status no_class_of_pieces(const struct tn_tokenizer_files *files, const char *name, const char *why, struct tn_error *err)
+{
+	return tn_fail(err, TN_E_UNSUPPORTED, files->where, "'%s' goes with the class '%.60s', %s; " TN_WRITE_TOKENIZER_JSON
+		       ", or name LlamaTokenizer in tokenizer_config.json if it is a tokenizer of Llama's kind", files->where,
+		       name, why);
+}
+
+tn_status tn_tokenizer_class_of_pieces(const struct tn_tokenizer_files *files, enum tn_model_kind kind,
+				       const struct tn_tokenizer_class **out, struct tn_error *err)
+{
+	const char *model = model_of(files), *name = named_class(files);
+	if (!name)
+		name = class_of_model(model);
+	*out = NULL;
+	if (!name || is_plain_model(model) || is_plain_class(name))
+		return TN_OK;
+	for (size_t i = 0; i < tn_tokenizer_class_count; i++)
+		if (names_class(name, tn_tokenizer_classes[i].name) && tn_tokenizer_classes[i].takes_pieces)
+			*out = &tn_tokenizer_classes[i];
+	if (!*out)
+		return no_class_of_pieces(files, name, "for which tenon reads tokenizer.json only", err);
+	return (*out)->kind == kind ? TN_OK : no_class_of_pieces(files, name, "which is made for BPE, and is a Unigram model", err);
+}
+
 tn_status tn_tokenizer_class_build(const struct tn_tokenizer_class *c, struct tn_tokenizer *t,
 				   const struct tn_tokenizer_files *files, struct tn_error *err)
 {
@@ -104,8 +148,7 @@ tn_status tn_tokenizer_class_build(const struct tn_tokenizer_class *c, struct tn
 
 /* ---- special tokens -------------------------------------------------------------------------------------- */
 
-/* A token as these files name it: a text, or {"content": ...}. NULL: none is named; null is a name too. */
-static const json_t *named_special(const struct tn_tokenizer_files *files, const char *name)
+const json_t *tn_tokenizer_named_special(const struct tn_tokenizer_files *files, const char *name)
 {
 	const json_t *in_map = json_object_get(files->special_tokens_map, name);
 	/* the map counts in folders that older versions wrote */
@@ -124,24 +167,46 @@ static struct tn_added_token describe(const json_t *token, const char *text, siz
 	};
 }
 
-/* A named token becomes special, and keeps the flags that it has already. */
+/* 1 for a token that was there before any was named: it keeps its flags. */
+static int is_settled(const struct tn_tokenizer *t, const struct tn_added_token *known)
+{
+	return known && (size_t)(known - t->added.items) < t->added.settled;
+}
+
+/* A named token becomes special; of names for the same text the flags of the last count. */
 static tn_status ensure_token(struct tn_tokenizer *t, const json_t *token, const char *text, size_t n, const char *where,
 			      struct tn_error *err)
 {
 	const struct tn_added_token *known = tn_added_tokens_find(&t->added, text, n);
-	struct tn_added_token added = known ? *known : describe(token, text, n);
+	struct tn_added_token added = is_settled(t, known) ? *known : describe(token, text, n);
 	added.special = 1;
 	added.content = text;
 	return tn_added_tokens_put(&t->added, &added, &t->model, where, err);
 }
 
+/* The name of a special token where none is given: the class's, or that of a model that is read plainly. */
+static struct tn_piece_text default_name(const struct tn_tokenizer_class *c, const struct tn_sentencepiece *pieces,
+					 enum tn_special which)
+{
+	if (c && c->special[which])
+		return (struct tn_piece_text){ c->special[which], strlen(c->special[which]) };
+	if (!c && pieces && which == TN_BOS && pieces->bos_id >= 0)
+		return pieces->bos_piece;
+	if (!c && pieces && which == TN_EOS && pieces->eos_id >= 0)
+		return pieces->eos_piece;
+	if (!c && pieces && which == TN_UNK && pieces->unk_id >= 0)
+		return pieces->unk_piece;
+	return (struct tn_piece_text){ NULL, 0 };
+}
+
 static tn_status add_named(struct tn_tokenizer *t, const struct tn_tokenizer_class *c, enum tn_special which,
 			   const struct tn_tokenizer_files *files, struct tn_error *err)
 {
-	const json_t *named = named_special(files, tn_special_names[which]);
+	const json_t *named = tn_tokenizer_named_special(files, tn_special_names[which]);
 	const json_t *content = json_is_object(named) ? json_object_get(named, "content") : named;
-	const char *text = named || !c ? NULL : c->special[which];
-	size_t n = text ? strlen(text) : 0;
+	struct tn_piece_text otherwise = default_name(c, files->pieces, which);
+	const char *text = named ? NULL : otherwise.text;
+	size_t n = text ? otherwise.bytes : 0;
 	if (json_is_string(content) && !tn_json_number_token(content)) {
 		text = json_string_value(content);
 		n = strlen(text); /* a name ends where C takes it to end */
@@ -167,7 +232,15 @@ static tn_status add_own_names(struct tn_tokenizer *t, json_t *config, const cha
 	return TN_OK;
 }
 
-/* Further special tokens, whose flags count: a list, or an object of names. */
+/* A further token that is no name: special where it is said, or where it has a name too. */
+static tn_status add_further(struct tn_tokenizer *t, const struct tn_added_token *token, const char *where, struct tn_error *err)
+{
+	if (is_settled(t, tn_added_tokens_find(&t->added, token->content, token->bytes)))
+		return TN_OK;
+	return tn_added_tokens_put(&t->added, token, &t->model, where, err);
+}
+
+/* Further tokens: a list, or an object of names. */
 static tn_status add_extra(struct tn_tokenizer *t, json_t *extra, const char *where, struct tn_error *err)
 {
 	const char *key;
@@ -182,7 +255,9 @@ static tn_status add_extra(struct tn_tokenizer *t, json_t *extra, const char *wh
 			continue;
 		struct tn_added_token added = describe(json_is_object(token) ? token : NULL, json_string_value(content),
 						       json_string_length(content));
-		TN_TRY(tn_added_tokens_put(&t->added, &added, &t->model, where, err));
+		if (json_is_object(token))
+			added.special = tn_token_flag(token, "special", 0);
+		TN_TRY(add_further(t, &added, where, err));
 	}
 	return TN_OK;
 }
@@ -204,6 +279,7 @@ static tn_status add_class_tokens(struct tn_tokenizer *t, const struct tn_tokeni
 struct numbered {
 	unsigned long long id;
 	const json_t *token;
+	const char *name;    /* in its place */
 };
 
 static int compare_numbers(const void *a, const void *b)
@@ -222,7 +298,7 @@ static tn_status add_numbered(struct tn_tokenizer *t, json_t *decoder, const cha
 	tn_status status = TN_OK;
 	TN_TRY(tn_alloc_array(t->ctx, capacity, sizeof *list, "added tokens", &list, err));
 	json_object_foreach(decoder, key, value)
-		list[count++] = (struct numbered){ strtoull(key, NULL, 10), value };
+		list[count++] = (struct numbered){ strtoull(key, NULL, 10), value, NULL };
 	if (count)
 		qsort(list, count, sizeof *list, compare_numbers);
 	for (size_t i = 0; status == TN_OK && i < count; i++)
@@ -230,6 +306,71 @@ static tn_status add_numbered(struct tn_tokenizer *t, json_t *decoder, const cha
 	tn_free_array(t->ctx, list, capacity, sizeof *list);
 	return status;
 }
+
+/* ---- tokens beside tokenizer.model ----------------------------------------------------------------------- */
+
+static int is_text(const json_t *token, const char *text)
+{
+	const json_t *content = json_is_object(token) ? json_object_get(token, "content") : token;
+	return json_is_string(content) && strcmp(json_string_value(content), text) == 0;
+}
+
+/* 1 when these files name the text as a special token. */
+static int is_named(const struct tn_tokenizer_files *files, const json_t *extra, const char *text)
+{
+	int named = 0;
+	for (int i = 0; !named && i < TN_SPECIAL_COUNT; i++)
+		named = is_text(tn_tokenizer_named_special(files, tn_special_names[i]), text);
+	for (size_t i = 0; !named && i < json_array_size(extra); i++)
+		named = is_text(json_array_get(extra, i), text);
+	return named;
+}
+
+/* added_tokens.json, which older versions wrote in place of added_tokens_decoder: {"<|im_end|>": 32000, ...}. */
+static tn_status add_legacy(struct tn_tokenizer *t, const struct tn_tokenizer_files *files, const json_t *extra,
+			    struct tn_error *err)
+{
+	struct numbered *list;
+	const char *key;
+	json_t *value;
+	size_t capacity = json_object_size(files->added_tokens), count = 0;
+	tn_status status = TN_OK;
+	TN_TRY(tn_alloc_array(t->ctx, capacity, sizeof *list, "added tokens", &list, err));
+	json_object_foreach(files->added_tokens, key, value)
+		if (json_is_integer(value))
+			list[count++] = (struct numbered){ (unsigned long long)json_integer_value(value), NULL, key };
+	if (count)
+		qsort(list, count, sizeof *list, compare_numbers);
+	for (size_t i = 0; status == TN_OK && i < count; i++) {
+		struct tn_added_token added = { .content = list[i].name, .bytes = strlen(list[i].name),
+						.special = is_named(files, extra, list[i].name) };
+		added.normalized = !added.special;
+		status = tn_added_tokens_put(&t->added, &added, &t->model, files->where, err);
+	}
+	tn_free_array(t->ctx, list, capacity, sizeof *list);
+	return status;
+}
+
+/* Pieces that training was given are found whole, unless tokenizer_config.json has a list of such tokens. */
+static tn_status add_given_pieces(struct tn_tokenizer *t, const struct tn_tokenizer_files *files, struct tn_error *err)
+{
+	const json_t *extra = json_object_get(files->tokenizer_config, "extra_special_tokens");
+	const json_t *older = json_object_get(files->tokenizer_config, "additional_special_tokens");
+	const struct tn_sentencepiece *model = files->pieces;
+	if ((extra && !json_is_object(extra)) || (older && !json_object_size(extra)))
+		return TN_OK;
+	for (size_t i = 0; i < model->count; i++) {
+		const struct tn_sentencepiece_piece *piece = &model->pieces[i];
+		if (piece->type != TN_PIECE_CONTROL && piece->type != TN_PIECE_USER_DEFINED)
+			continue;
+		struct tn_added_token added = { .content = piece->text.text, .bytes = piece->text.bytes,
+						.special = piece->type == TN_PIECE_CONTROL };
+		TN_TRY(add_further(t, &added, files->where, err));
+	}
+	return TN_OK;
+}
+
+/* ---- everything ------------------------------------------------------------------------------------------ */
 
 /* transformers cleans up the texts of BPE only when it is told that this spoils them. */
 static void read_clean_up(struct tn_tokenizer *t, const json_t *config)
@@ -244,16 +385,21 @@ tn_status tn_tokenizer_add_special(struct tn_tokenizer *t, const struct tn_token
 {
 	json_t *config = files->tokenizer_config, *extra = json_object_get(config, "extra_special_tokens");
 	json_t *decoder = json_object_get(config, "added_tokens_decoder");
+	if (!json_array_size(extra) && !json_object_size(extra))
+		extra = json_object_get(config, "additional_special_tokens");
 	if (json_is_object(decoder))
 		TN_TRY(add_numbered(t, decoder, files->where, err));
+	else if (files->added_tokens)
+		TN_TRY(add_legacy(t, files, extra, err));
+	t->added.settled = t->added.count;
 	for (int i = 0; i < TN_SPECIAL_COUNT; i++)
 		TN_TRY(add_named(t, c, (enum tn_special)i, files, err));
 	TN_TRY(add_own_names(t, config, files->where, err));
-	if (!json_array_size(extra) && !json_object_size(extra))
-		extra = json_object_get(config, "additional_special_tokens");
 	if (c)
 		TN_TRY(add_class_tokens(t, c, json_array_size(extra) > 0, files->where, err));
 	TN_TRY(add_extra(t, extra, files->where, err));
+	if (files->pieces)
+		TN_TRY(add_given_pieces(t, files, err));
 	read_clean_up(t, config);
 	return TN_OK;
 }
@@ -265,11 +411,24 @@ static uint32_t special_id(const struct tn_tokenizer *t, enum tn_special which)
 	return t->special[which] ? tn_tokenizer_id_of(t, t->special[which], strlen(t->special[which])) : TN_NO_TOKEN;
 }
 
+/* What tokenizer_config.json asks for; a class that brings a frame puts bos in front where nothing is said. */
+static tn_status frame_pieces(struct tn_tokenizer *t, const struct tn_tokenizer_class *c, const json_t *config,
+			      struct tn_error *err)
+{
+	const json_t *add_bos = json_object_get(config, "add_bos_token"), *add_eos = json_object_get(config, "add_eos_token");
+	int with_bos = add_bos ? json_is_true(add_bos) : c && c->has_frame;
+	uint32_t bos = with_bos ? special_id(t, TN_BOS) : TN_NO_TOKEN;
+	uint32_t eos = json_is_true(add_eos) ? special_id(t, TN_EOS) : TN_NO_TOKEN;
+	return tn_postprocess_around(&t->arena, bos, eos, bos, eos, &t->post, err);
+}
+
 tn_status tn_tokenizer_read_frame(struct tn_tokenizer *t, const struct tn_tokenizer_class *c,
 				  const struct tn_tokenizer_files *files, struct tn_error *err)
 {
 	uint32_t bos = special_id(t, TN_BOS), eos = special_id(t, TN_EOS), sep = special_id(t, TN_SEP);
 	const char *name = c && c->has_frame ? c->name : "";
+	if (files->pieces)
+		return frame_pieces(t, c, files->tokenizer_config, err);
 	if (strcmp(name, "BertTokenizer") == 0)
 		return tn_postprocess_around(&t->arena, special_id(t, TN_CLS), sep, TN_NO_TOKEN, sep, &t->post, err);
 	if (strcmp(name, "T5Tokenizer") == 0)

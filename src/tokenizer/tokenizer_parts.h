@@ -8,6 +8,7 @@
 #include "tokenizer/normalizer.h"
 #include "tokenizer/postprocess.h"
 #include "tokenizer/pretokenizer.h"
+#include "tokenizer/sentencepiece.h"
 #include "tokenizer/token_model.h"
 
 /* The special tokens that folders name. */
@@ -30,23 +31,43 @@ struct tn_tokenizer {
 	size_t vocab_size;
 };
 
-/* The files of a folder; all but the first may be NULL. `tokenizer` lacks the vocabulary and the merges. */
+/* The files of a folder, NULL where there is none. Of `tokenizer` and `pieces` one is there. */
 struct tn_tokenizer_files {
-	json_t *tokenizer, *tokenizer_config, *special_tokens_map, *config, *generation_config;
-	const char *where;    /* the path of tokenizer.json */
+	json_t *tokenizer;                         /* tokenizer.json without the vocabulary and the merges */
+	const struct tn_sentencepiece *pieces;     /* tokenizer.model; the caller's */
+	json_t *tokenizer_config, *special_tokens_map, *config, *generation_config;
+	json_t *added_tokens;                      /* beside pieces only */
+	const char *where;                         /* the path of the first or the second */
 };
 
-/* Reads tokenizer.json into an initialized tokenizer; `folder` (NULL: none) says where the other files are. */
+/* Loads those behind `pieces` of a folder (NULL: none of them); on failure too what is there is released by _release, which
+ * leaves `pieces` alone. */
+tn_status tn_tokenizer_files_load(tn_context *ctx, const char *folder, struct tn_tokenizer_files *files, struct tn_error *err);
+void tn_tokenizer_files_release(struct tn_tokenizer_files *files);
+
+/* Reads tokenizer.json, or tokenizer.model, into an initialized tokenizer; `folder` (NULL: none) says where the other files
+ * are. */
 tn_status tn_tokenizer_read(struct tn_tokenizer *t, const char *path, const char *folder, struct tn_error *err);
+tn_status tn_tokenizer_read_pieces(struct tn_tokenizer *t, const char *path, const char *folder, struct tn_error *err);
+
+/* When the model and the pipeline are there: added tokens, the frame, counts and the ids that end texts. */
+struct tn_tokenizer_class;
+tn_status tn_tokenizer_complete(struct tn_tokenizer *t, const struct tn_tokenizer_class *c,
+				const struct tn_tokenizer_files *files, struct tn_error *err);
 
 /* ---- what the other files ask for ------------------------------------------------------------------------ */
 
 /* The class that transformers would make for a model of this kind, or NULL: tokenizer.json counts as it is. It brings its own
  * pipeline, and settings of the model. */
-struct tn_tokenizer_class;
 const struct tn_tokenizer_class *tn_tokenizer_class_of(const struct tn_tokenizer_files *files, enum tn_model_kind kind);
+/* The same for tokenizer.model, where NULL is the plain reading, for models without a class of their own.
+ * TN_E_UNSUPPORTED: a class that tokenizer.model is not read for, or not with this kind of model. */
+tn_status tn_tokenizer_class_of_pieces(const struct tn_tokenizer_files *files, enum tn_model_kind kind,
+				       const struct tn_tokenizer_class **out, struct tn_error *err);
 tn_status tn_tokenizer_class_build(const struct tn_tokenizer_class *c, struct tn_tokenizer *t,
 				   const struct tn_tokenizer_files *files, struct tn_error *err);
+/* A special token as these files name it: a text, or {"content": ...}. NULL: none is named; null is a name too. */
+const json_t *tn_tokenizer_named_special(const struct tn_tokenizer_files *files, const char *name);
 /* Names and adds the special tokens; needs the vocabulary and the added tokens of tokenizer.json. */
 tn_status tn_tokenizer_add_special(struct tn_tokenizer *t, const struct tn_tokenizer_class *c,
 				   const struct tn_tokenizer_files *files, struct tn_error *err);

@@ -39,3 +39,20 @@ sed "s/\"normalizer\": null/\"normalizer\": {\"type\": \"Sequence\", \"normalize
 printf 'a cat' | try tenon tokenize --model grows.json
 echo "--- a text without end"
 try tenon tokenize --model examples/base </dev/zero
+echo "--- SentencePiece's tokenizer.model"
+mkdir pieces
+piece() { printf '\012\'"$(printf %03o $((${#1} + 4)))"'\012\'"$(printf %03o ${#1})%s"'\030\'"00$2" "$1"; } # TEXT TYPE
+{
+	piece '<unk>' 2
+	piece '<s>' 3
+	for text in a b ab; do piece $text 1; done
+	printf '\022\002\030\002' # BPE
+} >pieces/tokenizer.model
+from 'aba<s>' tenon tokenize --model pieces
+echo '{"tokenizer_class": "LlamaTokenizer", "add_bos_token": true}' >pieces/tokenizer_config.json
+from 'aba<s>' tenon tokenize --model pieces
+from 'aba<s>' tenon tokenize --model pieces/tokenizer.model --json
+echo '{"tokenizer_class": "T5Tokenizer"}' >pieces/tokenizer_config.json
+from 'aba' tenon tokenize --model pieces
+echo 'IQ== 0' >pieces/tokenizer.model
+from 'aba' tenon tokenize --model pieces

@@ -177,7 +177,7 @@ static void refused(void **state)
 	struct tt *t = *state;
 	tn_tokenizer *tokenizer = NULL;
 	tt_expect(t, tn_tokenizer_open(t->ctx, t->folder, &tokenizer, &t->err), TN_E_NOTFOUND);
-	tt_expect_msg(t, "no tokenizer.json");
+	tt_expect_msg(t, "no tokenizer.json and no tokenizer.model");
 	for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
 		tt_write_text(tt_path(t, "tokenizer.json"), files[i].json);
 		tt_expect(t, tn_tokenizer_open(t->ctx, t->folder, &tokenizer, &t->err), files[i].status);

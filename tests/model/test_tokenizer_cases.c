@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Tokenizers against the tokenizers library: ids, decoding and streaming of models/tok, with tokenizer.json as it is and under
- * the class that transformers knows for it; of random shapes, made by make_tokenizers.py; and the sample. */
+ * the class that transformers knows for it; of random shapes, made by make_tokenizers.py; of tokenizer.model, made by
+ * make_sentencepiece.py; and the sample. */
 #include "testlib.h"
 
 #include "store/json_doc.h"
@@ -217,6 +218,8 @@ static size_t check_folders(struct tt *t, const char *path)
 		json_t *golden = load(folder, "golden.json");
 		tt_ok(t, tn_tokenizer_open(t->ctx, folder, &tokenizer, &t->err));
 		check_golden(t, tokenizer, golden);
+		if (json_object_get(golden, "tokens"))
+			assert_int_equal(tn_tokenizer_vocab_size(tokenizer), json_integer_value(json_object_get(golden, "tokens")));
 		tn_tokenizer_close(tokenizer);
 		json_decref(golden);
 		count++;
@@ -233,6 +236,11 @@ static void random_shapes(void **state)
 static void named_classes(void **state)
 {
 	assert_int_equal(check_folders(*state, TN_MORE_CASES "/class"), 15);
+}
+
+static void models_of_sentencepiece(void **state)
+{
+	assert_int_equal(check_folders(*state, TN_PIECE_CASES), 24);
 }
 
 static void sample(void **state)
@@ -262,7 +270,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TT_TEST(archive_cases),
 		TT_TEST(random_shapes),
-		TT_TEST(named_classes),
+		TT_TEST(named_classes), TT_TEST(models_of_sentencepiece),
 		TT_TEST(sample),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
