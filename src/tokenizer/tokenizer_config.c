@@ -315,14 +315,18 @@ static int is_text(const json_t *token, const char *text)
 	return json_is_string(content) && strcmp(json_string_value(content), text) == 0;
 }
 
-/* 1 when these files name the text as a special token. */
+/* 1 when these files name the text as a special token: where transformers reads added_tokens.json, the objects of
+ * tokenizer_config.json are not tokens yet. */
 static int is_named(const struct tn_tokenizer_files *files, const json_t *extra, const char *text)
 {
 	int named = 0;
-	for (int i = 0; !named && i < TN_SPECIAL_COUNT; i++)
-		named = is_text(tn_tokenizer_named_special(files, tn_special_names[i]), text);
+	for (int i = 0; !named && i < TN_SPECIAL_COUNT; i++) {
+		const json_t *token = tn_tokenizer_named_special(files, tn_special_names[i]);
+		int is_token = json_is_string(token) || token == json_object_get(files->special_tokens_map, tn_special_names[i]);
+		named = is_token && is_text(token, text);
+	}
 	for (size_t i = 0; !named && i < json_array_size(extra); i++)
-		named = is_text(json_array_get(extra, i), text);
+		named = json_is_string(json_array_get(extra, i)) && is_text(json_array_get(extra, i), text);
 	return named;
 }
 

@@ -138,7 +138,7 @@ CASES = {
     "mistral_control": ("mistral", "mixtral", dict(LLAMA, **BOS, eos_token=None), None, None),
     "phi3_renamed": ("mistral", "phi3", dict(LLAMA, **BOS, eos_token="<|end|>", added_tokens_decoder=numbered(
         {5: ("<|end|>", True, {}), 6: ("<|user|>", False, {"normalized": True}), 3: ("<s>", True, {}), 700: ("<|assistant|>", True, {"lstrip": True})})), None, None),
-    "renamed_older": ("mistral", "granite", dict(LLAMA, **NAMES), None, {"<|end|>": 5, "<|user|>": 700}),
+    "renamed_older": ("mistral", "granite", dict(LLAMA, **NAMES, pad_token=typed("<pad>")), None, {"<|end|>": 5, "<|user|>": 700, "<pad>": 701}),
     "unnamed": ("llama", "llama", None, None, None),
     "no_bytes": ("no_bytes", "llama", dict(tokenizer_class="PreTrainedTokenizerFast", add_eos_token=True), None, None),
     "mapped": ("mapped", "mistral", dict(LLAMA, **BOS), None, None),
