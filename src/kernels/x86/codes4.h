@@ -186,7 +186,8 @@ TN_INLINE float most_in(unsigned planes)
 }
 
 /* A group of n from element `first` on; returns the scale of its whole numbers, of which the largest is `most`. The lowest plane
- * holds low_bits of them where there are others, and each between it and the highest middle_bits. *sum is that of what they stand for, so that a bias meets the same x as a code. */
+ * holds low_bits of them where there are others, and each between it and the highest middle_bits. *sum is that of what they stand
+ * for, so that a bias meets the same x as a code. */
 TN_INLINE float cut_group(int8_t *bytes, const float *x, size_t first, size_t n, const unsigned planes, const int middle_bits,
 			  const int low_bits, float most, float *sum)
 {
