@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* decode [--threads N] [--isa NAME] [--activations f32|16|int8] [--adapter FOLDER] [--rounds N] [--tokens N]
- * [--prompt N]... MODEL: tokens a second
- * of a decoder through the public API, in turns with a read of as many bytes as the weights of one token are, and of prompts of N
- * tokens. A round counts when the reads before and behind it agree within a tenth.
+/* decode [--threads N] [--isa NAME] [--activations f32|16|int8] [--adapter FOLDER] [--rounds N] [--tokens N] [--cached N]
+ * [--prompt N]... MODEL: tokens a second of a decoder through the public API: of a reply behind so many cached tokens (16), in turns
+ * with a read of as many bytes as the weights and the cache of one token are, and of prompts of N tokens. A round counts when the
+ * reads before and behind it agree within a tenth.
  *
  * decode ... --serve 1 MODEL: answers lines of input, "0" with the tokens a second of a reply and "128" with those of a prompt of
- * 128 tokens, so that a peer can take turns. */
+ * 128 tokens, so that a peer can take turns. A reply that finds the cache of the one before computes no prompt. */
 #include "base/pool.h"
 #include "rounds.h"
 #include "tenon/checkpoint.h"
@@ -18,15 +18,16 @@
 #include <sys/mman.h>
 #include <time.h>
 
-enum { PIECES = 256, BEGIN = 16, CHECKED = 8 };
+enum { PIECES = 256, CHECKED = 8, MOST_TOKENS = 1 << 17 };
+static const uint64_t cache_bytes = (uint64_t)1 << 34;
 
 static struct {
 	unsigned threads;
 	const char *isa, *adapter, *folder, *activations;
-	size_t rounds, tokens;
+	size_t rounds, tokens, cached;
 	size_t prompts[8], prompt_count;
 	int serve;
-} args = { .threads = 1, .activations = "f32", .rounds = 9, .tokens = 16 };
+} args = { .threads = 1, .activations = "f32", .rounds = 9, .tokens = 16, .cached = 16 };
 
 /* A model that can compute. */
 struct engine {
@@ -58,24 +59,34 @@ static double now(void)
 
 /* ---- the model ------------------------------------------------------------------------------------------- */
 
+static size_t longest_text(void)
+{
+	size_t longest = args.cached + args.tokens;
+	for (size_t i = 0; i < args.prompt_count; i++)
+		longest = args.prompts[i] > longest ? args.prompts[i] : longest;
+	return longest;
+}
+
 static void open_engine(struct engine *e, const char *isa, tn_activations activations)
 {
 	struct tn_options options = TN_OPTIONS_INIT;
 	struct tn_live_options live = TN_LIVE_OPTIONS_INIT;
+	struct tn_decoder_options decoder = TN_DECODER_OPTIONS_INIT;
 	struct tn_sampling greedy = { 0 };
 	struct tn_error err;
 	options.threads = args.threads;
 	options.isa = isa;
 	live.activations = activations;
+	decoder.cache_bytes = cache_bytes;
 	check(tn_context_create(&options, &e->ctx, &err), &err);
 	check(tn_checkpoint_open(e->ctx, args.folder, &e->base, &err), &err);
 	check(tn_live_open(e->base, &live, &e->live, &err), &err);
-	check(tn_decoder_create(e->live, e->base, NULL, &e->decoder, &err), &err);
+	check(tn_decoder_create(e->live, e->base, &decoder, &e->decoder, &err), &err);
 	if (args.adapter) {
 		check(tn_adapter_open(e->ctx, args.adapter, &e->adapter, &err), &err);
 		check(tn_live_attach(e->live, "adapter", e->adapter, 1, &err), &err);
 	}
-	check(tn_sequence_create(e->decoder, 1024, &e->text, &err), &err);
+	check(tn_sequence_create(e->decoder, longest_text(), &e->text, &err), &err);
 	tn_decoder_describe(e->decoder, &e->info);
 	check(tn_sampler_create(e->ctx, &greedy, e->info.vocabulary, &e->sampler, &err), &err);
 	e->logits = calloc(CHECKED * e->info.vocabulary, sizeof *e->logits);
@@ -101,20 +112,31 @@ static void step(struct engine *e, const uint32_t *ids, size_t count, float *log
 	check(tn_decoder_step(e->decoder, &s, 1, &err), &err);
 }
 
-static void make_ids(const struct engine *e, uint32_t *ids, size_t count)
+static const uint32_t *make_ids(const struct engine *e)
 {
-	for (size_t i = 0; i < count; i++)
+	static uint32_t ids[MOST_TOKENS];
+	for (size_t i = 0; i < MOST_TOKENS; i++)
 		ids[i] = (uint32_t)((i * 7919 + 1) % e->info.vocabulary);
+	return ids;
+}
+
+/* All that a reply stands behind, but for one token, is computed if it is not cached. */
+static void fill_cache(struct engine *e, const uint32_t *ids)
+{
+	size_t length;
+	tn_sequence_ids(e->text, &length);
+	if (length + 1 < args.cached)
+		step(e, ids + length, args.cached - 1 - length, e->logits, 0);
+	tn_sequence_rewind(e->text, args.cached - 1);
 }
 
 /* Seconds for a token of a reply: chosen as tenon run does with temperature 0. */
 static double reply(struct engine *e)
 {
-	uint32_t ids[BEGIN];
+	const uint32_t *ids = make_ids(e);
 	size_t length;
-	make_ids(e, ids, BEGIN);
-	tn_sequence_rewind(e->text, 0);
-	step(e, ids, BEGIN, e->logits, 0);
+	fill_cache(e, ids);
+	step(e, ids + args.cached - 1, 1, e->logits, 0);
 	double begun = now();
 	for (size_t i = 0; i < args.tokens; i++) {
 		const uint32_t *had = tn_sequence_ids(e->text, &length);
@@ -127,9 +149,8 @@ static double reply(struct engine *e)
 /* Seconds for a token of a prompt. */
 static double prompt(struct engine *e, size_t count)
 {
-	uint32_t ids[1024];
-	count = count > 1024 ? 1024 : count;
-	make_ids(e, ids, count);
+	const uint32_t *ids = make_ids(e);
+	count = count > MOST_TOKENS ? MOST_TOKENS : count;
 	tn_sequence_rewind(e->text, 0);
 	double begun = now();
 	step(e, ids, count, e->logits, 0);
@@ -145,7 +166,7 @@ struct memory {
 	_Atomic uint64_t sink;
 };
 
-/* Everything but the table of tokens, of which a token needs one row, and the factors. */
+/* Of weights: everything but the table of tokens, of which a token needs one row, and the factors. */
 static size_t bytes_of_token(const struct engine *e)
 {
 	uint64_t bytes = 0;
@@ -207,11 +228,10 @@ static double limit(struct engine *e, struct memory *m)
 static double error_of(struct engine *e)
 {
 	struct engine plain = { .ctx = NULL };
-	uint32_t ids[CHECKED];
 	const size_t n = CHECKED * e->info.vocabulary;
 	double error = 0, size = 0;
 	open_engine(&plain, "portable", TN_ACTIVATIONS_F32);
-	make_ids(e, ids, CHECKED);
+	const uint32_t *ids = make_ids(e);
 	for (int i = 0; i < 2; i++) {
 		struct engine *each = i ? &plain : e;
 		tn_sequence_rewind(each->text, 0);
@@ -249,15 +269,15 @@ static void measure_reply(struct engine *e)
 	struct memory m = { .data = NULL };
 	struct turn turn = { e, &m };
 	struct rounds r;
-	make_memory(&m, bytes_of_token(e));
+	make_memory(&m, bytes_of_token(e) + args.cached * e->info.cache_bytes_per_token);
 	if (!take_rounds(&r, args.rounds, one_reply, one_read, &turn)) {
 		printf("| reply | busy: %zu of %zu rounds were steady |\n", r.count, args.rounds);
 		return;
 	}
 	const double middle = median(r.ratio, r.count), seconds = median(r.time, r.count), least = median(r.limit_time, r.count);
-	printf("| reply, %s%s | %u | %.1f tokens/s | %.1f | %.2f (%.2f - %.2f) of reading %.0f MB at %.1f GB/s | error %.1e | "
+	printf("| reply behind %zu, %s%s | %u | %.1f tokens/s | %.1f | %.2f (%.2f - %.2f) of reading %.0f MB at %.1f GB/s | error %.1e | "
 	       "%s |\n",
-	       args.activations, args.adapter ? ", adapter" : "", args.threads, 1 / seconds, 1 / least, middle, r.ratio[0],
+	       args.cached, args.activations, args.adapter ? ", adapter" : "", args.threads, 1 / seconds, 1 / least, middle, r.ratio[0],
 	       r.ratio[r.count - 1], (double)m.bytes * 1e-6, (double)m.bytes / least * 1e-9, error, tn_context_isa(e->ctx));
 	fflush(stdout);
 }
@@ -295,6 +315,8 @@ static int parse(int argc, char **argv)
 			args.rounds = (size_t)atoi(value) % MOST_ROUNDS;
 		else if (strcmp(argv[i], "--tokens") == 0)
 			args.tokens = (size_t)atoi(value);
+		else if (strcmp(argv[i], "--cached") == 0)
+			args.cached = (size_t)atoi(value);
 		else if (strcmp(argv[i], "--isa") == 0)
 			args.isa = value;
 		else if (strcmp(argv[i], "--activations") == 0)
@@ -309,7 +331,7 @@ static int parse(int argc, char **argv)
 			return 0;
 	}
 	args.folder = argv[i];
-	return i + 1 == argc && args.threads && args.rounds && args.tokens;
+	return i + 1 == argc && args.threads && args.rounds && args.tokens && args.cached && args.cached <= MOST_TOKENS;
 }
 
 int main(int argc, char **argv)
@@ -317,7 +339,7 @@ int main(int argc, char **argv)
 	struct engine e = { .ctx = NULL };
 	if (!parse(argc, argv)) {
 		fprintf(stderr, "usage: decode [--threads N] [--isa NAME] [--activations f32|16|int8] [--adapter FOLDER] "
-				"[--rounds N]\n              [--tokens N] [--prompt N]... [--serve 1] MODEL\n");
+				"[--rounds N]\n              [--tokens N] [--cached N] [--prompt N]... [--serve 1] MODEL\n");
 		return 2;
 	}
 	open_engine(&e, args.isa, strcmp(args.activations, "int8") == 0 ? TN_ACTIVATIONS_INT8

@@ -132,10 +132,19 @@ static void vectors(const struct tn_kernels *k, const struct job *job)
 	k->axpy_f32(data.y, 0.5f, data.values, ROWS * COLS);
 }
 
+/* Queries of one group: as many as job->m. */
 static void scores(const struct tn_kernels *k, const struct job *job)
 {
-	(void)job;
-	k->scores_f32(data.y, data.x, data.values, KEYS, WIDTH, 0.1f);
+	k->scores_f32(data.y, data.x, job->m, data.values, KEYS / TN_KEY_BLOCK, WIDTH, 0.1f);
+}
+
+static void shares(const struct tn_kernels *k, const struct job *job)
+{
+	struct tn_key_span spans[TN_QUERY_GROUP];
+	float sums[TN_QUERY_GROUP];
+	for (size_t n = 0; n < job->m; n++)
+		spans[n] = (struct tn_key_span){ n, KEYS };
+	k->weigh_f32(data.y, sums, spans, job->m, KEYS / TN_KEY_BLOCK);
 }
 
 static void exponential(const struct tn_kernels *k, const struct job *job)
@@ -146,8 +155,11 @@ static void exponential(const struct tn_kernels *k, const struct job *job)
 
 static void mix(const struct tn_kernels *k, const struct job *job)
 {
-	(void)job;
-	k->mix_f32(data.y, data.x, data.values, KEYS, WIDTH);
+	const struct tn_key_span all = { 0, KEYS };
+	struct tn_key_span spans[TN_QUERY_GROUP];
+	for (size_t n = 0; n < job->m; n++)
+		spans[n] = all;
+	k->mix_f32(data.y, data.x, spans, job->m, data.values, &all, WIDTH);
 }
 
 static void all_finite(const struct tn_kernels *k, const struct job *job)
@@ -240,9 +252,12 @@ static void list(void)
 	}
 	add((struct job){ .run = lowrank, .rank = 16 }, "lowrank-r16");
 	add((struct job){ .run = vectors }, "dot-axpy");
-	add((struct job){ .run = scores }, "scores");
 	add((struct job){ .run = exponential }, "exp");
-	add((struct job){ .run = mix }, "mix");
+	for (size_t queries = 1; queries <= TN_QUERY_GROUP; queries *= 2) {
+		add((struct job){ .run = scores, .m = queries }, "scores-%zu", queries);
+		add((struct job){ .run = shares, .m = queries }, "shares-%zu", queries);
+		add((struct job){ .run = mix, .m = queries }, "mix-%zu", queries);
+	}
 	for (uint8_t bits = 2; bits <= 8; bits = (uint8_t)(2 * bits)) {
 		add((struct job){ .run = unpack, .format = { .bits = bits } }, "unpack-%u", bits);
 		add((struct job){ .run = pack, .format = { .bits = bits } }, "pack-%u", bits);

@@ -46,6 +46,11 @@ static inline uint64_t tn_max_u64(uint64_t a, uint64_t b)
 	return a > b ? a : b;
 }
 
+static inline size_t tn_min_size(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
 static inline size_t tn_max_size(size_t a, size_t b)
 {
 	return a > b ? a : b;

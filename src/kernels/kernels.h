@@ -287,7 +287,17 @@ struct tn_refit {
 
 /* ---- the table ------------------------------------------------------------------------------------------- */
 
-enum { TN_KEY_BLOCK = 16, TN_LEVEL_BLOCK = 64, TN_PANEL = 16 };
+/* Attention: keys in blocks, [block][width][TN_KEY_BLOCK], the last one whole, whatever the numbers in it are; values as rows. Up to
+ * TN_QUERY_GROUP queries that look at keys of one head: q [width][queries], scores [block][queries][TN_KEY_BLOCK]. Keys are counted
+ * from the first of the first block. */
+enum { TN_KEY_BLOCK = 16, TN_QUERY_GROUP = 8 };
+
+/* Keys [first, end): those that a query looks at, at least one. */
+struct tn_key_span {
+	size_t first, end;
+};
+
+enum { TN_LEVEL_BLOCK = 64, TN_PANEL = 16 };
 
 /* lowrank_f32: dst[j] = sum over k of b[k] * a[k][j]     a [rank, cols], b [rank] -> dst [cols]; k ascending, from 0.
  * lowrank_f64: the same in double, for results that are rounded to float32.
@@ -303,9 +313,11 @@ enum { TN_KEY_BLOCK = 16, TN_LEVEL_BLOCK = 64, TN_PANEL = 16 };
  * project_rows: dst[i][k] = sum over j of direction k [j] * halves i [j]: up to TN_ROWS_AT_ONCE rows of what change_sums made, at
  *   `stride` elements, and what tn_directions_make made. In 16 lanes, lane j % TN_DIRECTION_COLS / 2, each adding the odd column
  *   before the even one, rounded; then lanes half of 16, 8, 4, 2 apart.
- * scores_f32: scores[i] = scale * sum over j, ascending, of q[j] * key i [j]; keys lie in blocks of TN_KEY_BLOCK, [block][width]
- * [TN_KEY_BLOCK], and the last block is there as a whole, whatever the numbers in it are.
- * mix_f32: y [width] = sum over i, ascending, of shares[i] * row i of values [count, width].
+ * scores_f32: of each query and each key of `blocks`: scale * sum over j, ascending, of q[j] * key[j].
+ * weigh_f32: scores of each query's span become exp(score - the largest of them), all others in the blocks 0; sums[n] is the sum
+ *   of query n's, ascending. spans [queries].
+ * mix_f32: y [queries][width] += for each query the sum over i, ascending, of its share i * row i of values; i goes over those of
+ *   `keys` that are in its span. Nothing else of values is looked at.
  * exp_f32: y[i] = exp(x[i]) within 2 units in the last place from -87.3 to 88.7, 0 below, infinite above; y may be x.
  * add_product: dst [rows][cols] = src + scale * B A; strides in bytes; src and dst are the same rows or do not overlap.
  * Scratch is aligned to 64.

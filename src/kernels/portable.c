@@ -147,14 +147,20 @@ static void lowrank_rows(float *dst, size_t dst_stride, const struct tn_lowrank 
 		lowrank_f32(dst + i * dst_stride, p->a, b + i * p->rank, p->rank, p->cols);
 }
 
-static void scores_f32(float *scores, const float *q, const float *keys, size_t count, size_t width, float scale)
+static void scores_f32(float *scores, const float *q, size_t queries, const float *keys, size_t blocks, size_t width, float scale)
 {
-	TN_ISA_NAME(tn_scores_f32)(scores, q, keys, count, width, scale);
+	TN_ISA_NAME(tn_scores_f32)(scores, q, queries, keys, blocks, width, scale);
 }
 
-static void mix_f32(float *y, const float *shares, const float *values, size_t count, size_t width)
+static void weigh_f32(float *scores, float *sums, const struct tn_key_span *spans, size_t queries, size_t blocks)
 {
-	TN_ISA_NAME(tn_mix_f32)(y, shares, values, count, width);
+	TN_ISA_NAME(tn_weigh_f32)(scores, sums, spans, queries, blocks);
+}
+
+static void mix_f32(float *y, const float *shares, const struct tn_key_span *spans, size_t queries, const float *values,
+		    const struct tn_key_span *keys, size_t width)
+{
+	TN_ISA_NAME(tn_mix_f32)(y, shares, spans, queries, values, keys, width);
 }
 
 static void exp_f32(float *y, const float *x, size_t n)

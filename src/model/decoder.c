@@ -47,6 +47,7 @@ static void carve_batch(const tn_decoder *d, struct carve *c, struct tn_batch *b
 	b->position_ids = piece(c, rows, sizeof *b->position_ids);
 	b->adapter = piece(c, rows, sizeof *b->adapter);
 	b->logits = piece(c, rows, sizeof *b->logits);
+	b->tile_row = piece(c, rows + 1, sizeof *b->tile_row);
 	for (unsigned r = 0; r < k->ropes; r++) {
 		b->cosine[r] = piece(c, rows * d->pairs[r], sizeof(float));
 		b->sine[r] = piece(c, rows * d->pairs[r], sizeof(float));
@@ -124,7 +125,7 @@ void tn_decoder_destroy(tn_decoder *d)
 		tn_sequence_destroy(d->sequences);
 	tn_buffer_release(d->ctx, &d->batch_memory);
 	tn_buffer_release(d->ctx, &d->batch.scratch);
-	tn_buffer_release(d->ctx, &d->batch.score_buffer);
+	tn_buffer_release(d->ctx, &d->batch.attending_buffer);
 	tn_free_array(d->ctx, d->modules, d->module_capacity, sizeof *d->modules);
 	tn_arena_release(&d->arena);
 	tn_free(d->ctx, d, sizeof *d);
