@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* decode [--threads N] [--isa NAME] [--activations f32|16|int8] [--adapter FOLDER] [--rounds N] [--tokens N] [--cached N]
- * [--prompt N]... MODEL: tokens a second of a decoder through the public API: of a reply behind so many cached tokens (16), in turns
- * with a read of as many bytes as the weights and the cache of one token are, and of prompts of N tokens. A round counts when the
- * reads before and behind it agree within a tenth.
+ * [--prompt N]... MODEL: tokens a second of a decoder through the public API: of a reply behind so many cached tokens (16), in
+ * turns with a read of as many bytes as the weights and the cache of one token are, and of prompts of N tokens. A round counts when
+ * the reads before and behind it agree within a tenth.
  *
  * decode ... --serve 1 MODEL: answers lines of input, "0" with the tokens a second of a reply and "128" with those of a prompt of
  * 128 tokens, so that a peer can take turns. A reply that finds the cache of the one before computes no prompt. */
@@ -275,10 +275,11 @@ static void measure_reply(struct engine *e)
 		return;
 	}
 	const double middle = median(r.ratio, r.count), seconds = median(r.time, r.count), least = median(r.limit_time, r.count);
-	printf("| reply behind %zu, %s%s | %u | %.1f tokens/s | %.1f | %.2f (%.2f - %.2f) of reading %.0f MB at %.1f GB/s | error %.1e | "
-	       "%s |\n",
-	       args.cached, args.activations, args.adapter ? ", adapter" : "", args.threads, 1 / seconds, 1 / least, middle, r.ratio[0],
-	       r.ratio[r.count - 1], (double)m.bytes * 1e-6, (double)m.bytes / least * 1e-9, error, tn_context_isa(e->ctx));
+	printf("| reply behind %zu, %s%s | %u | %.1f tokens/s | %.1f | %.2f (%.2f - %.2f) of reading %.0f MB at %.1f GB/s | "
+	       "error %.1e | %s |\n",
+	       args.cached, args.activations, args.adapter ? ", adapter" : "", args.threads, 1 / seconds, 1 / least, middle,
+	       r.ratio[0], r.ratio[r.count - 1], (double)m.bytes * 1e-6,
+	       (double)m.bytes / least * 1e-9, error, tn_context_isa(e->ctx));
 	fflush(stdout);
 }
 

@@ -8,17 +8,19 @@
 #include <math.h>
 #include <string.h>
 
-/* Floats of a register, and queries whose sums the registers hold beside keys or values. */
+/* Floats of a register; queries whose sums the registers hold; vectors of keys or columns of values that so many queries meet at
+ * once, fewer queries more of them, for sums that do not wait for each other. With AVX-512 one vector is best: a factor that is
+ * needed once comes out of memory as a part of the product, and one that is kept is an operation of its own. */
 #ifdef __AVX512F__
-enum { VECTOR = 16, TOGETHER = 8, NARROW = 1 };
+enum { VECTOR = 16, TOGETHER = 8, NARROW = 1, KEYS_OF_ONE = 2, KEYS_OF_TWO = 2, COLUMNS_OF_ONE = 4 };
 #elif defined __AVX__
-enum { VECTOR = 8, TOGETHER = 4, NARROW = 2 };
+enum { VECTOR = 8, TOGETHER = 4, NARROW = 2, KEYS_OF_ONE = 4, KEYS_OF_TWO = 4, COLUMNS_OF_ONE = 8 };
 #elif defined __aarch64__
-enum { VECTOR = 4, TOGETHER = 8, NARROW = 2 };
+enum { VECTOR = 4, TOGETHER = 8, NARROW = 2, KEYS_OF_ONE = 8, KEYS_OF_TWO = 4, COLUMNS_OF_ONE = 8 };
 #else
-enum { VECTOR = 4, TOGETHER = 4, NARROW = 2 };
+enum { VECTOR = 4, TOGETHER = 4, NARROW = 2, KEYS_OF_ONE = 8, KEYS_OF_TWO = 4, COLUMNS_OF_ONE = 8 };
 #endif
-enum { PARTS = TN_KEY_BLOCK / VECTOR, FEW = 2, WIDE = 4, BLOCKS_AHEAD = WIDE };
+enum { PARTS = TN_KEY_BLOCK / VECTOR, COLUMNS_OF_TWO = 4, MOST_VECTORS = 8 };
 
 /* Functions with constant arguments: their loops become straight code, their arrays registers. */
 #define INLINE static inline __attribute__((always_inline))
@@ -50,21 +52,17 @@ struct scoring {
 };
 
 /* `count` queries from `query` on meet `vectors` vectors of keys from number `first` on: every vector that is loaded serves all of
- * them. The keys that come next are asked for. */
+ * them. */
 INLINE void score(const struct scoring *s, size_t query, size_t count, size_t first, size_t vectors)
 {
-	const float *q = s->q + query, *from[WIDE];
-	vector sum[TN_QUERY_GROUP][WIDE] = { { { 0 } } };
+	const float *q = s->q + query, *from[MOST_VECTORS];
+	vector sum[TN_QUERY_GROUP][MOST_VECTORS] = { { { 0 } } };
 	for (size_t v = 0; v < vectors; v++)
 		from[v] = s->keys + (first + v) / PARTS * TN_KEY_BLOCK * s->width + (first + v) % PARTS * VECTOR;
-	const size_t next = BLOCKS_AHEAD * TN_KEY_BLOCK * s->width;
 	for (size_t j = 0; j < s->width; j++, q += s->queries) {
-		vector key[WIDE];
-		for (size_t v = 0; v < vectors; v++) {
+		vector key[MOST_VECTORS];
+		for (size_t v = 0; v < vectors; v++)
 			key[v] = load(from[v] + j * TN_KEY_BLOCK);
-			if (v * VECTOR % TN_KEY_BLOCK == 0)
-				__builtin_prefetch(from[v] + j * TN_KEY_BLOCK + next);
-		}
 		for (size_t n = 0; n < count; n++)
 			for (size_t v = 0; v < vectors; v++)
 				sum[n][v] += q[n] * key[v];
@@ -75,14 +73,14 @@ INLINE void score(const struct scoring *s, size_t query, size_t count, size_t fi
 			      + (first + v) % PARTS * VECTOR, sum[n][v] * s->scale);
 }
 
-/* Few queries meet more keys at once: sums that do not wait for each other. */
 INLINE void score_all(const struct scoring *s, size_t query, size_t count, size_t blocks)
 {
 	const size_t all = blocks * PARTS;
 	size_t v = 0;
-	if (count <= FEW)
-		for (; v + WIDE <= all; v += WIDE)
-			score(s, query, count, v, WIDE);
+	for (; count == 1 && v + KEYS_OF_ONE <= all; v += KEYS_OF_ONE)
+		score(s, query, count, v, KEYS_OF_ONE);
+	for (; count == 2 && v + KEYS_OF_TWO <= all; v += KEYS_OF_TWO)
+		score(s, query, count, v, KEYS_OF_TWO);
 	for (; v + NARROW <= all; v += NARROW)
 		score(s, query, count, v, NARROW);
 	for (; v < all; v++)
@@ -209,9 +207,9 @@ struct mixing {
 };
 
 /* Some vectors of columns of `count` queries: values `keys` once for all of them. As many values behind those are asked for, in the
- * order of memory: a part of them by each strip of columns. */
-INLINE void add_values(vector sum[TN_QUERY_GROUP][WIDE], const struct mixing *m, size_t query, size_t count, struct tn_key_span keys,
-		       size_t column, size_t vectors)
+ * order of memory, a part of them by each strip of columns: what is read in strips no CPU foresees. Keys are read in order. */
+INLINE void add_values(vector sum[TN_QUERY_GROUP][MOST_VECTORS], const struct mixing *m, size_t query, size_t count,
+		       struct tn_key_span keys, size_t column, size_t vectors)
 {
 	const float *row = m->values + keys.first * m->width + column;
 	const float *next = m->values + keys.end * m->width + (keys.end - keys.first) * column;
@@ -220,7 +218,7 @@ INLINE void add_values(vector sum[TN_QUERY_GROUP][WIDE], const struct mixing *m,
 		const size_t stop = i + (left < TN_KEY_BLOCK - inside ? left : TN_KEY_BLOCK - inside);
 		const float *share = m->shares + (i - inside) * m->queries + query * TN_KEY_BLOCK + inside;
 		for (; i < stop; i++, row += m->width, next += vectors * VECTOR, share++) {
-			vector value[WIDE];
+			vector value[MOST_VECTORS];
 			for (size_t v = 0; v < vectors; v++) {
 				value[v] = load(row + v * VECTOR);
 				if (v * VECTOR % TN_KEY_BLOCK == 0)
@@ -237,7 +235,7 @@ INLINE void add_values(vector sum[TN_QUERY_GROUP][WIDE], const struct mixing *m,
 INLINE void mix_strip(const struct mixing *m, size_t query, size_t count, struct tn_key_span keys, size_t column, size_t vectors,
 		      size_t kept)
 {
-	vector sum[TN_QUERY_GROUP][WIDE];
+	vector sum[TN_QUERY_GROUP][MOST_VECTORS];
 	float *y = m->y + query * m->width + column;
 	for (size_t n = 0; n < count; n++)
 		for (size_t v = 0; v < vectors; v++)
@@ -273,9 +271,10 @@ INLINE void mix_keys(const struct mixing *m, size_t query, size_t count, struct 
 	}
 	if (whole < m->width) /* before the columns that it shares with others are summed */
 		mix_strip(m, query, count, keys, m->width - VECTOR, 1, m->width - whole);
-	if (count <= FEW)
-		for (; j + WIDE * VECTOR <= whole; j += WIDE * VECTOR)
-			mix_strip(m, query, count, keys, j, WIDE, 0);
+	for (; count == 1 && j + COLUMNS_OF_ONE * VECTOR <= whole; j += COLUMNS_OF_ONE * VECTOR)
+		mix_strip(m, query, count, keys, j, COLUMNS_OF_ONE, 0);
+	for (; count <= 2 && j + COLUMNS_OF_TWO * VECTOR <= whole; j += COLUMNS_OF_TWO * VECTOR)
+		mix_strip(m, query, count, keys, j, COLUMNS_OF_TWO, 0);
 	for (; j + NARROW * VECTOR <= whole; j += NARROW * VECTOR)
 		mix_strip(m, query, count, keys, j, NARROW, 0);
 	for (; j < whole; j += VECTOR)

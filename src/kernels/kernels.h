@@ -287,9 +287,9 @@ struct tn_refit {
 
 /* ---- the table ------------------------------------------------------------------------------------------- */
 
-/* Attention: keys in blocks, [block][width][TN_KEY_BLOCK], the last one whole, whatever the numbers in it are; values as rows. Up to
- * TN_QUERY_GROUP queries that look at keys of one head: q [width][queries], scores [block][queries][TN_KEY_BLOCK]. Keys are counted
- * from the first of the first block. */
+/* Attention: keys in blocks, [block][width][TN_KEY_BLOCK], the last one whole, whatever the numbers in it are; values as rows. Up
+ * to TN_QUERY_GROUP queries that look at keys of one head: q [width][queries], scores [block][queries][TN_KEY_BLOCK]. Keys are
+ * counted from the first of the first block. */
 enum { TN_KEY_BLOCK = 16, TN_QUERY_GROUP = 8 };
 
 /* Keys [first, end): those that a query looks at, at least one. */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Causal attention of the rows of a step over the caches of their texts, in float32.
  *
- * A query is one head of one row. Queries that look at the same keys, of rows of one text and of heads that share a head of keys, are
- * computed together: a tile of them goes over a piece of the keys that stays in the cache, in groups for whose sums the registers
- * have room. Each query is computed as if it were alone, in the same order, whatever tile it is in. */
+ * A query is one head of one row. Queries that look at the same keys, of rows of one text and of heads that share a head of keys,
+ * are computed together: a tile of them goes over a piece of the keys that stays in the cache, in groups for whose sums the
+ * registers have room. Each query is computed as if it were alone, in the same order, whatever tile it is in. */
 #include "base/checked.h"
 #include "base/error.h"
 #include "base/pool.h"
