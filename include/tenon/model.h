@@ -25,7 +25,9 @@ typedef struct tn_decoder tn_decoder;
 /* Start from TN_DECODER_OPTIONS_INIT; NULL in a call stands for it, and zero fields mean the defaults. */
 struct tn_decoder_options {
 	size_t struct_bytes;       /* sizeof(struct tn_decoder_options) */
-	uint64_t cache_bytes;      /* for the keys and values of all texts together. 0: 1 GiB */
+	uint64_t cache_bytes;      /* for the keys and values of all texts together. 0: 1 GiB. Beside it each thread
+	                            * has the scores of attention: up to half a megabyte, or 64 bytes a token of the
+	                            * longest text where that is more */
 	uint32_t rows;             /* tokens computed at once; longer prompts are cut. 0: 128 */
 };
 #define TN_DECODER_OPTIONS_INIT { sizeof(struct tn_decoder_options), 0, 0 }

@@ -139,7 +139,7 @@ static void define(const struct world *w, size_t row, size_t head, double *out)
 	const size_t at = head / (w->shape.heads / w->shape.kv_heads) * width, end = b->position[row] + 1;
 	const size_t begin = w->shape.window && end > w->shape.window ? end - w->shape.window : 0;
 	const float *q = b->qkv + row * (w->shape.heads * width + 2 * of_keys) + head * width;
-	double score[LONGEST], most = -INFINITY, sum = 0;
+	double score[LONGEST], most = (double)-INFINITY, sum = 0;
 	for (size_t i = begin; i < end; i++) {
 		score[i] = 0;
 		for (size_t j = 0; j < width; j++)
