@@ -80,9 +80,10 @@ struct tn_batch {
 	uint32_t *row_of;
 	float *share_of;
 	size_t *adapter_gathered;
-	size_t *tile_row;                /* [rows + 1]; attention.c */
+	size_t *tile_row;                /* [rows + 1]; where the tiles of attention begin */
 	float *attending;                /* [workers][attending_stride] */
-	size_t attending_stride, tile_queries, longest;
+	size_t attending_stride;
+	size_t tile_queries, longest;    /* queries of a tile, and keys, that there is memory for */
 	struct tn_buffer scratch;        /* of the live base */
 	struct tn_buffer attending_buffer;
 };
@@ -133,7 +134,7 @@ void tn_activate_rows(const tn_decoder *d, float *wide, size_t m, size_t stride,
 void tn_softcap(float *x, size_t n, float cap);
 
 /* attention.c */
-/* Memory for texts of up to `longest` tokens: for each worker, of TN_TILE_QUERIES or fewer queries, the scores of all keys. */
+/* Memory for texts of up to `longest` tokens: for each worker the scores of a tile of queries for all keys. */
 tn_status tn_attention_reserve(tn_decoder *d, size_t longest, struct tn_error *err);
 /* Keys and values of `rows`, which b->qkv holds, into the caches of their texts. */
 void tn_store_keys(const tn_decoder *d, struct tn_batch *b, size_t layer, struct tn_row_range rows);
