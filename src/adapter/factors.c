@@ -345,6 +345,7 @@ tn_status tn_adapter_load_delta(const tn_adapter *adapter, const struct tn_adapt
 		.scale = e->module.scale,
 		.left = left,
 		.product = left == right ? left : TN_F32,
+		.coarsest = left,
 		.row_magnitude = by_row ? m : NULL,
 		.column_magnitude = e->magnitude && !by_row ? m : NULL,
 	};
@@ -366,6 +367,7 @@ tn_status tn_adapter_load_bias(const tn_adapter *adapter, const struct tn_adapte
 	}
 	*memory = buffer;
 	*delta = (struct tn_delta){ .a = values, .b = values + n, .rank = 1, .cols = n, .rows = 1, .group_rows = 1,
-				    .scale = e->module.scale, .left = TN_F32, .product = TN_F32 };
+				    .scale = e->module.scale, .left = TN_F32, .product = TN_F32,
+				    .coarsest = e->bias->dtype };
 	return TN_OK;
 }

@@ -172,11 +172,13 @@ void tn_delta_row_f64(const struct tn_kernels *k, const struct tn_delta *delta, 
 	tn_delta_sum_f64(k, delta, row, w, dst, sizes, size, scratch);
 	if (!delta->row_magnitude && !delta->column_gain)
 		return;
-	double gain = delta->row_magnitude ? tn_delta_row_gain(delta, row, dst) : 1;
+	double gain = delta->row_magnitude ? tn_delta_row_gain(delta, row, dst) : 1, *products = (double *)scratch + delta->rank;
 	for (size_t j = 0; j < delta->cols; j++) {
 		double g = delta->column_gain ? delta->column_gain[j] : gain;
 		dst[j] *= g;
 		if (sizes != TN_SIZES_NONE)
 			size[j] *= fabs(g);
+		if (sizes == TN_SIZES_PRODUCTS)
+			products[j] *= fabs(g);
 	}
 }

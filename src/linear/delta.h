@@ -20,6 +20,8 @@ struct tn_delta {
 	size_t group_rows;            /* rows / groups */
 	double scale;
 	tn_dtype left, product;       /* dtypes in which MLX holds scale * B, and the product with A */
+	tn_dtype coarsest;            /* in which a program that computes in the factors' dtypes rounds anything: of a stack, of
+	                               * all its parts */
 	const float *row_magnitude;   /* [rows]: g is that over the norm of the edited row */
 	const float *column_magnitude; /* [cols]: needs column_gain before rows can be edited */
 	const double *column_gain;    /* [cols]: magnitude over the norm of the edited column */
@@ -70,9 +72,14 @@ double tn_delta_row_gain(const struct tn_delta *delta, size_t row, const double 
 enum tn_delta_sizes { TN_SIZES_NONE, TN_SIZES_SUMS, TN_SIZES_PRODUCTS };
 
 /* Row `row` of the result of any delta, in double: dst [cols]. size [cols] (unused for TN_SIZES_NONE) gets the size of the
- * largest term that each element is made of. A row without any length keeps that: 0 stays 0 whatever its magnitude is. */
+ * largest term that each element is made of. A row without any length keeps that: 0 stays 0 whatever its magnitude is.
+ * With TN_SIZES_PRODUCTS tn_delta_products(scratch, rank) [cols] then holds g times the sum of the products' sizes. */
 void tn_delta_row_f64(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, const float *w, double *dst,
 		      enum tn_delta_sizes sizes, double *size, void *scratch);
+static inline const double *tn_delta_products(const void *scratch, size_t rank)
+{
+	return (const double *)scratch + rank;
+}
 
 /* The same before g: W - removed + scale * B A. For the norms that g needs. */
 void tn_delta_sum_f64(const struct tn_kernels *k, const struct tn_delta *delta, size_t row, const float *w, double *dst,

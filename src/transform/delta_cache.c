@@ -4,6 +4,7 @@
 #include "base/checked.h"
 #include "base/error.h"
 #include "transform/survival.h"
+#include "transform/ulp.h"
 
 #include <math.h>
 #include <pthread.h>
@@ -127,6 +128,8 @@ static tn_status load_stacked(const struct tn_joint *joint, const struct tn_slot
 			a = slot->memory.data;
 			b = a + part.rows / part.group_rows * rank * part.cols;
 		}
+		if (status == TN_OK && tn_dtype_unit(part.coarsest) > tn_dtype_unit(slot->contents.delta.coarsest))
+			slot->contents.delta.coarsest = part.coarsest;
 		if (status == TN_OK)
 			put_stacked(&part, &from->stacked[i], rank, a, b);
 		tn_buffer_release(joint->ctx, &memory);

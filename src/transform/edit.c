@@ -527,21 +527,6 @@ static void exact_row(const struct tn_row_edit *e, enum tn_delta_sizes sizes)
 	}
 }
 
-/* How much more than one product's rounding a float32 computation of the whole delta may lose: sums of `rank` products, norms
- * of rows, singular vectors. PEFT computes all of them so. */
-static double float32_slack(const struct tn_delta *d)
-{
-	return 1 + (double)d->rank / 8 + (d->row_magnitude || d->column_gain ? 4 : 0) + (d->removed.rank ? 256 : 0);
-}
-
-/* With sizes that allow for what a float32 result shows of all this. */
-static void widen_sizes(const struct tn_row_edit *e)
-{
-	double slack = e->form->out.dtype == TN_F32 && !e->loaded->rows ? float32_slack(&e->loaded->delta) : 1;
-	for (size_t i = 0; i < e->form->cols; i++)
-		e->s.size[i] *= slack;
-}
-
 static tn_status visit_span(struct walk *w, const struct tn_landing *landing, struct span span, tn_edit_visit visit,
 			    void *arg, struct tn_error *err)
 {
@@ -549,14 +534,14 @@ static tn_status visit_span(struct walk *w, const struct tn_landing *landing, st
 		TN_TRY(go_to(w, row, err));
 		w->row.delta_row = (size_t)(row - landing->target_row + landing->delta_row);
 		exact_row(&w->row, TN_SIZES_SUMS);
-		struct tn_edit_truth truth = { row, 0, w->row.s.w, w->row.s.truth, w->row.s.size, w->row.loaded, w->row.delta_row };
+		struct tn_edit_truth truth = { row, NULL, w->row.s.w, w->row.s.truth, w->row.s.size, w->row.loaded,
+					       w->row.delta_row };
 		int closer = 0;
 		TN_TRY(visit(arg, &truth, &closer, err));
 		if (!closer)
 			continue;
 		exact_row(&w->row, TN_SIZES_PRODUCTS);
-		widen_sizes(&w->row);
-		truth.closely = 1;
+		truth.products = tn_delta_products(w->row.s.delta, w->row.loaded->delta.rank);
 		TN_TRY(visit(arg, &truth, &closer, err));
 	}
 	return TN_OK;

@@ -76,14 +76,14 @@ tn_status tn_edit_units(const struct tn_joint *joint, const struct tn_target *ta
  * each element. All [cols]. */
 struct tn_edit_truth {
 	uint64_t unit;
-	int closely;                   /* size counts the products in the delta too, as often as a program that computes in
-	                                * float32 rounds them; else W and the delta */
+	const double *products;        /* of a closer look: the sum of the sizes of the products in each element of the delta,
+	                                * which `size` counts too; else NULL, and it is of W and the delta */
 	const float *source;
 	const double *truth, *size;
 	const struct tn_loaded *loaded;
 	size_t delta_row;
 };
-/* Calls `visit` for every such row of the block. When it sets *closer it is called again for that row, closely. */
+/* Calls `visit` for every such row of the block. When it sets *closer, which only a delta has, it is called again for that row, closely. */
 typedef tn_status (*tn_edit_visit)(void *arg, const struct tn_edit_truth *row, int *closer, struct tn_error *err);
 tn_status tn_edit_truths(const struct tn_joint *joint, const struct tn_target *target, const struct tn_edit_form *form,
 			 struct tn_delta_cache *cache, const struct tn_edit_block *block, tn_edit_visit visit, void *arg,

@@ -6,8 +6,8 @@
 #include "store/safetensors.h"
 #include "transform/delta_cache.h"
 #include "transform/fuse.h"
-#include "transform/ulp.h"
 #include "transform/verify.h"
+#include "transform/verify_block.h"
 #include "weights/foreign.h"
 #include "weights/format.h"
 
@@ -15,23 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const double tolerance_ulp = 2;
-
 /* Below this share of a delta the adapter counts as lost; where the step is not even twice the delta, no rounding loses so
  * much, and something else was merged. */
 static const double least_cap = 0.5, least_rho = 2;
-
-/* What one block found. */
-struct finding {
-	double max_ulp, square_sum; /* against W + delta, at the true value */
-	double worst;               /* the largest error in units at the largest term, for the verdict */
-	int differs;                /* from the base, in any byte */
-	int not_as_fused;           /* from what a fuse writes, in any byte */
-	int strays;                 /* from the base, in rows that should not change */
-	int not_finite;             /* a value is NaN or infinite where the true one is not */
-	int far_off;                /* a quantized row is further from the truth than any rounding takes it */
-	struct tn_survival_sums sums;
-};
 
 /* A step, and what the merged checkpoint has in its place. */
 struct compared {
@@ -47,234 +33,9 @@ struct run {
 	struct tn_arena *arena;
 	struct tn_blocks blocks;
 	struct compared *compared;  /* of block item i */
-	struct finding *findings;   /* of block item i */
+	struct tn_verify_finding *findings;   /* of block item i */
 	struct tn_delta_cache *deltas;
 };
-
-/* ---- one block ------------------------------------------------------------------------------------------- */
-
-static void compare_element(struct finding *f, tn_dtype dtype, double truth, double size, double m)
-{
-	double error = fabs(m - truth);
-	if (!isfinite(m) || !isfinite(truth)) {
-		f->not_finite |= isfinite(truth) || (isnan(truth) != isnan(m)) || (isinf(truth) && m != truth);
-		return;
-	}
-	double ulps = error / tn_ulp(dtype, truth);
-	f->max_ulp = fmax(f->max_ulp, ulps);
-	f->square_sum += ulps * ulps;
-	f->worst = fmax(f->worst, error / tn_ulp(dtype, fmax(size, fabs(truth))));
-}
-
-/* The block whose rows are being compared. */
-struct comparison {
-	struct run *run;
-	struct finding *finding;
-	const struct tn_kernels *kernels;
-	const struct tn_edit_form *form;
-	const struct tn_matrix *other;
-	const struct tn_edit_block *block;
-	unsigned char *merged[TN_PART_COUNT];
-	unsigned char *const *wanted;   /* the base's bytes, or a fuse's, laid out as `merged`; NULL: not comparable */
-	uint64_t next;                  /* the row behind the last one that was compared */
-	float *row, *wanted_delta;      /* wanted_delta: or the base's row */
-	uint16_t *halves;               /* of two rows */
-	float *coordinates;
-};
-
-/* Rows that nothing lands on, from the last one that was compared up to `end`. */
-static void compare_between(struct comparison *c, uint64_t end)
-{
-	for (unsigned p = 0; p < TN_PART_COUNT && c->wanted && end > c->next; p++) {
-		size_t bytes = c->other->row_bytes[p], at = (size_t)(c->next - c->block->first) * bytes;
-		c->finding->strays |= bytes && memcmp(c->wanted[p] + at, c->merged[p] + at, (size_t)(end - c->next) * bytes) != 0;
-	}
-	c->next = end;
-}
-
-static tn_status point_at(const struct comparison *c, uint64_t unit, struct tn_row *row, struct tn_format *format,
-			  struct tn_error *err)
-{
-	struct tn_tensor_source source = tn_checkpoint_source(c->run->merged);
-	uint64_t end;
-	for (unsigned p = 0; p < TN_PART_COUNT; p++)
-		row->part[p] = c->merged[p] + (size_t)(unit - c->block->first) * c->other->row_bytes[p];
-	*format = c->other->format;
-	return c->other->global_scale ? tn_matrix_format_at(&source, c->other, unit, format, &end, err) : TN_OK;
-}
-
-static double largest(const float *row, size_t n)
-{
-	float top = 0;
-	for (size_t i = 0; i < n; i++)
-		top = fmaxf(top, fabsf(row[i]));
-	return (double)top;
-}
-
-/* A dense row. What comes from a grid was rounded at the size of its group's ends by other tools. */
-static void compare_dense(struct comparison *c, struct finding *f, const float *source, const double *truth,
-			  const double *size)
-{
-	double floor = c->form->in.format.codec == TN_CODEC_dense ? 0 : largest(source, c->form->cols);
-	for (size_t i = 0; i < c->form->cols; i++)
-		compare_element(f, c->other->format.dtype, truth[i], fmax(size ? size[i] : 0, floor), (double)c->row[i]);
-}
-
-static void add_finding(struct finding *sum, const struct finding *f)
-{
-	sum->max_ulp = fmax(sum->max_ulp, f->max_ulp);
-	sum->worst = fmax(sum->worst, f->worst);
-	sum->square_sum += f->square_sum;
-	sum->differs |= f->differs;
-	sum->not_finite |= f->not_finite;
-	sum->not_as_fused |= f->not_as_fused;
-	sum->strays |= f->strays;
-	sum->far_off |= f->far_off;
-	tn_survival_add(&sum->sums, &f->sums);
-}
-
-/* A quantized row: what of the delta is in it, and whether the rest is explained by the two grids. */
-static void measure_row(struct comparison *c, const struct tn_edit_truth *t, const struct tn_row *row,
-			const struct tn_format *format)
-{
-	struct tn_survival_sums sums = { 0 };
-	struct tn_row base = { { NULL } };
-	const struct tn_edit_form *f = c->form;
-	const struct tn_delta *delta = &t->loaded->delta;
-	for (unsigned p = 0; p < TN_PART_COUNT; p++)
-		base.part[p] = c->block->in[p] + (size_t)(t->unit - c->block->first) * f->source_bytes[p];
-	for (size_t i = 0; i < f->cols; i++)
-		c->wanted_delta[i] = (float)(t->truth[i] - (double)t->source[i]);
-	struct tn_change_sums change;
-	double steps2 = c->kernels->codec[f->in.format.codec]->steps2(&base, &f->in.format, f->cols);
-	int is_product = tn_delta_is_plain(delta);
-	struct tn_survival_rows rows = { c->kernels, NULL, delta->rank, f->cols, c->halves, c->coordinates };
-	if (t->loaded->directions)
-		rows.directions = t->loaded->directions +
-				  t->delta_row / delta->group_rows * t->loaded->directions_bytes / sizeof(uint16_t);
-	tn_survival_sum_row(&change, &rows, 0, t->source, c->row, c->wanted_delta);
-	tn_survival_add_row(&sums, &rows, &change, steps2, is_product);
-	if (rows.directions && is_product)
-		tn_survival_add_directions(&sums, &rows, 1);
-	else if (rows.directions)
-		tn_survival_add_both(&sums, &rows, c->wanted_delta, 1);
-	c->finding->far_off |= !(sums.error2 <= sums.step2 + c->kernels->codec[format->codec]->steps2(row, format, f->cols) +
-						4 * sums.delta2);
-	tn_survival_add(&c->finding->sums, &sums);
-}
-
-/* What tools lose by summing the products in float32 is found with a closer look. */
-static tn_status compare_row(void *arg, const struct tn_edit_truth *t, int *closer, struct tn_error *err)
-{
-	struct comparison *c = arg;
-	struct tn_row row;
-	struct tn_format format;
-	compare_between(c, t->unit);
-	c->next = t->unit + 1;
-	TN_TRY(point_at(c, t->unit, &row, &format, err));
-	c->kernels->codec[format.codec]->decode(c->row, &row, &format, c->form->cols);
-	if (format.codec != TN_CODEC_dense) {
-		if (!t->loaded->rows)
-			measure_row(c, t, &row, &format);
-		return TN_OK;
-	}
-	struct finding f = { 0 };
-	compare_dense(c, &f, t->source, t->truth, t->size);
-	*closer = !t->closely && f.worst > tolerance_ulp;
-	if (!*closer)
-		add_finding(c->finding, &f);
-	return TN_OK;
-}
-
-/* Untouched rows of a quantized base in a dense result. */
-static tn_status compare_decoded(struct comparison *c, double *truth, struct tn_error *err)
-{
-	const struct tn_edit_form *f = c->form;
-	struct tn_tensor_source source = tn_checkpoint_source(c->run->fuse->base);
-	for (uint64_t i = 0; i < c->block->count; i++) {
-		struct tn_row row = { { NULL } }, base = { { NULL } };
-		struct tn_format format, in;
-		uint64_t end;
-		for (unsigned p = 0; p < TN_PART_COUNT; p++)
-			base.part[p] = c->block->in[p] + i * f->source_bytes[p];
-		TN_TRY(tn_matrix_format_at(&source, &f->in, c->block->first + i, &in, &end, err));
-		c->kernels->codec[in.codec]->decode(c->wanted_delta, &base, &in, f->cols);
-		TN_TRY(point_at(c, c->block->first + i, &row, &format, err));
-		c->kernels->codec[format.codec]->decode(c->row, &row, &format, f->cols);
-		for (size_t k = 0; k < f->cols; k++)
-			truth[k] = (double)c->wanted_delta[k];
-		compare_dense(c, c->finding, c->wanted_delta, truth, NULL);
-	}
-	return TN_OK;
-}
-
-static int same_bytes(const struct tn_matrix *other, uint64_t rows, unsigned char *const *a, unsigned char *const *b)
-{
-	for (unsigned p = 0; p < TN_PART_COUNT; p++)
-		if (memcmp(a[p], b[p], (size_t)rows * other->row_bytes[p]) != 0)
-			return 0;
-	return 1;
-}
-
-static int same_layout(const struct tn_matrix *m, const struct tn_edit_form *f)
-{
-	const struct tn_format *a = &m->format, *b = &f->in.format;
-	return a->codec == b->codec && a->bits == b->bits && a->group == b->group && a->dtype == b->dtype;
-}
-
-static int same_row_bytes(const struct tn_matrix *m, const struct tn_edit_form *f)
-{
-	for (unsigned p = 0; p < TN_PART_COUNT; p++)
-		if (m->row_bytes[p] != f->result[p].row_bytes)
-			return 0;
-	return 1;
-}
-
-/* Memory of a block beside the form's: the merged rows, and six rows of values. */
-static struct tn_fuse_extra extra_of(const struct tn_edit_form *f, const struct tn_matrix *other)
-{
-	struct tn_fuse_extra extra = { tn_matrix_raw_row_bytes(other), TN_PARTS_PADDING + 7 * 64 +
-				       f->cols * (4 * sizeof(float) + sizeof(double)) + tn_matrix_raw_fixed_bytes(other) };
-	for (unsigned p = 0; p < TN_PART_COUNT; p++)
-		extra.unit_bytes += other->row_bytes[p];
-	return extra;
-}
-
-static void place_rows(struct comparison *c, unsigned char *at)
-{
-	size_t bytes = tn_align_up(c->form->cols * sizeof(float), 64);
-	c->row = (float *)(void *)at;
-	c->wanted_delta = (float *)(void *)(at + bytes);
-	c->halves = (uint16_t *)(void *)(at + 2 * bytes);
-}
-
-/* Outside the rows that are summed, the bytes have to be the fuse's. */
-static tn_status compare_block(struct comparison *c, const struct tn_fuse_step *step, struct tn_edit_block *b,
-			       struct tn_error *err)
-{
-	const struct tn_joint *j = c->run->fuse->joint;
-	const struct tn_target *target = &j->targets[step->target];
-	const struct tn_edit_form *f = c->form;
-	int packed = f->in.format.codec != TN_CODEC_dense && c->other->format.codec != TN_CODEC_dense;
-	if (packed && f->is_measured) {
-		c->wanted = same_layout(c->other, f) ? b->in : NULL;
-		c->finding->differs = !c->wanted || !same_bytes(c->other, b->count, b->in, c->merged);
-	} else {
-		c->finding->differs = f->apart || !same_bytes(c->other, b->count, b->in, c->merged);
-		if (f->apart) /* else it would write over the source, and what nothing lands on stays as it is */
-			TN_TRY(tn_edit_units(j, target, f, c->run->deltas, b, &c->finding->sums, err));
-		c->wanted = same_row_bytes(c->other, f) ? b->out : NULL;
-		if (step->action == TN_ACTION_DEQUANTIZE)
-			return compare_decoded(c, b->scratch, err);
-		c->finding->not_as_fused = !c->wanted || !same_bytes(c->other, b->count, b->out, c->merged);
-		if (!c->finding->not_as_fused && !target->landing_count)
-			return TN_OK;
-	}
-	c->coordinates = tn_edit_row_scratch(b->scratch, f).delta;
-	TN_TRY(tn_edit_truths(j, target, f, c->run->deltas, b, compare_row, c, err));
-	compare_between(c, target->landing_count ? b->first + b->count : b->first);
-	return TN_OK;
-}
 
 /* What neither file ever wrote is the same. */
 static int both_are_holes(const struct run *run, const struct tn_fuse_step *step, const struct tn_matrix *other,
@@ -289,39 +50,20 @@ static int both_are_holes(const struct run *run, const struct tn_fuse_step *step
 
 static tn_status run_block(void *arg, const struct tn_block *block, void *scratch, void *result, struct tn_error *err)
 {
-	struct run *run = arg;
+	const struct run *run = arg;
 	const struct compared *compared = &run->compared[block->item];
-	const struct tn_fuse_step *step = &run->fuse->steps[compared->step];
-	struct comparison c = { .run = run, .finding = result, .kernels = run->fuse->ctx->kernels,
-				.form = &step->form, .other = &compared->other, .next = block->first };
-	struct tn_stored stored[TN_PART_COUNT];
-	struct tn_tensor_source source = tn_checkpoint_source(run->merged);
-	struct tn_foreign_block pieces;
-	struct tn_edit_block b;
-	if (both_are_holes(run, step, &compared->other, block))
-		return TN_OK;
-	for (unsigned p = 0; p < TN_PART_COUNT; p++)
-		stored[p] = (struct tn_stored){ compared->other.part[p], NULL };
-	unsigned char *at = tn_parts_place(scratch, NULL, 0, block->count, compared->other.row_bytes, c.merged);
-	place_rows(&c, at);
-	at += 4 * tn_align_up(step->form.cols * sizeof(float), 64);
-	uint64_t raw = tn_matrix_raw_row_bytes(&compared->other) * block->count + tn_matrix_raw_fixed_bytes(&compared->other);
-	tn_edit_place(&step->form, NULL, block->first, block->count, at + tn_align_up((size_t)raw, 64), &b);
-	c.block = &b;
-	TN_TRY(tn_edit_read(run->fuse->joint, &step->form, &b, err));
-	if (compared->other.foreign)
-		TN_TRY(tn_matrix_read(c.kernels, &source, &compared->other, block->first, block->count, c.merged, at, &pieces,
-				      err));
-	else
-		TN_TRY(tn_parts_read(run->merged, stored, compared->other.row_bytes, block->first, block->count, c.merged, err));
-	return compare_block(&c, step, &b, err);
+	const struct tn_verify_block of = { run->fuse, &run->fuse->steps[compared->step], run->merged, &compared->other, run->deltas,
+					    block->first, block->count };
+	struct tn_verify_finding *finding = result;
+	finding->first_row = TN_NO_ROW;
+	return both_are_holes(run, of.step, of.other, block) ? TN_OK : tn_verify_compare(&of, scratch, finding, err);
 }
 
 /* Blocks are added up in their order, so the sum does not depend on threads. */
 static void fold(void *arg, const struct tn_block *block, const void *result)
 {
 	struct run *run = arg;
-	add_finding(&run->findings[block->item], result);
+	tn_verify_add(&run->findings[block->item], result);
 }
 
 /* ---- preparing ------------------------------------------------------------------------------------------- */
@@ -334,6 +76,15 @@ static int same_shape(const struct tn_tensor *a, const struct tn_tensor *b)
 static int same_form(const struct tn_tensor *a, const struct tn_tensor *b)
 {
 	return a->dtype == b->dtype && same_shape(a, b);
+}
+
+/* The quotient of a DoRA is F32 in mlx-lm, and so is what it writes. */
+static int has_magnitude(const struct tn_joint *j, const struct tn_target *t)
+{
+	for (size_t i = 0; i < t->landing_count; i++)
+		if (j->slots[j->landings[t->first_landing + i].slot].entry->magnitude)
+			return 1;
+	return 0;
 }
 
 /* What stands for a step in the merged checkpoint, whatever its scheme where the base has one; 0 when nothing fits. */
@@ -357,11 +108,11 @@ static tn_status find_other(const struct run *run, const struct tn_fuse_step *st
 	if (f->by_rows && target->matrix && tn_is_triple(run->merged, other)) {
 		TN_TRY(tn_matrix_find(&source, run->config, other, out, err));
 		*found = out->rows == f->units && out->cols == f->cols && f->out.codec != TN_CODEC_dense &&
-			 (f->is_measured || same_row_bytes(out, f));
+			 (f->is_measured || tn_verify_same_row_bytes(out, f));
 		return TN_OK;
 	}
-	*found = f->by_rows && target->matrix ? same_shape(wanted, other) && tn_is_weight_dtype(other->dtype)
-					      : same_form(wanted, other);
+	*found = f->by_rows && (target->matrix || (other->dtype == TN_F32 && has_magnitude(run->fuse->joint, target)))
+			 ? same_shape(wanted, other) && tn_is_weight_dtype(other->dtype) : same_form(wanted, other);
 	if (*found)
 		*out = tn_parts_dense(other, f->by_rows ? f->cols : tn_max_u64(other->elements, 1));
 	if (*found && !f->by_rows)
@@ -402,7 +153,7 @@ static tn_status cut(struct run *run, struct tn_arena *arena, struct tn_error *e
 		if (!found)
 			continue;
 		c->step = i;
-		extra[i] = extra_of(&fuse->steps[i].form, &c->other);
+		extra[i] = tn_verify_extra(&fuse->steps[i].form, &c->other);
 		run->blocks.item_count++;
 	}
 	TN_TRY(tn_fuse_cut(fuse, extra, "verify", arena, &all, err));
@@ -414,23 +165,38 @@ static tn_status cut(struct run *run, struct tn_arena *arena, struct tn_error *e
 			tn_edit_count_takes(fuse->joint, &fuse->joint->targets[fuse->steps[run->compared[i].step].target],
 					    run->blocks.items[i].units_per_block, takes);
 	TN_TRY(tn_arena_array(arena, run->blocks.item_count, sizeof *run->findings, &run->findings, err));
+	for (size_t i = 0; i < run->blocks.item_count; i++)
+		run->findings[i].first_row = TN_NO_ROW;
 	return tn_delta_cache_create(fuse->joint, takes, &run->deltas, err);
 }
 
 /* ---- the report ------------------------------------------------------------------------------------------ */
 
+/* Scales that the values of their groups do not ask for are damage where they are few: many are those of another source that
+ * nobody named, as a fuse with --dense-base has. */
+static int has_odd_scales(const struct tn_verify_finding *f)
+{
+	return f->odd_scales && (f->odd_scales * 4 <= f->new_scales || f->new_scales * 16 <= f->scales);
+}
+
+/* Of a delta that was merged once; the rounding of all codes makes it more or less than 1 by chance. */
+static double most_cap(const struct tn_survival *s)
+{
+	return 1 / least_cap - 0.5 + 3 * s->rho / sqrt((double)s->codes);
+}
+
 /* A weight that is quantized in both. */
-static void judge_quantized(const struct finding *f, struct tn_verified_tensor *out)
+static void judge_quantized(const struct tn_verify_finding *f, struct tn_verified_tensor *out)
 {
 	struct tn_survival found = tn_survival_of(&f->sums, TN_ROUNDING_AUTO);
 	out->rho = found.rho;
 	out->cap = found.cap;
 	out->cosine = found.cosine;
 	out->noise = found.noise;
-	if (f->strays || f->far_off)
-		out->verdict = TN_VERDICT_WRONG;
-	else if (!f->differs)
+	if (!f->differs)
 		out->verdict = f->sums.delta2 > 0 ? TN_VERDICT_NOT_MERGED : TN_VERDICT_MERGED;
+	else if (f->strays || f->far_off || has_odd_scales(f) || found.cap > most_cap(&found))
+		out->verdict = TN_VERDICT_WRONG;
 	else
 		out->verdict = found.cap >= least_cap ? TN_VERDICT_REQUANTIZED
 						      : found.rho < least_rho ? TN_VERDICT_WRONG : TN_VERDICT_LOST;
@@ -441,8 +207,8 @@ static void judge(const struct run *run, size_t i, struct tn_verified_tensor *ou
 	const struct tn_fuse_step *step = &run->fuse->steps[run->compared[i].step];
 	const struct tn_target *target = &run->fuse->joint->targets[step->target];
 	const struct tn_tensor *result = step->outputs[TN_PART_WEIGHT];
-	struct finding f = run->findings[i];
-	int close = f.worst <= tolerance_ulp && !f.not_finite && !f.strays;
+	struct tn_verify_finding f = run->findings[i];
+	int close = f.worst <= TN_VERIFY_ULPS && !f.not_finite && !f.strays;
 	*out = (struct tn_verified_tensor){ .name = result->name, .max_ulp = f.not_finite ? HUGE_VAL : f.max_ulp };
 	out->rms_ulp = result->elements ? sqrt(f.square_sum / (double)result->elements) : 0;
 	if (step->form.is_measured)
@@ -504,7 +270,7 @@ static tn_status write_report(const struct run *run, tn_verify *v, struct tn_err
 
 static tn_status compare(struct run *run, struct tn_arena *arena, tn_verify *v, struct tn_error *err)
 {
-	struct tn_block_work work = { .run = run_block, .arg = run, .phase = "verify", .result_bytes = sizeof(struct finding),
+	struct tn_block_work work = { .run = run_block, .arg = run, .phase = "verify", .result_bytes = sizeof(struct tn_verify_finding),
 				      .fold = fold };
 	if (run->merged->config)
 		TN_TRY(tn_quant_config_parse(run->fuse->ctx, run->merged->config, &run->config, err));
