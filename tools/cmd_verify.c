@@ -33,6 +33,8 @@ static void print_line(const struct tn_verified_tensor *t)
 		printf("  (%.3g of the delta, cosine %.3g, noise %.3g; step/delta %.3g)", t->cap, t->cosine, t->noise, t->rho);
 	else if (t->max_ulp > 0 || tn_verdict_is_good(t->verdict))
 		printf("  (max %.3g ulp, rms %.3g ulp)", t->max_ulp, t->rms_ulp);
+	if (t->row != TN_VERIFY_NO_ROW)
+		printf(", first in row %llu", (unsigned long long)t->row);
 	printf("\n");
 }
 

@@ -173,18 +173,25 @@ typedef enum tn_verdict {
 TN_API const char *tn_verdict_name(tn_verdict verdict); /* "identical", "merged", "requantized", ... */
 TN_API int tn_verdict_is_good(tn_verdict verdict);      /* the first four, and unchecked */
 
-/* Error against the result in double, in units in the last place of the dtype of the tensor at the true value.
+/* Error against the result in double, in units in the last place of the dtype of the tensor at the true value (of the base's, where
+ * a DoRA is F32 and the base is not, as mlx-lm writes it).
  * A tensor counts as merged when every element is within two such units of the largest of |W|, |the delta| and the true
- * value: tools that round the delta before they add it (PEFT, mlx-lm) lose no more than that. Where W is F32 and an element
- * is not, the sizes of the products in the delta count, and the rounding of norms (DoRA) and singular vectors (PiSSA) in
- * float32 too: what a correct program that computes in float32 loses. */
+ * value: tools that round the delta before they add it (PEFT, mlx-lm) lose no more than that. Where an element is not, it may lose
+ * what a correct program of another arithmetic loses: one that computes in float32 (sums of products, norms of DoRA, singular
+ * vectors of PiSSA), or in the dtype of factors that is narrower than that of W: three times 2^-8 (BF16) or 2^-11 (F16) of the sum
+ * of the products' sizes.
+ * A quantized weight counts as wrong when an element of it is further from the truth than rounding on its grid takes it, or when a
+ * scale of nvfp4 is none that its group asks for. */
 struct tn_verified_tensor {
 	const char *name;
 	tn_verdict verdict;
 	double max_ulp, rms_ulp;   /* dense ones: merged, not-merged and wrong; else 0. max_ulp is infinite where a value is NaN or
 	                            * infinite and should not be, or the other way round */
 	double rho, cap, cosine, noise;   /* of weights that are quantized in both, as in tn_survival; else 0 */
+	uint64_t row;              /* of those that are wrong in what a delta changes: the first row that is, all dimensions but
+	                            * the last counted as rows; TN_VERIFY_NO_ROW: none, or the tensor as a whole is */
 };
+#define TN_VERIFY_NO_ROW UINT64_MAX
 
 /* Compares `merged`, of any tool, with base plus adapter, row by row. `options` may be NULL; of it weight, further adapters
  * and the dense base count. The checkpoints stay the caller's; the report outlives them. */

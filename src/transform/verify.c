@@ -55,7 +55,7 @@ static tn_status run_block(void *arg, const struct tn_block *block, void *scratc
 	const struct tn_verify_block of = { run->fuse, &run->fuse->steps[compared->step], run->merged, &compared->other, run->deltas,
 					    block->first, block->count };
 	struct tn_verify_finding *finding = result;
-	finding->first_row = TN_NO_ROW;
+	finding->first_row = finding->odd_row = TN_VERIFY_NO_ROW;
 	return both_are_holes(run, of.step, of.other, block) ? TN_OK : tn_verify_compare(&of, scratch, finding, err);
 }
 
@@ -166,7 +166,7 @@ static tn_status cut(struct run *run, struct tn_arena *arena, struct tn_error *e
 					    run->blocks.items[i].units_per_block, takes);
 	TN_TRY(tn_arena_array(arena, run->blocks.item_count, sizeof *run->findings, &run->findings, err));
 	for (size_t i = 0; i < run->blocks.item_count; i++)
-		run->findings[i].first_row = TN_NO_ROW;
+		run->findings[i].first_row = run->findings[i].odd_row = TN_VERIFY_NO_ROW;
 	return tn_delta_cache_create(fuse->joint, takes, &run->deltas, err);
 }
 
@@ -211,6 +211,7 @@ static void judge(const struct run *run, size_t i, struct tn_verified_tensor *ou
 	int close = f.worst <= TN_VERIFY_ULPS && !f.not_finite && !f.strays;
 	*out = (struct tn_verified_tensor){ .name = result->name, .max_ulp = f.not_finite ? HUGE_VAL : f.max_ulp };
 	out->rms_ulp = result->elements ? sqrt(f.square_sum / (double)result->elements) : 0;
+	out->row = TN_VERIFY_NO_ROW;
 	if (step->form.is_measured)
 		judge_quantized(&f, out);
 	else if (step->action == TN_ACTION_DEQUANTIZE)
@@ -222,6 +223,8 @@ static void judge(const struct run *run, size_t i, struct tn_verified_tensor *ou
 		out->verdict = TN_VERDICT_MERGED;
 	else
 		out->verdict = f.differs ? TN_VERDICT_WRONG : TN_VERDICT_NOT_MERGED;
+	if (out->verdict == TN_VERDICT_WRONG)
+		out->row = f.first_row != TN_VERIFY_NO_ROW || !has_odd_scales(&f) ? f.first_row : f.odd_row;
 }
 
 static int compare_planned(const void *name, const void *planned)
@@ -247,14 +250,15 @@ static void add_unmatched(struct tn_verify *v, const struct run *run)
 		if (tn_ends_with(t->name, ".global_scale") && !tn_checkpoint_find(run->merged, t->name))
 			continue;
 		v->tensors[v->count++] = (struct tn_verified_tensor){
-			.name = t->name,
+			.name = t->name, .row = TN_VERIFY_NO_ROW,
 			.verdict = tn_checkpoint_find(run->merged, t->name) ? TN_VERDICT_RESHAPED : TN_VERDICT_MISSING,
 		};
 	}
 	for (size_t i = 0; i < tn_checkpoint_count(run->merged); i++) {
 		const struct tn_tensor *t = tn_checkpoint_at(run->merged, i);
 		if (!is_planned(fuse, t->name) && !tn_is_triple_part(run->merged, t))
-			v->tensors[v->count++] = (struct tn_verified_tensor){ .name = t->name, .verdict = TN_VERDICT_EXTRA };
+			v->tensors[v->count++] = (struct tn_verified_tensor){ .name = t->name, .verdict = TN_VERDICT_EXTRA,
+										     .row = TN_VERIFY_NO_ROW };
 	}
 }
 

@@ -24,6 +24,7 @@ void tn_verify_add(struct tn_verify_finding *sum, const struct tn_verify_finding
 	sum->far_off |= f->far_off;
 	sum->scales += f->scales;
 	sum->odd_scales += f->odd_scales;
+	sum->odd_row = f->odd_row < sum->odd_row ? f->odd_row : sum->odd_row;
 	tn_survival_add(&sum->sums, &f->sums);
 }
 
@@ -117,24 +118,32 @@ static tn_dtype coarser(tn_dtype a, tn_dtype b)
 	return tn_dtype_unit(b) > tn_dtype_unit(a) ? b : a;
 }
 
-/* A quantized row, group by group. */
+/* A quantized row, group by group. *closer: a closer look would help. */
 static tn_status measure_groups(const struct comparison *c, const struct tn_edit_truth *t, const struct tn_row *row,
-				const struct tn_format *format, struct tn_error *err)
+				const struct tn_format *format, int *closer, struct tn_error *err)
 {
 	const struct tn_delta *delta = t->loaded && !t->loaded->rows ? &t->loaded->delta : NULL;
 	struct tn_tensor_source source = tn_checkpoint_source(c->of->fuse->base);
+	struct tn_verify_finding f = { .first_row = TN_VERIFY_NO_ROW, .odd_row = TN_VERIFY_NO_ROW };
 	struct tn_row base = base_row(c, t->unit);
 	struct tn_format base_format;
 	uint64_t end;
 	TN_TRY(tn_matrix_format_at(&source, &c->form->in, t->unit, &base_format, &end, err));
 	struct tn_verify_groups groups = {
 		.kernels = c->kernels, .found = row, .base = &base, .found_format = format, .base_format = &base_format,
-		.cols = c->form->cols, .values = c->row, .truth = t->truth,
+		.cols = c->form->cols, .values = c->row, .truth = t->truth, .products = t->products,
 		.is_gained = delta && (delta->row_magnitude || delta->column_gain),
 		.unit = coarser(base_format.dtype, delta ? delta->coarsest : TN_F32),
 	};
-	if (tn_verify_groups_are_off(&groups, c->finding))
+	int off = tn_verify_groups_are_off(&groups, &f);
+	*closer = off && delta && !t->products;
+	if (*closer)
+		return TN_OK;
+	if (off)
 		call_far_off(c, t->unit);
+	if (f.odd_scales)
+		f.odd_row = t->unit;
+	tn_verify_add(c->finding, &f);
 	return TN_OK;
 }
 
@@ -175,6 +184,7 @@ static tn_status compare_values(struct comparison *c, uint64_t first, uint64_t e
 		struct tn_row row = { { NULL } }, base = base_row(c, unit);
 		struct tn_format format, in;
 		uint64_t same_up_to;
+		int closer;
 		struct tn_edit_truth t = { .unit = unit, .source = c->wanted_delta, .truth = c->untouched };
 		TN_TRY(tn_matrix_format_at(&source, &f->in, unit, &in, &same_up_to, err));
 		c->kernels->codec[in.codec]->decode(c->wanted_delta, &base, &in, f->cols);
@@ -185,7 +195,7 @@ static tn_status compare_values(struct comparison *c, uint64_t first, uint64_t e
 		if (format.codec == TN_CODEC_dense)
 			compare_dense(c, c->finding, &t);
 		else
-			TN_TRY(measure_groups(c, &t, &row, &format, err));
+			TN_TRY(measure_groups(c, &t, &row, &format, &closer, err));
 	}
 	return TN_OK;
 }
@@ -218,11 +228,12 @@ static tn_status compare_row(void *arg, const struct tn_edit_truth *t, int *clos
 	TN_TRY(point_at(c, t->unit, &row, &format, err));
 	c->kernels->codec[format.codec]->decode(c->row, &row, &format, c->form->cols);
 	if (format.codec != TN_CODEC_dense) {
-		if (!t->loaded->rows)
+		TN_TRY(measure_groups(c, t, &row, &format, closer, err));
+		if (!t->loaded->rows && !*closer)
 			measure_row(c, t, &row, &format);
-		return measure_groups(c, t, &row, &format, err);
+		return TN_OK;
 	}
-	struct tn_verify_finding f = { .first_row = TN_NO_ROW };
+	struct tn_verify_finding f = { .first_row = TN_VERIFY_NO_ROW, .odd_row = TN_VERIFY_NO_ROW };
 	compare_dense(c, &f, t);
 	*closer = !t->loaded->rows && !t->products && f.worst > TN_VERIFY_ULPS;
 	if (*closer)

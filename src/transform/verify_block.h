@@ -4,13 +4,11 @@
 
 #include "transform/fuse.h"
 
-#define TN_NO_ROW UINT64_MAX
-
 /* What was found in one or more blocks of a tensor. */
 struct tn_verify_finding {
 	double max_ulp, square_sum; /* against W + delta, at the true value */
 	double worst;               /* the largest error in units at the largest term, for the verdict */
-	uint64_t first_row;         /* of those that hold what they should not; TN_NO_ROW: none */
+	uint64_t first_row;         /* of those that hold what they should not; TN_VERIFY_NO_ROW: none */
 	int differs;                /* from the base, in any byte */
 	int not_as_fused;           /* from what a fuse writes, in any byte */
 	int strays;                 /* from the base, in rows that should not change */
@@ -18,6 +16,7 @@ struct tn_verify_finding {
 	int far_off;                /* quantized values are further from the truth than any rounding takes them */
 	uint64_t scales, new_scales; /* of groups, and those that are not the base's */
 	uint64_t odd_scales;         /* nvfp4: of those, what no value of the group asks for */
+	uint64_t odd_row;            /* the first with such a one */
 	struct tn_survival_sums sums;
 };
 
@@ -45,7 +44,7 @@ static inline int tn_verify_same_row_bytes(const struct tn_matrix *m, const stru
 			return 0;
 	return 1;
 }
-/* Fills *finding, which is zero but for first_row. Scratch: the form's, and the extra. */
+/* Fills *finding, which is zero but for the rows. Scratch: the form's, and the extra. */
 tn_status tn_verify_compare(const struct tn_verify_block *block, void *scratch, struct tn_verify_finding *finding,
 			    struct tn_error *err);
 
@@ -59,6 +58,7 @@ struct tn_verify_groups {
 	size_t cols;
 	const float *values;                 /* of `found` */
 	const double *truth;
+	const double *products;              /* as in tn_edit_truth; NULL: not looked at */
 	int is_gained;                       /* DoRA: in what scales are rounded to, and norms in, the row is larger or smaller */
 	tn_dtype unit;                       /* in which values were rounded before they were quantized */
 };

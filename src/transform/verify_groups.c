@@ -10,13 +10,17 @@
 
 enum { MOST_IN_GROUP = 128 };
 
-/* A run of whole groups of a row. */
-struct run {
+/* A group of a row. */
+struct group {
 	struct tn_row found, base;
 	const double *truth;
 	const float *values;
 	size_t cols;
+	int is_kept;                 /* scales and biases are the base's, so that its grid is */
 	double lowest, highest;      /* that the found scales reach */
+	double base_reach;           /* the size of the largest value on the base's grid, and its even step */
+	double base_step;
+	double lost;                 /* before the quantization */
 };
 
 static const struct tn_codec *codec_of(const struct tn_verify_groups *r, const struct tn_format *f)
@@ -32,30 +36,29 @@ static struct tn_row advance(const struct tn_verify_groups *r, const struct tn_r
 	return at;
 }
 
-/* The value of a group whose codes are all that byte, or begin with its bits. */
-static double value_of_codes(const struct tn_verify_groups *r, const struct tn_row *scales, int codes)
+/* The value of codes that are all that byte, or begin with its bits. */
+static double value_of_codes(const struct tn_verify_groups *r, const struct tn_row *scales, const struct tn_format *f, int codes)
 {
 	unsigned char bytes[MOST_IN_GROUP];
 	float values[MOST_IN_GROUP];
 	struct tn_row row = *scales;
 	memset(bytes, codes, sizeof bytes);
 	row.part[TN_PART_WEIGHT] = bytes;
-	codec_of(r, r->found_format)->decode(values, &row, r->found_format, r->found_format->group);
+	codec_of(r, f)->decode(values, &row, f, f->group);
 	return (double)values[0];
 }
 
-/* Codes of the two ends. */
-static void find_ends(const struct tn_verify_groups *r, struct run *g)
+/* The values of a grid's two ends. */
+static void find_ends(const struct tn_verify_groups *r, const struct tn_row *scales, const struct tn_format *f, double ends[2])
 {
-	int is_affine = r->found_format->codec == TN_CODEC_affine, is_e4m3 = r->found_format->codec == TN_CODEC_mxfp8;
-	double a = value_of_codes(r, &g->found, is_affine ? 0 : is_e4m3 ? 0xFE : 0xFF);
-	double b = value_of_codes(r, &g->found, is_affine ? 0xFF : is_e4m3 ? 0x7E : 0x77);
-	g->lowest = fmin(a, b);
-	g->highest = fmax(a, b);
+	int is_affine = f->codec == TN_CODEC_affine, is_e4m3 = f->codec == TN_CODEC_mxfp8;
+	double a = value_of_codes(r, scales, f, is_affine ? 0 : is_e4m3 ? 0xFE : 0xFF);
+	double b = value_of_codes(r, scales, f, is_affine ? 0xFF : is_e4m3 ? 0x7E : 0x77);
+	ends[0] = fmin(a, b);
+	ends[1] = fmax(a, b);
 }
 
-/* Scales and biases are the base's, so that its grid has been kept. */
-static int is_kept(const struct tn_verify_groups *r, const struct run *g)
+static int is_kept(const struct tn_verify_groups *r, const struct group *g)
 {
 	const struct tn_format *a = r->found_format, *b = r->base_format;
 	if (a->codec != b->codec || a->bits != b->bits || a->group != b->group || a->dtype != b->dtype ||
@@ -68,14 +71,29 @@ static int is_kept(const struct tn_verify_groups *r, const struct run *g)
 	return 1;
 }
 
-/* What the truth becomes where the grid ends before it: on a kept one at any distance. Encoders let one end a little early, and
- * those that round a power of two to the nearest by up to a third. */
-static double within_ends(const struct run *g, double truth, int at_any_distance)
+/* The distance between the values of a grid around x: even for affine, which has one value more than steps; E2M1 has halves up to
+ * 2, wholes up to 4 and 6; E4M3 has eight to each power of two. */
+static double gap_at(const struct tn_format *f, double x, double lowest, double highest)
 {
-	const double reach = 1.5;
-	if (truth > g->highest && (at_any_distance || truth < reach * g->highest))
+	if (f->codec == TN_CODEC_affine)
+		return (highest - lowest) / ((1 << f->bits) - 1);
+	if (f->codec == TN_CODEC_mxfp8) {
+		double unit = highest / 448, size = fabs(x) / unit;
+		return unit * (size < 0x1p-6 ? 0x1p-9 : exp2(floor(log2(size)) - 3));
+	}
+	double unit = highest / 6, size = fabs(x) / unit;
+	return unit * (size < 2 ? 0.5 : size < 4 ? 1 : 2);
+}
+
+/* What the truth becomes where the grid ends before it: on a kept one at any distance. MLX puts 0 on an affine grid by moving one
+ * end up to a step, and encoders that round a power of two to the nearest lose up to a third. */
+static double within_ends(const struct tn_verify_groups *r, const struct group *g, double truth)
+{
+	int is_affine = r->found_format->codec == TN_CODEC_affine, at_any_distance = g->is_kept || r->is_gained;
+	double beyond = is_affine ? gap_at(r->found_format, 0, g->lowest, g->highest) : g->highest / 2;
+	if (truth > g->highest && (at_any_distance || truth - g->highest < beyond + g->lost))
 		return g->highest;
-	if (truth < g->lowest && (at_any_distance || truth > reach * g->lowest))
+	if (truth < g->lowest && (at_any_distance || g->lowest - truth < beyond + g->lost))
 		return g->lowest;
 	return truth;
 }
@@ -88,28 +106,39 @@ static double largest(const double *x, size_t n)
 	return top;
 }
 
-/* The squares of errors, less what is lost before the quantization. */
-static double errors2(const struct tn_verify_groups *r, const struct run *g, double gain, int at_any_distance)
+/* On the base's grid a value goes to either side (dither). On one that was fitted anew it goes to the nearest, and what it was
+ * fitted to may itself be half a step from the base (--dense-base). With a gain the grid was stretched, and then codes moved. */
+static double most_error(const struct tn_verify_groups *r, const struct group *g, double truth, double value)
 {
-	double lost = TN_VERIFY_ULPS * tn_ulp(r->unit, gain * largest(g->truth, g->cols)), sum = 0;
+	const struct tn_format *f = r->found_format, *b = r->base_format;
+	double here = gap_at(f, fmin(fabs(truth), fabs(value)), g->lowest, g->highest);
+	if (g->is_kept)
+		return here + g->lost;
+	double there = b->codec == TN_CODEC_affine ? g->base_step : gap_at(b, truth, -g->base_reach, g->base_reach);
+	return (r->is_gained ? here : here / 2) + there / 2 + g->lost;
+}
+
+static int is_off(const struct tn_verify_groups *r, const struct group *g, double gain)
+{
 	for (size_t i = 0; i < g->cols; i++) {
-		double error = fabs((double)g->values[i] - within_ends(g, gain * g->truth[i], at_any_distance));
-		sum += error > lost ? (error - lost) * (error - lost) : isnan(error) ? error : 0;
+		double truth = within_ends(r, g, gain * g->truth[i]), value = (double)g->values[i];
+		if (!(fabs(value - truth) <= most_error(r, g, truth, value)))
+			return 1;
 	}
-	return sum;
+	return 0;
 }
 
 /* How far the scale of nvfp4, E4M3, is from the one that the largest value asks for; a byte further on is another. */
-static int has_odd_scale(const struct tn_verify_groups *r, const struct run *g)
+static int has_odd_scale(const struct tn_verify_groups *r, const struct group *g)
 {
-	const double unsure = 1 + 4 * tn_dtype_unit(TN_BF16), top = largest(g->truth, g->cols);
+	const double unsure = 1 + 3 * tn_dtype_unit(r->unit), top = largest(g->truth, g->cols);
 	const unsigned char byte = *(const unsigned char *)g->found.part[TN_PART_SCALES], last = 0x7E;
 	const unsigned char below = byte ? (unsigned char)(byte - 1) : 0, above = byte < last ? (unsigned char)(byte + 1) : last;
 	struct tn_row row = g->found;
 	row.part[TN_PART_SCALES] = &below;
-	double least = byte ? (value_of_codes(r, &row, 0x77) + g->highest) / 2 : 0;
+	double least = byte ? (value_of_codes(r, &row, r->found_format, 0x77) + g->highest) / 2 : 0;
 	row.part[TN_PART_SCALES] = &above;
-	double most = byte < last ? (value_of_codes(r, &row, 0x77) + g->highest) / 2 : HUGE_VAL;
+	double most = byte < last ? (value_of_codes(r, &row, r->found_format, 0x77) + g->highest) / 2 : HUGE_VAL;
 	return top * unsure < least || top > most * unsure;
 }
 
@@ -123,30 +152,38 @@ static double row_gain(const struct tn_verify_groups *r)
 	return square > 0 ? fmin(fmax(both / square, 0.25), 4) : 1;
 }
 
+static struct group group_at(const struct tn_verify_groups *r, size_t first, double gain)
+{
+	const size_t cols = r->found_format->group, base_first = first - first % r->base_format->group;
+	struct group g = { .found = advance(r, r->found, r->found_format, first),
+			   .base = advance(r, r->base, r->base_format, base_first),
+			   .truth = r->truth + first, .values = r->values + first, .cols = cols };
+	double ends[2], top = gain * largest(g.truth, cols);
+	g.is_kept = is_kept(r, &g);
+	find_ends(r, &g.base, r->base_format, ends);
+	g.base_reach = fmax(fabs(ends[0]), fabs(ends[1]));
+	g.base_step = (ends[1] - ends[0]) / ((1 << r->base_format->bits) - 1);
+	find_ends(r, &g.found, r->found_format, ends);
+	g.lowest = ends[0];
+	g.highest = ends[1];
+	if (r->products)
+		top = fmax(top, largest(r->products + first, cols));
+	g.lost = TN_VERIFY_ULPS * tn_ulp(r->unit, fmax(top, g.base_reach));
+	return g;
+}
+
 int tn_verify_groups_are_off(const struct tn_verify_groups *r, struct tn_verify_finding *finding)
 {
-	const size_t a = r->found_format->group, b = r->base_format->group, cols = a > b ? a : b;
 	const double gain = row_gain(r);
-	if (!a || !b)
+	int off = 0, takes_odd = r->found_format->codec == TN_CODEC_nvfp4 && !r->is_gained;
+	if (!r->found_format->group || !r->base_format->group)
 		return 0;
-	int off = 0;
-	for (size_t i = 0; i + cols <= r->cols; i += cols) {
-		double error2 = 0, found2 = 0, base2;
-		for (size_t k = i; k < i + cols; k += a) {
-			struct run g = { advance(r, r->found, r->found_format, k), advance(r, r->base, r->base_format, k),
-					 r->truth + k, r->values + k, a, 0, 0 };
-			int kept = is_kept(r, &g);
-			find_ends(r, &g);
-			error2 += errors2(r, &g, gain, kept || r->is_gained);
-			found2 += codec_of(r, r->found_format)->steps2(&g.found, r->found_format, a);
-			finding->scales++;
-			finding->new_scales += !kept;
-			finding->odd_scales += !kept && !r->is_gained && r->found_format->codec == TN_CODEC_nvfp4 &&
-					       has_odd_scale(r, &g);
-		}
-		struct tn_row base = advance(r, r->base, r->base_format, i);
-		base2 = codec_of(r, r->base_format)->steps2(&base, r->base_format, cols);
-		off |= !(error2 <= (base2 + found2) / 2);
+	for (size_t i = 0; i < r->cols; i += r->found_format->group) {
+		struct group g = group_at(r, i, gain);
+		off |= is_off(r, &g, gain);
+		finding->scales++;
+		finding->new_scales += !g.is_kept;
+		finding->odd_scales += !g.is_kept && takes_odd && has_odd_scale(r, &g);
 	}
 	return off;
 }

@@ -35,7 +35,8 @@ static tn_status fail_form(const struct check *c, const char *what, struct tn_er
 
 static void add(const struct check *c, const char *name, tn_verdict verdict)
 {
-	c->report->tensors[c->report->count++] = (struct tn_verified_tensor){ .name = name, .verdict = verdict };
+	c->report->tensors[c->report->count++] = (struct tn_verified_tensor){ .name = name, .verdict = verdict,
+									     .row = TN_VERIFY_NO_ROW };
 }
 
 /* ---- tensors --------------------------------------------------------------------------------------------- */

@@ -112,6 +112,10 @@ tn_status tn_verify_json(const tn_verify *v, tn_write_fn write, void *user, stru
 		tn_json_out_double(&out, t->max_ulp);
 		tn_json_out_key(&out, "rms_ulp");
 		tn_json_out_double(&out, t->rms_ulp);
+		if (t->row != TN_VERIFY_NO_ROW) {
+			tn_json_out_key(&out, "row");
+			tn_json_out_u64(&out, t->row);
+		}
 		if (t->rho > 0)
 			survival_json(&out, t);
 		tn_json_out_end(&out, '}');
