@@ -51,9 +51,8 @@ static double value_of_codes(const struct tn_verify_groups *r, const struct tn_r
 /* The values of a grid's two ends. */
 static void find_ends(const struct tn_verify_groups *r, const struct tn_row *scales, const struct tn_format *f, double ends[2])
 {
-	int is_affine = f->codec == TN_CODEC_affine, is_e4m3 = f->codec == TN_CODEC_mxfp8;
-	double a = value_of_codes(r, scales, f, is_affine ? 0 : is_e4m3 ? 0xFE : 0xFF);
-	double b = value_of_codes(r, scales, f, is_affine ? 0xFF : is_e4m3 ? 0x7E : 0x77);
+	double b = value_of_codes(r, scales, f, f->codec == TN_CODEC_affine ? 0xFF : f->codec == TN_CODEC_mxfp8 ? 0x7E : 0x77);
+	double a = f->codec == TN_CODEC_affine ? value_of_codes(r, scales, f, 0) : -b;
 	ends[0] = fmin(a, b);
 	ends[1] = fmax(a, b);
 }
@@ -120,7 +119,10 @@ static double most_error(const struct tn_verify_groups *r, const struct group *g
 
 static int is_off(const struct tn_verify_groups *r, const struct group *g, double gain)
 {
+	const double least = most_error(r, g, 0, 0); /* gaps are narrowest around 0 */
 	for (size_t i = 0; i < g->cols; i++) {
+		if (fabs((double)g->values[i] - gain * g->truth[i]) <= least)
+			continue;
 		double truth = within_ends(r, g, gain * g->truth[i]), value = (double)g->values[i];
 		if (!(fabs(value - truth) <= most_error(r, g, truth, value)))
 			return 1;
@@ -160,10 +162,11 @@ static struct group group_at(const struct tn_verify_groups *r, size_t first, dou
 			   .truth = r->truth + first, .values = r->values + first, .cols = cols };
 	double ends[2], top = gain * largest(g.truth, cols);
 	g.is_kept = is_kept(r, &g);
-	find_ends(r, &g.base, r->base_format, ends);
+	find_ends(r, g.is_kept ? &g.found : &g.base, r->base_format, ends);
 	g.base_reach = fmax(fabs(ends[0]), fabs(ends[1]));
 	g.base_step = (ends[1] - ends[0]) / ((1 << r->base_format->bits) - 1);
-	find_ends(r, &g.found, r->found_format, ends);
+	if (!g.is_kept)
+		find_ends(r, &g.found, r->found_format, ends);
 	g.lowest = ends[0];
 	g.highest = ends[1];
 	if (r->products)
