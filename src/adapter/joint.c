@@ -141,6 +141,7 @@ static tn_status sort_joint(struct tn_joint *j, struct tn_error *err)
 		j->targets[j->landings[i].target].first_landing = i;
 		j->targets[j->landings[i].target].landing_count++;
 	}
+	tn_joint_drop_copy(j);
 	return TN_OK;
 }
 

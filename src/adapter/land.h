@@ -20,6 +20,7 @@ struct tn_target {
 	const tn_adapter *replacer;           /* whose file that is */
 	int is_new;                           /* the base has no tensor of that name */
 	int is_layer;                         /* the weight of one layer's matrix, of no expert: what names of modules speak of */
+	int is_dropped;                       /* the tied head's copy of what has changed: it is left out, as by mlx_lm.fuse */
 	int is_saved;                         /* replaced through modules_to_save: this module alone, not what is tied to it */
 	uint64_t cols;                        /* of the rows that landings count; 0: no landing */
 	size_t first_landing, landing_count;
@@ -87,7 +88,8 @@ struct tn_joint {
 	struct tn_base_names *names;
 	const char *model_type;       /* of config.json, or "" */
 	uint64_t heads, kv_heads;     /* of config.json; 0: it does not say */
-	int tied;                     /* head and input embedding are one tensor */
+	int tied;                     /* head and input embedding are one tensor, or copies */
+	int is_copy_checked;          /* the head in the file holds the embedding's values */
 	int is_live;                  /* the base stays as it is: a bias may be added where it has none */
 	size_t embedding, head;       /* targets, or TN_NO_TARGET */
 	const size_t *entry_target;   /* of each entry, the first target it landed on */
@@ -169,6 +171,10 @@ tn_status tn_joint_untie(struct tn_joint *joint, const char *head_path, size_t *
 /* What the head of a base is called whose table of that name is the head too. */
 const char *tn_head_of_table(const char *table);
 tn_status tn_joint_settle_ties(struct tn_joint *joint, struct tn_error *err);
+/* 1 when some adapter unties them. */
+int tn_joint_is_untied(const struct tn_joint *joint);
+/* Marks the tied head's copy in the file as one to leave out, when the embedding has changed and it has not. */
+void tn_joint_drop_copy(struct tn_joint *joint);
 tn_status tn_joint_check_selection(const struct tn_joint *joint, struct tn_error *err);
 tn_status tn_joint_check_complete(const struct tn_joint *joint, struct tn_error *err);
 tn_status tn_joint_fail_missing(const struct tn_joint *joint, const char *path, const char *name, struct tn_error *err);

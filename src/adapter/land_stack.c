@@ -200,11 +200,8 @@ static tn_status check_replacement(const struct tn_joint *j, const struct tn_lan
 /* mlx-lm's delta on a tied table is the head's too; a head that another adapter unties would lose it. */
 static tn_status check_ties(const struct tn_joint *j, const struct tn_landing *l, struct tn_error *err)
 {
-	int untied = 0;
-	for (size_t i = 0; i < j->edit_count; i++)
-		untied |= strcmp(j->edits[i].key, "tie_word_embeddings") == 0 && j->edits[i].value == 0;
 	const struct tn_slot *slot = &j->slots[l->slot];
-	if (!untied || l->target != j->embedding || slot->adapter->config.dialect != TN_DIALECT_MLX_LM)
+	if (!tn_joint_is_untied(j) || l->target != j->embedding || slot->adapter->config.dialect != TN_DIALECT_MLX_LM)
 		return TN_OK;
 	return tn_fail(err, TN_E_UNSUPPORTED, j->targets[l->target].name, "'%.100s' changes embedding and head together, and "
 		       "another adapter only one of the two; fuse one, and then the other into the result", slot->adapter->path);

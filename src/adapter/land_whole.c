@@ -5,6 +5,7 @@
 #include "adapter/selection.h"
 #include "base/error.h"
 #include "base/text.h"
+#include "weights/head_copy.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -186,11 +187,39 @@ static tn_status share_with_head(struct tn_joint *j, size_t head, struct tn_erro
 	return TN_OK;
 }
 
+/* The adapter that is landing changes the target. */
+static int lands_on(const struct tn_joint *j, size_t target)
+{
+	for (size_t i = j->own_landings; i < j->landing_count; i++)
+		if (j->landings[i].target == target)
+			return 1;
+	return j->targets[target].replacement && j->targets[target].replacer == j->adapter;
+}
+
+/* A head that config.json ties may stand in the file too: one that differs cannot be told from one that is meant, and mlx-lm, which
+ * does not read it, has no adapters for it. */
+static tn_status check_copy(struct tn_joint *j, struct tn_error *err)
+{
+	if (j->head == TN_NO_TARGET || j->targets[j->head].is_new || (!lands_on(j, j->embedding) && !lands_on(j, j->head)))
+		return TN_OK;
+	const char *embedding = j->targets[j->embedding].name, *head = j->targets[j->head].name;
+	if (lands_on(j, j->head) && j->adapter->config.dialect == TN_DIALECT_MLX_LM)
+		return tn_fail(err, TN_E_MISMATCH, head, "the adapter changes '%.100s', and config.json ties the head to '%.100s': "
+			       "mlx-lm reads no head of its own then; set tie_word_embeddings to false in the base, if that is "
+			       "what the adapter was trained on", head, embedding);
+	if (!j->is_copy_checked)
+		TN_TRY(tn_check_head_copy(j->base, embedding, head, err));
+	j->is_copy_checked = 1;
+	return TN_OK;
+}
+
 /* In mlx-lm the adapted table is the head as well, so the tie stays. In PEFT the two are modules of their own: where only
  * one is adapted, the other keeps its weight, although PEFT's merge changes both. */
 tn_status tn_joint_settle_ties(struct tn_joint *j, struct tn_error *err)
 {
 	size_t head = j->head;
+	if (j->tied)
+		TN_TRY(check_copy(j, err));
 	if (!j->tied || j->adapter->config.dialect != TN_DIALECT_PEFT)
 		return TN_OK;
 	int head_is_apart = head != TN_NO_TARGET && (has_delta(j, head) || has_own_rows(j, head) ||
@@ -200,6 +229,23 @@ tn_status tn_joint_settle_ties(struct tn_joint *j, struct tn_error *err)
 		return TN_OK;
 	TN_TRY(tn_joint_untie(j, NULL, &head, err));
 	return share_with_head(j, head, err);
+}
+
+int tn_joint_is_untied(const struct tn_joint *j)
+{
+	int untied = 0;
+	for (size_t i = 0; i < j->edit_count; i++)
+		untied |= strcmp(j->edits[i].key, "tie_word_embeddings") == 0 && j->edits[i].value == 0;
+	return untied;
+}
+
+void tn_joint_drop_copy(struct tn_joint *j)
+{
+	const struct tn_target *embedding = j->embedding == TN_NO_TARGET ? NULL : &j->targets[j->embedding];
+	struct tn_target *head = j->head == TN_NO_TARGET ? NULL : &j->targets[j->head];
+	if (!j->tied || !embedding || !head || head->is_new || tn_joint_is_untied(j))
+		return;
+	head->is_dropped = (embedding->landing_count || embedding->replacement) && !head->landing_count && !head->replacement;
 }
 
 /* ---- layer_replication ----------------------------------------------------------------------------------- */

@@ -2,6 +2,7 @@
 /* Finds the modules and tensors that a config asks for, and checks their shapes. */
 #include "base/error.h"
 #include "model/decoder.h"
+#include "weights/head_copy.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -287,36 +288,6 @@ static tn_status turn_conv1d(struct binder *b, struct tn_error *err)
 	return TN_OK;
 }
 
-static tn_status same_bytes(const tn_checkpoint *base, const struct tn_tensor *a, const struct tn_tensor *b, int *same,
-			    struct tn_error *err)
-{
-	enum { PIECE = 8192 };
-	unsigned char x[PIECE], y[PIECE];
-	*same = 1;
-	for (uint64_t at = 0; *same && at < a->bytes; at += PIECE) {
-		const size_t n = (size_t)(a->bytes - at < PIECE ? a->bytes - at : PIECE);
-		TN_TRY(tn_checkpoint_read(base, a, at, x, n, err));
-		TN_TRY(tn_checkpoint_read(base, b, at, y, n, err));
-		*same = memcmp(x, y, n) == 0;
-	}
-	return TN_OK;
-}
-
-/* Files may hold a tied head besides its embedding. Where the two differ transformers computes with both and mlx-lm with the
- * embedding alone: which one is meant, config.json has to say. */
-static tn_status check_copy(const struct binder *b, const char *head, struct tn_error *err)
-{
-	char name[NAME_BYTES];
-	int same = 1;
-	snprintf(name, sizeof name, "%s%s.weight", b->prefix, b->d->config.architecture->names->embedding);
-	const struct tn_tensor *copy = tn_checkpoint_find(b->base, head), *original = tn_checkpoint_find(b->base, name);
-	if (copy && original && copy->dtype == original->dtype && copy->bytes == original->bytes)
-		TN_TRY(same_bytes(b->base, copy, original, &same, err));
-	return same ? TN_OK : tn_fail(err, TN_E_MISMATCH, head,
-				      "config.json ties the head to '%.100s', and '%.100s' has other numbers: set "
-				      "tie_word_embeddings to false to use it, or take it out of the file", name, head);
-}
-
 /* A tied head is the embedding's matrix; the live base has a module for it, which an adapter may untie. */
 static tn_status bind_head(struct binder *b, struct tn_error *err)
 {
@@ -326,8 +297,11 @@ static tn_status bind_head(struct binder *b, struct tn_error *err)
 	if (!c->tied && !tn_checkpoint_find(b->base, name))
 		return tn_fail(err, TN_E_MISMATCH, name,
 			       "the checkpoint has no tensor '%.200s', and config.json does not tie the head", name);
-	if (c->tied)
-		TN_TRY(check_copy(b, name, err));
+	if (c->tied) {
+		char embedding[NAME_BYTES];
+		snprintf(embedding, sizeof embedding, "%s%s.weight", b->prefix, c->architecture->names->embedding);
+		TN_TRY(tn_check_head_copy(b->base, embedding, name, err));
+	}
 	if (tn_live_module(b->d->live, b->head) != TN_LIVE_NONE)
 		return bind_path(b, b->head, c->vocabulary, c->hidden, ANY_BIAS, &b->d->head, err);
 	b->d->head = b->d->embedding;

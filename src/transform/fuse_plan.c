@@ -93,15 +93,16 @@ static int compare_names(const void *name, const void *target)
 	return strcmp(name, ((const struct tn_target *)target)->name);
 }
 
-/* Scales, biases and global scales of weights that are worked on: marked in `taken` [targets]. The global scale stays beside
- * a result that needs it. */
+/* Scales, biases and global scales of weights that are worked on, or left out: marked in `taken` [targets]. The global scale stays
+ * beside a result that needs it. */
 static void take_parts(const struct tn_fuse *fuse, const struct tn_fuse_step *step, unsigned char *taken)
 {
 	static const char *const suffixes[] = { ".scales", ".biases", ".global_scale" };
 	const struct tn_joint *j = fuse->joint;
 	const struct tn_target *t = &j->targets[step->target];
-	int keeps_global = t->matrix && step->form.out.codec == t->matrix->format.codec;
-	for (size_t i = 0; i < 3 && t->matrix && !t->matrix->foreign && step->form.by_rows; i++) {
+	int keeps_global = t->matrix && step->form.out.codec == t->matrix->format.codec && !t->is_dropped;
+	taken[step->target] |= (unsigned char)t->is_dropped;
+	for (size_t i = 0; i < 3 && t->matrix && !t->matrix->foreign && (step->form.by_rows || t->is_dropped); i++) {
 		char name[TN_NAME_BYTES];
 		if ((i == 2 && keeps_global) || !tn_sibling_name(name, t->name, suffixes[i]))
 			continue;
@@ -124,6 +125,7 @@ static void take_foreign(const struct tn_fuse *fuse, unsigned char *taken)
 			continue;
 		own = bsearch(f->weight.name, j->targets, j->target_count, sizeof *own, compare_names);
 		const struct tn_fuse_step *step = own ? &fuse->steps[own - j->targets] : NULL;
+		taken[i] |= own && own->is_dropped;
 		if (!step || !step->form.by_rows)
 			continue;
 		taken[i] = step->form.out.codec != TN_CODEC_grid;

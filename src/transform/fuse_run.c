@@ -337,12 +337,22 @@ static tn_status choose(struct run *run, const struct tn_output_place *place, st
 	return tn_fuse_survey(run->fuse, err);
 }
 
+static void say_what_is_dropped(const struct tn_fuse *fuse)
+{
+	const struct tn_joint *j = fuse->joint;
+	for (size_t i = 0; i < j->target_count; i++)
+		if (j->targets[i].is_dropped)
+			tn_logf(fuse->ctx, TN_LOG_WARNING, "'%s' is left out: config.json ties it to '%s', of which it was a copy, and "
+				"the adapter changes that", j->targets[i].name, j->targets[j->embedding].name);
+}
+
 static tn_status run_fuse(struct run *run, const char *save_path, unsigned flags, struct tn_error *err)
 {
 	struct tn_fuse *fuse = run->fuse;
 	struct tn_output_place place = { .path = save_path, .flags = flags };
 	struct tn_consumption consumption;
 	TN_TRY(check_inputs(fuse, save_path, err));
+	say_what_is_dropped(fuse);
 	if (flags & TN_SAVE_CONSUME) {
 		TN_TRY(tn_consume_lock(fuse->base->path, &run->base_lock, err));
 		TN_TRY(tn_consumption_open(fuse, save_path, flags, &consumption, err));
