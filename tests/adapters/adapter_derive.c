@@ -288,6 +288,53 @@ static void test_dtypes(void **state)
 	al_expect_named(t, "lora_A.weight");
 }
 
+/* ---- what most modules have ------------------------------------------------------------------------------ */
+
+/* Block i of the toy with ranks[i] and, for all, an alpha of 4. */
+static void write_ranks(struct al *t, const unsigned *ranks)
+{
+	static char names[8][96];
+	struct al_tensor lora[8];
+	char config[512], *end = config;
+	end += sprintf(end, "{\"peft_type\":\"LORA\",\"r\":%u,\"lora_alpha\":4,\"target_modules\":[\"q_proj\"],\"rank_pattern\":{", ranks[0]);
+	for (unsigned i = 0; i < 4; i++) {
+		snprintf(names[2 * i], sizeof *names, "base_model.model.model.layers.%u.self_attn.q_proj.lora_A.weight", i);
+		snprintf(names[2 * i + 1], sizeof *names, "base_model.model.model.layers.%u.self_attn.q_proj.lora_B.weight", i);
+		lora[2 * i] = (struct al_tensor){ names[2 * i], { ranks[i], 3 }, 2, NULL };
+		lora[2 * i + 1] = (struct al_tensor){ names[2 * i + 1], { 2, ranks[i] }, 2, NULL };
+		end += sprintf(end, "%s\"layers.%u.self_attn.q_proj\":%u", i ? "," : "", i, ranks[i]);
+	}
+	strcpy(end, "}}");
+	al_write_adapter(al_path(t, "ranks"), config, "adapter_model.safetensors", lora, 8);
+}
+
+/* A configuration names the rank that most modules have, of several the first one's, and lists the others. mlx-lm has one scale, and
+ * the factors of modules with another are divided: of as few as may be. */
+static void test_what_most_modules_have(void **state)
+{
+	static const struct {
+		unsigned ranks[4], rank;
+		size_t listed;
+		double scale;
+	} cases[] = { { { 4, 2, 2, 2 }, 2, 1, 2 }, { { 4, 1, 4, 2 }, 4, 2, 1 }, { { 2, 4, 4, 2 }, 2, 2, 2 }, { { 1, 4, 4, 2 }, 4, 2, 1 },
+		      { { 1, 2, 4, 4 }, 4, 2, 1 } };
+	struct al *t = *state;
+	al_write_toy(al_path(t, "toy"));
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		write_ranks(t, cases[i].ranks);
+		al_ok(t, al_convert(t, al_path(t, "toy"), al_path(t, "ranks"), TN_DIALECT_PEFT, al_path(t, "peft")));
+		json_t *config = al_json(al_path(t, "peft/adapter_config.json"));
+		assert_int_equal(json_integer_value(json_object_get(config, "r")), cases[i].rank);
+		assert_int_equal(json_object_size(json_object_get(config, "rank_pattern")), cases[i].listed);
+		json_decref(config);
+		al_ok(t, al_convert(t, al_path(t, "toy"), al_path(t, "ranks"), TN_DIALECT_MLX_LM, al_path(t, "mlx")));
+		config = al_json(al_path(t, "mlx/adapter_config.json"));
+		const json_t *scale = json_object_get(json_object_get(config, "lora_parameters"), "scale");
+		assert_true(json_number_value(scale) == cases[i].scale);
+		json_decref(config);
+	}
+}
+
 /* ---- experts one by one ---------------------------------------------------------------------------------- */
 
 /* A file of kohya's with factors for single experts, of different ranks and scales: stacks of either dialect. */
@@ -449,7 +496,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = { AL_TEST(test_every_case_of_peft), AL_TEST(test_every_case_of_mlx_lm),
 		AL_TEST(test_dtypes), AL_TEST(test_single_experts), AL_TEST(test_tied_tables), AL_TEST(test_lists),
-		AL_TEST(test_experts_of_granite),
+		AL_TEST(test_experts_of_granite), AL_TEST(test_what_most_modules_have),
 		AL_TEST(test_a_tied_head_beside_layers) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -278,8 +278,43 @@ static void test_columns_beside_others(void **state)
 	tn_adapter_close(adapter);
 }
 
+/* Tensors that are no modules are at hand as float32 up to a size: larger ones stay where they are, but for those of one dimension. */
+static void test_small_tensors(void **state)
+{
+	static const char header[] =
+		"{\"table\":{\"dtype\":\"BF16\",\"shape\":[16,16,16,16],\"data_offsets\":[0,131072]},"
+		"\"larger\":{\"dtype\":\"BF16\",\"shape\":[1,1,1,65537],\"data_offsets\":[131072,262146]},"
+		"\"line\":{\"dtype\":\"BF16\",\"shape\":[65537],\"data_offsets\":[262146,393220]},"
+		"\"model.layers.0.self_attn.q_proj.bias\":{\"dtype\":\"BF16\",\"shape\":[65537,1],\"data_offsets\":[393220,524294]},"
+		"\"scalar\":{\"dtype\":\"BF16\",\"shape\":[],\"data_offsets\":[524294,524296]}}";
+	static const struct {
+		const char *name;
+		uint64_t elements;   /* 0: not at hand */
+	} cases[] = { { "table", 65536 }, { "larger", 0 }, { "line", 65537 }, { "model.layers.0.self_attn.q_proj.bias", 65537 },
+		      { "scalar", 1 }, { "none", 0 } };
+	static const unsigned char data[524296];
+	struct tt *t = *state;
+	struct live_base base;
+	mkdir(tt_path(t, "base"), 0777);
+	tt_write_st(tt_path(t, "base/model.safetensors"), header, data, sizeof data);
+	tt_write_text(tt_path(t, "base/config.json"), "{\"model_type\":\"llama\"}");
+	live_open(t, tt_path(t, "base"), &base);
+	tn_snapshot *s = tn_live_snapshot(base.live);
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		size_t tensor = tn_live_tensor(base.live, cases[i].name);
+		uint64_t n = 0;
+		if ((tensor == TN_LIVE_NONE) != !cases[i].elements)
+			fail_msg("'%s' is %sat hand", cases[i].name, tensor == TN_LIVE_NONE ? "not " : "");
+		if (tensor != TN_LIVE_NONE)
+			assert_non_null(tn_snapshot_tensor(s, tensor, TN_LIVE_DEFAULT, &n));
+		assert_int_equal(n, cases[i].elements);
+	}
+	tn_snapshot_release(s);
+	live_close(&base);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { TT_TEST(test_every_case), TT_TEST(test_biases_add_up), TT_TEST(test_columns_beside_others) };
+	const struct CMUnitTest tests[] = { TT_TEST(test_small_tensors), TT_TEST(test_every_case), TT_TEST(test_biases_add_up), TT_TEST(test_columns_beside_others) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
