@@ -8,6 +8,8 @@
 #include "base/transpose.h"
 #include "transform/fuse.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct merging {
@@ -51,23 +53,47 @@ static tn_status plan(struct tn_live *live, int in_memory, struct tn_fuse **out,
 	return status;
 }
 
+/* An adapter may have given a tied head a target of its own. */
+static size_t find_head(const struct tn_joint *j, const struct tn_live_module *m)
+{
+	size_t path = strlen(m->path);
+	for (size_t i = 0; i < j->target_count; i++) {
+		const struct tn_target *t = &j->targets[i];
+		int own = t->is_new ? t->base == m->weight
+				    : tn_layer_length(t->name) == path && memcmp(t->name, m->path, path) == 0;
+		if (own && (t->landing_count || t->replacement))
+			return i;
+	}
+	return TN_NO_TARGET;
+}
+
+static int compare_name(const void *name, const void *target)
+{
+	return strcmp(name, ((const struct tn_target *)target)->name);
+}
+
+/* The target of that name, if it is the module's weight. What another library packed holds its codes under a name of their own. */
+static size_t find_named(const struct tn_joint *j, const char *name, const struct tn_live_module *m)
+{
+	const struct tn_target *t = bsearch(name, j->targets, j->target_count, sizeof *t, compare_name);
+	if (!t)
+		return TN_NO_TARGET;
+	int is_packed = t->matrix && t->matrix->foreign;
+	return (is_packed ? t->base == m->weight : strcmp(t->name, m->weight->name) == 0) ? (size_t)(t - j->targets) : TN_NO_TARGET;
+}
+
 /* The target that a module becomes; a tied head is the embedding's unless an adapter unties them. */
 static size_t find_target(const struct merging *g, size_t module)
 {
 	const struct tn_live_module *m = &g->live->modules[module];
 	const struct tn_joint *j = g->fuse->joint;
-	size_t found = TN_NO_TARGET, path = strlen(m->path);
-	for (size_t i = 0; i < j->target_count; i++) {
-		const struct tn_target *t = &j->targets[i];
-		int own = t->is_new ? t->base == m->weight
-				    : tn_layer_length(t->name) == path && memcmp(t->name, m->path, path) == 0;
-		if (module == g->live->head && own && (t->landing_count || t->replacement))
-			return i;
-		int is_packed = t->matrix && t->matrix->foreign; /* its tensor holds codes, under a name of their own */
-		if (is_packed ? t->base == m->weight : strcmp(t->name, m->weight->name) == 0)
-			found = i;
-	}
-	return found;
+	char name[TN_NAME_BYTES];
+	size_t found = module == g->live->head ? find_head(j, m) : TN_NO_TARGET;
+	if (found == TN_NO_TARGET)
+		found = find_named(j, m->weight->name, m);
+	if (found == TN_NO_TARGET && (size_t)snprintf(name, sizeof name, "%s.weight", m->path) < sizeof name)
+		found = find_named(j, name, m);
+	return found != TN_NO_TARGET ? found : find_named(j, m->path, m);
 }
 
 /* ---- one module ------------------------------------------------------------------------------------------ */

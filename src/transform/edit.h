@@ -83,7 +83,8 @@ struct tn_edit_truth {
 	const struct tn_loaded *loaded;
 	size_t delta_row;
 };
-/* Calls `visit` for every such row of the block. When it sets *closer, which only a delta has, it is called again for that row, closely. */
+/* Calls `visit` for every such row of the block. When it sets *closer, for a delta alone, it is called again for that row,
+ * closely. */
 typedef tn_status (*tn_edit_visit)(void *arg, const struct tn_edit_truth *row, int *closer, struct tn_error *err);
 tn_status tn_edit_truths(const struct tn_joint *joint, const struct tn_target *target, const struct tn_edit_form *form,
 			 struct tn_delta_cache *cache, const struct tn_edit_block *block, tn_edit_visit visit, void *arg,

@@ -342,8 +342,8 @@ static void say_what_is_dropped(const struct tn_fuse *fuse)
 	const struct tn_joint *j = fuse->joint;
 	for (size_t i = 0; i < j->target_count; i++)
 		if (j->targets[i].is_dropped)
-			tn_logf(fuse->ctx, TN_LOG_WARNING, "'%s' is left out: config.json ties it to '%s', of which it was a copy, and "
-				"the adapter changes that", j->targets[i].name, j->targets[j->embedding].name);
+			tn_logf(fuse->ctx, TN_LOG_WARNING, "'%s' is left out: config.json ties it to '%s', of which it was a "
+				"copy, and the adapter changes that", j->targets[i].name, j->targets[j->embedding].name);
 }
 
 static tn_status run_fuse(struct run *run, const char *save_path, unsigned flags, struct tn_error *err)

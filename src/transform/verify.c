@@ -52,8 +52,8 @@ static tn_status run_block(void *arg, const struct tn_block *block, void *scratc
 {
 	const struct run *run = arg;
 	const struct compared *compared = &run->compared[block->item];
-	const struct tn_verify_block of = { run->fuse, &run->fuse->steps[compared->step], run->merged, &compared->other, run->deltas,
-					    block->first, block->count };
+	const struct tn_verify_block of = { run->fuse, &run->fuse->steps[compared->step], run->merged, &compared->other,
+					    run->deltas, block->first, block->count };
 	struct tn_verify_finding *finding = result;
 	finding->first_row = finding->odd_row = TN_VERIFY_NO_ROW;
 	return both_are_holes(run, of.step, of.other, block) ? TN_OK : tn_verify_compare(&of, scratch, finding, err);
@@ -274,8 +274,8 @@ static tn_status write_report(const struct run *run, tn_verify *v, struct tn_err
 
 static tn_status compare(struct run *run, struct tn_arena *arena, tn_verify *v, struct tn_error *err)
 {
-	struct tn_block_work work = { .run = run_block, .arg = run, .phase = "verify", .result_bytes = sizeof(struct tn_verify_finding),
-				      .fold = fold };
+	struct tn_block_work work = { .run = run_block, .arg = run, .phase = "verify",
+				      .result_bytes = sizeof(struct tn_verify_finding), .fold = fold };
 	if (run->merged->config)
 		TN_TRY(tn_quant_config_parse(run->fuse->ctx, run->merged->config, &run->config, err));
 	TN_TRY(tn_foreign_set_create_in(arena, run->fuse->ctx, run->merged, &run->foreign, err));

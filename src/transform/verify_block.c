@@ -294,7 +294,8 @@ static tn_status compare_block(struct comparison *c, const struct tn_fuse_step *
 		c->wanted = same_layout(c->other, f) ? b->in : NULL;
 		c->finding->differs = !c->wanted || !same_bytes(c->other, b->count, b->in, c->merged);
 	} else {
-		c->finding->differs = f->apart || !tn_verify_same_row_bytes(c->other, f) || !same_bytes(c->other, b->count, b->in, c->merged);
+		c->finding->differs = f->apart || !tn_verify_same_row_bytes(c->other, f) ||
+				      !same_bytes(c->other, b->count, b->in, c->merged);
 		if (f->apart) /* else it would write over the source, and what nothing lands on stays as it is */
 			TN_TRY(tn_edit_units(j, target, f, c->of->deltas, b, &c->finding->sums, err));
 		c->wanted = tn_verify_same_row_bytes(c->other, f) ? b->out : NULL;

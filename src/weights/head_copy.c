@@ -95,9 +95,9 @@ static tn_status check(struct pair *p, const char *embedding, const char *head, 
 		return TN_OK;
 	TN_TRY(compare(p, &same, err));
 	return same ? TN_OK : tn_fail(err, TN_E_MISMATCH, head,
-				      "config.json ties the head to '%.100s', and '%.100s' has other numbers: transformers computes "
-				      "with both, mlx-lm with the first alone. Set tie_word_embeddings to false to use the head, or "
-				      "take it out of the file", embedding, head);
+				      "config.json ties the head to '%.100s', and '%.100s' has other numbers: transformers "
+				      "computes with both, mlx-lm with the first alone. Set tie_word_embeddings to false to use "
+				      "the head, or take it out of the file", embedding, head);
 }
 
 tn_status tn_check_head_copy(const tn_checkpoint *base, const char *embedding, const char *head, struct tn_error *err)
