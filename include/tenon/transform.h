@@ -193,8 +193,10 @@ struct tn_verified_tensor {
 };
 #define TN_VERIFY_NO_ROW UINT64_MAX
 
-/* Compares `merged`, of any tool, with base plus adapter, row by row. `options` may be NULL; of it weight, further adapters
- * and the dense base count. The checkpoints stay the caller's; the report outlives them. */
+/* Compares `merged`, of any tool, with base plus adapter, row by row. Fields of config.json that decide what is computed, and that
+ * both files say otherwise, are TN_VERDICT_CHANGED under the name "config.json: hidden_size"; other files are a receipt's matter.
+ * `options` may be NULL; of it weight, further adapters and the dense base count. The checkpoints stay the caller's; the report
+ * outlives them. */
 TN_API tn_status tn_verify_run(tn_context *ctx, const tn_checkpoint *base, const tn_adapter *adapter,
 			       const struct tn_fuse_options *options, const tn_checkpoint *merged, tn_verify **out,
 			       struct tn_error *err);

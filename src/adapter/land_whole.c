@@ -207,7 +207,7 @@ static tn_status check_copy(struct tn_joint *j, struct tn_error *err)
 		return tn_fail(err, TN_E_MISMATCH, head, "the adapter changes '%.100s', and config.json ties the head to '%.100s': "
 			       "mlx-lm reads no head of its own then; set tie_word_embeddings to false in the base, if that is "
 			       "what the adapter was trained on", head, embedding);
-	if (!j->is_copy_checked)
+	if (!j->is_copy_checked && !j->base->is_consumed) /* its bytes may be gone, and were looked at before */
 		TN_TRY(tn_check_head_copy(j->base, embedding, head, err));
 	j->is_copy_checked = 1;
 	return TN_OK;

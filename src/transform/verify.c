@@ -264,11 +264,12 @@ static void add_unmatched(struct tn_verify *v, const struct run *run)
 
 static tn_status write_report(const struct run *run, tn_verify *v, struct tn_error *err)
 {
-	size_t room = run->fuse->step_count + tn_checkpoint_count(run->merged);
+	size_t room = run->fuse->step_count + tn_checkpoint_count(run->merged) + tn_verify_config_room();
 	TN_TRY(tn_arena_array(&v->arena, room, sizeof *v->tensors, &v->tensors, err));
 	for (size_t i = 0; i < run->blocks.item_count; i++)
 		judge(run, i, &v->tensors[v->count++]);
 	add_unmatched(v, run);
+	TN_TRY(tn_verify_config(run->fuse, run->merged, v, err));
 	return tn_verify_settle(v, err);
 }
 

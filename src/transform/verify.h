@@ -18,4 +18,10 @@ tn_status tn_verify_create(tn_context *ctx, tn_verify **out, struct tn_error *er
 /* Puts the tensors into their order, makes their names the report's own, and says whether all is well. */
 tn_status tn_verify_settle(tn_verify *verify, struct tn_error *err);
 
+/* Adds the fields of config.json that decide what is computed and that both say otherwise; v->tensors has room for
+ * tn_verify_config_room more. */
+struct tn_fuse;
+size_t tn_verify_config_room(void);
+tn_status tn_verify_config(const struct tn_fuse *fuse, const tn_checkpoint *merged, tn_verify *verify, struct tn_error *err);
+
 #endif
