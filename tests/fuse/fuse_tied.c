@@ -161,6 +161,24 @@ static void a_copy_is_known_by_its_values(void **state)
 			}
 }
 
+static tn_status open_and_check(tn_context *ctx, void *folder, struct tn_error *err)
+{
+	tn_checkpoint *base;
+	tn_status status = tn_checkpoint_open(ctx, folder, &base, err);
+	if (status != TN_OK)
+		return status;
+	status = tn_check_head_copy(base, EMBEDDING, HEAD, err);
+	tn_checkpoint_close(base);
+	return status;
+}
+
+static void every_allocation_may_fail(void **state)
+{
+	char folder[256];
+	snprintf(folder, sizeof folder, "%s", write_base(*state, BITS_4, BF16, 0));
+	tt_fail_each_allocation("head copy", 1000, open_and_check, folder);
+}
+
 static int is_verified(struct tt *t, const struct fuse_job *job)
 {
 	tn_checkpoint *base, *merged;
@@ -237,6 +255,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TT_TEST(a_copy_is_known_by_its_values),
+		TT_TEST(every_allocation_may_fail),
 		TT_TEST(a_copy_does_not_stay_behind),
 		TT_TEST(a_head_that_differs_is_refused),
 	};
