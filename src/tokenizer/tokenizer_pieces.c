@@ -46,14 +46,18 @@ static int compare_scores(const void *a, const void *b)
 	return x->score > y->score ? -1 : x->score < y->score;
 }
 
-/* The merges that make one piece, all of one rank; *looked_up grows by the bytes that this takes. */
+/* The merges that make one piece, all of one rank; *looked_up grows by the bytes that this takes. One piece alone can be too long:
+ * it may be as long as the file. */
 static tn_status add_merges(struct tn_token_model *model, const struct tn_piece_text *piece, uint32_t id, uint32_t rank,
-			    uint64_t *looked_up, struct tn_error *err)
+			    uint64_t *looked_up, const char *where, struct tn_error *err)
 {
 	const char *text = piece->text;
 	size_t n = piece->bytes;
 	for (size_t at = tn_char_bytes(text); at < n; at += tn_char_bytes(text + at)) {
 		*looked_up += n;
+		if (*looked_up > MOST_BYTES_LOOKED_UP)
+			return tn_fail(err, TN_E_LIMIT, where, "the pieces of '%s' are so long that their merges take more "
+				       "than a second to find; a model that is meant to be used has short ones", where);
 		uint32_t left = tn_vocab_find(&model->vocab, text, at);
 		uint32_t right = left == TN_NO_TOKEN ? left : tn_vocab_find(&model->vocab, text + at, n - at);
 		if (right != TN_NO_TOKEN)
@@ -77,10 +81,7 @@ static tn_status derive_merges(struct tn_token_model *model, const struct tn_sen
 	qsort(order, source->count, sizeof *order, compare_scores);
 	for (size_t i = 0; status == TN_OK && i < source->count; i++) {
 		rank += i > 0 && compare_scores(&order[i - 1], &order[i]) != 0;
-		status = add_merges(model, &source->pieces[order[i].id].text, order[i].id, rank, &looked_up, err);
-		if (status == TN_OK && looked_up > MOST_BYTES_LOOKED_UP)
-			status = tn_fail(err, TN_E_LIMIT, where, "the pieces of '%s' are so long that their merges take more "
-					 "than a second to find; a model that is meant to be used has short ones", where);
+		status = add_merges(model, &source->pieces[order[i].id].text, order[i].id, rank, &looked_up, where, err);
 	}
 	tn_free_array(model->ctx, order, source->count, sizeof *order);
 	return status;

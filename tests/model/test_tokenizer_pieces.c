@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 /* ---- writing models -------------------------------------------------------------------------------------- */
@@ -340,6 +341,26 @@ static void long_pieces(void **state)
 	free(file);
 }
 
+/* One piece of some megabytes: its cuts alone would take minutes. */
+static void one_long_piece(void **state)
+{
+	enum { BYTES = 4 << 20 };
+	struct tt *t = *state;
+	const unsigned char head[] = { 0x0A, 0x85, 0x80, 0x80, 0x02, 0x0A, 0x80, 0x80, 0x80, 0x02 };
+	unsigned char *file = malloc(sizeof head + BYTES + 4);
+	tn_tokenizer *tokenizer = NULL;
+	assert_non_null(file);
+	memcpy(file, head, sizeof head);
+	memset(file + sizeof head, 'a', BYTES);
+	memcpy(file + sizeof head + BYTES, "\x12\x02\x18\x02", 4);
+	tt_write_file(tt_path(t, "tokenizer.model"), file, sizeof head + BYTES + 4);
+	clock_t began = clock();
+	tt_expect(t, tn_tokenizer_open(t->ctx, t->folder, &tokenizer, &t->err), TN_E_LIMIT);
+	tt_expect_msg(t, "so long that their merges");
+	assert_true((double)(clock() - began) / CLOCKS_PER_SEC < 30);
+	free(file);
+}
+
 /* ---- damage ---------------------------------------------------------------------------------------------- */
 
 static tn_status use(tn_context *ctx, const char *folder, struct tn_error *err)
@@ -434,6 +455,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TT_TEST(everyday), TT_TEST(scores_count), TT_TEST(the_file_alone), TT_TEST(tokenizer_json_counts), TT_TEST(unknown_fields),
 		TT_TEST(refused_settings), TT_TEST(refused_files), TT_TEST(refused_classes), TT_TEST(long_pieces),
+		TT_TEST(one_long_piece),
 		TT_TEST(damaged_files), TT_TEST(memory_runs_out),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
