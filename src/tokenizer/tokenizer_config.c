@@ -148,13 +148,16 @@ tn_status tn_tokenizer_class_build(const struct tn_tokenizer_class *c, struct tn
 
 /* ---- special tokens -------------------------------------------------------------------------------------- */
 
+/* special_tokens_map.json counts in folders that older versions wrote. */
+static json_t *older_map(const struct tn_tokenizer_files *files)
+{
+	return json_object_get(files->tokenizer_config, "added_tokens_decoder") ? NULL : files->special_tokens_map;
+}
+
 const json_t *tn_tokenizer_named_special(const struct tn_tokenizer_files *files, const char *name)
 {
-	const json_t *in_map = json_object_get(files->special_tokens_map, name);
-	/* the map counts in folders that older versions wrote */
-	if (in_map && !json_object_get(files->tokenizer_config, "added_tokens_decoder"))
-		return in_map;
-	return json_object_get(files->tokenizer_config, name);
+	const json_t *in_map = json_object_get(older_map(files), name);
+	return in_map ? in_map : json_object_get(files->tokenizer_config, name);
 }
 
 /* Special, with the flags that `token` (NULL: none) gives. */
@@ -232,6 +235,43 @@ static tn_status add_own_names(struct tn_tokenizer *t, json_t *config, const cha
 	return TN_OK;
 }
 
+/* The further tokens of a folder: lists, the second of the older map, whose tokens are special all; and objects of names. */
+struct further {
+	json_t *lists[2], *names[2];
+	int has_list;    /* even an empty one */
+};
+
+static int is_filled(const json_t *json)
+{
+	return json_array_size(json) || json_object_size(json);
+}
+
+/* As transformers does it in this order (_from_pretrained, then __init__ of tokenization_utils_base.py): additional_special_tokens
+ * is an older name of extra_special_tokens, which counts where the other is empty; names are no list; the map adds to a list, and
+ * its names replace one; where there is no list then, an older name that is left counts. Not beside tokenizer.model, whose given
+ * pieces take its place. */
+static struct further find_further(const struct tn_tokenizer_files *files)
+{
+	static const char name[] = "extra_special_tokens", older_name[] = "additional_special_tokens";
+	json_t *extra = json_object_get(files->tokenizer_config, name), *in_map = json_object_get(older_map(files), name);
+	json_t *older = json_object_get(files->tokenizer_config, older_name);
+	json_t *older_in_map = json_object_get(older_map(files), older_name);
+	struct further f = { .has_list = 0 };
+	if (older && !is_filled(extra)) {
+		extra = older;
+		older = NULL;
+	}
+	if (json_is_object(extra))
+		f.names[0] = extra;
+	else if (!json_is_object(in_map))
+		f.lists[0] = extra;
+	*(json_is_object(in_map) ? &f.names[1] : &f.lists[1]) = in_map;
+	f.has_list = f.lists[0] || f.lists[1];
+	if (!f.has_list && !files->pieces)
+		f.lists[0] = older_in_map ? older_in_map : older;
+	return f;
+}
+
 /* A further token that is no name: special where it is said, or where it has a name too. */
 static tn_status add_further(struct tn_tokenizer *t, const struct tn_added_token *token, const char *where, struct tn_error *err)
 {
@@ -240,23 +280,27 @@ static tn_status add_further(struct tn_tokenizer *t, const struct tn_added_token
 	return tn_added_tokens_put(&t->added, token, &t->model, where, err);
 }
 
-/* Further tokens: a list, or an object of names. */
-static tn_status add_extra(struct tn_tokenizer *t, json_t *extra, const char *where, struct tn_error *err)
+static tn_status add_names(struct tn_tokenizer *t, json_t *names, const char *where, struct tn_error *err)
 {
 	const char *key;
 	json_t *value;
-	json_object_foreach(extra, key, value)
+	json_object_foreach(names, key, value)
 		if (json_is_string(value))
 			TN_TRY(ensure_token(t, NULL, json_string_value(value), json_string_length(value), where, err));
-	for (size_t i = 0; i < json_array_size(extra); i++) {
-		const json_t *token = json_array_get(extra, i);
+	return TN_OK;
+}
+
+static tn_status add_list(struct tn_tokenizer *t, const json_t *list, int all_special, const char *where, struct tn_error *err)
+{
+	for (size_t i = 0; i < json_array_size(list); i++) {
+		const json_t *token = json_array_get(list, i);
 		const json_t *content = json_is_object(token) ? json_object_get(token, "content") : token;
 		if (!json_is_string(content))
 			continue;
 		struct tn_added_token added = describe(json_is_object(token) ? token : NULL, json_string_value(content),
 						       json_string_length(content));
 		if (json_is_object(token))
-			added.special = tn_token_flag(token, "special", 0);
+			added.special = all_special || tn_token_flag(token, "special", 0);
 		TN_TRY(add_further(t, &added, where, err));
 	}
 	return TN_OK;
@@ -317,7 +361,7 @@ static int is_text(const json_t *token, const char *text)
 
 /* 1 when these files name the text as a special token: where transformers reads added_tokens.json, the objects of
  * tokenizer_config.json are not tokens yet. */
-static int is_named(const struct tn_tokenizer_files *files, const json_t *extra, const char *text)
+static int is_named(const struct tn_tokenizer_files *files, const struct further *f, const char *text)
 {
 	int named = 0;
 	for (int i = 0; !named && i < TN_SPECIAL_COUNT; i++) {
@@ -325,13 +369,14 @@ static int is_named(const struct tn_tokenizer_files *files, const json_t *extra,
 		int is_token = json_is_string(token) || token == json_object_get(files->special_tokens_map, tn_special_names[i]);
 		named = is_token && is_text(token, text);
 	}
-	for (size_t i = 0; !named && i < json_array_size(extra); i++)
-		named = json_is_string(json_array_get(extra, i)) && is_text(json_array_get(extra, i), text);
+	for (int k = 0; k < 2; k++)
+		for (size_t i = 0; !named && i < json_array_size(f->lists[k]); i++)
+			named = json_is_string(json_array_get(f->lists[k], i)) && is_text(json_array_get(f->lists[k], i), text);
 	return named;
 }
 
 /* added_tokens.json, which older versions wrote in place of added_tokens_decoder: {"<|im_end|>": 32000, ...}. */
-static tn_status add_legacy(struct tn_tokenizer *t, const struct tn_tokenizer_files *files, const json_t *extra,
+static tn_status add_legacy(struct tn_tokenizer *t, const struct tn_tokenizer_files *files, const struct further *f,
 			    struct tn_error *err)
 {
 	struct numbered *list;
@@ -347,7 +392,7 @@ static tn_status add_legacy(struct tn_tokenizer *t, const struct tn_tokenizer_fi
 		qsort(list, count, sizeof *list, compare_numbers);
 	for (size_t i = 0; status == TN_OK && i < count; i++) {
 		struct tn_added_token added = { .content = list[i].name, .bytes = strlen(list[i].name),
-						.special = is_named(files, extra, list[i].name) };
+						.special = is_named(files, f, list[i].name) };
 		added.normalized = !added.special;
 		status = tn_added_tokens_put(&t->added, &added, &t->model, files->where, err);
 	}
@@ -355,14 +400,10 @@ static tn_status add_legacy(struct tn_tokenizer *t, const struct tn_tokenizer_fi
 	return status;
 }
 
-/* Pieces that training was given are found whole, unless tokenizer_config.json has a list of such tokens. */
+/* Pieces that training was given are found whole, unless the folder has a list of such tokens. */
 static tn_status add_given_pieces(struct tn_tokenizer *t, const struct tn_tokenizer_files *files, struct tn_error *err)
 {
-	const json_t *extra = json_object_get(files->tokenizer_config, "extra_special_tokens");
-	const json_t *older = json_object_get(files->tokenizer_config, "additional_special_tokens");
 	const struct tn_sentencepiece *model = files->pieces;
-	if ((extra && !json_is_object(extra)) || (older && !json_object_size(extra)))
-		return TN_OK;
 	for (size_t i = 0; i < model->count; i++) {
 		const struct tn_sentencepiece_piece *piece = &model->pieces[i];
 		if (piece->type != TN_PIECE_CONTROL && piece->type != TN_PIECE_USER_DEFINED)
@@ -387,22 +428,24 @@ static void read_clean_up(struct tn_tokenizer *t, const json_t *config)
 tn_status tn_tokenizer_add_special(struct tn_tokenizer *t, const struct tn_tokenizer_class *c,
 				   const struct tn_tokenizer_files *files, struct tn_error *err)
 {
-	json_t *config = files->tokenizer_config, *extra = json_object_get(config, "extra_special_tokens");
-	json_t *decoder = json_object_get(config, "added_tokens_decoder");
-	if (!json_array_size(extra) && !json_object_size(extra))
-		extra = json_object_get(config, "additional_special_tokens");
+	json_t *config = files->tokenizer_config, *decoder = json_object_get(config, "added_tokens_decoder");
+	const struct further f = find_further(files);
 	if (json_is_object(decoder))
 		TN_TRY(add_numbered(t, decoder, files->where, err));
 	else if (files->added_tokens)
-		TN_TRY(add_legacy(t, files, extra, err));
+		TN_TRY(add_legacy(t, files, &f, err));
 	t->added.settled = t->added.count;
 	for (int i = 0; i < TN_SPECIAL_COUNT; i++)
 		TN_TRY(add_named(t, c, (enum tn_special)i, files, err));
 	TN_TRY(add_own_names(t, config, files->where, err));
+	TN_TRY(add_own_names(t, older_map(files), files->where, err));
 	if (c)
-		TN_TRY(add_class_tokens(t, c, json_array_size(extra) > 0, files->where, err));
-	TN_TRY(add_extra(t, extra, files->where, err));
-	if (files->pieces)
+		TN_TRY(add_class_tokens(t, c, json_array_size(f.lists[0]) || json_array_size(f.lists[1]), files->where, err));
+	for (int i = 0; i < 2; i++)
+		TN_TRY(add_names(t, f.names[i], files->where, err));
+	for (int i = 0; i < 2; i++)
+		TN_TRY(add_list(t, f.lists[i], i == 1, files->where, err));
+	if (files->pieces && !f.has_list)
 		TN_TRY(add_given_pieces(t, files, err));
 	read_clean_up(t, config);
 	return TN_OK;

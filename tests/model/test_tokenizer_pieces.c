@@ -213,6 +213,42 @@ static void tokenizer_json_counts(void **state)
 }
 
 /* Fields and messages that nobody knows are passed over, known ones in another kind too; of two the last counts. */
+/* special_tokens_map.json of older folders names further tokens too; the ids are those of transformers 5.23. */
+static void older_folders(void **state)
+{
+	static const struct {
+		const char *config, *map, *of_json, *of_pieces;    /* the ids of a<y>b, and of a<x>b<y> */
+	} cases[] = {
+		{ "", "", "2", "4 3 5" },
+		{ "", "\"additional_special_tokens\":[\"<y>\"]", "0 3 1", "4 3 5" },
+		{ ",\"extra_special_tokens\":[]", "\"additional_special_tokens\":[\"<y>\"]", "2", "7" },
+		{ ",\"extra_special_tokens\":{\"j\":\"<z>\"}", "\"additional_special_tokens\":[\"<y>\"]", "0 4 1", "4 3 5" },
+		{ ",\"extra_special_tokens\":{\"j\":\"<z>\"},\"additional_special_tokens\":[\"<y>\"]", "", "0 4 1", "4 3 5" },
+		{ "", "\"extra_special_tokens\":[\"<y>\"]", "0 3 1", "7 11" },
+		{ ",\"extra_special_tokens\":[\"<z>\"]", "\"extra_special_tokens\":[\"<y>\"]", "0 4 1", "7 12" },
+		{ ",\"extra_special_tokens\":[\"<y>\"]", "\"extra_special_tokens\":{\"j\":\"<z>\"}", "2", "4 3 5" },
+		{ "", "\"i_token\":\"<y>\"", "0 3 1", "4 3 5 11" },
+		{ ",\"added_tokens_decoder\":{}", "\"i_token\":\"<y>\",\"extra_special_tokens\":[\"<y>\"]", "2", "4 3 5" },
+	};
+	struct tt *t = *state;
+	struct model *m = new_model(2);
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		char json[256];
+		snprintf(json, sizeof json, "{\"tokenizer_class\":\"LlamaTokenizer\",\"add_prefix_space\":false%s}",
+			 cases[i].config);
+		configure(t, json);
+		snprintf(json, sizeof json, "{%s}", cases[i].map);
+		tt_write_text(tt_path(t, "special_tokens_map.json"), json);
+		tt_write_text(tt_path(t, "tokenizer.json"),
+			      "{\"model\":{\"type\":\"WordLevel\",\"vocab\":{\"a\":0,\"b\":1,\"a<y>b\":2}}}");
+		expect_folder(t, "a<y>b", cases[i].of_json);
+		assert_int_equal(unlink(tt_path(t, "tokenizer.json")), 0);
+		write_model(t, m);
+		expect_folder(t, "a<x>b<y>", cases[i].of_pieces);
+	}
+	free(m);
+}
+
 static void unknown_fields(void **state)
 {
 	struct tt *t = *state;
@@ -454,7 +490,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TT_TEST(everyday), TT_TEST(scores_count), TT_TEST(the_file_alone), TT_TEST(tokenizer_json_counts), TT_TEST(unknown_fields),
-		TT_TEST(refused_settings), TT_TEST(refused_files), TT_TEST(refused_classes), TT_TEST(long_pieces),
+		TT_TEST(older_folders), TT_TEST(refused_settings), TT_TEST(refused_files), TT_TEST(refused_classes), TT_TEST(long_pieces),
 		TT_TEST(one_long_piece),
 		TT_TEST(damaged_files), TT_TEST(memory_runs_out),
 	};
