@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "store/checkpoint.h"
+#include "store/json_doc.h"
 #include "store/safetensors.h"
 #include "transform/delta_cache.h"
 #include "transform/fuse.h"
@@ -10,6 +11,7 @@
 #include "transform/verify_block.h"
 #include "weights/foreign.h"
 #include "weights/format.h"
+#include "weights/head_copy.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -118,6 +120,26 @@ static tn_status find_other(const struct run *run, const struct tn_fuse_step *st
 	if (*found && !f->by_rows)
 		out->row_bytes[TN_PART_WEIGHT] = 1;
 	return TN_OK;
+}
+
+/* transformers saves no head that config.json ties: a copy that is the embedding once more may be left out. */
+static tn_status allow_for_tied_head(const struct run *run, struct tn_error *err)
+{
+	const struct tn_joint *j = run->fuse->joint;
+	struct tn_target *head = j->head == TN_NO_TARGET ? NULL : &j->targets[j->head];
+	json_t *config;
+	struct tn_error why;
+	if (!j->tied || !head || head->is_new || head->landing_count || head->replacement || !run->merged->config ||
+	    tn_joint_is_untied(j) || tn_checkpoint_find(run->merged, head->name) || tn_foreign_set_find(run->foreign, head->name))
+		return TN_OK;
+	TN_TRY(tn_checkpoint_parse_config(run->merged, &config, err));
+	int ties = tn_config_ties(config);
+	json_decref(config);
+	if (!ties)
+		return TN_OK;
+	tn_status status = tn_check_head_copy(run->fuse->base, j->targets[j->embedding].name, head->name, &why);
+	head->is_dropped = status == TN_OK;
+	return status == TN_OK || status == TN_E_MISMATCH ? TN_OK : tn_fail_with(err, &why);
 }
 
 /* Where the merged checkpoint is dense, base plus adapter is made dense too. */
@@ -281,6 +303,7 @@ static tn_status compare(struct run *run, struct tn_arena *arena, tn_verify *v, 
 		TN_TRY(tn_quant_config_parse(run->fuse->ctx, run->merged->config, &run->config, err));
 	TN_TRY(tn_foreign_set_create_in(arena, run->fuse->ctx, run->merged, &run->foreign, err));
 	run->arena = arena;
+	TN_TRY(allow_for_tied_head(run, err));
 	TN_TRY(follow_merged(run, err));
 	TN_TRY(cut(run, arena, err));
 	if (run->blocks.block_count)

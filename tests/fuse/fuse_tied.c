@@ -231,6 +231,56 @@ static void a_copy_does_not_stay_behind(void **state)
 		}
 }
 
+static tn_status open_and_verify(tn_context *ctx, void *arg, struct tn_error *err)
+{
+	const struct fuse_job *job = arg;
+	tn_checkpoint *base = NULL, *merged = NULL;
+	tn_adapter *adapter = NULL;
+	tn_verify *v = NULL;
+	tn_status status = tn_checkpoint_open(ctx, job->base, &base, err);
+	if (status == TN_OK)
+		status = tn_checkpoint_open(ctx, job->out, &merged, err);
+	if (status == TN_OK)
+		status = tn_adapter_open(ctx, job->adapter, &adapter, err);
+	if (status == TN_OK)
+		status = tn_verify_run(ctx, base, adapter, NULL, merged, &v, err);
+	tn_verify_free(v);
+	tn_adapter_close(adapter);
+	tn_checkpoint_close(merged);
+	tn_checkpoint_close(base);
+	return status;
+}
+
+static void every_allocation_of_verify_may_fail(void **state)
+{
+	struct tt *t = *state;
+	struct folders f;
+	make_folders(t, BF16, ABSENT, 0, 0, &f);
+	struct fuse_job job = FUSE_JOB(.base = f.base, .adapter = f.adapter[3], .out = f.out);
+	fuse_run(t, t->ctx, &job, NULL, 0);
+	make_folders(t, BF16, BITS_4, 0, 0, &f);
+	tt_fail_each_allocation("verify without a head", 2000, open_and_verify, &job);
+}
+
+/* transformers saves no head that is tied: the same numbers once more are not missing, others are. */
+static void a_copy_may_be_left_out(void **state)
+{
+	struct tt *t = *state;
+	for (int embedding = BF16; embedding < LAYOUTS; embedding++)
+		for (int head = BF16; head < LAYOUTS; head++)
+			for (int more = 0; more < 2; more++) {
+				struct folders f;
+				make_folders(t, (enum layout)embedding, ABSENT, 0, 0, &f);
+				struct fuse_job job = FUSE_JOB(.base = f.base, .adapter = f.adapter[3], .out = f.out);
+				tt_remove_tree(f.out);
+				fuse_run(t, t->ctx, &job, NULL, 0);
+				make_folders(t, (enum layout)embedding, (enum layout)head, more, 0, &f);
+				assert_int_equal(is_verified(t, &job), !more);
+				tt_write_text(tt_path(t, "out/config.json"), "{\"model_type\":\"llama\",\"tie_word_embeddings\":false}");
+				assert_false(is_verified(t, &job));
+			}
+}
+
 static void a_head_that_differs_is_refused(void **state)
 {
 	struct tt *t = *state;
@@ -257,6 +307,8 @@ int main(void)
 		TT_TEST(a_copy_is_known_by_its_values),
 		TT_TEST(every_allocation_may_fail),
 		TT_TEST(a_copy_does_not_stay_behind),
+		TT_TEST(a_copy_may_be_left_out),
+		TT_TEST(every_allocation_of_verify_may_fail),
 		TT_TEST(a_head_that_differs_is_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
