@@ -18,7 +18,8 @@ static const char *const fields[] = {
 	"num_experts_per_tok", "n_embd", "n_head", "n_layer", "hidden_act", "hidden_activation", "activation_function",
 	"rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "rope_theta", "rope_scaling", "rope_parameters",
 	"partial_rotary_factor", "sliding_window", "use_sliding_window", "query_pre_attn_scalar", "attn_logit_softcapping",
-	"final_logit_softcapping", "attention_multiplier", "embedding_multiplier", "residual_multiplier", "logits_scaling", "norm_topk_prob",
+	"final_logit_softcapping", "attention_multiplier", "embedding_multiplier", "residual_multiplier", "logits_scaling",
+	"norm_topk_prob",
 };
 
 static int is_edited(const struct tn_joint *j, const char *key)
