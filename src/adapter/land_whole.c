@@ -196,8 +196,8 @@ static int lands_on(const struct tn_joint *j, size_t target)
 	return j->targets[target].replacement && j->targets[target].replacer == j->adapter;
 }
 
-/* A head that config.json ties may stand in the file too: one that differs cannot be told from one that is meant, and mlx-lm, which
- * does not read it, has no adapters for it. */
+/* A head that config.json ties may stand in the file too: one that differs cannot be told from one that is meant, unless both are
+ * replaced, and mlx-lm, which does not read it, has no adapters for it. */
 static tn_status check_copy(struct tn_joint *j, struct tn_error *err)
 {
 	if (j->head == TN_NO_TARGET || j->targets[j->head].is_new || (!lands_on(j, j->embedding) && !lands_on(j, j->head)))
@@ -207,6 +207,8 @@ static tn_status check_copy(struct tn_joint *j, struct tn_error *err)
 		return tn_fail(err, TN_E_MISMATCH, head, "the adapter changes '%.100s', and config.json ties the head to '%.100s': "
 			       "mlx-lm reads no head of its own then; set tie_word_embeddings to false in the base, if that is "
 			       "what the adapter was trained on", head, embedding);
+	if (j->targets[j->embedding].replacement && j->targets[j->head].replacement)
+		return TN_OK;
 	if (!j->is_copy_checked && !j->base->is_consumed) /* its bytes may be gone, and were looked at before */
 		TN_TRY(tn_check_head_copy(j->base, embedding, head, err));
 	j->is_copy_checked = 1;

@@ -281,6 +281,45 @@ static void a_copy_may_be_left_out(void **state)
 			}
 }
 
+/* An adapter of PEFT that brings both tables whole: what the base has there does not count. */
+static const char *write_both(struct tt *t)
+{
+	float values[2][N], a[COLS], b[ROWS];
+	for (size_t i = 0; i < N; i++) {
+		values[0][i] = (float)i / 64;
+		values[1][i] = 1 - (float)i / 128;
+	}
+	for (size_t i = 0; i < COLS; i++)
+		a[i] = (float)i / 32;
+	for (size_t i = 0; i < ROWS; i++)
+		b[i] = (float)i / 16;
+	struct fuse_tensor tensors[] = {
+		{ "base_model.model.model.embed_tokens.weight", ROWS, COLS, values[0] },
+		{ "base_model.model.lm_head.weight", ROWS, COLS, values[1] },
+		{ "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight", 1, COLS, a },
+		{ "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight", ROWS, 1, b },
+	};
+	const char *folder = tt_path(t, "both");
+	mkdir(folder, 0777);
+	fuse_write_tensors(t, tt_path(t, "both/adapter_model.safetensors"), tensors, 4);
+	tt_write_text(tt_path(t, "both/adapter_config.json"), "{\"peft_type\":\"LORA\",\"r\":1,\"lora_alpha\":1,\"target_modules\":"
+		      "[\"q_proj\"],\"modules_to_save\":[\"embed_tokens\",\"lm_head\"]}");
+	return folder;
+}
+
+static void what_is_replaced_may_differ(void **state)
+{
+	struct tt *t = *state;
+	struct folders f;
+	int tied;
+	make_folders(t, BF16, F32, 1, 0, &f);
+	snprintf(f.adapter[0], sizeof f.adapter[0], "%s", write_both(t));
+	struct fuse_job job = FUSE_JOB(.base = f.base, .adapter = f.adapter[0], .out = f.out);
+	fuse_run(t, t->ctx, &job, NULL, 0);
+	assert_int_equal(head_tensors(t, &tied), 1);
+	assert_true(!tied && is_verified(t, &job));
+}
+
 static void a_head_that_differs_is_refused(void **state)
 {
 	struct tt *t = *state;
@@ -309,6 +348,7 @@ int main(void)
 		TT_TEST(a_copy_does_not_stay_behind),
 		TT_TEST(a_copy_may_be_left_out),
 		TT_TEST(every_allocation_of_verify_may_fail),
+		TT_TEST(what_is_replaced_may_differ),
 		TT_TEST(a_head_that_differs_is_refused),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
