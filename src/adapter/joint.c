@@ -21,6 +21,17 @@ static size_t first_of(const struct tn_joint *j, const char *const *names)
 	return found;
 }
 
+/* InternLM's head is called so, and much else is: a head has the table's shape. */
+static size_t find_output(const struct tn_joint *j)
+{
+	size_t found = tn_joint_find(j, "output.weight");
+	if (found == TN_NO_TARGET || j->embedding == TN_NO_TARGET)
+		return found;
+	const struct tn_tensor *a = tn_target_source(&j->targets[found]), *b = tn_target_source(&j->targets[j->embedding]);
+	int fits = a->rank == b->rank && memcmp(a->shape, b->shape, a->rank * sizeof *a->shape) == 0;
+	return fits ? found : TN_NO_TARGET;
+}
+
 static uint64_t read_count(const json_t *root, const char *key)
 {
 	const json_t *value = json_object_get(root, key);
@@ -34,7 +45,7 @@ static tn_status read_base(struct tn_joint *j, struct tn_error *err)
 {
 	static const char *const embeddings[] = { "embed_tokens.weight", "wte.weight", "word_embeddings.weight",
 						  "embed_in.weight", "tok_embeddings.weight", NULL };
-	static const char *const heads[] = { "lm_head.weight", "embed_out.weight", "output.weight", NULL };
+	static const char *const heads[] = { "lm_head.weight", "embed_out.weight", NULL };
 	json_t *root = NULL;
 	j->model_type = "";
 	if (j->base->config)
@@ -48,6 +59,8 @@ static tn_status read_base(struct tn_joint *j, struct tn_error *err)
 	j->kv_heads = j->kv_heads ? j->kv_heads : j->heads;
 	j->embedding = first_of(j, embeddings);
 	j->head = first_of(j, heads);
+	if (j->head == TN_NO_TARGET)
+		j->head = find_output(j);
 	j->tied = j->embedding != TN_NO_TARGET && (j->head == TN_NO_TARGET || tn_config_ties(root));
 	json_decref(root);
 	return status;
