@@ -343,7 +343,8 @@ static tn_status read_numbers(const struct tn_config_reader *r, int is_adalora, 
 static const struct {
 	const char *types, *advice;
 } other_types[] = {
-	{ " C3A DELORA FOURIERFT GRALORA LOHA LOKR MISS RANDLORA VBLORA VERA WAVEFT ", "PEFT's save_as_lora makes a LoRA of it" },
+	{ " C3A DELORA FOURIERFT GRALORA LOHA LOKR MISS PSOFT RANDLORA TINYLORA UNILORA VBLORA VERA WAVEFT ",
+	  "PEFT's save_as_lora makes a LoRA of it" },
 	{ " ADAPTION_PROMPT CARTRIDGE CPT MULTITASK_PROMPT_TUNING P_TUNING PREFIX_TUNING PROMPT_TUNING ",
 	  "it stands beside the text and changes no weight, so there is nothing to fuse; run it with PEFT" },
 	{ " POLY XLORA ", "it mixes its adapters anew for each text, which no weight holds; run it with PEFT, or fuse one" },
