@@ -65,27 +65,6 @@ static void make_adapter(struct tt *t, uint64_t *state)
 	fuse_write_adapter(t, tt_path(t, "adapter"), a, b, COLS, RANK, ROWS, size / sqrt(RANK));
 }
 
-static tn_verdict verdict_on(struct tt *t, const struct tn_fuse_options *options, const char *folder, int *ok)
-{
-	tn_checkpoint *base, *merged;
-	tn_adapter *adapter;
-	tn_verify *v;
-	tn_verdict found = TN_VERDICT_MISSING;
-	tt_ok(t, tn_checkpoint_open(t->ctx, tt_path(t, "base"), &base, &t->err));
-	tt_ok(t, tn_adapter_open(t->ctx, tt_path(t, "adapter"), &adapter, &t->err));
-	tt_ok(t, tn_checkpoint_open(t->ctx, folder, &merged, &t->err));
-	tt_ok(t, tn_verify_run(t->ctx, base, adapter, options, merged, &v, &t->err));
-	for (size_t i = 0; i < tn_verify_count(v); i++)
-		if (strcmp(tn_verify_at(v, i)->name, LAYER ".weight") == 0)
-			found = tn_verify_at(v, i)->verdict;
-	*ok = tn_verify_ok(v);
-	tn_verify_free(v);
-	tn_checkpoint_close(merged);
-	tn_adapter_close(adapter);
-	tn_checkpoint_close(base);
-	return found;
-}
-
 /* ---- damage ---------------------------------------------------------------------------------------------- */
 
 /* One row of the merged file, in memory. */
@@ -198,7 +177,7 @@ static void try_damage(struct tt *t, const struct scheme *scheme, const struct w
 	if (memcmp(whole, bytes, n) != 0 && !(may_be_unseen(scheme, damage) && is_base)) {
 		int ok;
 		tt_write_file(path, bytes, n);
-		tn_verdict verdict = verdict_on(t, options, out, &ok);
+		tn_verdict verdict = fuse_verdict(t, tt_path(t, "."), options, out, LAYER ".weight", &ok);
 		int unseen = ok || verdict != TN_VERDICT_WRONG;
 		if (may_be_unseen(scheme, damage)) {
 			tally->odd++;
@@ -224,7 +203,7 @@ static void try_way(struct tt *t, const struct scheme *scheme, const struct way 
 	job.options.rounding = way->rounding;
 	job.options.promote_bits = way->promote_bits;
 	fuse_run(t, t->ctx, &job, NULL, 0);
-	tn_verdict verdict = verdict_on(t, &job.options, job.out, &ok);
+	tn_verdict verdict = fuse_verdict(t, tt_path(t, "."), &job.options, job.out, LAYER ".weight", &ok);
 	tally->right++;
 	if (verdict != TN_VERDICT_REQUANTIZED && verdict != TN_VERDICT_LOST) {
 		print_error("%s, %d bits, groups of %d, %s: %s\n", scheme->mode, scheme->bits, scheme->group, way->name,

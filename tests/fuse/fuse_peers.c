@@ -31,30 +31,6 @@ static void copy_file(const char *from, const char *to)
 	free(bytes);
 }
 
-static tn_verdict verdict_on(struct tt *t, const char *folder, const char *merged_folder, const char *name, int *ok)
-{
-	tn_checkpoint *base, *merged;
-	tn_adapter *adapter;
-	tn_verify *v;
-	char path[4200];
-	tn_verdict found = TN_VERDICT_MISSING;
-	snprintf(path, sizeof path, "%s/base", folder);
-	tt_ok(t, tn_checkpoint_open(t->ctx, path, &base, &t->err));
-	snprintf(path, sizeof path, "%s/adapter", folder);
-	tt_ok(t, tn_adapter_open(t->ctx, path, &adapter, &t->err));
-	tt_ok(t, tn_checkpoint_open(t->ctx, merged_folder, &merged, &t->err));
-	tt_ok(t, tn_verify_run(t->ctx, base, adapter, NULL, merged, &v, &t->err));
-	for (size_t i = 0; i < tn_verify_count(v); i++)
-		if (name && strcmp(tn_verify_at(v, i)->name, name) == 0)
-			found = tn_verify_at(v, i)->verdict;
-	*ok = tn_verify_ok(v);
-	tn_verify_free(v);
-	tn_checkpoint_close(merged);
-	tn_adapter_close(adapter);
-	tn_checkpoint_close(base);
-	return found;
-}
-
 /* ---- mutants --------------------------------------------------------------------------------------------- */
 
 static double delta_rms(const struct subject *s)
@@ -176,7 +152,7 @@ static size_t try_mutants(struct subject *s, const char *folder)
 		memcpy(x, s->merged, s->count * sizeof *x);
 		mutants[i].make(s, x);
 		write_mutant(s, x, folder);
-		tn_verdict verdict = verdict_on(s->t, s->folder, folder, s->name, &ok);
+		tn_verdict verdict = fuse_verdict(s->t, s->folder, NULL, folder, s->name, &ok);
 		if (ok || (verdict != TN_VERDICT_WRONG && verdict != TN_VERDICT_NOT_MERGED)) {
 			print_error("%s: '%s' with %s is %s\n", s->folder, s->name, mutants[i].what, tn_verdict_name(verdict));
 			passed++;
@@ -227,7 +203,7 @@ static void every_pair_of_dtypes(void **state)
 		snprintf(merged, sizeof merged, "%s/merged", s.folder);
 		find_subject(&s);
 		cases++;
-		tn_verdict verdict = verdict_on(t, s.folder, merged, s.name, &ok);
+		tn_verdict verdict = fuse_verdict(t, s.folder, NULL, merged, s.name, &ok);
 		if (!ok || verdict != TN_VERDICT_MERGED) {
 			print_error("%s: '%s' is %s\n", s.folder, s.name, tn_verdict_name(verdict));
 			wrong++;
@@ -277,7 +253,7 @@ static void a_scale_that_is_off(void **state)
 		int ok;
 		job.options.weight = cases[i].weight;
 		fuse_run(t, t->ctx, &job, NULL, 0);
-		tn_verdict verdict = verdict_on(t, tt_path(t, "case"), out, "model.layers.0.mlp.up_proj.weight", &ok);
+		tn_verdict verdict = fuse_verdict(t, tt_path(t, "case"), NULL, out, "model.layers.0.mlp.up_proj.weight", &ok);
 		if (ok != cases[i].ok)
 			fail_msg("%g of the delta is %s", cases[i].weight, tn_verdict_name(verdict));
 	}

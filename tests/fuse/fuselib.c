@@ -77,6 +77,31 @@ struct fuse_extraction fuse_extraction_of(const char *base, const char *tuned, t
 	return j;
 }
 
+tn_verdict fuse_verdict(struct tt *t, const char *folder, const struct tn_fuse_options *options, const char *merged, const char *name,
+			int *ok)
+{
+	char path[4200];
+	tn_checkpoint *before, *after;
+	tn_adapter *adapter;
+	tn_verify *v;
+	tn_verdict found = TN_VERDICT_MISSING;
+	snprintf(path, sizeof path, "%s/base", folder);
+	tt_ok(t, tn_checkpoint_open(t->ctx, path, &before, &t->err));
+	snprintf(path, sizeof path, "%s/adapter", folder);
+	tt_ok(t, tn_adapter_open(t->ctx, path, &adapter, &t->err));
+	tt_ok(t, tn_checkpoint_open(t->ctx, merged, &after, &t->err));
+	tt_ok(t, tn_verify_run(t->ctx, before, adapter, options, after, &v, &t->err));
+	for (size_t i = 0; i < tn_verify_count(v); i++)
+		if (name && strcmp(tn_verify_at(v, i)->name, name) == 0)
+			found = tn_verify_at(v, i)->verdict;
+	*ok = tn_verify_ok(v);
+	tn_verify_free(v);
+	tn_checkpoint_close(after);
+	tn_adapter_close(adapter);
+	tn_checkpoint_close(before);
+	return found;
+}
+
 tn_status fuse_try_extract(tn_context *ctx, const struct fuse_extraction *j, tn_draft **out, struct tn_error *err)
 {
 	struct tn_derive_options o = TN_DERIVE_OPTIONS_INIT;

@@ -19,6 +19,11 @@ size_t fuse_run(struct tt *t, tn_context *ctx, const struct fuse_job *job, struc
 /* The same, expected to fail with that code and a message that holds the text. */
 void fuse_refused(struct tt *t, const struct fuse_job *job, tn_status code, const char *text);
 
+/* What verify says of a tensor of `merged`, which FOLDER/base and FOLDER/adapter became with those options (NULL: the usual); name
+ * NULL: none. *ok: of everything. */
+tn_verdict fuse_verdict(struct tt *t, const char *folder, const struct tn_fuse_options *options, const char *merged, const char *name,
+			int *ok);
+
 /* An adapter out of two folders; of `options` the rank is set. */
 struct fuse_extraction {
 	const char *base, *tuned;
