@@ -154,7 +154,8 @@ tn_status speaker_check_template(const struct speaker *s, const char *option, co
 {
 	if (!value || speaker_has_template(s))
 		return TN_OK;
-	return cli_error(err, TN_E_ARG, option, "the model has no chat template, so there is no place for %s", option);
+	return cli_error(err, TN_E_ARG, option, "the model has no chat template, so there is no place for %s; leave it out, or "
+			 "choose a model that has one", option);
 }
 
 tn_status speaker_render(struct speaker *s, const struct tn_chat_message *messages, size_t count, int open,

@@ -424,7 +424,8 @@ static tn_status check_padding(struct tn_finder *finder, const struct tn_foreign
 	tn_buffer_release(finder->ctx, &scales);
 	if (status == TN_OK && used != f->groups)
 		status = tn_fail(err, TN_E_MISMATCH, "group_size", "'%.120s' has scales of %llu groups of columns, and by "
-				 "`group_size` %lld there are %llu: the configuration is not that of the file", t->name,
+				 "`group_size` %lld there are %llu: the configuration is not that of the file; put the "
+				 "config.json beside it that came with it", t->name,
 				 (unsigned long long)used, (long long)finder->config.group_size, (unsigned long long)f->groups);
 	return status;
 }
